@@ -1,0 +1,1 @@
+"""Sockets: listening, pairing a client with the runtime, moving bytes, draining."""

@@ -1,0 +1,89 @@
+"""Endpoints as the kubelet and crictl write them, and where runtimes are usually found."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from criproxy.errors import EndpointError
+
+MAX_PATH_BYTES: Final = 107
+"""The longest socket path: sun_path has 108 bytes, one of them the closing NUL (unix(7))."""
+
+WELL_KNOWN: Final = (
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/var/run/cri-dockerd.sock",
+    "/var/run/dockershim.sock",
+)
+"""Where crictl looks for a runtime when it is not told: containerd, CRI-O, cri-dockerd,
+dockershim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A unix socket's address. ``str()`` gives it as the kubelet writes it: ``unix:///path``."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read ``unix:///path``, ``unix://path`` or a bare path, as the kubelet and crictl do.
+
+    Raises EndpointError, in one line with the mend, for any other scheme, an empty or relative
+    path, and a path over 107 bytes.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        if text.startswith("unix:"):
+            rest = text.removeprefix("unix:")
+        elif ":" in text.split("/", 1)[0]:
+            raise EndpointError(
+                f"endpoint {text!r}: only unix sockets are supported; "
+                "write it as unix:///path/to.sock"
+            )
+        else:
+            rest = text
+    elif scheme != "unix":
+        raise EndpointError(
+            f"endpoint {text!r}: scheme {scheme!r} is not supported; write it as "
+            "unix:///path/to.sock"
+        )
+    if not rest:
+        raise EndpointError(f"endpoint {text!r}: the path is empty; write unix:///path/to.sock")
+    if not rest.startswith("/"):
+        if not separator:
+            raise EndpointError(
+                f"endpoint {text!r}: not an absolute path; write it as unix:///path/to.sock"
+            )
+        rest = "/" + rest
+    if "\0" in rest:
+        raise EndpointError(f"endpoint {text!r}: a socket path cannot contain a NUL byte")
+    size = len(rest.encode())
+    if size > MAX_PATH_BYTES:
+        raise EndpointError(
+            f"endpoint {text!r}: the path has {size} bytes and a unix socket's may have at most "
+            f"{MAX_PATH_BYTES}; choose a shorter one"
+        )
+    return Endpoint(rest)
+
+
+def find_runtime(candidates: tuple[str, ...] = WELL_KNOWN) -> Endpoint:
+    """Return the first well-known endpoint that is a socket.
+
+    Raises EndpointError, naming every place looked at, when there is none.
+    """
+    for path in candidates:
+        try:
+            if stat.S_ISSOCK(Path(path).stat().st_mode):
+                return Endpoint(path)
+        except OSError:
+            continue
+    raise EndpointError(
+        "no runtime endpoint was given and none was found at "
+        + ", ".join(candidates)
+        + "; name one with --runtime-endpoint or listeners[].runtime"
+    )
