@@ -1,0 +1,1 @@
+"""The tests, one directory a room of criproxy, and beside them support/, properties/ and e2e/."""

@@ -1,0 +1,1 @@
+"""What several tests share: processes, a real containerd, images, waiting."""
