@@ -1,0 +1,87 @@
+"""What is known of one call, filled in as its frames pass."""
+
+from enum import StrEnum
+from typing import Final
+
+from criproxy.wire.grpc import MessageCounter, StatusCode, parse_timeout
+
+_TIMER_SLACK: Final = 0.005
+"""Seconds by which a client's deadline may fire before its grpc-timeout has passed here: it began
+to count before its bytes came."""
+
+_ROUNDING: Final = 0.02
+"""The part of a timeout that C-core's rounding up may add when it encodes it."""
+
+
+class End(StrEnum):
+    """How a call ended."""
+
+    STATUS = "status"
+    """The runtime sent END_STREAM: trailers as a rule."""
+    RUNTIME_RESET = "runtime_reset"
+    """The runtime reset the stream."""
+    CLIENT_RESET = "client_reset"
+    """The client reset the stream: cancelled, or past its deadline."""
+    GOAWAY = "goaway"
+    """The runtime's GOAWAY left the stream out; clients try such a call again by themselves."""
+    RUNTIME_GONE = "runtime_gone"
+    """The runtime's connection ended first."""
+    CLIENT_GONE = "client_gone"
+    """The client's connection ended first."""
+    UNREAD = "unread"
+    """Reading of the connection stopped: how the call ended is not known."""
+
+
+class Call:
+    """One call. Times are those that the reader was given, in seconds.
+
+    ``path`` and ``timeout`` (the grpc-timeout as sent; empty where there is none) come from the
+    request's headers. ``first_byte`` is when the response began, ``ended`` when the call did; both
+    None until then. ``code`` is the code that a gRPC client reports; None while the call runs and
+    when reading stopped before its end. ``overhead`` is for whoever relays to add to: the seconds
+    that the call's bytes spent inside.
+    """
+
+    __slots__ = (
+        "began",
+        "code",
+        "end",
+        "ended",
+        "first_byte",
+        "half_closed",
+        "http_status",
+        "is_grpc",
+        "message",
+        "overhead",
+        "path",
+        "request",
+        "response",
+        "stream",
+        "timeout",
+    )
+
+    def __init__(
+        self, stream: int, path: bytes, timeout: bytes, is_grpc: bool, began: float
+    ) -> None:
+        self.stream = stream
+        self.path = path
+        self.timeout = timeout
+        self.is_grpc = is_grpc
+        self.began = began
+        self.first_byte: float | None = None
+        self.ended: float | None = None
+        self.half_closed = False
+        self.http_status = b""
+        self.end: End | None = None
+        self.code: StatusCode | None = None
+        self.message = b""
+        self.request = MessageCounter()
+        self.response = MessageCounter()
+        self.overhead = 0.0
+
+    def past_deadline(self, now: float) -> bool:
+        """Tell whether a cancellation at ``now`` is one that the call's own deadline explains."""
+        timeout = parse_timeout(self.timeout)
+        if timeout is None:
+            return False
+        return now - self.began >= timeout * (1 - _ROUNDING) - _TIMER_SLACK

@@ -1,0 +1,315 @@
+"""The streams of one connection, read in both directions, and the events that they make.
+
+Theory. A client opens a stream with HEADERS, sends messages as DATA and half-closes with
+END_STREAM. The runtime answers with HEADERS (or none), DATA, and trailers: HEADERS with
+END_STREAM. The call is over for the client with the runtime's END_STREAM, with an RST_STREAM of
+either side, with a GOAWAY that leaves its stream out, or with the connection; whatever comes
+first gives its code, and what still comes for the stream afterwards is of no interest::
+
+                     HEADERS from the client
+                               |
+                               v          HEADERS, DATA
+                       +--- running ---+  of both sides
+                       |       ^_______|
+                       |
+          END_STREAM from the runtime     -> grpc-status, or the :status it came with
+          RST_STREAM from the runtime     -> the code that gRPC maps its error to
+          RST_STREAM from the client      -> CANCELLED, or DEADLINE_EXCEEDED
+          GOAWAY, a lower last stream     -> UNAVAILABLE
+          the connection ends             -> UNAVAILABLE (runtime), CANCELLED (client)
+                       |
+                       v
+                     ended
+
+A stream's bytes are read in the order in which they are relayed, so a response is never seen
+before its request.
+"""
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from criproxy.wire import grpc, http2
+from criproxy.wire.calls import Call, End
+from criproxy.wire.errors import FrameSizeError, LimitError, ProtocolError, WireError
+from criproxy.wire.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.hpack import Header
+from criproxy.wire.http2 import ErrorCode
+
+DEFAULT_STREAM_LIMIT: Final = 10_000
+"""Calls in flight that are followed on one connection. Runtimes allow a hundred to a few
+thousand; a client that opens more costs its own connection's reading, not memory."""
+
+
+_CLIENT_GONE: Final = b"the client closed the connection"
+_RUNTIME_GONE: Final = b"the runtime closed the connection"
+
+
+class Side(IntEnum):
+    """Whose bytes: the one that sent them."""
+
+    CLIENT = 0
+    RUNTIME = 1
+
+
+class CallBegan(NamedTuple):
+    """A request's headers passed."""
+
+    call: Call
+
+
+class CallEnded(NamedTuple):
+    """A call ended; its fields are complete now."""
+
+    call: Call
+
+
+class ReadingStopped(NamedTuple):
+    """The connection is not read any further; its open calls end as UNREAD. Comes last."""
+
+    reason: str
+    """One of :data:`criproxy.wire.errors.REASONS`."""
+    detail: str
+
+
+Event = CallBegan | CallEnded | ReadingStopped
+
+
+class ConnectionReader:
+    """Reads both directions of one HTTP/2 connection in passing.
+
+    Give it every byte with :meth:`receive`, each side's in order, and the connection's end with
+    :meth:`end`. Once it has answered with ReadingStopped it ignores what it is given.
+    """
+
+    __slots__ = ("_readers", "_streams", "reading")
+
+    def __init__(
+        self,
+        *,
+        header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
+        stream_limit: int = DEFAULT_STREAM_LIMIT,
+    ) -> None:
+        self._streams = streams = _Streams(stream_limit)
+        requests = _Requests(streams)
+        responses = _Responses(streams)
+        client = FrameReader(requests, preface=True, header_block_limit=header_block_limit)
+        runtime = FrameReader(responses, preface=False, header_block_limit=header_block_limit)
+        requests.peer, responses.peer = runtime, client
+        self._readers = (client, runtime)
+        self.reading = True
+        """Whether bytes are still read."""
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls in flight, in the order in which they began."""
+        return tuple(self._streams.open.values())
+
+    def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
+        """Read the next bytes that ``side`` sent; ``now`` is when they came, in seconds."""
+        if not self.reading:
+            return []
+        try:
+            self._readers[side].read(data, now)
+        except WireError as error:
+            self.reading = False
+            self._end_all(End.UNREAD, None, b"", now)
+            self._streams.events.append(ReadingStopped(error.reason, str(error)))
+        return self._take_events()
+
+    def end(self, side: Side, now: float) -> list[Event]:
+        """End the calls in flight: ``side`` ended the connection for good."""
+        if side is Side.CLIENT:
+            self._end_all(End.CLIENT_GONE, StatusCode.CANCELLED, _CLIENT_GONE, now)
+        else:
+            self._end_all(End.RUNTIME_GONE, StatusCode.UNAVAILABLE, _RUNTIME_GONE, now)
+        return self._take_events()
+
+    def _end_all(self, end: End, code: StatusCode | None, message: bytes, now: float) -> None:
+        for call in self.calls:
+            self._streams.finish(call, end, code, message, now)
+
+    def _take_events(self) -> list[Event]:
+        streams = self._streams
+        events = streams.events
+        if events:
+            streams.events = []
+        return events
+
+
+class _Streams:
+    """The open streams of a connection, and the events that wait to be fetched."""
+
+    __slots__ = ("events", "last", "limit", "open")
+
+    def __init__(self, limit: int) -> None:
+        self.open: dict[int, Call] = {}
+        self.last = 0  # the highest stream that the client has opened
+        self.limit = limit
+        self.events: list[Event] = []
+
+    def finish(
+        self, call: Call, end: End, code: StatusCode | None, message: bytes, now: float
+    ) -> None:
+        del self.open[call.stream]
+        call.end = end
+        call.code = code
+        call.message = message
+        call.ended = now
+        self.events.append(CallEnded(call))
+
+
+class _Direction:
+    """What the two directions have in common: SETTINGS speak of what the other may send."""
+
+    __slots__ = ("_streams", "peer")
+
+    peer: FrameReader
+
+    def __init__(self, streams: _Streams) -> None:
+        self._streams = streams
+
+    def setting(self, identifier: int, value: int) -> None:
+        if identifier == http2.SETTINGS_HEADER_TABLE_SIZE:
+            self.peer.decoder.allow(value)
+        elif identifier == http2.SETTINGS_MAX_FRAME_SIZE:
+            if not http2.DEFAULT_MAX_FRAME_SIZE <= value <= http2.LARGEST_MAX_FRAME_SIZE:
+                raise FrameSizeError(f"SETTINGS_MAX_FRAME_SIZE is {value}")
+            self.peer.max_frame_size = max(self.peer.max_frame_size, value)
+
+
+class _Requests(_Direction):
+    """The client's frames."""
+
+    __slots__ = ()
+
+    def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
+        streams = self._streams
+        if stream <= streams.last:
+            call = streams.open.get(stream)
+            if call is not None and ended:
+                call.half_closed = True
+            return
+        if not stream & 1:
+            raise ProtocolError(f"a client opens stream {stream}")
+        if len(streams.open) >= streams.limit:
+            raise LimitError(f"more than {streams.limit} calls are in flight")
+        path = timeout = content_type = b""
+        for name, value in headers:
+            if name == b":path":
+                path = value
+            elif name == b"grpc-timeout":
+                timeout = value
+            elif name == b"content-type":
+                content_type = value
+        streams.last = stream
+        call = Call(stream, path, timeout, content_type.startswith(b"application/grpc"), now)
+        call.half_closed = ended
+        streams.open[stream] = call
+        streams.events.append(CallBegan(call))
+
+    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+        call = self._streams.open.get(stream)
+        if call is not None:
+            if call.is_grpc:
+                call.request.feed(chunk, start, end)
+            else:
+                call.request.bytes += end - start
+        elif not 0 < stream <= self._streams.last:
+            raise ProtocolError(f"DATA on stream {stream}, which is idle")
+
+    def data_ended(self, stream: int, now: float) -> None:
+        call = self._streams.open.get(stream)
+        if call is not None:
+            call.half_closed = True
+
+    def reset(self, stream: int, code: int, now: float) -> None:
+        call = self._streams.open.get(stream)
+        if call is None:
+            return
+        if code not in (ErrorCode.CANCEL, ErrorCode.NO_ERROR):
+            status = grpc.code_of_reset(code)
+        elif call.past_deadline(now):
+            status = StatusCode.DEADLINE_EXCEEDED
+        else:
+            status = StatusCode.CANCELLED
+        self._streams.finish(call, End.CLIENT_RESET, status, b"", now)
+
+    def goaway(self, last_stream: int, code: int, now: float) -> None:
+        """A client's GOAWAY speaks of the runtime's streams; it opens none."""
+
+
+class _Responses(_Direction):
+    """The runtime's frames."""
+
+    __slots__ = ()
+
+    def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
+        streams = self._streams
+        call = streams.open.get(stream)
+        if call is None:
+            if not 0 < stream <= streams.last:
+                raise ProtocolError(f"a response on stream {stream}, which is idle")
+            return
+        if call.first_byte is None:
+            call.first_byte = now
+        if ended:
+            self._trailers(call, headers, now)
+        elif not call.http_status:
+            for name, value in headers:
+                if name == b":status":
+                    if not value.startswith(b"1"):  # informational: the response is yet to come
+                        call.http_status = value
+                    break
+
+    def _trailers(self, call: Call, headers: list[Header], now: float) -> None:
+        status: StatusCode | None = None
+        message = b""
+        for name, value in headers:
+            if name == b"grpc-status":
+                status = grpc.parse_status(value)
+            elif name == b"grpc-message":
+                message = value
+            elif name == b":status":
+                call.http_status = value
+        if status is None:
+            status = grpc.code_of_http(call.http_status)
+            message = b"no grpc-status, :status " + call.http_status
+        self._streams.finish(call, End.STATUS, status, message, now)
+
+    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+        call = self._streams.open.get(stream)
+        if call is not None:
+            if call.is_grpc:
+                call.response.feed(chunk, start, end)
+            else:
+                call.response.bytes += end - start
+        elif not 0 < stream <= self._streams.last:
+            raise ProtocolError(f"DATA on stream {stream}, which is idle")
+
+    def data_ended(self, stream: int, now: float) -> None:
+        call = self._streams.open.get(stream)
+        if call is not None:
+            if call.http_status in (b"", b"200"):
+                code, message = StatusCode.INTERNAL, b"the stream ended without trailers"
+            else:
+                code = grpc.code_of_http(call.http_status)
+                message = b"no grpc-status, :status " + call.http_status
+            self._streams.finish(call, End.STATUS, code, message, now)
+
+    def reset(self, stream: int, code: int, now: float) -> None:
+        call = self._streams.open.get(stream)
+        if call is None:
+            return
+        status = grpc.code_of_reset(code)
+        if status is StatusCode.CANCELLED and call.past_deadline(now):
+            status = StatusCode.DEADLINE_EXCEEDED
+        name = ErrorCode(code).name if code in ErrorCode.__members__.values() else hex(code)
+        self._streams.finish(
+            call, End.RUNTIME_RESET, status, b"stream reset: " + name.encode(), now
+        )
+
+    def goaway(self, last_stream: int, code: int, now: float) -> None:
+        streams = self._streams
+        for call in [call for number, call in streams.open.items() if number > last_stream]:
+            streams.finish(call, End.GOAWAY, StatusCode.UNAVAILABLE, b"the runtime is going", now)

@@ -1,0 +1,68 @@
+"""Why a connection can no longer be read.
+
+::
+
+    WireError                reading stops; carries the HTTP/2 error code of its kind
+    ├── NotHTTP2Error        the bytes are some other protocol
+    ├── ProtocolError        a frame that RFC 9113 forbids where it stands
+    ├── FrameSizeError       a frame longer or shorter than RFC 9113 allows
+    ├── CompressionError     a header block that does not decode (RFC 7541)
+    └── LimitError           more than this reader is willing to keep
+
+They never reach a peer: the reader turns them into an event, and the bytes still pass.
+"""
+
+from typing import ClassVar
+
+from criproxy.wire.http2 import ErrorCode
+
+
+class WireError(Exception):
+    """Reading of a connection cannot go on. The message says what was met."""
+
+    reason: ClassVar[str]
+    """A short word out of a fixed set, fit for a metric's label."""
+    code: ClassVar[ErrorCode]
+    """The HTTP/2 error code that a strict peer would give."""
+
+
+class NotHTTP2Error(WireError):
+    """The bytes are not HTTP/2: no preface, or no SETTINGS first (RFC 9113 section 3.4)."""
+
+    reason = "not_http2"
+    code = ErrorCode.PROTOCOL_ERROR
+
+
+class ProtocolError(WireError):
+    """A frame that RFC 9113 forbids where it stands."""
+
+    reason = "protocol_error"
+    code = ErrorCode.PROTOCOL_ERROR
+
+
+class FrameSizeError(WireError):
+    """A frame longer or shorter than RFC 9113 section 4.2 allows."""
+
+    reason = "frame_size_error"
+    code = ErrorCode.FRAME_SIZE_ERROR
+
+
+class CompressionError(WireError):
+    """A header block that does not decode (RFC 7541)."""
+
+    reason = "compression_error"
+    code = ErrorCode.COMPRESSION_ERROR
+
+
+class LimitError(WireError):
+    """The peer asks this reader to keep more than it is willing to."""
+
+    reason = "limit"
+    code = ErrorCode.ENHANCE_YOUR_CALM
+
+
+REASONS = tuple(
+    kind.reason
+    for kind in (NotHTTP2Error, ProtocolError, FrameSizeError, CompressionError, LimitError)
+)
+"""Every reason that there is, for those who count by it."""

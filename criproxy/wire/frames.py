@@ -1,0 +1,290 @@
+"""The frames of one direction of a connection (RFC 9113 sections 4 and 6).
+
+A :class:`FrameReader` is given bytes in whatever pieces they come and calls a :class:`FrameHandler`
+for what they mean. The payload of DATA is cut through: the handler is shown each piece where it
+lies, nothing is copied or gathered. Of the other frames only those that are acted on are gathered
+whole; the rest is skipped by its length.
+"""
+
+from struct import Struct
+from typing import Final, NoReturn, Protocol
+
+from criproxy.wire import http2
+from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, ProtocolError
+from criproxy.wire.hpack import Decoder, Header
+from criproxy.wire.http2 import FRAME_HEADER_SIZE
+
+DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
+"""Bytes of one header block that are gathered at most. grpc-go accepts 16 MiB of headers by
+default, real ones have a few hundred bytes; what is above is relayed but not read."""
+
+_STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
+_header: Final = Struct(">HBBBI").unpack_from
+_u32: Final = Struct(">I").unpack_from
+_two_u32: Final = Struct(">II").unpack_from
+_settings: Final = Struct(">HI").iter_unpack
+_ANY: Final = -1
+
+_EXACT_SIZES: Final = {
+    http2.PRIORITY: 5,
+    http2.RST_STREAM: 4,
+    http2.PING: 8,
+    http2.WINDOW_UPDATE: 4,
+}
+"""Payload bytes of the frames that have only one size (section 6)."""
+
+_GATHERED: Final = frozenset(
+    {
+        http2.HEADERS,
+        http2.RST_STREAM,
+        http2.SETTINGS,
+        http2.PUSH_PROMISE,
+        http2.GOAWAY,
+        http2.CONTINUATION,
+    }
+)
+"""The frames whose payload is looked at as a whole."""
+
+
+class FrameHandler(Protocol):
+    """What a FrameReader calls. ``now`` is the time at which the bytes came, in seconds."""
+
+    def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
+        """Take a decoded header block; ``ended``: the frame carried END_STREAM."""
+
+    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+        """Take a piece of DATA payload, without padding: ``chunk[start:end]``."""
+
+    def data_ended(self, stream: int, now: float) -> None:
+        """Take the end of a DATA frame that carried END_STREAM."""
+
+    def reset(self, stream: int, code: int, now: float) -> None:
+        """Take an RST_STREAM."""
+
+    def setting(self, identifier: int, value: int) -> None:
+        """Take one parameter of a SETTINGS frame."""
+
+    def goaway(self, last_stream: int, code: int, now: float) -> None:
+        """Take a GOAWAY."""
+
+
+class FrameReader:
+    """Reads the frames of one direction, in whatever pieces their bytes come.
+
+    ``preface`` tells whether a client's preface comes first. ``header_block_limit`` is in bytes.
+    ``decoder`` and ``max_frame_size`` follow what the receiving peer sends in its SETTINGS:
+    whoever reads the other direction sets them.
+    """
+
+    __slots__ = (
+        "_block",
+        "_block_ended",
+        "_block_stream",
+        "_data_ends",
+        "_data_left",
+        "_data_stream",
+        "_expected",
+        "_handler",
+        "_header_block_limit",
+        "_partial",
+        "_preface",
+        "_skip",
+        "_wanted",
+        "decoder",
+        "max_frame_size",
+    )
+
+    def __init__(
+        self,
+        handler: FrameHandler,
+        *,
+        preface: bool,
+        header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
+    ) -> None:
+        self.decoder = Decoder()
+        self.max_frame_size = http2.DEFAULT_MAX_FRAME_SIZE
+        self._handler = handler
+        self._header_block_limit = header_block_limit
+        self._preface = http2.PREFACE if preface else b""  # what of it has not come yet
+        self._expected = http2.SETTINGS  # the only frame that may come next, or _ANY
+        self._partial = bytearray()  # the beginning of something that is gathered
+        self._wanted = 0  # bytes that `_partial` needs before it can be read on
+        self._data_left = 0  # bytes of DATA still to be shown
+        self._data_stream = 0
+        self._data_ends = False
+        self._skip = 0  # bytes that say nothing to us; padding among them
+        self._block = bytearray()  # a header block that CONTINUATION frames carry on
+        self._block_stream = 0
+        self._block_ended = False
+
+    def read(self, data: bytes, now: float) -> None:
+        """Read the next bytes; ``now`` is handed on to the handler.
+
+        Raises a WireError when they cannot be read. What came before them has been handled then,
+        and the reader is not to be used again.
+        """
+        if self._preface:
+            data = self._read_preface(data)
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return None
+            data = bytes(self._partial)
+            self._partial.clear()
+        position = 0
+        size = len(data)
+        while position < size:
+            if self._data_left:
+                position = self._show_data(data, position, now)
+                continue
+            if self._skip:
+                step = min(self._skip, size - position)
+                self._skip -= step
+                position += step
+                continue
+            start = position + FRAME_HEADER_SIZE
+            if start > size:
+                return self._keep(data, position, FRAME_HEADER_SIZE)
+            high, low, kind, flags, stream = _header(data, position)
+            length = high << 8 | low
+            if length > self.max_frame_size or length != _EXACT_SIZES.get(kind, length):
+                self._refuse_size(kind, length)
+            if self._expected != _ANY:
+                self._check_order(kind, flags, stream)
+            if kind in _GATHERED:
+                position = start + length
+                if position > size:
+                    return self._keep(data, start - FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + length)
+                self._take(kind, flags, stream & _STREAM_ID, data[start:position], now)
+            elif kind == http2.DATA:
+                if flags & http2.FLAG_PADDED and length:
+                    if start == size:
+                        return self._keep(data, position, FRAME_HEADER_SIZE + 1)
+                    self._skip = _padding(data[start], length)
+                    start += 1
+                    length -= 1 + self._skip
+                self._data_left = length
+                self._data_stream = stream & _STREAM_ID
+                self._data_ends = bool(flags & http2.FLAG_END_STREAM)
+                position = self._show_data(data, start, now)
+            else:
+                position = start
+                self._skip = length
+        return None
+
+    def _read_preface(self, data: bytes) -> bytes:
+        expected = self._preface[: len(data)]
+        if not data.startswith(expected):
+            raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {data[:24]!r}")
+        self._preface = self._preface[len(expected) :]
+        return data[len(expected) :]
+
+    def _keep(self, data: bytes, position: int, wanted: int) -> None:
+        """Keep the bytes from ``position`` on until there are ``wanted`` of them."""
+        if wanted - FRAME_HEADER_SIZE > self._header_block_limit:
+            raise LimitError(
+                f"a frame of {wanted - FRAME_HEADER_SIZE} bytes is to be gathered and "
+                f"{self._header_block_limit} is the limit"
+            )
+        self._partial += data[position:]
+        self._wanted = wanted
+
+    def _show_data(self, data: bytes, position: int, now: float) -> int:
+        """Show the handler what is there of a DATA frame's payload; return where it ends."""
+        left = self._data_left
+        end = position + left
+        if end > len(data):
+            end = len(data)
+        if end > position:
+            self._handler.data(self._data_stream, data, position, end)
+        self._data_left = left = left - (end - position)
+        if not left and self._data_ends:
+            self._handler.data_ended(self._data_stream, now)
+        return end
+
+    def _refuse_size(self, kind: int, length: int) -> NoReturn:
+        if self._expected == http2.SETTINGS:
+            raise NotHTTP2Error("the first frame is not a SETTINGS frame")
+        raise FrameSizeError(
+            f"a frame of type {kind} has {length} bytes (at most {self.max_frame_size} allowed)"
+        )
+
+    def _check_order(self, kind: int, flags: int, stream: int) -> None:
+        """Hold the peer to the one frame that may come now (RFC 9113 sections 3.4 and 6.10)."""
+        if self._expected == http2.SETTINGS:
+            if kind != http2.SETTINGS or flags & http2.FLAG_ACK:
+                raise NotHTTP2Error("the first frame is not a SETTINGS frame")
+            self._expected = _ANY
+        elif kind != http2.CONTINUATION or stream & _STREAM_ID != self._block_stream:
+            raise ProtocolError(f"a frame of type {kind} stands within a header block")
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
+        """Act on a frame that has been gathered."""
+        if kind == http2.HEADERS:
+            if flags & http2.FLAG_PADDED:
+                payload = _without_padding(payload)
+            if flags & http2.FLAG_PRIORITY:
+                payload = _without_priority(payload)
+            if flags & http2.FLAG_END_HEADERS:
+                ended = bool(flags & http2.FLAG_END_STREAM)
+                self._handler.headers(stream, self.decoder.decode(payload), ended, now)
+            else:
+                self._open_block(stream, flags, payload)
+        elif kind == http2.CONTINUATION:
+            self._continue_block(flags, payload, now)
+        elif kind == http2.SETTINGS:
+            self._take_settings(flags, payload)
+        elif kind == http2.RST_STREAM:
+            (code,) = _u32(payload)
+            self._handler.reset(stream, code, now)
+        elif kind == http2.GOAWAY:
+            if len(payload) < 8:
+                raise FrameSizeError(f"a GOAWAY frame has {len(payload)} bytes")
+            last_stream, code = _two_u32(payload)
+            self._handler.goaway(last_stream & _STREAM_ID, code, now)
+        else:
+            raise ProtocolError("a PUSH_PROMISE frame: gRPC knows no server push")
+
+    def _open_block(self, stream: int, flags: int, fragment: bytes) -> None:
+        self._block_stream = stream
+        self._block_ended = bool(flags & http2.FLAG_END_STREAM)
+        self._block += fragment
+        self._expected = http2.CONTINUATION
+
+    def _continue_block(self, flags: int, fragment: bytes, now: float) -> None:
+        if self._expected != http2.CONTINUATION:
+            raise ProtocolError("a CONTINUATION frame carries no header block on")
+        self._block += fragment
+        if len(self._block) > self._header_block_limit:
+            raise LimitError(f"a header block is over {self._header_block_limit} bytes")
+        if flags & http2.FLAG_END_HEADERS:
+            block = bytes(self._block)
+            self._block.clear()
+            self._expected = _ANY
+            headers = self.decoder.decode(block)
+            self._handler.headers(self._block_stream, headers, self._block_ended, now)
+
+    def _take_settings(self, flags: int, payload: bytes) -> None:
+        if len(payload) % 6 or (flags & http2.FLAG_ACK and payload):
+            raise FrameSizeError(f"a SETTINGS frame has {len(payload)} bytes")
+        for identifier, value in _settings(payload):
+            self._handler.setting(identifier, value)
+
+
+def _padding(padding: int, length: int) -> int:
+    """Check a padded frame's Pad Length against its payload's length (section 6.1)."""
+    if padding >= length:
+        raise ProtocolError(f"a frame of {length} bytes has {padding} bytes of padding")
+    return padding
+
+
+def _without_padding(payload: bytes) -> bytes:
+    if not payload:
+        raise FrameSizeError("a padded frame has no Pad Length")
+    return payload[1 : len(payload) - _padding(payload[0], len(payload))]
+
+
+def _without_priority(payload: bytes) -> bytes:
+    if len(payload) < 5:
+        raise FrameSizeError("a HEADERS frame with priority has no room for it")
+    return payload[5:]

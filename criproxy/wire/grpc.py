@@ -1,0 +1,134 @@
+"""gRPC over HTTP/2: messages, status codes, timeouts (the gRPC project's PROTOCOL-HTTP2.md)."""
+
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from criproxy.wire.http2 import ErrorCode
+
+PREFIX_SIZE: Final = 5
+"""Bytes in front of each message: its compressed flag and its length ("Messages")."""
+
+_length: Final = Struct(">xI").unpack_from
+
+
+class StatusCode(IntEnum):
+    """The codes that a call can end with (the gRPC project's statuscodes.md)."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+_OF_RESET: Final = {
+    ErrorCode.REFUSED_STREAM: StatusCode.UNAVAILABLE,
+    ErrorCode.CANCEL: StatusCode.CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: StatusCode.PERMISSION_DENIED,
+    ErrorCode.STREAM_CLOSED: StatusCode.UNKNOWN,
+    ErrorCode.HTTP_1_1_REQUIRED: StatusCode.UNKNOWN,
+}
+
+_OF_HTTP: Final = {
+    b"400": StatusCode.INTERNAL,
+    b"401": StatusCode.UNAUTHENTICATED,
+    b"403": StatusCode.PERMISSION_DENIED,
+    b"404": StatusCode.UNIMPLEMENTED,
+    b"429": StatusCode.UNAVAILABLE,
+    b"502": StatusCode.UNAVAILABLE,
+    b"503": StatusCode.UNAVAILABLE,
+    b"504": StatusCode.UNAVAILABLE,
+}
+
+_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+def code_of_reset(error: int) -> StatusCode:
+    """Map an RST_STREAM's error code to what a client reports ("Errors")."""
+    if error > ErrorCode.HTTP_1_1_REQUIRED:
+        return StatusCode.UNKNOWN
+    return _OF_RESET.get(ErrorCode(error), StatusCode.INTERNAL)
+
+
+def code_of_http(status: bytes) -> StatusCode:
+    """Map a :status without a grpc-status to what clients report (http-grpc-status-mapping.md)."""
+    return _OF_HTTP.get(status, StatusCode.UNKNOWN)
+
+
+def parse_status(value: bytes) -> StatusCode:
+    """Read a grpc-status. One that is no known code is UNKNOWN, as clients have it."""
+    try:
+        return StatusCode(int(value))
+    except ValueError:
+        return StatusCode.UNKNOWN
+
+
+def parse_message(value: bytes) -> str:
+    """Read a grpc-message: percent-encoded UTF-8; what is not is replaced, never refused."""
+    return unquote_to_bytes(value).decode(errors="replace")
+
+
+def parse_timeout(value: bytes) -> float | None:
+    """Read a grpc-timeout ("Timeout"): seconds, or None where it is not one."""
+    unit = _SECONDS.get(value[-1:])
+    digits = value[:-1]
+    if unit is None or not digits.isdigit() or len(digits) > 8:
+        return None
+    return int(digits) * unit
+
+
+class MessageCounter:
+    """Counts the messages of one direction of a call as their bytes pass.
+
+    ``messages`` have passed whole; ``bytes`` of their content have passed (compressed as on the
+    wire, without the five-byte prefixes), those of an unfinished message among them.
+    """
+
+    __slots__ = ("_left", "_prefix", "bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.bytes = 0
+        self._left = 0  # bytes of the current message still to come
+        self._prefix = b""  # of a prefix that a frame's end has cut
+
+    def feed(self, data: bytes, start: int, end: int) -> None:
+        """Count ``data[start:end]``."""
+        while start < end:
+            if self._left:
+                step = min(self._left, end - start)
+                self._left -= step
+                start += step
+                self.bytes += step
+                if not self._left:
+                    self.messages += 1
+                continue
+            if self._prefix or end - start < PREFIX_SIZE:
+                taken = PREFIX_SIZE - len(self._prefix)
+                self._prefix += data[start : min(start + taken, end)]
+                start += taken
+                if len(self._prefix) < PREFIX_SIZE:
+                    return
+                (length,) = _length(self._prefix)
+                self._prefix = b""
+            else:
+                (length,) = _length(data, start)
+                start += PREFIX_SIZE
+            self._left = length
+            if not length:
+                self.messages += 1
