@@ -68,7 +68,7 @@ class ReadingStopped(NamedTuple):
     """The connection is not read any further; its open calls end as UNREAD. Comes last."""
 
     reason: str
-    """One of :data:`criproxy.wire.errors.REASONS`."""
+    """A short word: one of :data:`criproxy.wire.errors.REASONS`, or what stop() was given."""
     detail: str
 
 
@@ -112,9 +112,14 @@ class ConnectionReader:
         try:
             self._readers[side].read(data, now)
         except WireError as error:
-            self.reading = False
-            self._end_all(End.UNREAD, None, b"", now)
-            self._streams.events.append(ReadingStopped(error.reason, str(error)))
+            return self.stop(error.reason, str(error), now)
+        return self._take_events()
+
+    def stop(self, reason: str, detail: str, now: float) -> list[Event]:
+        """Read no further: for whoever gave the bytes and knows why they cannot be read."""
+        self.reading = False
+        self._end_all(End.UNREAD, None, b"", now)
+        self._streams.events.append(ReadingStopped(reason, detail))
         return self._take_events()
 
     def end(self, side: Side, now: float) -> list[Event]:

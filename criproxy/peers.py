@@ -1,0 +1,27 @@
+"""Who is connected: plain values that every room may carry."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process at the other end of a unix socket, as the kernel vouches for it (SO_PEERCRED).
+
+    ``executable`` is what /proc named when the connection was made; None where it would not say
+    (the process is gone already, or lives in a PID namespace that is not ours: ``pid`` 0).
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    executable: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Connection:
+    """A client's connection: the listener that took it, and whose it is."""
+
+    listener: str
+    peer: Peer
+    opened: float = field(compare=False)
+    """When it was accepted: seconds of the clock that calls are timed with."""

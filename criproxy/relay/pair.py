@@ -1,0 +1,160 @@
+"""A client's connection and the runtime's, and the bytes between them.
+
+Each byte that one side sends is written to the other as it came; a ConnectionReader is shown it on
+the way. Backpressure is passed on: what cannot be written to one side stops the reading of the
+other. So is the end: a half-close as a half-close, a hang-up as a close once all has been written.
+"""
+
+import asyncio
+import socket
+import traceback
+from collections.abc import Callable
+from typing import cast
+
+from criproxy.peers import Connection
+from criproxy.relay.dial import is_hung_up
+from criproxy.relay.observer import Clock, Tail
+from criproxy.wire.connection import ConnectionReader, Event, Side
+
+
+class Pair:
+    """Two sockets and what they have in common. :meth:`run` lasts as long as they do."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        reader: ConnectionReader,
+        tail: Tail,
+        clock: Clock,
+        write_buffer: int,
+    ) -> None:
+        """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
+        self.connection = connection
+        self.reader = reader
+        self.tail = tail
+        self.clock = clock
+        self.write_buffer = write_buffer
+        self._client = _End(self, Side.CLIENT)
+        self._runtime = _End(self, Side.RUNTIME)
+        self._client.other, self._runtime.other = self._runtime, self._client
+        self._closed = asyncio.get_running_loop().create_future()
+
+    async def run(self, client: socket.socket, runtime: socket.socket) -> None:
+        """Relay between two connected sockets until both are closed; they belong to it now.
+
+        Cancelled, it cuts both off.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_unix_connection(lambda: self._runtime, sock=runtime)
+            await loop.connect_accepted_socket(lambda: self._client, client)
+            self._client.begin()
+            self._runtime.begin()
+            await self._closed
+        finally:
+            self._client.abort()
+            self._runtime.abort()
+            client.close()
+            runtime.close()
+
+    def read(self, side: Side, data: bytes, now: float) -> list[Event]:
+        """Show the reader what ``side`` has sent. Whatever it does, the bytes go on."""
+        try:
+            return self.reader.receive(side, data, now)
+        except Exception:
+            return self.reader.stop("internal_error", traceback.format_exc(), now)
+
+    def hang_up(self, side: Side) -> None:
+        """End both sides because ``side`` is gone: what it had sent is still delivered."""
+        now = self.clock()
+        events = self.reader.end(side, now)
+        if events:
+            self.tail.add(self.connection, events, now)
+        self._client.close()
+        self._runtime.close()
+
+    def lost(self) -> None:
+        """Take notice that a side's transport is closed for good."""
+        if self._client.closed and self._runtime.closed and not self._closed.done():
+            self._closed.set_result(None)
+
+
+class _End(asyncio.Protocol):
+    """One side of a pair."""
+
+    other: "_End"
+
+    def __init__(self, pair: Pair, side: Side) -> None:
+        self._pair = pair
+        self._side = side
+        self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket
+        self._forward: Callable[[bytes], None] | None = None  # None until both are attached
+        self._early: list[bytes] = []  # what came before that
+        self._ended = False
+        self.closed = False
+
+    def begin(self) -> None:
+        """Relay from now on: both sides are attached."""
+        assert self.other._transport is not None
+        self._forward = self.other._transport.write
+        for data in self._early:
+            self.data_received(data)
+        self._early.clear()
+        if self._ended:
+            self.eof_received()
+
+    def close(self) -> None:
+        """Close once what waits here has been written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
+        self._transport.set_write_buffer_limits(high=self._pair.write_buffer)
+
+    def data_received(self, data: bytes) -> None:
+        forward = self._forward
+        if forward is None:
+            self._early.append(data)
+            return
+        pair = self._pair
+        now = pair.clock()
+        events = pair.read(self._side, data, now)
+        forward(data)
+        if events:
+            pair.tail.add(pair.connection, events, now)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        if self._forward is not None:
+            if self.other._ended or is_hung_up(self._socket):
+                self._pair.hang_up(self._side)
+            else:
+                self.other._end_writing()
+        return True  # the transport stays: the other direction goes on
+
+    def pause_writing(self) -> None:
+        transport = self.other._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        transport = self.other._transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pair.hang_up(self._side)
+        self._pair.lost()
+
+    def _end_writing(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
