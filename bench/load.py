@@ -1,0 +1,253 @@
+"""A load that looks like grpc-go's on the wire and costs next to nothing to make.
+
+One connection on a blocking unix socket, unary calls one at a time or many at once. What makes it
+grpc-go's:
+
+- header blocks differ from call to call: ``grpc-timeout`` changes and is inserted into the dynamic
+  table, which pushes the other fields out now and then (see ``go_hpack.py``). A proxy gets nothing
+  from remembering whole blocks.
+- the frames around a call: PING and WINDOW_UPDATE on the first DATA after each answered PING, for
+  the bandwidth estimate, and an answer to each PING of the server's. They leave in a write of their
+  own, before the next call's HEADERS and DATA, as they mostly do in recorded kubelet connections.
+
+To stay out of the measurement, requests are built before the timed part and header blocks are
+decoded after it. A call lasts from before the write of its request until after the read of its
+end. Every answer is checked: its bytes, its status, its end.
+"""
+
+import gc
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Final, Self
+
+from hpack import Decoder, HPACKError
+
+from bench.go_hpack import GoEncoder
+from bench.wire import DEFAULT_WINDOW, Client, LoadError, request, request_fields
+
+LARGE_WINDOW: Final = 4 << 20
+"""Where grpc-go's estimate goes for answers of 1 MiB; its own limit is 16 MiB."""
+SILENCE_SECONDS: Final = 30
+"""A peer that says nothing for so long, while calls are open, has failed."""
+READ_BYTES: Final = 256 << 10
+TIMEOUTS_US: Final = range(29_990_000, 30_000_000)
+"""The grpc-timeouts to draw from: what is left of 30 s when a call is written."""
+PREFIX_BYTES: Final = 5
+"""A message's compression flag and length (gRPC over HTTP/2, "Length-Prefixed-Message")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One unary call: ``/service/method``, its request message, and what a right answer is.
+
+    ``answer`` is every DATA byte of it, the five-byte prefix included; None takes any.
+    """
+
+    path: str
+    message: bytes = b""
+    answer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Calls ready to be written: the stream of the first, and each one's frames."""
+
+    first_stream: int
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run; times in nanoseconds. ``errors`` counts calls by what went wrong."""
+
+    latencies: list[int]
+    elapsed: int
+    own_cpu: int
+    errors: Counter[str]
+    goaways: int
+
+
+class Connection:
+    """One client connection: ``build`` requests, then ``run`` them, as often as wanted."""
+
+    def __init__(self, path: Path, *, window: int = DEFAULT_WINDOW, seed: int = 1) -> None:
+        """Connect to the socket at ``path`` and exchange SETTINGS.
+
+        ``window`` is how many bytes the server may send unacknowledged; ``seed`` decides the
+        timeouts. Raises OSError when nothing listens, LoadError when it speaks no HTTP/2.
+        """
+        self._random = Random(seed)
+        self._encoder = GoEncoder()
+        self._statuses = _Statuses()
+        self._next_stream = 1
+        self._client = Client(window)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(str(path))
+            # A timeout of the kernel's: Python's own would add a poll to every read.
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENCE_SECONDS, 0)
+            )
+            self._socket.sendall(self._client.opening())
+            while not self._client.settings_seen:
+                self._read_or_fail()
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def build(self, call: Call, count: int) -> Requests:
+        """Prepare ``count`` calls, to be run once and in the order in which they were built."""
+        if len(call.message) + PREFIX_BYTES > DEFAULT_WINDOW:
+            raise ValueError("the request does not fit a stream's first window")
+        first = self._next_stream
+        self._next_stream += 2 * count
+        return Requests(
+            first,
+            [
+                request(
+                    stream,
+                    self._encoder.encode(
+                        request_fields(call.path, self._random.choice(TIMEOUTS_US))
+                    ),
+                    call.message,
+                )
+                for stream in range(first, self._next_stream, 2)
+            ],
+        )
+
+    def run(self, call: Call, requests: Requests, at_once: int = 1) -> Outcome:
+        """Make the calls that ``build`` prepared, keeping ``at_once`` of them open.
+
+        A call that fails is counted; so is each one left over when the connection ends. Raises
+        LoadError where going on is impossible: silence, or frames that no gRPC server sends.
+        """
+        client = self._client
+        client.begin(call.answer)
+        goaways = client.goaways
+        with _uncollected():
+            cpu, began = time.process_time_ns(), time.perf_counter_ns()
+            self._exchange(requests, PREFIX_BYTES + len(call.message), at_once)
+            elapsed = time.perf_counter_ns() - began
+            own_cpu = time.process_time_ns() - cpu
+        failures = client.failures | self._statuses.failures(client.blocks)
+        errors = Counter(failures.values())
+        if left := len(requests.frames) - len(client.latencies):
+            errors["connection ended"] += left
+        return Outcome(client.latencies, elapsed, own_cpu, errors, client.goaways - goaways)
+
+    def ask(self, call: Call) -> bytes:
+        """Make one call and return the DATA of its answer; raises LoadError if it fails."""
+        outcome = self.run(call, self.build(call, 1))
+        if outcome.errors:
+            raise LoadError(f"{call.path}: {next(iter(outcome.errors))}")
+        return bytes(self._client.body)
+
+    def _exchange(self, requests: Requests, size: int, at_once: int) -> None:
+        """Write and read until every call has ended, or the connection has."""
+        client, frames = self._client, requests.frames
+        sent, total = 0, len(frames)
+        while sent < total or client.opened:
+            count = min(at_once - len(client.opened), total - sent, client.send_window // size)
+            try:
+                if count > 0:
+                    streams = range(
+                        requests.first_stream + 2 * sent,
+                        requests.first_stream + 2 * (sent + count),
+                        2,
+                    )
+                    client.open(streams, size, time.perf_counter_ns())
+                    self._socket.sendall(b"".join(frames[sent : sent + count]))
+                    sent += count
+                if not self._read():
+                    return
+            except ConnectionError:
+                return
+
+    def _read(self) -> bool:
+        """Read once and answer; return whether the connection is still there."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            raise LoadError(f"silence for {SILENCE_SECONDS} s with calls open") from None
+        if answers := self._client.receive(data, time.perf_counter_ns()):
+            self._socket.sendall(answers)
+        return bool(data)
+
+    def _read_or_fail(self) -> None:
+        if not self._read():
+            raise LoadError("closed before its SETTINGS: not an HTTP/2 server, or none behind it")
+
+
+class _Statuses:
+    """Reads header blocks after the fact, cheaply where the server repeats itself.
+
+    A block means what it meant last time as long as the dynamic table has not changed.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self._known: dict[tuple[bool, bytes], str | None] = {}
+
+    def failures(self, blocks: list[tuple[int, bool, bytes]]) -> dict[int, str]:
+        """Return what went wrong on which stream.
+
+        ``blocks`` are all the connection's since the last time, in order: the stream, whether
+        the block ended it, and the bytes.
+        """
+        failures = {}
+        for stream, last, block in blocks:
+            known = (last, block) in self._known
+            failure = self._known[last, block] if known else self._decode(last, block)
+            if failure:
+                failures[stream] = failure
+        return failures
+
+    def _decode(self, last: bool, block: bytes) -> str | None:
+        entries = self._decoder.header_table.dynamic_entries
+        size, newest = len(entries), entries[0] if entries else None
+        try:
+            fields = dict(self._decoder.decode(block, raw=True))
+        except HPACKError as error:
+            raise LoadError(f"a header block cannot be decoded: {error!r}") from error
+        if len(entries) != size or (entries and entries[0] is not newest):
+            self._known.clear()
+        failure = self._known[last, block] = _failure(fields, last)
+        return failure
+
+
+def _failure(fields: dict[bytes, bytes], last: bool) -> str | None:
+    if (status := fields.get(b":status", b"200")) != b"200":
+        return f"HTTP status {status.decode()}"
+    if last and (code := fields.get(b"grpc-status", b"missing")) != b"0":
+        return f"grpc-status {code.decode()}"
+    return None
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector out of the timed part."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
