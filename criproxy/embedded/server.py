@@ -1,0 +1,173 @@
+"""The embedded runtime as a gRPC server on a unix socket.
+
+It runs on asyncio, so that hundreds of idle event streams cost no threads. Lists are what a node
+asks for most and what grows with it: their bytes are kept until the state changes.
+"""
+
+import asyncio
+import inspect
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from criproxy.embedded import service
+from criproxy.embedded.faults import CallError
+from criproxy.embedded.latency import Latency
+from criproxy.embedded.population import populate
+from criproxy.embedded.store import Store
+from criproxy.errors import EndpointError, UnavailableError
+from criproxy.relay.endpoints import Endpoint, parse_endpoint
+
+CACHED: Final = frozenset({"ListContainers", "ListImages", "ListPodSandbox"})
+"""The methods whose answer depends on the request and the store's state alone."""
+CACHE_ENTRIES: Final = 64
+"""How many answers are kept: a node uses a handful of filters."""
+SOCKET_MODE: Final = 0o660
+
+SERVER_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class RuntimeServer:
+    """The embedded runtime on an endpoint; ``await start()``, then ``await stop()``.
+
+    ``latency`` is how long calls take, ``pods`` how many pods there are from the start.
+    Raises EndpointError for what is not a unix socket's address.
+    """
+
+    def __init__(
+        self, endpoint: str | Endpoint, *, latency: Latency | None = None, pods: int = 0
+    ) -> None:
+        self.endpoint = endpoint if isinstance(endpoint, Endpoint) else parse_endpoint(endpoint)
+        self.store = Store()
+        self._latency = latency or Latency()
+        self._cache: dict[tuple[str, bytes], bytes] = {}
+        self._cached_generation = 0
+        self._server: grpc.aio.Server | None = None
+        populate(self.store, pods)
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises UnavailableError when somebody listens there already, and EndpointError when the
+        path is no socket or cannot be bound.
+        """
+        _make_way(self.endpoint)
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        for endpoint in service.endpoints(self.store).values():
+            method = endpoint.method
+            handlers.setdefault(method.service, {})[method.name] = (
+                grpc.unary_stream_rpc_method_handler(self._stream(endpoint))
+                if method.server_streaming
+                else grpc.unary_unary_rpc_method_handler(self._unary(endpoint))
+            )
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(name, table) for name, table in handlers.items()]
+        )
+        try:
+            server.add_insecure_port(f"unix:{self.endpoint.path}")
+        except RuntimeError as error:
+            raise EndpointError(f"{self.endpoint}: cannot listen there: {error}") from error
+        os.chmod(self.endpoint.path, SOCKET_MODE)
+        await server.start()
+        self._server = server
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """Stop listening, and end what still runs after ``grace`` seconds; the socket goes."""
+        if self._server is not None:
+            await self._server.stop(grace)
+            self._server = None
+
+    def _unary(self, endpoint: service.Endpoint) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        name = endpoint.method.name
+        cached = name in CACHED
+
+        async def answer(request: bytes, context: _Context) -> bytes:
+            if delay := self._latency.sample(name):
+                await asyncio.sleep(delay)
+            try:
+                if cached:
+                    return self._from_cache(endpoint, request)
+                response = endpoint.run(_read(endpoint, request))
+                if inspect.isawaitable(response):
+                    response = await response
+            except CallError as fault:
+                await context.abort(fault.code, fault.details)
+            return endpoint.write(response)
+
+        return answer
+
+    def _stream(
+        self, endpoint: service.Endpoint
+    ) -> Callable[[bytes, _Context], AsyncIterator[bytes]]:
+        name = endpoint.method.name
+
+        async def answer(request: bytes, context: _Context) -> AsyncIterator[bytes]:
+            if delay := self._latency.sample(name):
+                await asyncio.sleep(delay)
+            try:
+                messages: service.MessageStream = endpoint.run(_read(endpoint, request))
+                try:
+                    # At once, so that a client can tell that its subscription has begun.
+                    await context.send_initial_metadata(())
+                    async for message in messages:
+                        yield endpoint.write(message)
+                finally:
+                    await messages.aclose()
+            except CallError as fault:
+                await context.abort(fault.code, fault.details)
+
+        return answer
+
+    def _from_cache(self, endpoint: service.Endpoint, request: bytes) -> bytes:
+        if self._cached_generation != self.store.generation or len(self._cache) > CACHE_ENTRIES:
+            self._cache.clear()
+            self._cached_generation = self.store.generation
+        key = (endpoint.method.path, request)
+        answer = self._cache.get(key)
+        if answer is None:
+            answer = endpoint.write(endpoint.run(_read(endpoint, request)))
+            self._cache[key] = answer
+        return answer
+
+
+def _read(endpoint: service.Endpoint, request: bytes) -> Any:
+    try:
+        return endpoint.read(request)
+    except DecodeError as error:
+        raise CallError(
+            grpc.StatusCode.INTERNAL, f"grpc: error unmarshalling request: {error}"
+        ) from error
+
+
+def _make_way(endpoint: Endpoint) -> None:
+    """Remove a stale socket: grpcio would take a live one away from its owner."""
+    try:
+        mode = os.stat(endpoint.path).st_mode
+    except FileNotFoundError:
+        if not Path(endpoint.path).parent.is_dir():
+            raise EndpointError(
+                f"{endpoint}: its directory does not exist; make it first"
+            ) from None
+        return
+    if not stat.S_ISSOCK(mode):
+        raise EndpointError(f"{endpoint}: there is something else than a socket; choose another")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(endpoint.path)
+        except ConnectionRefusedError:
+            os.unlink(endpoint.path)
+            return
+    raise UnavailableError(f"{endpoint}: somebody listens there already; stop it or choose another")
