@@ -1,7 +1,6 @@
 """Endpoints as the kubelet and crictl write them, and where runtimes are usually found."""
 
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +19,23 @@ WELL_KNOWN: Final = (
 dockershim."""
 
 
-@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A unix socket's address. ``str()`` gives it as the kubelet writes it: ``unix:///path``."""
 
-    path: str
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        """``path`` is absolute; see :func:`parse_endpoint` for what users write."""
+        self.path = path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Endpoint) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.path!r})"
 
     def __str__(self) -> str:
         return f"unix://{self.path}"

@@ -15,6 +15,7 @@ from criproxy.peers import Connection
 from criproxy.relay.dial import is_hung_up
 from criproxy.relay.observer import Clock, Tail
 from criproxy.wire.connection import ConnectionReader, Event, Side
+from criproxy.wire.errors import INTERNAL_ERROR
 
 
 class Pair:
@@ -62,7 +63,7 @@ class Pair:
         try:
             return self.reader.receive(side, data, now)
         except Exception:
-            return self.reader.stop("internal_error", traceback.format_exc(), now)
+            return self.reader.stop(INTERNAL_ERROR, traceback.format_exc(), now)
 
     def hang_up(self, side: Side) -> None:
         """End both sides because ``side`` is gone: what it had sent is still delivered."""

@@ -68,7 +68,7 @@ class ReadingStopped(NamedTuple):
     """The connection is not read any further; its open calls end as UNREAD. Comes last."""
 
     reason: str
-    """A short word: one of :data:`criproxy.wire.errors.REASONS`, or what stop() was given."""
+    """One of :data:`criproxy.wire.errors.REASONS`."""
     detail: str
 
 

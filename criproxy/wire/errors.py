@@ -12,7 +12,7 @@
 They never reach a peer: the reader turns them into an event, and the bytes still pass.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from criproxy.wire.http2 import ErrorCode
 
@@ -61,8 +61,14 @@ class LimitError(WireError):
     code = ErrorCode.ENHANCE_YOUR_CALM
 
 
-REASONS = tuple(
-    kind.reason
-    for kind in (NotHTTP2Error, ProtocolError, FrameSizeError, CompressionError, LimitError)
+INTERNAL_ERROR: Final = "internal_error"
+"""The reason when the fault is the reader's own."""
+
+REASONS: Final = (
+    *(
+        kind.reason
+        for kind in (NotHTTP2Error, ProtocolError, FrameSizeError, CompressionError, LimitError)
+    ),
+    INTERNAL_ERROR,
 )
 """Every reason that there is, for those who count by it."""

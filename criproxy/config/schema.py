@@ -1,0 +1,115 @@
+"""The file's schema: every key, its type and its default.
+
+``config.example.yaml`` shows it to the user; a test holds the two together.
+"""
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+from criproxy.config.values import Address, Duration, Mode, Owner, Size
+from criproxy.relay.endpoints import Endpoint
+
+DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
+
+Level = Literal["debug", "info", "warning", "error"]
+MethodLevel = Literal["debug", "info", "warning", "error", "off"]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping of the file, in which a key that is not known is an error."""
+
+
+class ListenerConfig(Section, frozen=True):
+    """A socket that clients connect to."""
+
+    endpoint: Endpoint = DEFAULT_ENDPOINT
+    runtime: Endpoint | None = None
+    """None: where crictl would find one."""
+    image: Endpoint | None = None
+    """None: the runtime's."""
+    mode: Mode | None = None
+    """None: the runtime's socket's."""
+    owner: Owner | None = None
+    """None: the runtime's socket's."""
+
+
+class MetricsConfig(Section, frozen=True):
+    """The HTTP endpoint."""
+
+    address: Address | None = Address(("127.0.0.1", 9440))
+    """None: no HTTP endpoint."""
+
+
+class LogConfig(Section, frozen=True):
+    """The daemon's log and the call log in it."""
+
+    format: Literal["json", "console"] | None = None
+    """None: console on a terminal, else json."""
+    level: Level = "info"
+    file: str | None = None
+    """None: stderr."""
+    methods: dict[str, MethodLevel] = {}
+
+
+class SlowConfig(Section, frozen=True):
+    """From when on a call in flight is warned of."""
+
+    threshold: Duration = Duration(30)
+    methods: dict[str, Duration] = {}
+
+
+class ProbeConfig(Section, frozen=True):
+    """How the runtime is asked whether it answers."""
+
+    interval: Duration = Duration(10)
+    timeout: Duration = Duration(5)
+
+    def __post_init__(self) -> None:
+        if self.interval <= 0 or self.timeout <= 0:
+            raise ValueError("interval and timeout have to be more than 0")
+
+
+class LimitsConfig(Section, frozen=True):
+    """What the daemon allows itself."""
+
+    connections: int | None = None
+    """None: as many as the file descriptors allow."""
+    runtime_wait: Duration = Duration(30)
+    write_buffer: Size = Size(256 << 10)
+    header_block: Size = Size(1 << 20)
+    streams: int = 10_000
+    shutdown_grace: Duration = Duration(2)
+
+    def __post_init__(self) -> None:
+        if self.connections is not None and self.connections < 1:
+            raise ValueError("connections has to be at least 1")
+        if self.write_buffer < 1 or self.header_block < 1 or self.streams < 1:
+            raise ValueError("write_buffer, header_block and streams have to be at least 1")
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    listeners: list[ListenerConfig] = field(default_factory=lambda: [ListenerConfig()])
+    metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
+    slow: SlowConfig = SlowConfig()
+    probe: ProbeConfig = ProbeConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    def __post_init__(self) -> None:
+        if not self.listeners:
+            raise ValueError("listeners has to name at least one; leave it out for the default")
+        seen = set()
+        for listener in self.listeners:
+            if listener.endpoint in seen:
+                raise ValueError(f"two listeners have the endpoint {listener.endpoint}")
+            seen.add(listener.endpoint)
+
+
+def plain(value: Any) -> Any:
+    """Write a custom value as the file would have it (msgspec's enc_hook)."""
+    if isinstance(value, Endpoint):
+        return str(value)
+    raise NotImplementedError(type(value))

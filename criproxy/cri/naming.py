@@ -1,0 +1,59 @@
+"""A call's path, as the words that logs and metrics use for it."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from criproxy.cri.methods import METHODS
+
+OTHER: Final = "other"
+"""What a service or method that is not in the CRI is called in metrics, so that a client's
+invented names do not grow the label set."""
+
+_LONGEST: Final = 200
+"""Characters of an unknown path's parts that are kept for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What is called.
+
+    ``service`` (full: ``runtime.v1.RuntimeService``) and ``method`` are as in the path;
+    ``service_label`` and ``method_label`` are the same for the CRI's, and ``other`` for the rest.
+    ``api_version`` is None outside the CRI, and such a method counts as mutating.
+    """
+
+    service: str
+    method: str
+    api_version: str | None
+    service_label: str
+    method_label: str
+    server_streaming: bool
+    mutating: bool
+
+
+@lru_cache(maxsize=1024)
+def resolve(path: bytes) -> Named:
+    """Name a request's ``:path``. Whatever the bytes are, there is an answer."""
+    text = path.decode("ascii", "backslashreplace")
+    method = METHODS.get(text)
+    if method is not None:
+        return Named(
+            service=method.service,
+            method=method.name,
+            api_version=method.api_version,
+            service_label=method.service,
+            method_label=method.name,
+            server_streaming=method.server_streaming,
+            mutating=method.mutating,
+        )
+    service, _, name = text.removeprefix("/").rpartition("/")
+    return Named(
+        service=service[:_LONGEST],
+        method=name[:_LONGEST],
+        api_version=None,
+        service_label=OTHER,
+        method_label=OTHER,
+        server_streaming=False,
+        mutating=True,
+    )

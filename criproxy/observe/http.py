@@ -1,0 +1,113 @@
+"""The HTTP endpoint: /metrics, /healthz, /readyz, /calls.
+
+It serves on threads of its own, so that a scrape, a slow scraper or a hung one costs calls nothing
+but the interpreter's turns.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import msgspec
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from criproxy.errors import UnavailableError
+
+_TIMEOUT: Final = 10.0
+"""Seconds that a client may take over its request."""
+
+_TEXT: Final = "text/plain; charset=utf-8"
+_STATUS: Final = {200: "200 OK", 404: "404 Not Found", 503: "503 Service Unavailable"}
+
+
+class Pages:
+    """What there is to ask for. Each is called on the thread of the request that asks.
+
+    ``health`` and ``readiness`` return None when all is well, else what is not, in a line;
+    ``calls`` what goes into /calls as JSON.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        health: Callable[[], str | None],
+        readiness: Callable[[], str | None],
+        calls: Callable[[], Any],
+    ) -> None:
+        self._metrics: WSGIApplication = make_wsgi_app(registry)
+        self._checks = {"/healthz": health, "/readyz": readiness}
+        self._calls = calls
+
+    def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        """Answer a request (WSGI, PEP 3333)."""
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return self._metrics(environ, start)
+        if path in self._checks:
+            wrong = self._checks[path]()
+            return _answer(start, 503 if wrong else 200, _TEXT, f"{wrong or 'ok'}\n".encode())
+        if path == "/calls":
+            body = msgspec.json.format(msgspec.json.encode(self._calls()), indent=2)
+            return _answer(start, 200, "application/json", body + b"\n")
+        known = "/metrics /healthz /readyz /calls"
+        return _answer(start, 404, _TEXT, f"there is: {known}\n".encode())
+
+
+class HTTPServer:
+    """Serves pages at an address until it is closed."""
+
+    def __init__(self, host: str, port: int, pages: Pages) -> None:
+        """Port 0 takes a free one. Raises UnavailableError when the address cannot be had."""
+        try:
+            self._server = _Server((host, port), _Handler)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot serve metrics at {host}:{port}: {error.strerror or error}; "
+                "choose another address with --metrics-address or metrics.address"
+            ) from error
+        self._server.set_app(pages)
+        self.address = f"{host}:{self._server.server_port}"
+        """Where it serves, the port filled in."""
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        # WSGIServer would ask the resolver for the host's name, which may take its time.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is not worth a traceback."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _TIMEOUT
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
+        """Requests are not logged: scrapers ask every few seconds."""
+
+
+def _answer(start: StartResponse, status: int, kind: str, body: bytes) -> list[bytes]:
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
+    start(_STATUS[status], headers)
+    return [body]

@@ -1,0 +1,220 @@
+"""What is counted, as Prometheus reads it.
+
+Calls are counted in plain numbers, which cost well under a microsecond each, and made into metric
+families only when somebody scrapes. Labels take their values from the CRI's method table, the
+configured listeners and gRPC's codes, never from what a client sends.
+"""
+
+import platform
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from criproxy.cri.naming import resolve
+from criproxy.observe.flight import CallsInFlight
+from criproxy.peers import Connection
+from criproxy.wire.calls import Call
+from criproxy.wire.errors import REASONS
+
+DURATION_BUCKETS: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+"""Seconds: from a Version call to the longest image pull."""
+
+OVERHEAD_BUCKETS: Final = (
+    *(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6),
+    *(0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0),
+)
+"""Seconds: what a relay adds, and what it adds when it is starved."""
+
+SIZE_BUCKETS: Final = tuple(float(4**power) for power in range(3, 13))
+"""Bytes: 64 to 16 MiB, which is the most that a kubelet takes."""
+
+UNREAD: Final = "UNREAD"
+"""The code label of calls whose end was not seen, because reading of their connection stopped."""
+
+
+def code_label(call: Call) -> str:
+    """Name the code that a call ended with, as gRPC spells it: ``NOT_FOUND``."""
+    return UNREAD if call.code is None else call.code.name
+
+
+def _upper_end(bound: float) -> str:
+    return str(floatToGoString(bound))  # type: ignore[no-untyped-call]  # it has no annotations
+
+
+class _Histogram:
+    """Counts by bucket; ``bounds`` are the buckets' upper ends."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """The cumulative counts with their upper ends, as Prometheus wants them."""
+        cumulative = 0
+        rows = []
+        for bound, count in zip((*self.bounds, float("inf")), tuple(self.counts), strict=True):
+            cumulative += count
+            rows.append((_upper_end(bound), float(cumulative)))
+        return rows
+
+
+class _OfMethod:
+    """What is counted of one method."""
+
+    __slots__ = ("duration", "request_bytes", "response_bytes", "time_to_first_byte")
+
+    def __init__(self) -> None:
+        self.duration = _Histogram(DURATION_BUCKETS)
+        self.time_to_first_byte = _Histogram(DURATION_BUCKETS)
+        self.request_bytes = _Histogram(SIZE_BUCKETS)
+        self.response_bytes = _Histogram(SIZE_BUCKETS)
+
+
+_METHOD: Final = ("service", "method")
+
+_OF_METHOD: Final = (
+    ("duration", "criproxy_call_duration_seconds", "How long calls took until they ended."),
+    (
+        "time_to_first_byte",
+        "criproxy_time_to_first_byte_seconds",
+        "How long calls took until the response began.",
+    ),
+    ("request_bytes", "criproxy_request_bytes", "Message bytes of a call's request."),
+    ("response_bytes", "criproxy_response_bytes", "Message bytes of a call's response."),
+)
+
+
+class CallMetrics(Collector):
+    """Counts the calls that end; those in flight are looked at when somebody scrapes."""
+
+    def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float]) -> None:
+        """``clock`` is the one that the calls are timed with, in seconds."""
+        self._in_flight = in_flight
+        self._clock = clock
+        self._methods: defaultdict[tuple[str, str], _OfMethod] = defaultdict(_OfMethod)
+        self._ended: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self._overhead = _Histogram(OVERHEAD_BUCKETS)
+
+    def ended(self, connection: Connection, call: Call) -> None:
+        """Count a call that has ended."""
+        named = resolve(call.path)
+        service, method = named.service_label, named.method_label
+        self._ended[connection.listener, service, method, code_label(call)] += 1
+        of_method = self._methods[service, method]
+        if call.ended is not None:
+            of_method.duration.observe(call.ended - call.began)
+        if call.first_byte is not None:
+            of_method.time_to_first_byte.observe(call.first_byte - call.began)
+        of_method.request_bytes.observe(call.request.bytes)
+        of_method.response_bytes.observe(call.response.bytes)
+        self._overhead.observe(call.overhead)
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        calls = CounterMetricFamily(
+            "criproxy_calls",
+            "Calls that ended, by the gRPC code that the client reports.",
+            labels=("listener", *_METHOD, "code"),
+        )
+        for call_labels, count in sorted(self._ended.copy().items()):
+            calls.add_metric(call_labels, count)
+        yield calls
+        methods = sorted(self._methods.copy().items())
+        for attribute, name, documentation in _OF_METHOD:
+            family = HistogramMetricFamily(name, documentation, labels=_METHOD)
+            for labels, of_method in methods:
+                histogram: _Histogram = getattr(of_method, attribute)
+                family.add_metric(labels, histogram.buckets(), histogram.total)
+            yield family
+        overhead = HistogramMetricFamily(
+            "criproxy_overhead_seconds", "What the proxy itself added to calls."
+        )
+        overhead.add_metric((), self._overhead.buckets(), self._overhead.total)
+        yield overhead
+        yield from self._now({labels for labels, _ in methods})
+
+    def _now(self, seen: set[tuple[str, str]]) -> Iterator[Metric]:
+        """Make the families that tell of the calls in flight, 0 where a method has none."""
+        now = self._clock()
+        counts = dict.fromkeys(seen, 0)
+        oldest = dict.fromkeys(seen, 0.0)
+        for call, _ in self._in_flight.snapshot():
+            named = resolve(call.path)
+            labels = (named.service_label, named.method_label)
+            counts[labels] = counts.get(labels, 0) + 1
+            oldest[labels] = max(oldest.get(labels, 0.0), now - call.began)
+        in_flight = GaugeMetricFamily(
+            "criproxy_calls_in_flight", "Calls that have begun and not ended.", labels=_METHOD
+        )
+        ages = GaugeMetricFamily(
+            "criproxy_oldest_call_age_seconds", "Age of the oldest call in flight.", labels=_METHOD
+        )
+        for labels in sorted(counts):
+            in_flight.add_metric(labels, counts[labels])
+            ages.add_metric(labels, oldest[labels])
+        yield in_flight
+        yield ages
+
+
+class Metrics:
+    """Everything that the daemon exports, in a registry of its own."""
+
+    def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float], version: str) -> None:
+        """``version`` is criproxy's own."""
+        self.registry = registry = CollectorRegistry()
+        self.calls = CallMetrics(in_flight, clock)
+        registry.register(self.calls)
+        ProcessCollector(registry=registry)
+        self.connections = Gauge(
+            "criproxy_connections",
+            "Clients that are connected.",
+            ("listener",),
+            registry=registry,
+        )
+        self.unread = Counter(
+            "criproxy_unread_connections_total",
+            "Connections that are relayed without being read any further, and why.",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in REASONS:
+            self.unread.labels(reason)
+        self.runtime_up = Gauge(
+            "criproxy_runtime_up",
+            "Whether every configured runtime answered its last Version call.",
+            registry=registry,
+        )
+        self.log_lines_dropped = Counter(
+            "criproxy_log_lines_dropped_total",
+            "Log lines that were lost because the log could not be written.",
+            registry=registry,
+        )
+        build = Info("criproxy_build", "What is running.", registry=registry)
+        build.info(
+            {
+                "version": version,
+                "python": platform.python_version(),
+                "implementation": platform.python_implementation(),
+            }
+        )
