@@ -3,7 +3,7 @@
 import os
 import socket
 import stat
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -47,14 +47,28 @@ def check_socket(endpoint: Endpoint) -> None:
         raise UnavailableError(f"{endpoint}: cannot connect: {error.strerror}") from None
 
 
-def explain(error: grpc.RpcError, client: CriClient, deadline: float) -> UnavailableError:
+def ask_version(endpoint: Endpoint, api_version: str, timeout: float) -> Any:
+    """Return the VersionResponse of an endpoint, within ``timeout`` seconds.
+
+    Raises as ``check_socket`` does, and UnavailableError when there is no answer.
+    """
+    check_socket(endpoint)
+    with CriClient(endpoint, api_version, timeout) as client:
+        try:
+            return client.call("Version")
+        except grpc.RpcError as error:
+            raise _explain(error, endpoint, api_version, timeout) from None
+
+
+def _explain(
+    error: grpc.RpcError, endpoint: Endpoint, version: str, deadline: float
+) -> UnavailableError:
     """Return what a failed Version call says about the peer, with the mend.
 
     ``deadline`` is what the call was given, in seconds. Where the peer does not implement the
     method, the other API version is tried, so that the answer can name the one it speaks.
     """
     code, details = error.code(), error.details()
-    endpoint, version = client.endpoint, client.api_version
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnavailableError(
             f"{endpoint}: no answer within {deadline:g}s; it may be busy, or its runtime away "

@@ -1,0 +1,86 @@
+"""``criproxy runtime``: the embedded runtime as a process."""
+
+import asyncio
+import signal
+from typing import Final
+
+import click
+
+from criproxy.errors import UsageError
+from criproxy.relay.endpoints import Endpoint, parse_endpoint
+
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy runtime --listen unix:///tmp/cri.sock
+  criproxy runtime --listen /tmp/cri.sock --latency none --pods 1200
+  criproxy run --listen /tmp/proxy.sock --runtime-endpoint /tmp/cri.sock
+
+\b
+Names of images that end in .invalid (nope.invalid/app:1) cannot be pulled, and a
+container whose command is below /nonexistent/ cannot be started.
+"""
+
+
+@click.command("runtime", epilog=_EPILOG, short_help="Run an in-memory CRI runtime.")
+@click.option(
+    "--listen",
+    metavar="E",
+    required=True,
+    help="The socket to listen on: unix:///path or a bare path. Its directory must exist.",
+)
+@click.option(
+    "--latency",
+    metavar="L",
+    default="real",
+    show_default=True,
+    help="How long calls take: 'real' as containerd, 'none', a factor of the real times such "
+    "as 0.5x, or a fixed duration such as 5ms.",
+)
+@click.option(
+    "--pods",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="How many pods there are from the start, each with a running container. "
+    "With 1200 a list of containers has 1 MiB.",
+)
+def command(listen: str, latency: str, pods: int) -> None:
+    """Run an in-memory CRI runtime until SIGINT or SIGTERM, for trying things out.
+
+    It answers every method of CRI v1 and v1alpha2 with believable state, and errors as containerd
+    gives them. Nothing is really run: commands, images and figures are simulated, and gone when
+    it ends.
+    """
+    # grpcio is slow to import, and the daemon's process must never load it.
+    import uvloop
+
+    from criproxy.embedded.latency import parse_latency
+
+    try:
+        chosen = parse_latency(latency)
+    except ValueError as error:
+        raise UsageError(f"--latency: {error}") from None
+    endpoint = parse_endpoint(listen)
+
+    async def main() -> None:
+        from criproxy.embedded.server import RuntimeServer
+
+        server = RuntimeServer(endpoint, latency=chosen, pods=pods)
+        await server.start()
+        try:
+            await _until_stopped(endpoint)
+        finally:
+            await server.stop()
+
+    uvloop.run(main())
+
+
+async def _until_stopped(endpoint: Endpoint) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    click.echo(f"embedded CRI runtime listening on {endpoint}")
+    await stopped.wait()
