@@ -1,12 +1,10 @@
-"""Durations and sizes as people write them: ``1m30s``, ``64KiB``."""
+"""Durations as Go and Kubernetes write them: ``30s``, ``1m30s``."""
 
 import re
 from typing import Final
 
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SIZE: Final = re.compile(r"(\d+) ?(|B|KiB|MiB|GiB)")
 
 
 def parse_duration(text: str) -> float:
@@ -14,6 +12,8 @@ def parse_duration(text: str) -> float:
 
     Raises ValueError, saying how to write one.
     """
+    if text == "0":
+        return 0.0
     total = 0.0
     position = 0
     while found := _PART.match(text, position):
@@ -21,17 +21,4 @@ def parse_duration(text: str) -> float:
         position = found.end()
     if position == len(text) and text:
         return total
-    if text == "0":
-        return total
     raise ValueError(f"{text!r} is not a duration; write it like 30s, 500ms or 1m30s")
-
-
-def parse_size(text: str) -> int:
-    """Read a size (``65536``, ``64KiB``, ``16MiB``), in bytes.
-
-    Raises ValueError, saying how to write one.
-    """
-    found = _SIZE.fullmatch(text)
-    if not found:
-        raise ValueError(f"{text!r} is not a size; write it like 65536, 64KiB or 16MiB")
-    return int(found[1]) * _BYTES[found[2]]

@@ -3,7 +3,7 @@
 ``config.example.yaml`` shows it to the user; a test holds the two together.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -106,10 +106,3 @@ class Config(Section, frozen=True):
             if listener.endpoint in seen:
                 raise ValueError(f"two listeners have the endpoint {listener.endpoint}")
             seen.add(listener.endpoint)
-
-
-def plain(value: Any) -> Any:
-    """Write a custom value as the file would have it (msgspec's enc_hook)."""
-    if isinstance(value, Endpoint):
-        return str(value)
-    raise NotImplementedError(type(value))

@@ -4,6 +4,7 @@ import re
 from typing import Any, Final
 
 from criproxy.durations import parse_duration
+from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 from criproxy.relay.sockets import parse_owner
 
@@ -68,10 +69,13 @@ def parse_address(text: str) -> tuple[str, int]:
 def decode(kind: type[Any], value: Any) -> Any:
     """Make a value of one of the kinds above from what the YAML has (msgspec's dec_hook).
 
-    Raises ValueError, or EndpointError, with the mend.
+    Raises ValueError with the mend.
     """
     if kind is Endpoint and isinstance(value, str):
-        return parse_endpoint(value)
+        try:
+            return parse_endpoint(value)
+        except EndpointError as error:
+            raise ValueError(str(error)) from error
     if kind is Duration and isinstance(value, str | int) and not isinstance(value, bool):
         return Duration(parse_duration(str(value)))
     if kind is Size and isinstance(value, str | int) and not isinstance(value, bool):

@@ -72,6 +72,10 @@ class CallsInFlight:
                 found.append((call, connection))
         return found
 
+    def answers_awaited(self) -> bool:
+        """Tell whether any is in flight that ends by itself: streams of events do not."""
+        return any(not resolve(call.path).server_streaming for call in self._calls)
+
     def snapshot(self) -> list[tuple[Call, Connection]]:
         """Return all of them, the oldest first. Safe to ask for from another thread."""
         return list(self._calls.items())

@@ -113,7 +113,7 @@ class LineWriter:
             self._size = 0
             missing, self._missing = self._missing, 0
         if missing:
-            lines.append(self._confess(missing))
+            lines.append(self._confess(missing) + b"\n")
         return b"".join(lines)
 
     def _write(self, data: bytes) -> bytes:

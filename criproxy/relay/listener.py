@@ -44,7 +44,7 @@ class Limits:
 class Notices(Protocol):
     """What a listener tells the operator, beside what it tells the observer."""
 
-    def runtime_unreachable(self, listener: str, peer: Peer, error: OSError) -> None:
+    def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
         """A client was held until ``runtime_wait`` was over and is closed now."""
 
     def accept_paused(self, listener: str, reason: str) -> None:
@@ -153,7 +153,9 @@ class Listener:
         try:
             runtime = await dial(self.runtime, client, limits.runtime_wait, self._clock)
         except OSError as error:
-            self._notices.runtime_unreachable(str(self.runtime), connection.peer, error)
+            self._notices.runtime_unreachable(
+                connection.listener, str(self.runtime), connection.peer, error
+            )
             return
         if runtime is None:
             return

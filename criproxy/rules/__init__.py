@@ -1,0 +1,1 @@
+"""What to do with a call: facts in, a verdict with its reason out. Pure."""

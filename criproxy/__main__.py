@@ -1,0 +1,5 @@
+"""``python -m criproxy``."""
+
+from criproxy.cli import main
+
+main()

@@ -1,0 +1,23 @@
+"""``criproxy completion``: the script that teaches a shell to complete."""
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    Examples:
+      criproxy completion bash > /etc/bash_completion.d/criproxy
+      criproxy completion zsh > "${fpath[1]}/_criproxy"
+      criproxy completion fish > ~/.config/fish/completions/criproxy.fish
+    """
+    from criproxy.cli import cli
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(kind(cli, {}, "criproxy", "_CRIPROXY_COMPLETE").source())

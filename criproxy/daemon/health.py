@@ -1,0 +1,94 @@
+"""Whether the daemon lives, and whether its runtimes do."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from criproxy.observe.log import Log
+from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.observer import Clock
+from criproxy.relay.probe import probe
+
+_TURN: Final = 2.0
+"""Seconds within which the event loop has to come round to count as alive."""
+
+_FRESH: Final = 1.0
+"""Seconds for which an answer of the runtime is believed without asking again."""
+
+
+class RuntimeHealth:
+    """Asks each runtime for its Version now and then, and when somebody wants to know."""
+
+    def __init__(
+        self,
+        runtimes: Sequence[Endpoint],
+        interval: float,
+        timeout: float,
+        log: Log,
+        clock: Clock,
+        changed: Callable[[bool], None],
+    ) -> None:
+        """``changed`` is told whether all of them answer, after each round."""
+        self._runtimes = runtimes
+        self._interval = interval
+        self._timeout = timeout
+        self._log = log
+        self._clock = clock
+        self._changed = changed
+        self._wrong: dict[Endpoint, str | None] = {}
+        self._asked = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def watch(self) -> None:
+        """Ask again and again. Never returns."""
+        while True:
+            await self.ask()
+            await asyncio.sleep(self._interval)
+
+    async def ask(self) -> str | None:
+        """Return None when every runtime answers, else which does not and why."""
+        async with self._asking:
+            if self._clock() - self._asked > _FRESH:
+                answers = await asyncio.gather(
+                    *(probe(each, self._timeout, self._clock) for each in self._runtimes)
+                )
+                self._asked = self._clock()
+                for runtime, wrong in zip(self._runtimes, answers, strict=True):
+                    self._note(runtime, wrong)
+                self._changed(not any(answers))
+        found = [f"runtime {each}: {wrong}" for each, wrong in self._wrong.items() if wrong]
+        return "; ".join(found) or None
+
+    def _note(self, runtime: Endpoint, wrong: str | None) -> None:
+        known = runtime in self._wrong
+        before = self._wrong.get(runtime)
+        self._wrong[runtime] = wrong
+        if wrong is None and (not known or before is not None):
+            self._log.info("runtime answers", runtime=str(runtime))
+        elif wrong is not None and (not known or before is None):
+            self._log.warning("runtime does not answer", runtime=str(runtime), error=wrong)
+
+
+class Loop:
+    """Lets other threads ask things of the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def is_turning(self) -> str | None:
+        """Return None when the loop comes round soon enough, else that it does not."""
+        turned = concurrent.futures.Future[None]()
+        try:
+            self._loop.call_soon_threadsafe(turned.set_result, None)
+            turned.result(_TURN)
+        except (TimeoutError, RuntimeError):
+            return f"the event loop has not turned within {_TURN:g} s"
+        return None
+
+    def ask(self, question: Coroutine[Any, Any, str | None], within: float) -> str | None:
+        """Have a coroutine answered on the loop; after ``within`` seconds say that it was not."""
+        try:
+            return asyncio.run_coroutine_threadsafe(question, self._loop).result(within)
+        except (TimeoutError, RuntimeError):
+            return f"no answer within {within:g} s"

@@ -1,0 +1,232 @@
+"""The daemon's life: start, serve, stop accepting, drain, cut off, say how many."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import uvloop
+
+from criproxy import __version__
+from criproxy.config.schema import Config, ListenerConfig
+from criproxy.daemon.files import clients_for, raise_limit
+from criproxy.daemon.health import Loop, RuntimeHealth
+from criproxy.daemon.notify import notify, watchdog_interval
+from criproxy.daemon.watch import WallClock, Watch
+from criproxy.errors import EndpointError
+from criproxy.observe.calllog import CallLog
+from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.http import HTTPServer, Pages
+from criproxy.observe.log import make_log, make_renderer
+from criproxy.observe.metrics import Metrics
+from criproxy.observe.writer import LineWriter
+from criproxy.relay.endpoints import Endpoint, find_runtime
+from criproxy.relay.listener import Limits, Listener
+from criproxy.relay.sockets import Access
+from criproxy.tasks import Tasks
+
+clock = time.perf_counter
+"""The clock that everything is timed with: seconds that only grow, to well under a microsecond."""
+
+_SWITCH_INTERVAL = 0.001
+"""Seconds after which a thread that serves a scrape gives the interpreter back to the relay."""
+
+_DRAIN_STEP = 0.02
+"""Seconds between looks at whether the calls in flight have ended."""
+
+
+def serve(config: Config) -> None:
+    """Run the daemon until SIGINT or SIGTERM.
+
+    Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    uvloop.run(_Daemon(config).run())
+
+
+class _Daemon:
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._runtimes = [runtime_of(each) for each in config.listeners]
+        calls = self._calls = CallsInFlight(SlowCalls(config.slow.threshold, config.slow.methods))
+        self._metrics = Metrics(calls, clock, __version__)
+        log = config.log
+        colours = log.file is None and sys.stderr.isatty()
+        form = log.format or ("console" if colours else "json")
+        render = make_renderer(form, colours)
+        self._writer = LineWriter(
+            log.file,
+            lambda count: render(None, "warning", {"event": "log lines lost", "count": count}),
+            self._metrics.log_lines_dropped.inc,
+        )
+        self._log = make_log(self._writer, form, log.level, colours)
+        call_log = CallLog(self._log, log.level, log.methods, WallClock(clock))
+        self._watch = Watch(self._log, calls, call_log, self._metrics, clock)
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Start, serve until told to stop, and stop."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._loop_failed)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._writer.reopen)
+        background, connections = Tasks(self._crashed), Tasks(self._crashed)
+        listeners: list[Listener] = []
+        http: HTTPServer | None = None
+        try:
+            listeners = self._open_listeners(connections)
+            health = self._start_health(background)
+            http = self._start_http(health)
+            background.start(self._watch.sweep(), "slow calls")
+            self._start_watchdog(background)
+            self._log.info("ready", version=__version__)
+            notify("READY=1")
+            await self._stopping.wait()
+            notify("STOPPING=1")
+            for listener in listeners:
+                listener.close()
+            await self._drain(connections)
+            self._log.info("stopping", connections=len(connections))
+        finally:
+            for listener in listeners:
+                listener.close()
+            await connections.cancel()
+            await background.cancel()
+            if http is not None:
+                http.close()
+            await asyncio.sleep(0)  # the last events are told of
+            self._writer.close()
+
+    def _open_listeners(self, connections: Tasks) -> list[Listener]:
+        limits = self._limits()
+        opened: list[Listener] = []
+        try:
+            for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
+                uid, gid = each.owner or (None, None)
+                listener = Listener(
+                    each.endpoint,
+                    runtime,
+                    each.image or runtime,
+                    Access(each.mode, uid, gid),
+                    limits,
+                    self._watch,
+                    self._watch,
+                    connections,
+                    clock,
+                )
+                listener.open()
+                opened.append(listener)
+                self._log.info(
+                    "listening",
+                    listener=str(each.endpoint),
+                    runtime=str(runtime),
+                    image=str(each.image or runtime),
+                    found=each.runtime is None,
+                )
+        except BaseException:
+            for listener in opened:
+                listener.close()
+            raise
+        return opened
+
+    def _limits(self) -> Limits:
+        configured = self._config.limits
+        allowed = clients_for(raise_limit())
+        connections = configured.connections or allowed
+        if connections > allowed:
+            self._log.warning(
+                "limits.connections is more than the file descriptors allow",
+                connections=connections,
+                allowed=allowed,
+                note="raise the hard limit (LimitNOFILE)",
+            )
+        return Limits(
+            connections=min(connections, allowed),
+            runtime_wait=configured.runtime_wait,
+            write_buffer=configured.write_buffer,
+            header_block=configured.header_block,
+            streams=configured.streams,
+        )
+
+    def _start_health(self, background: Tasks) -> RuntimeHealth:
+        probe = self._config.probe
+        health = RuntimeHealth(
+            list(dict.fromkeys(self._upstreams())),
+            probe.interval,
+            probe.timeout,
+            self._log,
+            clock,
+            lambda up: self._metrics.runtime_up.set(up),
+        )
+        background.start(health.watch(), "runtime health")
+        return health
+
+    def _upstreams(self) -> Iterable[Endpoint]:
+        for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
+            yield runtime
+            if each.image is not None:
+                yield each.image
+
+    def _start_http(self, health: RuntimeHealth) -> HTTPServer | None:
+        address = self._config.metrics.address
+        if address is None:
+            return None
+        loop = Loop()
+        patience = self._config.probe.timeout * 2 + 1
+
+        def readiness() -> str | None:
+            if self._stopping.is_set():
+                return "stopping"
+            return loop.ask(health.ask(), patience)
+
+        def calls() -> dict[str, Any]:
+            return {"calls": list(self._calls.described(clock()))}
+
+        pages = Pages(self._metrics.registry, loop.is_turning, readiness, calls)
+        server = HTTPServer(*address, pages)
+        self._log.info("metrics", address=server.address)
+        return server
+
+    def _start_watchdog(self, background: Tasks) -> None:
+        interval = watchdog_interval()
+        if interval is not None:
+            background.start(_feed_watchdog(interval), "watchdog")
+
+    async def _drain(self, connections: Tasks) -> None:
+        """Give the calls in flight a moment to end; connections without any are cut at once."""
+        grace = self._config.limits.shutdown_grace
+        until = clock() + grace
+        while self._calls.answers_awaited() and connections and clock() < until:
+            await connections.finished(_DRAIN_STEP)
+        if self._calls:
+            self._log.warning("calls cut off", calls=len(self._calls), grace_s=grace)
+
+    def _crashed(self, name: str, error: BaseException) -> None:
+        self._log.error("task crashed", task=name, exc_info=error)
+
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._log.error(context["message"], exc_info=context.get("exception"))
+
+
+async def _feed_watchdog(interval: float) -> None:
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def runtime_of(listener: ListenerConfig) -> Endpoint:
+    """Return a listener's runtime, looked for where crictl looks if none is configured.
+
+    Raises EndpointError when there is none, and when it is the listener itself.
+    """
+    runtime = listener.runtime or find_runtime()
+    for upstream in (runtime, listener.image):
+        if upstream == listener.endpoint:
+            raise EndpointError(
+                f"listener {listener.endpoint} has itself for a runtime; "
+                "name the runtime's own socket with --runtime-endpoint"
+            )
+    return runtime

@@ -1,0 +1,110 @@
+"""Joins the relay to what is made of its events."""
+
+import asyncio
+import time
+from typing import Any, Final
+
+from criproxy.observe.calllog import CallLog
+from criproxy.observe.flight import CallsInFlight
+from criproxy.observe.log import Log
+from criproxy.observe.metrics import Metrics
+from criproxy.peers import Connection, Peer
+from criproxy.relay.observer import Clock
+from criproxy.wire.connection import CallBegan, CallEnded, Event
+
+_SWEEP: Final = 0.5
+"""Seconds between looks for calls that have become slow."""
+
+
+class WallClock:
+    """Turns times of a clock that only grows into the time of day."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._offset = time.time() - clock()
+
+    def __call__(self, moment: float) -> float:
+        """Seconds since the epoch; right to what the system's clock was when this was made."""
+        return moment + self._offset
+
+
+class Watch:
+    """Is told what the relay sees, and tells the log, the metrics and the list of calls.
+
+    It is the relay's Observer and its listeners' Notices.
+    """
+
+    def __init__(
+        self, log: Log, calls: CallsInFlight, call_log: CallLog, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._log = log
+        self._calls = calls
+        self._call_log = call_log
+        self._metrics = metrics
+        self._clock = clock
+
+    def connection_opened(self, connection: Connection) -> None:
+        """See Observer."""
+        self._metrics.connections.labels(connection.listener).inc()
+        self._log.debug("connection opened", **_who(connection))
+
+    def connection_closed(self, connection: Connection) -> None:
+        """See Observer."""
+        self._metrics.connections.labels(connection.listener).dec()
+        age = round(self._clock() - connection.opened, 6)
+        self._log.debug("connection closed", **_who(connection), age_s=age)
+
+    def observe(self, connection: Connection, event: Event) -> None:
+        """See Observer."""
+        if isinstance(event, CallBegan):
+            self._calls.began(connection, event.call)
+        elif isinstance(event, CallEnded):
+            slow = self._calls.ended(event.call)
+            self._metrics.calls.ended(connection, event.call)
+            self._call_log.ended(connection, event.call, slow)
+        else:
+            self._metrics.unread.labels(event.reason).inc()
+            self._log.warning(
+                "connection not read any further",
+                **_who(connection),
+                reason=event.reason,
+                detail=event.detail,
+                note="its bytes are still relayed",
+            )
+
+    def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
+        """See Notices."""
+        self._log.error(
+            "client closed: runtime not there",
+            listener=listener,
+            runtime=runtime,
+            error=error.strerror or str(error),
+            pid=peer.pid,
+            executable=peer.executable,
+        )
+
+    def accept_paused(self, listener: str, reason: str) -> None:
+        """See Notices."""
+        self._log.warning(
+            "not accepting for now",
+            listener=listener,
+            reason=reason,
+            note="new clients wait in the backlog; raise LimitNOFILE or limits.connections",
+        )
+
+    async def sweep(self) -> None:
+        """Warn of each call once when it becomes slow. Never returns."""
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = self._clock()
+            for call, connection in self._calls.newly_slow(now):
+                self._call_log.slow(connection, call, now)
+
+
+def _who(connection: Connection) -> dict[str, Any]:
+    peer = connection.peer
+    return {
+        "listener": connection.listener,
+        "pid": peer.pid,
+        "uid": peer.uid,
+        "executable": peer.executable,
+    }
