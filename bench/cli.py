@@ -1,0 +1,159 @@
+"""The command: ``python -m bench``."""
+
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from bench.contenders import CONTENDERS, Contender
+from bench.loads import LOADS
+from bench.report import render
+from bench.results import Results
+from bench.rounds import Plan, compare
+from bench.running import work_directory
+from bench.targets import SOAK_CALLS
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+NOTES = HERE / "NOTES.md"
+RAW = HERE / ".work" / "results.json"
+ROUNDS = 7
+QUICK_ROUNDS, QUICK_SOAK_CALLS = 2, 50_000
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--rounds", type=click.IntRange(1), help=f"Rounds to take the median of.  [{ROUNDS}]")
+@click.option(
+    "--only",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice([which.name for which in CONTENDERS]),
+    help="Compare this contender (and direct) alone; may be repeated.",
+)
+@click.option(
+    "--load",
+    "load_names",
+    multiple=True,
+    metavar="LOAD",
+    type=click.Choice([load.name for load in LOADS]),
+    help="Use this load alone; may be repeated.",
+)
+@click.option(
+    "--soak-calls",
+    type=click.IntRange(0),
+    help=f"Calls of the long run that watches criproxy's memory; 0 leaves it out.  [{SOAK_CALLS}]",
+)
+@click.option("--quick", is_flag=True, help="Two rounds and a short soak: does everything work?")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the page here.  [bench/RESULTS.md for a whole run, nowhere for a part of one]",
+)
+@click.option("--list", "listing", is_flag=True, help="List the contenders and loads, and end.")
+def main(
+    rounds: int | None,
+    names: tuple[str, ...],
+    load_names: tuple[str, ...],
+    soak_calls: int | None,
+    quick: bool,
+    output: Path | None,
+    listing: bool,
+) -> None:
+    """Compare criproxy with other proxies, side by side, in one run.
+
+    Starts a private containerd and the embedded runtime, puts each contender in front of them,
+    and gives each a turn under every load, round by round. Prints the figures with ratios and
+    targets, and keeps them in bench/RESULTS.md; every round is in bench/.work/results.json.
+    Leave the machine alone meanwhile: everything shares its cores. The long run needs 1 GB of
+    temporary disk space for its call log.
+
+    \b
+    Examples:
+      python -m bench                                everything, some minutes
+      python -m bench --quick                        does it all work?
+      python -m bench --only criproxy --only socat --load go-1 --soak-calls 0
+    """
+    if listing:
+        _list()
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    contenders = [which for which in CONTENDERS if not names or which.name in names]
+    plan = Plan(
+        contenders,
+        [load for load in LOADS if not load_names or load.name in load_names],
+        rounds or (QUICK_ROUNDS if quick else ROUNDS),
+        (QUICK_SOAK_CALLS if quick else SOAK_CALLS) if soak_calls is None else soak_calls,
+    )
+    results = _begin(contenders)
+    began = time.monotonic()
+    with work_directory() as directory:
+        compare(plan, results, directory, _say)
+    results.seconds = time.monotonic() - began
+    RAW.parent.mkdir(exist_ok=True)
+    RAW.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
+    click.echo(render(results, ""))
+    whole = not (quick or names or load_names)
+    if output := output or (RESULTS if whole else None):
+        output.write_text(render(results, NOTES.read_text()))
+        _say(f"written to {output}")
+
+
+def _begin(contenders: list[Contender]) -> Results:
+    results = Results(
+        began=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
+        facts=_facts(),
+        settings={which.name: which.settings for which in contenders},
+    )
+    for which in contenders:
+        if program := which.program():
+            results.versions[which.name] = which.version(program)
+    return results
+
+
+def _facts() -> dict[str, str]:
+    facts = {
+        "cores": str(len(os.sched_getaffinity(0))),
+        "processor": _processor(),
+        "kernel": platform.release(),
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+    if h2load := shutil.which("h2load"):
+        ran = subprocess.run([h2load, "--version"], capture_output=True, text=True, check=False)
+        facts["h2load"] = ran.stdout.strip()
+    return facts
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _list() -> None:
+    for which in CONTENDERS:
+        there = "" if which.program() else f"  (not installed: {which.install})"
+        click.echo(f"{which.name:18}{which.settings}{there}")
+    click.echo()
+    for load in LOADS:
+        click.echo(f"{load.name:18}{load.title}; {load.calls} calls a round")
+
+
+def _say(text: str) -> None:
+    click.secho(text, fg="cyan", err=True)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)

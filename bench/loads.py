@@ -1,0 +1,154 @@
+"""The loads: what is asked, how many at once, and a run of one against one contender."""
+
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final, Literal
+
+from bench.load import LARGE_WINDOW, PREFIX_BYTES, Call, Connection
+from bench.processes import cpu_seconds
+from bench.running import Running
+from bench.wire import DEFAULT_WINDOW, LoadError
+
+WARM_UP_SHARE: Final = 10
+"""One call in so many more is made beforehand, untimed."""
+
+
+class Answer(Enum):
+    """What is asked for: a runtime's version, some 40 bytes, or a list of 1 MiB."""
+
+    VERSION = "version"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One load: ``calls`` a round, ``at_once`` of them open, for an ``answer``."""
+
+    name: str
+    title: str
+    generator: Literal["grpc-go-like", "h2load"]
+    answer: Answer
+    at_once: int
+    calls: int
+
+
+LOADS: Final = (
+    Load(
+        "go-1", "Version, changing headers, one at a time", "grpc-go-like", Answer.VERSION, 1, 3000
+    ),
+    Load(
+        "go-16", "Version, changing headers, 16 at once", "grpc-go-like", Answer.VERSION, 16, 8000
+    ),
+    Load("h2load-1", "Version, h2load, one at a time", "h2load", Answer.VERSION, 1, 3000),
+    Load("h2load-16", "Version, h2load, 16 at once", "h2load", Answer.VERSION, 16, 8000),
+    Load("list-1", "a list of 1 MiB, one at a time", "grpc-go-like", Answer.LIST, 1, 60),
+    Load("list-16", "a list of 1 MiB, 16 at once", "grpc-go-like", Answer.LIST, 16, 96),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One run's figures. ``cpu_us`` is the contender's per call, ``own_cpu_us`` the generator's."""
+
+    calls: int
+    p50_us: float
+    p99_us: float
+    calls_per_s: float
+    cpu_us: float
+    own_cpu_us: float
+    errors: dict[str, int]
+    goaways: int
+
+
+def run(load: Load, call: Call, target: Running, h2load_directory: Path) -> Figures:
+    """Put ``load`` on ``target`` once. A run that breaks off is figures with nothing but errors."""
+    try:
+        if load.generator == "h2load":
+            return _h2load(load, call, target, h2load_directory)
+        return _like_grpc_go(load, call, target)
+    except (LoadError, OSError) as error:
+        nothing = float("nan")
+        return Figures(
+            load.calls, nothing, nothing, nothing, nothing, nothing, {str(error): load.calls}, 0
+        )
+
+
+def _like_grpc_go(load: Load, call: Call, target: Running) -> Figures:
+    window = LARGE_WINDOW if load.answer is Answer.LIST else DEFAULT_WINDOW
+    with Connection(target.socket, window=window) as connection:
+        warm_up = connection.build(call, load.at_once + load.calls // WARM_UP_SHARE)
+        connection.run(call, warm_up, load.at_once)
+        requests = connection.build(call, load.calls)
+        cpu = _cpu(target)
+        outcome = connection.run(call, requests, load.at_once)
+        cpu = _cpu(target) - cpu
+    return _figures(
+        load.calls,
+        [nanoseconds / 1e3 for nanoseconds in outcome.latencies],
+        outcome.elapsed / 1e9,
+        cpu,
+        outcome.own_cpu / 1e9,
+        outcome.errors,
+        outcome.goaways,
+    )
+
+
+def _h2load(load: Load, call: Call, target: Running, directory: Path) -> Figures:
+    """h2load repeats one memoised header block, checks no gRPC status, and writes each time."""
+    body, log = directory / "message", directory / "times"
+    body.write_bytes(bytes(PREFIX_BYTES))
+    log.unlink(missing_ok=True)
+    command = ["h2load", "--clients=1", "--threads=1", f"--requests={load.calls}"]
+    command += [f"--max-concurrent-streams={load.at_once}", f"--base-uri=unix:{target.socket}"]
+    command += [f"--data={body}", f"--log-file={log}"]
+    for header in ("content-type: application/grpc", "te: trailers", "grpc-timeout: 30S"):
+        command.append(f"--header={header}")
+    cpu = _cpu(target)
+    ran = subprocess.run(
+        [*command, f"http://localhost{call.path}"], check=False, capture_output=True, text=True
+    )
+    cpu = _cpu(target) - cpu
+    if ran.returncode:
+        raise LoadError(f"h2load: {ran.stderr.strip() or ran.stdout.strip()}")
+    # A line a call: when it began (microseconds), its HTTP status, how long it took.
+    times = [tuple(map(int, line.split("\t"))) for line in log.read_text().splitlines()]
+    if not times:
+        raise LoadError("h2load: no call was answered")
+    elapsed = max(at + took for at, _, took in times) - min(at for at, _, _ in times)
+    errors = Counter(f"HTTP status {status}" for _, status, _ in times if status != 200)
+    if left := load.calls - len(times):
+        errors["not completed"] += left
+    return _figures(load.calls, [took for _, _, took in times], elapsed / 1e6, cpu, 0.0, errors, 0)
+
+
+def _figures(
+    calls: int,
+    latencies_us: Sequence[float],
+    seconds: float,
+    cpu: float,
+    own_cpu: float,
+    errors: Counter[str],
+    goaways: int,
+) -> Figures:
+    ordered = sorted(latencies_us)
+    if not ordered:
+        raise LoadError("no call was answered")
+    per_call = 1e6 / len(ordered)
+    return Figures(
+        calls=calls,
+        p50_us=ordered[len(ordered) // 2],
+        p99_us=ordered[len(ordered) * 99 // 100],
+        calls_per_s=len(ordered) / seconds,
+        cpu_us=cpu * per_call,
+        own_cpu_us=own_cpu * per_call,
+        errors=dict(errors),
+        goaways=goaways,
+    )
+
+
+def _cpu(target: Running) -> float:
+    return cpu_seconds(target.pid) if target.pid else 0.0

@@ -1,0 +1,38 @@
+"""What a process and its descendants cost, from /proc."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+MIB = 1 << 20
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time, user and system, of a process, its descendants, and those it has waited for.
+
+    It is counted in ticks of 10 ms as a rule: too coarse for one short run, good over several.
+    """
+    return sum(sum(map(int, fields[11:15])) for fields in _tree(pid)) / _TICKS
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants; shared pages count in each."""
+    return sum(int(fields[21]) * _PAGE for fields in _tree(pid))
+
+
+def _tree(pid: int) -> Iterator[list[str]]:
+    """Give the fields of /proc/PID/stat from the state on (proc(5)), for a whole family."""
+    everyone = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:  # it has just ended
+            continue
+        everyone[int(path.parent.name)] = text.rpartition(")")[2].split()
+    family = [pid]
+    for member in family:  # grows as it goes
+        family += [number for number, fields in everyone.items() if int(fields[1]) == member]
+    return (everyone[number] for number in family if number in everyone)

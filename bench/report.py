@@ -1,0 +1,183 @@
+"""The page that says what was found: the same for the terminal and for RESULTS.md."""
+
+from collections.abc import Iterable, Sequence
+
+from bench.contenders import DIRECT
+from bench.processes import MIB
+from bench.results import Results, Soak, Summary, summarise
+from bench.targets import FLAT_MIB, verdicts
+
+_ADDED_TO = "socat"
+"""The contender whose added latency is the unit of a column: the least that a relay can add."""
+
+
+def render(results: Results, notes: str) -> str:
+    """Return the whole page as Markdown; ``notes`` is what a person has written, or nothing."""
+    parts = [
+        "# The comparison with other proxies",
+        "Written by `make bench`; what is kept by hand is in `NOTES.md` and is quoted below.",
+        _machine(results),
+        "## Targets",
+        _targets(results),
+    ]
+    if results.skipped:
+        parts += ["## Left out", _bullets(results.skipped)]
+    for load in results.figures:
+        parts += [f"## {load}: {results.titles[load]}", _load(results, load)]
+    parts += ["## Memory", _memory(results)]
+    if results.soak:
+        parts.append(_soak(results.soak))
+    parts += ["## How it was measured", _method(results)]
+    if notes.strip():
+        parts.append(notes.strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(results: Results) -> str:
+    facts = {
+        **results.facts,
+        "date": results.began,
+        "took": f"{results.seconds / 60:.1f} minutes",
+        "command": f"`{results.command}`",
+        **{f"backend, {name}": what for name, what in results.backends.items()},
+    }
+    return _table(("", ""), facts.items())
+
+
+def _targets(results: Results) -> str:
+    words = {True: "met", False: "**missed**", None: "not measured"}
+    return _table(
+        ("target", "wanted", "measured", "", "missed by"),
+        (
+            (one.target, one.limit, one.measured or "-", words[one.met], one.missed_by)
+            for one in verdicts(results)
+        ),
+    )
+
+
+def _load(results: Results, load: str) -> str:
+    summaries = {name: summarise(results, load, name) for name in results.figures[load]}
+    unit = summaries.get(_ADDED_TO)
+    direct = summaries.get(DIRECT)
+    return _table(
+        (
+            "",
+            "p50 µs",
+            "added p50 µs",
+            f"x {_ADDED_TO}'s",
+            "p99 µs",
+            "added p99 µs",
+            "calls/s",
+            "x direct's",
+            "CPU µs/call",
+            "errors",
+        ),
+        (
+            _row(name, summaries[name], unit, direct)
+            for name in (DIRECT, *results.settings)
+            if name in summaries
+        ),
+    )
+
+
+def _row(
+    name: str, summary: Summary | None, unit: Summary | None, direct: Summary | None
+) -> Sequence[str]:
+    if summary is None:
+        return (name, *"--------", "no call was answered")
+    proxied = name != DIRECT
+    added = f"{summary.added_p50_us / unit.added_p50_us:.2f}" if unit and _positive(unit) else "-"
+    share = f"{summary.calls_per_s / direct.calls_per_s:.2f}" if direct else "-"
+    errors = [f"{count} x {what}" for what, count in summary.errors.items()]
+    if summary.goaways:
+        errors.append(f"{summary.goaways} x GOAWAY")
+    return (
+        name,
+        f"{summary.p50_us:,.0f}",
+        f"{summary.added_p50_us:+,.0f}" if proxied else "",
+        added if proxied else "",
+        f"{summary.p99_us:,.0f}",
+        f"{summary.added_p99_us:+,.0f}" if proxied else "",
+        f"{summary.calls_per_s:,.0f}",
+        share,
+        f"{summary.cpu_us:.1f}" if proxied else "",
+        "; ".join(errors) or "none",
+    )
+
+
+def _positive(summary: Summary) -> bool:
+    return summary.added_p50_us > 0
+
+
+def _memory(results: Results) -> str:
+    return _table(
+        ("", "idle, MiB", "after the rounds, MiB"),
+        (
+            (name, f"{memory.idle / MIB:.1f}", f"{memory.after / MIB:.1f}")
+            for name, memory in results.memory.items()
+        ),
+    )
+
+
+def _soak(soak: Soak) -> str:
+    calls = soak.samples[-1][0]
+    lines = [
+        f"{calls:,} calls on one connection, 16 at once, through criproxy with everything on: "
+        f"{soak.calls_per_s:,.0f} calls/s, "
+        f"{sum(soak.errors.values())} errors; {soak.seen.counted:,} calls counted in its metrics, "
+        f"{soak.seen.logged:,} in its log (a few are the bench's own probes). Resident: "
+        f"{soak.idle / MIB:.1f} MiB idle; flat means at most {FLAT_MIB:g} MiB more at the end "
+        "than after the first tenth.",
+    ]
+    step = max(1, len(soak.samples) // 10)
+    samples = soak.samples[step - 1 :: step]
+    table = _table(
+        ("calls", "resident, MiB"),
+        ((f"{done:,}", f"{resident / MIB:.1f}") for done, resident in samples),
+    )
+    return "\n\n".join([*lines, table])
+
+
+def _method(results: Results) -> str:
+    own = summarise(results, "go-16", DIRECT)
+    words = [
+        "Every contender has a turn under each load in every round, and each round begins with "
+        "the next contender. Figures are medians of the rounds; what is added is taken against "
+        "direct in the same round; CPU per call is user and system time of the contender's "
+        "processes, all rounds together.",
+        "The changing-header loads (go-*, list-*) are made by `bench/load.py`: grpc-go's frames "
+        "around each call, its header compression, another grpc-timeout each time; each answer "
+        "is compared byte by byte and by its status. h2load repeats one header block and checks "
+        "the HTTP status alone. Generator, contender and runtime share the machine.",
+    ]
+    if own:
+        words.append(
+            f"The generator's own cost: {own.own_cpu_us:.1f} µs of CPU a call, direct, 16 at once."
+        )
+    for path, seen in results.seen.items():
+        words.append(
+            f"criproxy with everything on had counted {seen.counted:,} calls and logged "
+            f"{seen.logged:,} after the rounds of `{path}`."
+        )
+    settings = {
+        name: f"{what}. {results.versions.get(name, '')}" for name, what in results.settings.items()
+    }
+    return "\n\n".join([*words, _bullets(settings)])
+
+
+def _bullets(items: dict[str, str]) -> str:
+    return "\n".join(f"- {name}: {what}" for name, what in items.items())
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a Markdown table so that it also reads well as plain text."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]
+    rule = tuple("-" * width for width in widths)
+    lines.insert(1, rule)
+    return "\n".join(
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    )

@@ -1,0 +1,94 @@
+"""What a run of the comparison found, and the median of its rounds."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import median
+
+from bench.contenders import DIRECT
+from bench.criproxy_config import Seen
+from bench.loads import Figures
+
+
+@dataclass(slots=True)
+class Memory:
+    """A contender's resident bytes: ready and idle, and after the last round."""
+
+    idle: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """A long run through criproxy. ``samples`` are (calls so far, resident bytes)."""
+
+    idle: int
+    samples: list[tuple[int, int]]
+    calls_per_s: float
+    errors: dict[str, int]
+    seen: Seen
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything found, as it is written to results.json. ``figures``: load, contender, rounds."""
+
+    began: str
+    command: str
+    facts: dict[str, str]
+    settings: dict[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
+    memory: dict[str, Memory] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
+    soak: Soak | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One contender under one load: medians of the rounds, and sums of what can be summed.
+
+    What is added is taken round by round against direct in the same round. CPU times are a mean
+    over all rounds: the kernel's ticks are too coarse for one.
+    """
+
+    p50_us: float
+    p99_us: float
+    added_p50_us: float
+    added_p99_us: float
+    calls_per_s: float
+    cpu_us: float
+    own_cpu_us: float
+    errors: Counter[str]
+    goaways: int
+
+
+def summarise(results: Results, load: str, contender: str) -> Summary | None:
+    """Return the summary of a contender under a load; None where there is nothing to sum up."""
+    rounds = results.figures.get(load, {}).get(contender, [])
+    direct = results.figures.get(load, {}).get(DIRECT, [])
+    pairs = [
+        (mine, base)
+        for mine, base in zip(rounds, direct, strict=False)
+        if not math.isnan(mine.p50_us) and not math.isnan(base.p50_us)
+    ]
+    if not pairs:
+        return None
+    errors: Counter[str] = Counter()
+    for figures in rounds:
+        errors.update(figures.errors)
+    return Summary(
+        p50_us=median(mine.p50_us for mine, _ in pairs),
+        p99_us=median(mine.p99_us for mine, _ in pairs),
+        added_p50_us=median(mine.p50_us - base.p50_us for mine, base in pairs),
+        added_p99_us=median(mine.p99_us - base.p99_us for mine, base in pairs),
+        calls_per_s=median(mine.calls_per_s for mine, _ in pairs),
+        cpu_us=sum(mine.cpu_us for mine, _ in pairs) / len(pairs),
+        own_cpu_us=sum(mine.own_cpu_us for mine, _ in pairs) / len(pairs),
+        errors=errors,
+        goaways=sum(figures.goaways for figures in rounds),
+    )

@@ -1,0 +1,122 @@
+"""The order of things: every contender once a round under every load, in turn, then the soak."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import criproxy_config
+from bench.contenders import DIRECT, EVERYTHING_ON, Contender
+from bench.loads import Answer, Load, run
+from bench.processes import rss_bytes
+from bench.results import Memory, Results
+from bench.running import (
+    LIST,
+    VERSION,
+    Backend,
+    NotRunningError,
+    Running,
+    containerd,
+    contender,
+    embedded,
+)
+from bench.soak import soak
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to compare; ``soak_calls`` 0 leaves the soak out."""
+
+    contenders: Sequence[Contender]
+    loads: Sequence[Load]
+    rounds: int
+    soak_calls: int
+
+
+def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
+    """Carry out ``plan``, adding to ``results`` as things are found, telling ``say`` of each.
+
+    ``directory`` holds everything that is started. A contender or backend that cannot be had is
+    noted in the results, and the rest goes on.
+    """
+    soaked = [which for which in plan.contenders if which.name == EVERYTHING_ON]
+    for answer in Answer:
+        loads = [load for load in plan.loads if load.answer is answer]
+        soaking = plan.soak_calls > 0 and soaked and answer is Answer.VERSION
+        if not loads and not soaking:
+            continue
+        with ExitStack() as stack:
+            try:
+                backend = _backend(answer, stack, results, directory, say)
+            except NotRunningError as error:
+                _skip(results, f"the loads of a {answer.value}", str(error), say)
+                continue
+            results.backends[answer.value] = (
+                f"{backend.name}, {backend.call.path}, {len(backend.call.answer or b''):,} bytes"
+            )
+            if loads:
+                _rounds(plan, loads, backend, results, directory / answer.value, say)
+            if soaking:
+                _soak(soaked[0], plan.soak_calls, backend, results, directory / "soak", say)
+
+
+def _backend(
+    answer: Answer, stack: ExitStack, results: Results, directory: Path, say: Say
+) -> Backend:
+    """Start what gives ``answer``: containerd if it can be, otherwise the embedded runtime."""
+    if answer is Answer.LIST:
+        return stack.enter_context(embedded(directory / "rt-list", LIST))
+    try:
+        return stack.enter_context(containerd(directory / "cd"))
+    except NotRunningError as error:
+        _skip(results, "containerd", str(error), say)
+        return stack.enter_context(embedded(directory / "rt", VERSION))
+
+
+def _rounds(
+    plan: Plan,
+    loads: Sequence[Load],
+    backend: Backend,
+    results: Results,
+    directory: Path,
+    say: Say,
+) -> None:
+    directory.mkdir()
+    with ExitStack() as stack:
+        field = [Running(DIRECT, backend.socket, directory, None)]
+        for which in plan.contenders:
+            try:
+                field.append(stack.enter_context(contender(which, directory / which.name, backend)))
+            except NotRunningError as error:
+                _skip(results, which.name, str(error), say)
+        idle = {one.name: rss_bytes(one.pid) for one in field if one.pid}
+        for number in range(plan.rounds):
+            for load in loads:
+                say(f"round {number + 1} of {plan.rounds}: {load.name}")
+                results.titles[load.name] = load.title
+                figures = results.figures.setdefault(load.name, {})
+                turn = number % len(field)
+                for one in field[turn:] + field[:turn]:
+                    figures.setdefault(one.name, []).append(run(load, backend.call, one, directory))
+        for one in field:
+            if one.pid:
+                memory = Memory(idle[one.name], rss_bytes(one.pid))
+                results.memory.setdefault(one.name, memory)
+            if one.name == EVERYTHING_ON:
+                results.seen[backend.call.path] = criproxy_config.seen(one.directory)
+
+
+def _soak(
+    which: Contender, calls: int, backend: Backend, results: Results, directory: Path, say: Say
+) -> None:
+    try:
+        results.soak = soak(which, backend, directory, calls, say)
+    except NotRunningError as error:
+        _skip(results, "the long run", str(error), say)
+
+
+def _skip(results: Results, name: str, why: str, say: Say) -> None:
+    results.skipped[name] = why
+    say(f"{name}: {why}")

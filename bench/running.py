@@ -1,0 +1,131 @@
+"""Backends and contenders as processes: started, waited for until they answer, and ended."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contenders import Contender, Place
+from bench.load import Call, Connection
+from bench.wire import LoadError
+from tests.support.containerd import Containerd, missing
+from tests.support.process import Process
+from tests.support.waiting import wait_until
+
+READY_SECONDS = 20.0
+TERM_SECONDS = 10.0
+PODS = 900
+"""How many pods make the embedded runtime's ListContainers answer about 1 MiB."""
+
+VERSION = "/runtime.v1.RuntimeService/Version"
+LIST = "/runtime.v1.RuntimeService/ListContainers"
+
+
+class NotRunningError(Exception):
+    """Something could not be started; the text says why, in a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A runtime that answers at ``socket``: what it is, in words, and the call to make."""
+
+    name: str
+    socket: Path
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A contender that answers at ``socket``; without a process when it is the backend itself."""
+
+    name: str
+    socket: Path
+    directory: Path
+    process: Process | None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the contender's first process."""
+        return self.process.pid if self.process else None
+
+
+@contextmanager
+def work_directory() -> Iterator[Path]:
+    """A temporary directory with a name short enough for the sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="crpb", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextmanager
+def containerd(directory: Path) -> Iterator[Backend]:
+    """A private containerd and its Version call; raises NotRunningError where it cannot run."""
+    if lacks := missing():
+        raise NotRunningError(f"containerd cannot run here: {', '.join(lacks)} missing")
+    directory.mkdir()
+    with Containerd(directory) as runtime:
+        program = subprocess.run(["containerd", "--version"], capture_output=True, text=True)
+        version = program.stdout.split()[2]
+        yield _backend(f"containerd {version}", runtime.address, VERSION)
+
+
+@contextmanager
+def embedded(directory: Path, path: str) -> Iterator[Backend]:
+    """The embedded runtime, answering without delay, and a call of ``path`` to it."""
+    directory.mkdir()
+    socket = directory / "runtime.sock"
+    argv = [sys.executable, "-m", "criproxy", "runtime", "--listen", f"unix://{socket}"]
+    argv += ["--latency", "none", "--pods", str(PODS)]
+    with _started(Process(argv, output=directory / "runtime"), socket, "the embedded runtime"):
+        yield _backend("criproxy's embedded runtime", socket, path)
+
+
+@contextmanager
+def contender(which: Contender, directory: Path, backend: Backend) -> Iterator[Running]:
+    """A contender in front of ``backend``; raises NotRunningError, saying what is wrong."""
+    program = which.program()
+    if program is None:
+        raise NotRunningError(f"not installed: {which.install}")
+    directory.mkdir()
+    place = Place(directory, directory / "listen.sock", backend.socket)
+    process = Process([program, *which.arguments(place)], output=directory / "output")
+    with _started(process, place.listen, which.name):
+        yield Running(which.name, place.listen, directory, process)
+
+
+def _backend(name: str, socket: Path, path: str) -> Backend:
+    with Connection(socket) as connection:
+        answer = connection.ask(Call(path))
+    return Backend(name, socket, Call(path, answer=answer))
+
+
+@contextmanager
+def _started(process: Process, socket: Path, name: str) -> Iterator[None]:
+    process.start()
+    try:
+        _wait(process, socket, name)
+        yield
+    finally:
+        try:
+            process.stop(TERM_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"{name} did not end in {TERM_SECONDS:g} s and was killed", file=sys.stderr)
+
+
+def _wait(process: Process, socket: Path, name: str) -> None:
+    def answers() -> bool:
+        if not process.running:
+            words = (process.stderr or process.stdout).strip().splitlines()
+            raise NotRunningError(f"did not start: {words[-1] if words else process.returncode}")
+        try:
+            with Connection(socket) as connection:
+                return bool(connection.ask(Call(VERSION)))
+        except LoadError:  # it listens, and does not reach the runtime yet
+            return False
+
+    try:
+        wait_until(answers, name, limit=READY_SECONDS)
+    except TimeoutError:
+        raise NotRunningError(f"did not answer within {READY_SECONDS:g} s") from None

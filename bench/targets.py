@@ -1,0 +1,88 @@
+"""What was to be reached, and whether it was."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bench.contenders import EVERYTHING_ON
+from bench.processes import MIB
+from bench.results import Results, Summary, summarise
+
+FLAT_MIB: Final = 2.0
+"""How much memory may grow after the first tenth of the long run and still count as flat."""
+SOAK_CALLS: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One target with what was measured; None where it was not."""
+
+    target: str
+    limit: str
+    measured: str | None
+    met: bool | None
+    missed_by: str
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Return every target with its verdict, in the order of the report."""
+    return [
+        _ratio(results, "go-1", "socat", _added, "added p50", 1.6, at_most=True),
+        _ratio(results, "go-1", "haproxy", _added, "added p50", 1.0, at_most=True),
+        _ratio(results, "go-1", "envoy", _added, "added p50", 0.3, at_most=True),
+        _ratio(results, "go-1", "grpc.aio", _added, "added p50", 0.1, at_most=True),
+        _ratio(results, "go-16", "envoy", _throughput, "throughput, 16 at once", 1.2),
+        _ratio(results, "go-16", "grpc.aio", _throughput, "throughput, 16 at once", 5.0),
+        _ratio(results, "go-16", "haproxy", _throughput, "throughput (the mark to pass)", 1.0),
+        *_memory(results),
+    ]
+
+
+def _added(summary: Summary) -> float:
+    return summary.added_p50_us
+
+
+def _throughput(summary: Summary) -> float:
+    return summary.calls_per_s
+
+
+def _ratio(
+    results: Results,
+    load: str,
+    other: str,
+    figure: Callable[[Summary], float],
+    what: str,
+    limit: float,
+    *,
+    at_most: bool = False,
+) -> Verdict:
+    mine, theirs = summarise(results, load, EVERYTHING_ON), summarise(results, load, other)
+    value = figure(mine) / figure(theirs) if mine and theirs and figure(theirs) > 0 else None
+    return _verdict(f"{what} / {other}'s", value, limit, " x", at_most=at_most)
+
+
+def _memory(results: Results) -> list[Verdict]:
+    idle = last = growth = None
+    calls = 0
+    if soak := results.soak:
+        idle, last = soak.idle / MIB, soak.samples[-1][1] / MIB
+        calls = soak.samples[-1][0]
+        settled = next(rss for done, rss in soak.samples if done >= calls / 10)
+        growth = last - settled / MIB
+    after = f"resident after {calls or SOAK_CALLS:,} calls"
+    return [
+        _verdict("resident, idle", idle, 45, " MiB", at_most=True),
+        _verdict(after, last, 60, " MiB", at_most=True),
+        _verdict("growth after the first tenth of them", growth, FLAT_MIB, " MiB", at_most=True),
+    ]
+
+
+def _verdict(
+    target: str, value: float | None, limit: float, unit: str, *, at_most: bool
+) -> Verdict:
+    wanted = f"{'at most' if at_most else 'at least'} {limit:g}{unit}"
+    if value is None:
+        return Verdict(target, wanted, None, None, "")
+    met = value <= limit if at_most else value >= limit
+    by = "" if met else f"{abs(value - limit):.2f}{unit} ({abs(value / limit - 1):.0%})"
+    return Verdict(target, wanted, f"{value:.2f}{unit}", met, by)
