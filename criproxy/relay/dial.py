@@ -14,6 +14,10 @@ _LONGEST_WAIT: Final = 0.25
 backlog costs little and its absence costs little too."""
 
 
+class ClientGoneError(OSError):
+    """The client has hung up while it was waiting for the runtime."""
+
+
 def connect(endpoint: Endpoint) -> socket.socket:
     """Connect to a unix socket without waiting: it answers at once or not at all (unix(7)).
 
@@ -32,11 +36,11 @@ def connect(endpoint: Endpoint) -> socket.socket:
 
 async def dial(
     endpoint: Endpoint, client: socket.socket, patience: float, clock: Clock
-) -> socket.socket | None:
+) -> socket.socket:
     """Connect to the runtime for a client that waits, trying for ``patience`` seconds.
 
-    Returns None when the client has hung up meanwhile. Raises the last OSError when the time is
-    over.
+    Raises ClientGoneError when the client has hung up meanwhile, and the last OSError when the
+    time is over.
     """
     give_up = clock() + patience
     wait = _FIRST_WAIT
@@ -48,13 +52,15 @@ async def dial(
             if left <= 0:
                 raise
         if is_hung_up(client):
-            return None
+            raise ClientGoneError from None
         await asyncio.sleep(min(wait, left))
         wait = min(wait * 2, _LONGEST_WAIT)
 
 
 def is_hung_up(sock: socket.socket) -> bool:
-    """Tell whether the peer has closed its socket, not only ended its sending."""
+    """Tell whether the peer has closed its socket, not only ended its sending; or we ours."""
+    if sock.fileno() < 0:
+        return True
     poll = select.poll()
     poll.register(sock.fileno(), 0)
     return any(happened & select.POLLHUP for _, happened in poll.poll(0))

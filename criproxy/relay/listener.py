@@ -3,11 +3,12 @@
 import asyncio
 import errno
 import socket
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from criproxy.peers import Connection, Peer
-from criproxy.relay.dial import dial
+from criproxy.relay.dial import ClientGoneError, dial
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.observer import Clock, Observer, Tail
 from criproxy.relay.pair import Pair
@@ -149,23 +150,47 @@ class Listener:
                 self._start_accepting()
 
     async def _relay(self, client: socket.socket, connection: Connection) -> None:
-        limits = self._limits
+        reader = ConnectionReader(
+            header_block_limit=self._limits.header_block, stream_limit=self._limits.streams
+        )
+        if self.image != self.runtime:
+            await self._relay_split(client, connection, reader)
+            return
         try:
-            runtime = await dial(self.runtime, client, limits.runtime_wait, self._clock)
+            runtime = await self._dial(client, connection, self.runtime)
+        except OSError:
+            return
+        pair = Pair(connection, reader, self._tail, self._clock, self._limits.write_buffer)
+        await pair.run(client, runtime)
+
+    async def _relay_split(
+        self, client: socket.socket, connection: Connection, reader: ConnectionReader
+    ) -> None:
+        from criproxy.relay.split import Split  # h2 is loaded only where it is needed
+
+        def dial(image: bool) -> Coroutine[Any, Any, socket.socket]:
+            return self._dial(client, connection, self.image if image else self.runtime)
+
+        split = Split(connection, reader, self._tail, self._clock, dial, self._tasks)
+        await split.run(client)
+
+    async def _dial(
+        self, client: socket.socket, connection: Connection, to: Endpoint
+    ) -> socket.socket:
+        """Connect to one of the two, and see to what follows from its being there or not.
+
+        Raises OSError where it is not, and ClientGoneError where nobody waits any longer.
+        """
+        try:
+            connected = await dial(to, client, self._limits.runtime_wait, self._clock)
+        except ClientGoneError:
+            raise
         except OSError as error:
-            self._notices.runtime_unreachable(
-                connection.listener, str(self.runtime), connection.peer, error
-            )
-            return
-        if runtime is None:
-            return
+            self._notices.runtime_unreachable(connection.listener, str(to), connection.peer, error)
+            raise
         if not self._access_copied and self._bound is not None:
             self._copy_access(self._bound)
-        reader = ConnectionReader(
-            header_block_limit=limits.header_block, stream_limit=limits.streams
-        )
-        pair = Pair(connection, reader, self._tail, self._clock, limits.write_buffer)
-        await pair.run(client, runtime)
+        return connected
 
     def _copy_access(self, bound: BoundSocket) -> None:
         """Take over owner and mode from a runtime that was not there when we began."""
