@@ -15,7 +15,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionInputs, ConnectionState, H2Connection, H2ConnectionStateMachine
@@ -386,13 +386,12 @@ class _Flow:
 class _Graceful(H2ConnectionStateMachine):
     """h2 takes a connection for closed at a GOAWAY; gRPC's lets its streams end first."""
 
-    _transitions: ClassVar = {
-        **H2ConnectionStateMachine._transitions,
-        **{
+    def __init__(self) -> None:
+        super().__init__()
+        self._transitions = self._transitions | {
             (state, ConnectionInputs.RECV_GOAWAY): (None, state)
             for state in (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
-        },
-    }
+        }
 
 
 def _connection(client_side: bool) -> H2Connection:
