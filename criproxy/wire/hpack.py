@@ -154,6 +154,8 @@ class Decoder:
                 elif byte >= 0x40 or byte < 0x20:  # literal (section 6.2)
                     position = self._literal(block, position, headers)
                 else:  # table size update (section 6.3)
+                    if headers:
+                        raise CompressionError("a table size update stands behind a field")
                     most, position = byte & 0x1F, position + 1
                     if most == 0x1F:
                         most, position = _integer(block, position, most)
