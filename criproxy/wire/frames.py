@@ -152,6 +152,8 @@ class FrameReader:
             if self._expected != _ANY:
                 self._check_order(kind, flags, stream)
             if kind in _GATHERED:
+                if length > self._header_block_limit:
+                    self._refuse_gathering(length)
                 position = start + length
                 if position > size:
                     return self._keep(data, start - FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + length)
@@ -181,11 +183,6 @@ class FrameReader:
 
     def _keep(self, data: bytes, position: int, wanted: int) -> None:
         """Keep the bytes from ``position`` on until there are ``wanted`` of them."""
-        if wanted - FRAME_HEADER_SIZE > self._header_block_limit:
-            raise LimitError(
-                f"a frame of {wanted - FRAME_HEADER_SIZE} bytes is to be gathered and "
-                f"{self._header_block_limit} is the limit"
-            )
         self._partial += data[position:]
         self._wanted = wanted
 
@@ -207,6 +204,12 @@ class FrameReader:
             raise NotHTTP2Error("the first frame is not a SETTINGS frame")
         raise FrameSizeError(
             f"a frame of type {kind} has {length} bytes (at most {self.max_frame_size} allowed)"
+        )
+
+    def _refuse_gathering(self, length: int) -> NoReturn:
+        raise LimitError(
+            f"a frame of {length} bytes is to be gathered and "
+            f"{self._header_block_limit} is the limit"
         )
 
     def _check_order(self, kind: int, flags: int, stream: int) -> None:
