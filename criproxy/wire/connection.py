@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from criproxy.wire import grpc, http2
 from criproxy.wire.calls import Call, End
-from criproxy.wire.errors import FrameSizeError, LimitError, ProtocolError, WireError
+from criproxy.wire.errors import LimitError, ProtocolError, WireError
 from criproxy.wire.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack import Header
@@ -179,7 +179,7 @@ class _Direction:
             self.peer.decoder.allow(value)
         elif identifier == http2.SETTINGS_MAX_FRAME_SIZE:
             if not http2.DEFAULT_MAX_FRAME_SIZE <= value <= http2.LARGEST_MAX_FRAME_SIZE:
-                raise FrameSizeError(f"SETTINGS_MAX_FRAME_SIZE is {value}")
+                raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE is {value}")
             self.peer.max_frame_size = max(self.peer.max_frame_size, value)
 
 
