@@ -72,6 +72,8 @@ def code_of_http(status: bytes) -> StatusCode:
 
 def parse_status(value: bytes) -> StatusCode:
     """Read a grpc-status. One that is no known code is UNKNOWN, as clients have it."""
+    if not value.isdigit():  # int() would take blanks, signs and underscores
+        return StatusCode.UNKNOWN
     try:
         return StatusCode(int(value))
     except ValueError:
