@@ -256,7 +256,8 @@ def check(
             reader = ConnectionReader(
                 stream_limit=stream_limit, header_block_limit=header_block_limit
             )
-            assert read(reader, sent + trailing, cut) == list(expected)
+            got = read(reader, sent + trailing, cut)
+            assert got == list(expected), "\n".join(map(str, ["told:", *got]))
             begun = [event.stream for event in expected if isinstance(event, Began)]
             ended = {event.stream for event in expected if isinstance(event, Ended)}
             assert [call.stream for call in reader.calls] == [s for s in begun if s not in ended]
