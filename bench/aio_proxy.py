@@ -14,13 +14,13 @@ import grpc
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-class PassThrough(grpc.GenericRpcHandler[bytes, bytes]):
+class PassThrough(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """Makes each call again, on one channel to the upstream."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
         """Return a handler for any method at all."""
         remote = self._channel.stream_stream(details.method, None, None)
 
@@ -37,7 +37,7 @@ class PassThrough(grpc.GenericRpcHandler[bytes, bytes]):
                 async for message in call:
                     yield message
             except grpc.aio.AioRpcError as error:
-                trailers = grpc.aio.Metadata.from_tuple(tuple(error.trailing_metadata()))
+                trailers: Any = error.trailing_metadata()
                 await context.abort(error.code(), error.details() or "", trailers)
             context.set_trailing_metadata(await call.trailing_metadata())
 

@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 
 READY_SECONDS = 20.0
 TERM_SECONDS = 10.0
-PODS = 900
+PODS = 1140
 """How many pods make the embedded runtime's ListContainers answer about 1 MiB."""
 
 VERSION = "/runtime.v1.RuntimeService/Version"
@@ -96,8 +96,11 @@ def contender(which: Contender, directory: Path, backend: Backend) -> Iterator[R
 
 
 def _backend(name: str, socket: Path, path: str) -> Backend:
-    with Connection(socket) as connection:
-        answer = connection.ask(Call(path))
+    try:
+        with Connection(socket) as connection:
+            answer = connection.ask(Call(path))
+    except LoadError as error:
+        raise NotRunningError(f"{name} does not answer: {error}") from error
     return Backend(name, socket, Call(path, answer=answer))
 
 

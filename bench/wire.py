@@ -21,8 +21,7 @@ DEFAULT_WINDOW: Final = 65_535
 """Both windows at the start (RFC 9113 section 6.9.2), and where grpc-go's estimate begins."""
 ESTIMATE: Final = b"\x02\x04\x10\x10\x09\x0e\x07\x07"
 """What grpc-go writes into the PINGs of its bandwidth estimate."""
-_MISMATCH: Final = -1 << 60
-"""Where in the answer a call is whose answer has turned out wrong: no DATA brings it to the end."""
+OTHER_ANSWER: Final = "another answer"
 
 
 class LoadError(Exception):
@@ -62,6 +61,7 @@ class Client:
         """``window`` is how many bytes the server may send unacknowledged, 64 KiB at least."""
         self.send_window = DEFAULT_WINDOW
         self._window = window
+        self._quarter = window // 4  # grpc-go, too, updates a window by the quarter
         self._unacknowledged = 0
         self._estimating = False
         self._rest = b""
@@ -87,7 +87,7 @@ class Client:
         self.latencies: list[int] = []
         self.blocks: list[tuple[int, bool, bytes]] = []
         self.failures: dict[int, str] = {}
-        self._offsets: dict[int, int] = {}
+        self._received: dict[int, int] = {}
 
     def open(self, streams: Sequence[int], size: int, now: int) -> None:
         """Note that calls of ``size`` DATA bytes each begin now (nanoseconds)."""
@@ -129,19 +129,22 @@ class Client:
 
     def _data(self, data: bytes, at: int, end: int, stream: int, answers: list[bytes]) -> None:
         size = end - at
+        if not size:
+            return  # a window cannot be updated by nothing
+        received = self._received.get(stream, 0)
+        total = self._received[stream] = received + size
         if self._answer is None:
             self.body += data[at:end]
-        else:
-            offset = self._offsets.get(stream, 0)
-            expected = self._answer[offset : offset + size]
-            if len(expected) != size or not data.startswith(expected, at):
-                offset = _MISMATCH
-            self._offsets[stream] = offset + size
+        elif not data.startswith(self._answer[received:total], at):
+            self.failures[stream] = OTHER_ANSWER
+        if quarters := total // self._quarter - received // self._quarter:
+            update = (quarters * self._quarter).to_bytes(4, "big")
+            answers.append(frame(WINDOW_UPDATE, 0, stream, update))
         self._unacknowledged += size
         if not self._estimating:
             self._estimating = True
             answers.append(self._window_update() + frame(PING, 0, 0, ESTIMATE))
-        elif self._unacknowledged >= self._window // 4:
+        elif self._unacknowledged >= self._quarter:
             answers.append(self._window_update())
 
     def _window_update(self) -> bytes:
@@ -195,5 +198,5 @@ class Client:
         if began is None:
             return  # a reset after the end, or of a call that this run did not make
         self.latencies.append(now - began)
-        if self._answer is not None and self._offsets.pop(stream, 0) != len(self._answer):
-            self.failures.setdefault(stream, "another answer")
+        if self._answer is not None and self._received.pop(stream, 0) != len(self._answer):
+            self.failures.setdefault(stream, OTHER_ANSWER)
