@@ -19,7 +19,7 @@ from criproxy.errors import EndpointError
 from criproxy.observe.calllog import CallLog
 from criproxy.observe.flight import CallsInFlight, SlowCalls
 from criproxy.observe.http import HTTPServer, Pages
-from criproxy.observe.log import make_log, make_renderer
+from criproxy.observe.log import Journal
 from criproxy.observe.metrics import Metrics
 from criproxy.observe.writer import LineWriter
 from criproxy.relay.endpoints import Endpoint, find_runtime
@@ -55,14 +55,11 @@ class _Daemon:
         log = config.log
         colours = log.file is None and sys.stderr.isatty()
         form = log.format or ("console" if colours else "json")
-        render = make_renderer(form, colours)
-        self._writer = LineWriter(
-            log.file,
-            lambda count: render(None, "warning", {"event": "log lines lost", "count": count}),
-            self._metrics.log_lines_dropped.inc,
-        )
-        self._log = make_log(self._writer, form, log.level, colours)
-        call_log = CallLog(self._log, log.level, log.methods, WallClock(clock))
+        self._writer = LineWriter(log.file, self._metrics.log_lines_dropped.inc)
+        journal = Journal(self._writer, form, log.level, colours)
+        self._writer.confess = journal.confess
+        self._log = journal.log
+        call_log = CallLog(journal.log, journal.record, log.level, log.methods, WallClock(clock))
         self._watch = Watch(self._log, calls, call_log, self._metrics, clock)
         self._stopping = asyncio.Event()
 

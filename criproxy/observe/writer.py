@@ -27,19 +27,15 @@ _RETRY: Final = 1.0
 class LineWriter:
     """Writes lines to a file (appending) or to stderr, on a thread of its own."""
 
-    def __init__(
-        self,
-        path: str | None,
-        confess: Callable[[int], bytes],
-        dropped: Callable[[int], None],
-    ) -> None:
-        """``path`` None is stderr. ``confess`` words the line that tells how many were lost;
-        ``dropped`` is told so at once.
+    confess: Callable[[int], bytes] = b"%d log lines lost".__mod__
+    """Words the line that tells how many lines were lost; whoever knows the format sets it."""
+
+    def __init__(self, path: str | None, dropped: Callable[[int], None]) -> None:
+        """``path`` None is stderr. ``dropped`` is told how many lines were lost, as it happens.
 
         Raises UnavailableError when the file cannot be opened.
         """
         self._path = path
-        self._confess = confess
         self._dropped = dropped
         self._fd = self._open()
         self._lines: list[bytes] = []
@@ -113,7 +109,7 @@ class LineWriter:
             self._size = 0
             missing, self._missing = self._missing, 0
         if missing:
-            lines.append(self._confess(missing) + b"\n")
+            lines.append(self.confess(missing) + b"\n")
         return b"".join(lines)
 
     def _write(self, data: bytes) -> bytes:
