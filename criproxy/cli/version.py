@@ -7,12 +7,10 @@ from typing import Final
 
 import click
 
+from criproxy.config.schema import DEFAULT_ENDPOINT
 from criproxy.durations import parse_duration
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import Endpoint, find_runtime, parse_endpoint
-
-OWN_SOCKET: Final = "/run/criproxy/criproxy.sock"
-"""Where the daemon listens unless it is told otherwise."""
 
 _EPILOG: Final = """\
 \b
@@ -31,7 +29,7 @@ Exit status: 0 when it answers, 1 when it does not, 2 when an option is wrong.
     "--runtime-endpoint",
     metavar="E",
     help="The socket to ask: unix:///path or a bare path. Without it criproxy's own socket "
-    f"({OWN_SOCKET}) where there is one, else the first runtime found where crictl looks.",
+    f"({DEFAULT_ENDPOINT.path}) where there is one, else the first runtime found where crictl looks.",
 )
 @click.option(
     "--api-version",
@@ -92,8 +90,8 @@ def _timeout(text: str) -> float:
 
 def _default_endpoint() -> Endpoint:
     try:
-        if stat.S_ISSOCK(Path(OWN_SOCKET).stat().st_mode):
-            return Endpoint(OWN_SOCKET)
+        if stat.S_ISSOCK(Path(DEFAULT_ENDPOINT.path).stat().st_mode):
+            return DEFAULT_ENDPOINT
     except OSError:
         pass
     return find_runtime()

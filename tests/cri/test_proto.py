@@ -101,6 +101,21 @@ def test_messages_have_nothing_that_the_facts_cannot_state(version: str) -> None
         assert all(nested.GetOptions().map_entry for nested in message.nested_types), message.name
 
 
+def test_v1alpha2_is_v1_with_less_in_it() -> None:
+    """Every v1alpha2 field is in v1 under the same number, name and wire type."""
+    old, new = facts("v1alpha2")["messages"], facts("v1")["messages"]
+    for name, message in old.items():
+        later = {field["number"]: field for field in new[name]["fields"]}
+        for field in message["fields"]:
+            same = later[field["number"]]
+            if (name, field["name"]) == ("KeyValue", "value"):
+                # A string and bytes are the same on the wire.
+                assert (field["type"], same["type"]) == ("string", "bytes")
+                continue
+            for key in ("name", "type", "repeated"):
+                assert field.get(key) == same.get(key), (name, field)
+
+
 @pytest.mark.parametrize("version", list(FILES))
 def test_no_method_takes_a_stream(version: str) -> None:
     """No CRI method is client-streaming, which the method table relies on."""
