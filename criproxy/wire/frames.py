@@ -9,10 +9,28 @@ whole; the rest is skipped by its length.
 from struct import Struct
 from typing import Final, NoReturn, Protocol
 
-from criproxy.wire import http2
 from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, ProtocolError
 from criproxy.wire.hpack import Decoder, Header
-from criproxy.wire.http2 import FRAME_HEADER_SIZE
+from criproxy.wire.http2 import (
+    CONTINUATION,
+    DATA,
+    DEFAULT_MAX_FRAME_SIZE,
+    FLAG_ACK,
+    FLAG_END_HEADERS,
+    FLAG_END_STREAM,
+    FLAG_PADDED,
+    FLAG_PRIORITY,
+    FRAME_HEADER_SIZE,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+)
 
 DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
 """Bytes of one header block that are gathered at most. grpc-go accepts 16 MiB of headers by
@@ -26,21 +44,20 @@ _settings: Final = Struct(">HI").iter_unpack
 _ANY: Final = -1
 
 _EXACT_SIZES: Final = {
-    http2.PRIORITY: 5,
-    http2.RST_STREAM: 4,
-    http2.PING: 8,
-    http2.WINDOW_UPDATE: 4,
+    PRIORITY: 5,
+    PING: 8,
+    WINDOW_UPDATE: 4,
 }
-"""Payload bytes of the frames that have only one size (section 6)."""
+"""Payload bytes of the frames that are skipped and have only one size (section 6)."""
 
 _GATHERED: Final = frozenset(
     {
-        http2.HEADERS,
-        http2.RST_STREAM,
-        http2.SETTINGS,
-        http2.PUSH_PROMISE,
-        http2.GOAWAY,
-        http2.CONTINUATION,
+        HEADERS,
+        RST_STREAM,
+        SETTINGS,
+        PUSH_PROMISE,
+        GOAWAY,
+        CONTINUATION,
     }
 )
 """The frames whose payload is looked at as a whole."""
@@ -102,16 +119,16 @@ class FrameReader:
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
     ) -> None:
         self.decoder = Decoder()
-        self.max_frame_size = http2.DEFAULT_MAX_FRAME_SIZE
+        self.max_frame_size = DEFAULT_MAX_FRAME_SIZE
         self._handler = handler
         self._header_block_limit = header_block_limit
-        self._preface = http2.PREFACE if preface else b""  # what of it has not come yet
-        self._expected = http2.SETTINGS  # the only frame that may come next, or _ANY
+        self._preface = PREFACE if preface else b""  # what of it has not come yet
+        self._expected = SETTINGS  # the only frame that may come next, or _ANY
         self._partial = bytearray()  # the beginning of something that is gathered
         self._wanted = 0  # bytes that `_partial` needs before it can be read on
         self._data_left = 0  # bytes of DATA still to be shown
         self._data_stream = 0
-        self._data_ends = False
+        self._data_ends = 0
         self._skip = 0  # bytes that say nothing to us; padding among them
         self._block = bytearray()  # a header block that CONTINUATION frames carry on
         self._block_stream = 0
@@ -131,48 +148,50 @@ class FrameReader:
                 return None
             data = bytes(self._partial)
             self._partial.clear()
-        position = 0
+        position = self._go_on(data, now) if self._data_left or self._skip else 0
         size = len(data)
         while position < size:
-            if self._data_left:
-                position = self._show_data(data, position, now)
-                continue
-            if self._skip:
-                step = min(self._skip, size - position)
-                self._skip -= step
-                position += step
-                continue
             start = position + FRAME_HEADER_SIZE
             if start > size:
                 return self._keep(data, position, FRAME_HEADER_SIZE)
             high, low, kind, flags, stream = _header(data, position)
             length = high << 8 | low
-            if length > self.max_frame_size or length != _EXACT_SIZES.get(kind, length):
-                self._refuse_size(kind, length)
-            if self._expected != _ANY:
-                self._check_order(kind, flags, stream)
-            if kind in _GATHERED:
-                if length > self._header_block_limit:
-                    self._refuse_gathering(length)
-                position = start + length
-                if position > size:
-                    return self._keep(data, start - FRAME_HEADER_SIZE, FRAME_HEADER_SIZE + length)
-                self._take(kind, flags, stream & _STREAM_ID, data[start:position], now)
-            elif kind == http2.DATA:
-                if flags & http2.FLAG_PADDED and length:
+            end = start + length
+            if length > self.max_frame_size or self._expected != _ANY:
+                self._check(kind, flags, stream, length)
+            if kind == DATA:
+                padding = 0
+                if flags & FLAG_PADDED and length:
                     if start == size:
                         return self._keep(data, position, FRAME_HEADER_SIZE + 1)
-                    self._skip = _padding(data[start], length)
+                    padding = _padding(data[start], length)
                     start += 1
-                    length -= 1 + self._skip
-                self._data_left = length
                 self._data_stream = stream & _STREAM_ID
-                self._data_ends = bool(flags & http2.FLAG_END_STREAM)
-                position = self._show_data(data, start, now)
-            else:
-                position = start
-                self._skip = length
+                self._data_ends = flags & FLAG_END_STREAM
+                self._data_left = end - padding - start
+                self._show_data(data, start, now)
+            elif kind in _GATHERED:
+                if length > self._header_block_limit:
+                    self._refuse_gathering(length)
+                if end > size:
+                    return self._keep(data, position, FRAME_HEADER_SIZE + length)
+                self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
+            elif length != _EXACT_SIZES.get(kind, length):
+                self._refuse_size(kind, length)
+            if end > size:
+                self._skip = end - size - self._data_left
+                return None
+            position = end
         return None
+
+    def _go_on(self, data: bytes, now: float) -> int:
+        """Go on with the frame that the last chunk has cut; return where it ends in this one."""
+        position = 0
+        if self._data_left:
+            position = self._show_data(data, position, now)
+        skipped = min(self._skip, len(data) - position)
+        self._skip -= skipped
+        return position + skipped
 
     def _read_preface(self, data: bytes) -> bytes:
         expected = self._preface[: len(data)]
@@ -194,14 +213,28 @@ class FrameReader:
             end = len(data)
         if end > position:
             self._handler.data(self._data_stream, data, position, end)
-        self._data_left = left = left - (end - position)
+            self._data_left = left = left - (end - position)
         if not left and self._data_ends:
             self._handler.data_ended(self._data_stream, now)
         return end
 
-    def _refuse_size(self, kind: int, length: int) -> NoReturn:
-        if self._expected == http2.SETTINGS:
+    def _check(self, kind: int, flags: int, stream: int, length: int) -> None:
+        """Hold the peer to the size and to the one frame that may come now.
+
+        RFC 9113 sections 4.2, 3.4 (SETTINGS first) and 6.10 (a header block is not interrupted).
+        """
+        if self._expected == SETTINGS and (kind != SETTINGS or flags & FLAG_ACK):
             raise NotHTTP2Error("the first frame is not a SETTINGS frame")
+        if length > self.max_frame_size:
+            self._refuse_size(kind, length)
+        if self._expected == SETTINGS:
+            self._expected = _ANY
+        elif self._expected == CONTINUATION and (
+            kind != CONTINUATION or stream & _STREAM_ID != self._block_stream
+        ):
+            raise ProtocolError(f"a frame of type {kind} stands within a header block")
+
+    def _refuse_size(self, kind: int, length: int) -> NoReturn:
         raise FrameSizeError(
             f"a frame of type {kind} has {length} bytes (at most {self.max_frame_size} allowed)"
         )
@@ -212,35 +245,28 @@ class FrameReader:
             f"{self._header_block_limit} is the limit"
         )
 
-    def _check_order(self, kind: int, flags: int, stream: int) -> None:
-        """Hold the peer to the one frame that may come now (RFC 9113 sections 3.4 and 6.10)."""
-        if self._expected == http2.SETTINGS:
-            if kind != http2.SETTINGS or flags & http2.FLAG_ACK:
-                raise NotHTTP2Error("the first frame is not a SETTINGS frame")
-            self._expected = _ANY
-        elif kind != http2.CONTINUATION or stream & _STREAM_ID != self._block_stream:
-            raise ProtocolError(f"a frame of type {kind} stands within a header block")
-
     def _take(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
         """Act on a frame that has been gathered."""
-        if kind == http2.HEADERS:
-            if flags & http2.FLAG_PADDED:
+        if kind == HEADERS:
+            if flags & FLAG_PADDED:
                 payload = _without_padding(payload)
-            if flags & http2.FLAG_PRIORITY:
+            if flags & FLAG_PRIORITY:
                 payload = _without_priority(payload)
-            if flags & http2.FLAG_END_HEADERS:
-                ended = bool(flags & http2.FLAG_END_STREAM)
+            if flags & FLAG_END_HEADERS:
+                ended = bool(flags & FLAG_END_STREAM)
                 self._handler.headers(stream, self.decoder.decode(payload), ended, now)
             else:
                 self._open_block(stream, flags, payload)
-        elif kind == http2.CONTINUATION:
+        elif kind == CONTINUATION:
             self._continue_block(flags, payload, now)
-        elif kind == http2.SETTINGS:
+        elif kind == SETTINGS:
             self._take_settings(flags, payload)
-        elif kind == http2.RST_STREAM:
+        elif kind == RST_STREAM:
+            if len(payload) != 4:
+                self._refuse_size(kind, len(payload))
             (code,) = _u32(payload)
             self._handler.reset(stream, code, now)
-        elif kind == http2.GOAWAY:
+        elif kind == GOAWAY:
             if len(payload) < 8:
                 raise FrameSizeError(f"a GOAWAY frame has {len(payload)} bytes")
             last_stream, code = _two_u32(payload)
@@ -250,17 +276,17 @@ class FrameReader:
 
     def _open_block(self, stream: int, flags: int, fragment: bytes) -> None:
         self._block_stream = stream
-        self._block_ended = bool(flags & http2.FLAG_END_STREAM)
+        self._block_ended = bool(flags & FLAG_END_STREAM)
         self._block += fragment
-        self._expected = http2.CONTINUATION
+        self._expected = CONTINUATION
 
     def _continue_block(self, flags: int, fragment: bytes, now: float) -> None:
-        if self._expected != http2.CONTINUATION:
+        if self._expected != CONTINUATION:
             raise ProtocolError("a CONTINUATION frame carries no header block on")
         self._block += fragment
         if len(self._block) > self._header_block_limit:
             raise LimitError(f"a header block is over {self._header_block_limit} bytes")
-        if flags & http2.FLAG_END_HEADERS:
+        if flags & FLAG_END_HEADERS:
             block = bytes(self._block)
             self._block.clear()
             self._expected = _ANY
@@ -268,7 +294,7 @@ class FrameReader:
             self._handler.headers(self._block_stream, headers, self._block_ended, now)
 
     def _take_settings(self, flags: int, payload: bytes) -> None:
-        if len(payload) % 6 or (flags & http2.FLAG_ACK and payload):
+        if len(payload) % 6 or (flags & FLAG_ACK and payload):
             raise FrameSizeError(f"a SETTINGS frame has {len(payload)} bytes")
         for identifier, value in _settings(payload):
             self._handler.setting(identifier, value)
