@@ -1,0 +1,106 @@
+"""``criproxy demo``: the proxy at work, in a terminal."""
+
+import asyncio
+import signal
+from typing import Final
+
+import click
+
+from criproxy.durations import parse_duration
+from criproxy.errors import UsageError
+from criproxy.relay.endpoints import parse_endpoint
+
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy demo
+  criproxy demo --for 1m | tee demo.txt
+  criproxy demo --runtime-endpoint unix:///run/containerd/containerd.sock
+  criproxy demo --runtime-endpoint /run/crio/crio.sock \\
+      --image docker.io/library/busybox:1.36 -- sleep 3600
+
+\b
+Exit status: 0 done, also when Ctrl-C or SIGTERM ended it early; 1 something needed is not to be
+had, could not be removed, or client and proxy counted differently; 2 wrong options.
+"""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@click.command("demo", epilog=_EPILOG, short_help="Show the proxy at work.")
+@click.option(
+    "--runtime-endpoint",
+    metavar="ENDPOINT",
+    help="A real runtime's socket.  [default: an embedded runtime, in memory]",
+)
+@click.option(
+    "--for",
+    "length",
+    metavar="DURATION",
+    default="20s",
+    show_default=True,
+    help="How long the client works, for example 20s or 1m30s; cleaning up comes on top.",
+)
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    help="What the pods run; pulled if it is missing, and removed again then.  "
+    "[default: one that the runtime has, the pause image rather than others]",
+)
+@click.option(
+    "--api-version",
+    type=click.Choice(["v1", "v1alpha2"]),
+    default="v1",
+    show_default=True,
+    help="The version of the CRI that the client speaks.",
+)
+@click.argument("command_line", metavar="[-- COMMAND...]", nargs=-1)
+def command(
+    runtime_endpoint: str | None,
+    length: str,
+    image: str | None,
+    api_version: str,
+    command_line: tuple[str, ...],
+) -> None:
+    """Start a runtime, the proxy and a kubelet-like client, and show the calls between them.
+
+    The client relists, starts pods and stops them through the proxy. Each call is a line when it
+    ends; at the end a table says what the proxy saw, and whether its metrics agree with what the
+    client has counted. COMMAND is what the containers run instead of the image's own.
+
+    Whatever was started or made is removed at the end, also on Ctrl-C and SIGTERM; a second one
+    gives up on calls that do not return. On a real runtime the pods are in the namespace
+    criproxy-demo and bear a label of their own.
+    """
+    # grpcio is slow to import, and the daemon's process must never load it.
+    import uvloop
+
+    from criproxy.demo.play import Options, Play
+
+    play = Play(
+        Options(
+            runtime=parse_endpoint(runtime_endpoint) if runtime_endpoint else None,
+            seconds=_seconds(length),
+            image=image,
+            command=command_line,
+            api_version=api_version,
+        )
+    )
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, play.end)
+        await asyncio.to_thread(play.run)
+
+    uvloop.run(main())
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--for: {error}") from None
+    if seconds <= 0:
+        raise UsageError(f"--for: {text!r} is no time to show anything in; write it like 20s")
+    return seconds

@@ -1,0 +1,151 @@
+"""The daemon as a child process, and what it says it has seen: its call log and its metrics."""
+
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from criproxy.demo.summary import Counts
+from criproxy.errors import UnavailableError
+from criproxy.relay.endpoints import Endpoint
+
+_START_SECONDS: Final = 30.0
+"""How long the daemon may take to get ready."""
+_STOP_SECONDS: Final = 10.0
+"""How long it may take to stop before it is killed."""
+_POLL_SECONDS: Final = 0.02
+_SCRAPE_SECONDS: Final = 5.0
+"""How long a scrape of its metrics may take."""
+
+
+class ProxyProcess:
+    """``criproxy run`` as a child process, from entering to leaving the ``with`` block.
+
+    Everything that it writes goes below ``directory``: configuration, log, and what it says on
+    stderr. Raises UnavailableError on entering, with what it said, when it does not get ready.
+    """
+
+    def __init__(self, directory: Path, listen: Endpoint, runtime: Endpoint) -> None:
+        self.endpoint = listen
+        self.metrics_address = ""
+        """HOST:PORT of its HTTP endpoint, once it runs."""
+        self._log = directory / "log.json"
+        self._stderr = directory / "stderr"
+        self._config = directory / "config.yaml"
+        # JSON is YAML, too.
+        self._config.write_text(
+            json.dumps(
+                {
+                    "listeners": [{"endpoint": str(listen), "runtime": str(runtime)}],
+                    "metrics": {"address": "127.0.0.1:0"},
+                    "log": {"format": "json", "level": "debug", "file": str(self._log)},
+                }
+            )
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the daemon and return once it is ready."""
+        with self._stderr.open("wb") as stderr:
+            self._process = subprocess.Popen(  # noqa: S603  # our own command
+                [sys.executable, "-m", "criproxy", "run", "-c", str(self._config)],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                cwd=Path("/"),
+                start_new_session=True,  # so that Ctrl-C in a terminal reaches only the parent
+            )
+        try:
+            self.metrics_address = self._await_ready(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the daemon and wait for it; again is fine. Its log is complete then."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """Cut off every call at once. From any thread."""
+        if (process := self._process) is not None:
+            process.kill()
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the call log: the fields of each call's line."""
+        return [line for line in self._lines() if line["event"] == "call"]
+
+    def counts(self) -> Counts:
+        """Return how often each method ended with each code, by the metrics.
+
+        Raises UnavailableError when they cannot be had.
+        """
+        counts: Counts = Counter()
+        for family in text_string_to_metric_families(self._scrape()):
+            for sample in family.samples:
+                if sample.name == "criproxy_calls_total":
+                    counts[sample.labels["method"], sample.labels["code"]] += int(sample.value)
+        return counts
+
+    def _scrape(self) -> str:
+        connection = http.client.HTTPConnection(self.metrics_address, timeout=_SCRAPE_SECONDS)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise UnavailableError(f"the proxy's metrics cannot be had: {error}") from error
+        finally:
+            connection.close()
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> str:
+        """Wait for the daemon's ``ready``; return the address that it serves metrics at."""
+        give_up = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up:
+            ended = process.poll() is not None
+            lines = {line["event"]: line for line in self._lines()}
+            if "ready" in lines:
+                address: str = lines["metrics"]["address"]
+                return address
+            if ended:
+                break
+            time.sleep(_POLL_SECONDS)
+        said = self._stderr.read_text(errors="replace").strip() or "no word of why"
+        raise UnavailableError(f"the proxy did not start: {said}")
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if self._log.exists():
+            for line in self._log.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    yield json.loads(line)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
