@@ -57,6 +57,7 @@ def command(listen: str, latency: str, pods: int) -> None:
     import uvloop
 
     from criproxy.embedded.latency import parse_latency
+    from criproxy.embedded.server import RuntimeServer
 
     try:
         chosen = parse_latency(latency)
@@ -65,8 +66,6 @@ def command(listen: str, latency: str, pods: int) -> None:
     endpoint = parse_endpoint(listen)
 
     async def main() -> None:
-        from criproxy.embedded.server import RuntimeServer
-
         server = RuntimeServer(endpoint, latency=chosen, pods=pods)
         await server.start()
         try:

@@ -54,7 +54,7 @@ class CheckpointService:
         containers = [
             self._store.find_container(c, f'an error occurred when trying to find container "{c}"')
             for c in request.container_ids
-        ] or [c for c in self._store.containers_of(sandbox) if c.state == v1.CONTAINER_RUNNING]
+        ] or [c for c in sandbox.containers.values() if c.state == v1.CONTAINER_RUNNING]
         for container in containers:
             _require_running(container)
         self._pods[request.output_path] = _Checkpoint(

@@ -80,7 +80,7 @@ class MetricsService:
     def _pod(self, sandbox: Sandbox) -> v1.PodSandboxMetrics:
         running = [
             container
-            for container in self._store.containers_of(sandbox)
+            for container in sandbox.containers.values()
             if container.state == v1.CONTAINER_RUNNING
         ]
         labels = (sandbox.id, sandbox.config.metadata.name, "")

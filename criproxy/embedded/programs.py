@@ -8,12 +8,16 @@ without it.
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final, TypeAlias
 
 from criproxy.embedded.state import Container
 
 MISSING_DIRECTORY: Final = "/nonexistent/"
 """A main process below this directory is not there, so that a failing start can be had."""
+
+LONGEST_SLEEP: Final = 1e8
+"""Seconds (three years): what ``sleep infinity`` comes to, as timers take no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,14 @@ def execute(command: Sequence[str], container: Container) -> Result:
 def _shell(script: str, container: Container) -> Result:
     """Run known commands separated by ``;``, and ``exit``."""
     stdout, stderr, seconds, code = b"", b"", 0.0, 0
-    for words in (shlex.split(part) for part in script.split(";")):
-        if words[:1] == ["exit"]:
-            code = int(words[1]) if len(words) > 1 else code
+    try:
+        commands = _commands(script)
+    except ValueError:
+        return Result(stderr=b"sh: syntax error: unterminated quoted string\n", exit_code=2)
+    for words in commands:
+        if words[0] == "exit":
+            code = int(words[1]) if words[1:] and words[1].isdecimal() else code
             break
-        if not words:
-            continue
         to_stderr = words[-1] == ">&2"
         try:
             result = execute(words[:-1] if to_stderr else words, container)
@@ -95,6 +101,14 @@ def _shell(script: str, container: Container) -> Result:
         seconds += result.seconds
         code = result.exit_code
     return Result(stdout, stderr, code, seconds)
+
+
+def _commands(script: str) -> list[list[str]]:
+    """Split a script at ``;`` into commands. Raises ValueError for an open quotation mark."""
+    lexer = shlex.shlex(script, posix=True, punctuation_chars=";")
+    lexer.whitespace_split = True
+    separated = groupby(lexer, lambda word: set(word) == {";"})
+    return [list(words) for is_separator, words in separated if not is_separator]
 
 
 def _echo(arguments: Sequence[str], _: Container) -> Result:
@@ -143,7 +157,7 @@ def _files(container: Container) -> Mapping[str, bytes]:
 
 def _seconds(arguments: Sequence[str]) -> float:
     try:
-        return max(0.0, float(arguments[0]))
+        return min(max(0.0, float(arguments[0])), LONGEST_SLEEP)
     except (IndexError, ValueError):
         return 0.0
 

@@ -54,7 +54,7 @@ class SandboxService:
             id_, f'an error occurred when try to find sandbox "{id_}"'
         )
         self._stop(sandbox)
-        for container in self._store.containers_of(sandbox):
+        for container in list(sandbox.containers.values()):
             self._store.remove_container(container)
         self._store.remove_sandbox(sandbox)
         return v1.RemovePodSandboxResponse()
@@ -98,7 +98,7 @@ class SandboxService:
                 yield views.sandbox_item(sandbox)
 
     def _stop(self, sandbox: Sandbox) -> None:
-        for container in self._store.containers_of(sandbox):
+        for container in sandbox.containers.values():
             if container.state == v1.CONTAINER_RUNNING:
                 self._store.exit(container, KILLED)
         if sandbox.ready:

@@ -170,4 +170,6 @@ def _make_way(endpoint: Endpoint) -> None:
         except ConnectionRefusedError:
             os.unlink(endpoint.path)
             return
+        except OSError as error:
+            raise EndpointError(f"{endpoint}: cannot be used: {error.strerror}") from error
     raise UnavailableError(f"{endpoint}: somebody listens there already; stop it or choose another")

@@ -18,7 +18,10 @@ START_ERROR: Final = 128
 
 @dataclass(slots=True)
 class Sandbox:
-    """A pod sandbox. ``ip`` is empty on the host's network and once it is stopped."""
+    """A pod sandbox. ``ip`` is empty on the host's network and once it is stopped.
+
+    ``containers`` are its containers by id, oldest first.
+    """
 
     id: str
     config: v1.PodSandboxConfig
@@ -27,6 +30,7 @@ class Sandbox:
     pid: int
     ip: str
     ready: bool = True
+    containers: dict[str, "Container"] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

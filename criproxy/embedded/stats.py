@@ -80,7 +80,7 @@ class StatsService:
                 yield self._sandbox_stats(sandbox)
 
     def _sandbox_stats(self, sandbox: Sandbox) -> v1.PodSandboxStats:
-        containers = self._store.containers_of(sandbox)
+        containers = sandbox.containers.values()
         running = [c for c in containers if c.state == v1.CONTAINER_RUNNING]
         used = [usage(container) for container in running]
         now = time.time_ns()

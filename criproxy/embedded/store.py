@@ -47,10 +47,6 @@ class Store:
         """Return a container by its id or a prefix of it; raises as ``find_sandbox``."""
         return _find(self.containers, id_, context)
 
-    def containers_of(self, sandbox: Sandbox) -> list[Container]:
-        """Return a sandbox's containers, oldest first."""
-        return [c for c in self.containers.values() if c.sandbox is sandbox]
-
     def add_sandbox(self, config: v1.PodSandboxConfig, runtime_handler: str) -> Sandbox:
         """Make a ready sandbox of a configuration. Raises CallError when its name is taken."""
         sandbox = Sandbox(
@@ -82,7 +78,7 @@ class Store:
         )
         container.resources.CopyFrom(config.linux.resources)
         self._reserve("container", container.name, container.id)
-        self.containers[container.id] = container
+        self.containers[container.id] = sandbox.containers[container.id] = container
         self.changed(v1.CONTAINER_CREATED_EVENT, container.id, sandbox)
         return container
 
@@ -111,7 +107,7 @@ class Store:
 
     def remove_container(self, container: Container) -> None:
         """Forget a container."""
-        del self.containers[container.id]
+        del self.containers[container.id], container.sandbox.containers[container.id]
         del self._names[container.name]
         self.changed(v1.CONTAINER_DELETED_EVENT, container.id, container.sandbox)
 
@@ -133,7 +129,7 @@ class Store:
             id_,
             lambda: (
                 views.sandbox_status(sandbox),
-                [self.status(container) for container in self.containers_of(sandbox)],
+                [self.status(container) for container in sandbox.containers.values()],
             ),
         )
 

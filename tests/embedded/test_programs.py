@@ -21,6 +21,9 @@ from tests.embedded.test_methods import run_container
         (["sh", "-c", "false; echo on"], b"on\n", b"", 0),
         (["sh", "-c", "nothing; exit"], b"", b"sh: nothing: not found\n", 127),
         (["sh", "-c", "exit 4; echo never"], b"", b"", 4),
+        (["sh", "-c", "false; exit"], b"", b"", 1),
+        (["sh", "-c", "echo 'a;b' c;; echo d"], b"a;b c\nd\n", b"", 0),
+        (["sh", "-c", "echo 'a"], b"", b"sh: syntax error", 2),
     ],
 )
 def test_commands(
