@@ -72,32 +72,6 @@ def test_a_status_longer_than_numbers_may_be() -> None:
     assert grpc.parse_status(b"1" * 10_000) is StatusCode.UNKNOWN
 
 
-RESETS = {
-    0x0: StatusCode.INTERNAL,
-    0x1: StatusCode.INTERNAL,
-    0x2: StatusCode.INTERNAL,
-    0x3: StatusCode.INTERNAL,
-    0x4: StatusCode.INTERNAL,
-    0x5: StatusCode.UNKNOWN,
-    0x6: StatusCode.INTERNAL,
-    0x7: StatusCode.UNAVAILABLE,
-    0x8: StatusCode.CANCELLED,
-    0x9: StatusCode.INTERNAL,
-    0xA: StatusCode.INTERNAL,
-    0xB: StatusCode.RESOURCE_EXHAUSTED,
-    0xC: StatusCode.PERMISSION_DENIED,
-    0xD: StatusCode.UNKNOWN,
-    0xE: StatusCode.UNKNOWN,
-    0xFFFFFFFF: StatusCode.UNKNOWN,
-}
-
-
-@pytest.mark.parametrize(("error", "code"), RESETS.items())
-def test_the_code_of_each_reset(error: int, code: StatusCode) -> None:
-    """An RST_STREAM's error code maps as gRPC over HTTP/2, "Errors", has it."""
-    assert grpc.code_of_reset(error) is code
-
-
 @pytest.mark.parametrize(
     ("status", "code"),
     [

@@ -2,6 +2,7 @@
 
 import pytest
 
+from criproxy.wire import grpc
 from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
 from tests.support import wire
@@ -16,7 +17,6 @@ from tests.support.wire import (
     message,
     runtime,
 )
-from tests.wire.test_grpc import RESETS
 
 ABC = message(b"abc")
 HALF = ABC[:6]  # a message's prefix and the first byte
@@ -86,6 +86,32 @@ def test_reset_of_a_stream_that_is_not_open(side: Side) -> None:
         Ended(1),
         Ended(3),
     )
+
+
+RESETS = {
+    0x0: StatusCode.INTERNAL,
+    0x1: StatusCode.INTERNAL,
+    0x2: StatusCode.INTERNAL,
+    0x3: StatusCode.INTERNAL,
+    0x4: StatusCode.INTERNAL,
+    0x5: StatusCode.UNKNOWN,
+    0x6: StatusCode.INTERNAL,
+    0x7: StatusCode.UNAVAILABLE,
+    0x8: StatusCode.CANCELLED,
+    0x9: StatusCode.INTERNAL,
+    0xA: StatusCode.INTERNAL,
+    0xB: StatusCode.RESOURCE_EXHAUSTED,
+    0xC: StatusCode.PERMISSION_DENIED,
+    0xD: StatusCode.UNKNOWN,
+    0xE: StatusCode.UNKNOWN,
+    0xFFFFFFFF: StatusCode.UNKNOWN,
+}
+
+
+@pytest.mark.parametrize(("error", "code"), RESETS.items())
+def test_the_code_of_each_reset(error: int, code: StatusCode) -> None:
+    """An RST_STREAM's error code maps as gRPC over HTTP/2, "Errors", has it."""
+    assert grpc.code_of_reset(error) is code
 
 
 NAMES = {
