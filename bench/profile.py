@@ -4,6 +4,7 @@ It samples from outside with py-spy, which is installed by hand (``pip install p
 process under the profiler is the one that the comparison measures, unchanged.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def main(seconds: int, rate: int, at_once: int, top: int, native: bool, name: st
       python -m bench.profile
       python -m bench.profile --at-once 1 --native
     """
-    sampler = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
+    sampler = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if sampler is None:
         raise click.ClickException("py-spy is not installed: pip install py-spy")
     command = [sampler, "record", "--duration", str(seconds), "--rate", str(rate)]

@@ -1,6 +1,6 @@
 """The page that says what was found: the same for the terminal and for RESULTS.md."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.contenders import DIRECT
 from bench.processes import MIB
@@ -88,9 +88,7 @@ def _row(
     proxied = name != DIRECT
     added = f"{summary.added_p50_us / unit.added_p50_us:.2f}" if unit and _positive(unit) else "-"
     share = f"{summary.calls_per_s / direct.calls_per_s:.2f}" if direct else "-"
-    errors = [f"{count} x {what}" for what, count in summary.errors.items()]
-    if summary.goaways:
-        errors.append(f"{summary.goaways} x GOAWAY")
+
     return (
         name,
         f"{summary.p50_us:,.0f}",
@@ -101,8 +99,15 @@ def _row(
         f"{summary.calls_per_s:,.0f}",
         share,
         f"{summary.cpu_us:.1f}" if proxied else "",
-        "; ".join(errors) or "none",
+        _errors(summary.errors, summary.goaways),
     )
+
+
+def _errors(errors: Mapping[str, int], goaways: int) -> str:
+    counts = [f"{count} x {what}" for what, count in errors.items()]
+    if goaways:
+        counts.append(f"{goaways} x GOAWAY")
+    return "; ".join(counts) or "none"
 
 
 def _positive(summary: Summary) -> bool:
@@ -124,7 +129,7 @@ def _soak(soak: Soak) -> str:
     lines = [
         f"{calls:,} calls on one connection, 16 at once, through criproxy with everything on: "
         f"{soak.calls_per_s:,.0f} calls/s, "
-        f"{sum(soak.errors.values())} errors; {soak.seen.counted:,} calls counted in its metrics, "
+        f"errors: {_errors(soak.errors, 0)}; {soak.seen.counted:,} calls counted in its metrics, "
         f"{soak.seen.logged:,} in its log (a few are the bench's own probes). Resident: "
         f"{soak.idle / MIB:.1f} MiB idle; flat means at most {FLAT_MIB:g} MiB more at the end "
         "than after the first tenth.",

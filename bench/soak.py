@@ -15,6 +15,7 @@ from bench.running import Backend, contender
 BATCH: Final = 25_000
 """How many calls are prepared at a time, and made between two readings of the memory."""
 AT_ONCE: Final = 16
+SAY_EVERY: Final = 100_000
 
 
 def soak(
@@ -35,6 +36,7 @@ def soak(
                 elapsed += outcome.elapsed
                 errors.update(outcome.errors)
                 samples.append((done, rss_bytes(running.pid)))
-                say(f"{done:,} of {calls:,} calls, {samples[-1][1] >> 20} MiB resident")
+                if done % SAY_EVERY == 0 or done == calls:
+                    say(f"{done:,} of {calls:,} calls, {samples[-1][1] >> 20} MiB resident")
         rate = done / (elapsed / 1e9)
         return Soak(idle, samples, rate, dict(errors), seen(running.directory))

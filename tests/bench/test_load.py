@@ -17,6 +17,7 @@ from bench.wire import (
     ESTIMATE,
     HEADERS,
     PING,
+    RST_STREAM,
     WINDOW_UPDATE,
     Client,
     LoadError,
@@ -177,6 +178,19 @@ def test_reading_does_not_depend_on_the_cuts() -> None:
         found.append((answers, client.latencies, client.blocks, client.failures, client.opened))
     assert all(one == found[0] for one in found)
     assert found[0][1:] == ([20], [(1, False, b"\x88"), (1, True, b"\xbf\xbe")], {}, {})
+
+
+def test_a_reset_counts_unless_the_call_has_ended() -> None:
+    """RST_STREAM fails a call that is open, and means nothing after a complete answer."""
+    client = Client()
+    client.begin(b"")
+    client.open([1, 3], 5, now=10)
+    client.receive(frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\xbf\xbe"), 20)
+    client.receive(frame(RST_STREAM, 0, 1, bytes(4)), 30)
+    assert not client.failures
+    client.receive(frame(RST_STREAM, 0, 3, bytes((0, 0, 0, 8))), 40)
+    assert client.failures == {3: "reset with code 8"}
+    assert client.latencies == [10, 30]
 
 
 @pytest.mark.parametrize(
