@@ -30,10 +30,14 @@ CACHED: Final = frozenset({"ListContainers", "ListImages", "ListPodSandbox"})
 CACHE_ENTRIES: Final = 64
 """How many answers are kept: a node uses a handful of filters."""
 SOCKET_MODE: Final = 0o660
+MAX_PENDING_CALLS: Final = 100_000
+"""How many calls may wait: grpcio's own limit of a thousand answers CANCELLED to a burst."""
 
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
 )
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]

@@ -129,6 +129,20 @@ def test_failing_calls_are_reported_and_the_run_goes_on(runtime: EmbeddedRuntime
         assert not client.ListPodSandbox().items
 
 
+def test_image_that_is_there_is_used(runtime: EmbeddedRuntime) -> None:
+    """Without an image the pause image is used, another without that, and none is an error."""
+    with CriClient(runtime.endpoint) as client:
+        for expected in ("/pause:", "busybox:", "nginx:"):
+            calls = Calls(lambda calls: "CreateContainer" in calls.methods)
+            with Kubelet(runtime.endpoint, on_call=calls, pods=1) as kubelet:
+                kubelet.run(calls.done, LIMIT_SECONDS)
+            assert "PullImage" not in calls.methods
+            (image,) = [i for i in client.ListImages().images if expected in i.repo_tags[0]]
+            client.RemoveImage(image={"image": image.id})
+        with pytest.raises(UnavailableError, match="the runtime has no image"):
+            Kubelet(runtime.endpoint, on_call=calls).run(calls.done)
+
+
 def test_unreachable_endpoint_is_an_error_at_once(short_dir: Path) -> None:
     """Without a runtime the run ends before it begins, in one line with the endpoint."""
     calls = Calls(lambda _: False)

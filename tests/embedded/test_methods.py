@@ -217,6 +217,65 @@ def test_checkpointed_pod_can_be_restored(client: CriClient) -> None:
     assert container.state == client.messages.CONTAINER_RUNNING
 
 
+@pytest.mark.parametrize(
+    ("method", "fields", "code"),
+    [
+        ("CheckpointContainer", {"container_id": "0" * 64, "location": "/x"}, "NOT_FOUND"),
+        ("CheckpointContainer", {"container_id": "running"}, "INVALID_ARGUMENT"),
+        ("CheckpointContainer", {"container_id": "exited", "location": "/x"}, "UNKNOWN"),
+        ("CheckpointPod", {"pod_sandbox_id": "0" * 64, "output_path": "/x"}, "NOT_FOUND"),
+        ("CheckpointPod", {"pod_sandbox_id": "pod"}, "INVALID_ARGUMENT"),
+        (
+            "CheckpointPod",
+            {"pod_sandbox_id": "pod", "output_path": "/x", "container_ids": ["exited"]},
+            "UNKNOWN",
+        ),
+        ("CheckpointPod", {"pod_sandbox_id": "stopped", "output_path": "/x"}, "UNKNOWN"),
+        ("RestorePod", {"checkpoint_path": "/x"}, "NOT_FOUND"),
+        ("UpdatePodSandboxResources", {"pod_sandbox_id": "0" * 64}, "NOT_FOUND"),
+    ],
+)
+def test_methods_that_containerd_lacks_fail_alike(
+    client: CriClient, method: str, fields: dict[str, Any], code: str
+) -> None:
+    """What containerd 1.6 does not have yet fails by the same rules: ids, states, arguments."""
+    pod, running = run_container(client)
+    exited = add_container(client, pod, "exited", command=["sleep", "1000"])
+    client.StopContainer(container_id=exited, timeout=0)
+    stopped = client.RunPodSandbox(config={"metadata": {"name": "stopped"}}).pod_sandbox_id
+    client.StopPodSandbox(pod_sandbox_id=stopped)
+    ids = {"pod": pod, "running": running, "exited": exited, "stopped": stopped}
+    request: dict[str, Any] = {
+        key: [ids[one] for one in value] if isinstance(value, list) else ids.get(value, value)
+        for key, value in fields.items()
+    }
+    with pytest.raises(grpc.RpcError) as raised:
+        client.call(method, **request)
+    assert raised.value.code().name == code
+
+
+def test_stats_filters(client: CriClient) -> None:
+    """Lists of stats follow their filters, and leave out the pods that are stopped."""
+    pod, one = run_container(client, "one", labels={"n": "1"})
+    two = add_container(client, pod, "two", labels={"n": "2"})
+    other = client.RunPodSandbox(config={"metadata": {"name": "other"}}).pod_sandbox_id
+
+    def containers(**wanted: Any) -> list[str]:
+        return [s.attributes.id for s in client.ListContainerStats(filter=wanted).stats]
+
+    def pods(**wanted: Any) -> list[str]:
+        return [s.attributes.id for s in client.ListPodSandboxStats(filter=wanted).stats]
+
+    assert containers() == [one, two]
+    assert containers(id=two[:32]) == [two]
+    assert containers(label_selector={"n": "1"}) == [one]
+    assert containers(pod_sandbox_id=other) == []
+    assert pods() == [pod, other]
+    assert pods(label_selector={"app": "web"}) == pods(id=pod) == [pod]
+    client.StopPodSandbox(pod_sandbox_id=other)
+    assert pods() == [pod]
+
+
 def test_container_that_ignores_sigterm_is_killed_after_the_grace(client: CriClient) -> None:
     """StopContainer waits for the grace and then kills what did not heed SIGTERM."""
     _, container = run_container(client, command=["sleep", "1000"])

@@ -92,16 +92,15 @@ def test_kept_lists_follow_the_state(client: CriClient) -> None:
 
 
 def test_many_calls_at_once(client: CriClient) -> None:
-    """Two hundred calls at once are all answered, slow ones not keeping the others."""
+    """Thousands of calls at once are all answered, however many others hang."""
     pod = client.RunPodSandbox(config={"metadata": {"name": "a"}}).pod_sandbox_id
-    image = {"image": "busybox:1.36"}
-    config = {"metadata": {"name": "c"}, "image": image}
+    config = {"metadata": {"name": "c"}, "image": {"image": "busybox:1.36"}}
     container = client.CreateContainer(pod_sandbox_id=pod, config=config).container_id
     client.StartContainer(container_id=container)
-    slow = client.messages.ExecSyncRequest(container_id=container, cmd=["sleep", "1000"])
+    slow = client.messages.ExecSyncRequest(container_id=container, cmd=["sleep", "infinity"])
     hanging = [client.raw("ExecSync").future(slow) for _ in range(200)]
     request = client.messages.VersionRequest()
-    futures = [client.raw("Version").future(request, timeout=30) for _ in range(200)]
+    futures = [client.raw("Version").future(request) for _ in range(3000)]
     assert {future.result().version for future in futures} == {"0.1.0"}
     for call in hanging:
         assert call.cancel()
