@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -50,11 +50,16 @@ class Play:
         self._stop = threading.Event()
         self._screen = Screen(self._stop.set)
         self._proxy: ProxyProcess | None = None
+        self._asked_to_end = 0
         self._counts: Counts = Counter()
+        self._waited: defaultdict[str, float] = defaultdict(float)  # seconds by method
 
     def end(self) -> None:
         """Let the calls under way return and clean up; the second time, cut the calls off."""
-        if self._stop.is_set() and self._proxy is not None:
+        self._asked_to_end += 1
+        if self._asked_to_end == 1:
+            self._screen.say("ending; once more cuts off the calls that do not return")
+        elif self._proxy is not None:
             self._proxy.kill()
         self._stop.set()
 
@@ -113,11 +118,11 @@ class Play:
         self._screen.heading()
         with kubelet:
             kubelet.run(self._stop, options.seconds)
-            self._stop.set()  # from here on a signal cuts calls off
             self._screen.say("the client is done and removes what it has made")
 
     def _called(self, method: str, pod: str, code: str, seconds: float) -> None:
         self._counts[method, code] += 1
+        self._waited[method] += seconds
         self._screen.call(method, pod, code, seconds)
 
     def _settle(self, proxy: ProxyProcess) -> list[str]:
@@ -134,10 +139,10 @@ class Play:
         say()
         say("What the proxy saw, by its call log:", bold=True)
         say()
-        self._screen.table(rows(proxy.calls()))
+        self._screen.table(rows(proxy.calls(), self._waited))
         say()
-        say("ADDED is what the proxy itself added to a call (median), SHARE its part of the time")
-        say("that all of them took. A stream lasts until its client ends it.")
+        say("P50 to P99 are latencies at the proxy; ADDED is what the proxy itself added to a call")
+        say("(median), SHARE its part of the time that the client waited.")
         say()
         total = self._counts.total()
         if not differing:

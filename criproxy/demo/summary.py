@@ -20,7 +20,7 @@ class Row:
     """What the proxy saw of one method, or of all. Times are in seconds.
 
     ``latency`` has the 50th, 95th and 99th percentile, and is None for streams. ``added`` is the
-    median of what the proxy itself added to a call, ``share`` its part of the calls' whole time.
+    median of what the proxy itself added to a call, ``share`` its part of what the client waited.
     """
 
     method: str
@@ -31,33 +31,41 @@ class Row:
     share: float | None
 
 
-def rows(calls: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Sum the lines of a call log up: a row for each method by name, then one for all."""
+def rows(calls: Iterable[Mapping[str, Any]], waited: Mapping[str, float]) -> list[Row]:
+    """Sum the lines of a call log up: a row for each method by name, then one for all.
+
+    ``waited`` has the seconds that the client has waited in all, by method.
+    """
     by_method: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     unary: list[Mapping[str, Any]] = []
     for call in calls:
         by_method[call["method"]].append(call)
         if call["method"] not in STREAMS:
             unary.append(call)
-    found = [_row(method, of_method) for method, of_method in sorted(by_method.items())]
-    return [*found, _row("all but streams", unary)] if unary else found
+    found = [
+        _row(method, of_method, None if method in STREAMS else waited.get(method, 0.0))
+        for method, of_method in sorted(by_method.items())
+    ]
+    whole = sum(seconds for method, seconds in waited.items() if method not in STREAMS)
+    return [*found, _row("all but streams", unary, whole)]
 
 
-def _row(method: str, calls: Sequence[Mapping[str, Any]]) -> Row:
+def _row(method: str, calls: Sequence[Mapping[str, Any]], waited: float | None) -> Row:
+    """Sum calls up; ``waited`` is None for a stream."""
     added = [call["overhead_s"] for call in calls]
-    if method in STREAMS:
-        return Row(
-            method, len(calls), sum(map(_is_error, calls)), None, percentile(added, 50), None
-        )
-    durations = [call["duration_s"] for call in calls if "duration_s" in call]
+    durations = [call["duration_s"] for call in calls]
     return Row(
         method,
         len(calls),
         sum(map(_is_error, calls)),
-        (percentile(durations, 50), percentile(durations, 95), percentile(durations, 99)),
+        None if waited is None else _percentiles(durations),
         percentile(added, 50),
-        sum(added) / sum(durations) if sum(durations) else 0.0,
+        sum(added) / waited if waited else None,
     )
+
+
+def _percentiles(durations: Sequence[float]) -> tuple[float, float, float]:
+    return percentile(durations, 50), percentile(durations, 95), percentile(durations, 99)
 
 
 def _is_error(call: Mapping[str, Any]) -> bool:
