@@ -103,7 +103,7 @@ def main(
     RAW.parent.mkdir(exist_ok=True)
     RAW.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     click.echo(render(results, ""))
-    whole = not (quick or names or load_names)
+    whole = not (quick or names or load_names) and plan.soak_calls >= SOAK_CALLS
     if output := output or (RESULTS if whole else None):
         output.write_text(render(results, NOTES.read_text()))
         _say(f"written to {output}")

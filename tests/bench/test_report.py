@@ -1,0 +1,98 @@
+"""From rounds to ratios, verdicts and the page."""
+
+import pytest
+
+from bench.contenders import DIRECT, EVERYTHING_ON
+from bench.criproxy_config import Seen
+from bench.loads import Figures
+from bench.processes import MIB
+from bench.report import render
+from bench.results import Results, Soak, summarise
+from bench.targets import verdicts
+
+BROKEN = Figures(10, *[float("nan")] * 5, errors={"refused": 10}, goaways=0)
+
+
+def figures(p50: float, rate: float = 1000.0, **changes) -> Figures:
+    fields = {"errors": {}, "goaways": 0} | changes
+    return Figures(10, p50, 2 * p50, rate, 10.0, 1.0, **fields)
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results(
+        began="today",
+        command="python -m bench",
+        facts={"cores": "2"},
+        settings={EVERYTHING_ON: "everything on", "socat": "as it comes"},
+        titles={"go-1": "one at a time"},
+        figures={
+            "go-1": {
+                DIRECT: [figures(100), figures(200), figures(100)],
+                EVERYTHING_ON: [figures(130), figures(230), figures(900)],
+                "socat": [figures(120), figures(220), figures(120)],
+            }
+        },
+    )
+
+
+def test_added_latency_is_taken_within_a_round(results: Results) -> None:
+    """What a contender adds is against direct in the same round, and the median of the rounds."""
+    summary = summarise(results, "go-1", EVERYTHING_ON)
+    assert summary is not None
+    assert summary.added_p50_us == 30
+    assert summary.p50_us == 230
+
+
+def test_a_broken_round_is_counted_and_left_out_of_the_medians(results: Results) -> None:
+    """A round that broke off gives its errors, and no figure."""
+    results.figures["go-1"]["socat"][1] = BROKEN
+    summary = summarise(results, "go-1", "socat")
+    assert summary is not None
+    assert summary.added_p50_us == 20
+    assert summary.errors == {"refused": 10}
+
+
+def test_nothing_is_summed_up_from_nothing(results: Results) -> None:
+    """A contender that never answered, or was left out, has no summary."""
+    results.figures["go-1"]["socat"] = [BROKEN] * 3
+    assert summarise(results, "go-1", "socat") is None
+    assert summarise(results, "go-16", "socat") is None
+    assert "no call was answered" in render(results, "")
+
+
+def test_a_target_says_by_how_much_it_is_missed(results: Results) -> None:
+    """A ratio within its limit is met; beyond it, the difference is given; without it, neither."""
+    met = verdicts(results)[0]
+    assert (met.measured, met.met, met.missed_by) == ("1.50 x", True, "")
+    results.figures["go-1"][EVERYTHING_ON] = [figures(150), figures(240), figures(140)]
+    missed = verdicts(results)[0]
+    assert (missed.measured, missed.met, missed.missed_by) == ("2.00 x", False, "0.40 x (25%)")
+    assert verdicts(results)[1].met is None
+
+
+def test_memory_is_judged_by_the_long_run(results: Results) -> None:
+    """Idle, final and grown memory are judged; growth counts from the first tenth on."""
+    samples = [(100, 40 * MIB), (500, 41 * MIB), (1000, 43 * MIB)]
+    results.soak = Soak(30 * MIB, samples, 1000.0, {}, Seen(1001, 1001))
+    idle, after, growth = verdicts(results)[-3:]
+    assert (idle.measured, idle.met) == ("30.00 MiB", True)
+    assert (after.measured, after.met) == ("43.00 MiB", True)
+    assert (growth.measured, growth.met, growth.missed_by) == (
+        "3.00 MiB",
+        False,
+        "1.00 MiB (50%)",
+    )
+
+
+def test_the_page_has_tables_and_notes(results: Results) -> None:
+    """The page names every contender, each error and what is left out, and ends with the notes."""
+    results.skipped["envoy"] = "not installed: make bench"
+    results.figures["go-1"]["socat"][0] = figures(120, errors={"grpc-status 5": 2}, goaways=1)
+    page = render(results, "## Notes\n\nBy hand.\n")
+    assert "- envoy: not installed: make bench" in page
+    assert "2 x grpc-status 5; 1 x GOAWAY" in page
+    assert page.endswith("## Notes\n\nBy hand.\n")
+    rows = [line for line in page.splitlines() if line.startswith(("| direct", "| socat"))]
+    assert len(rows) == 2
+    assert len({len(row) for row in rows}) == 1
