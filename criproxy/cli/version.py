@@ -29,7 +29,8 @@ Exit status: 0 when it answers, 1 when it does not, 2 when an option is wrong.
     "--runtime-endpoint",
     metavar="E",
     help="The socket to ask: unix:///path or a bare path. Without it criproxy's own socket "
-    f"({DEFAULT_ENDPOINT.path}) where there is one, else the first runtime found where crictl looks.",
+    f"({DEFAULT_ENDPOINT.path}) where there is one, else the first runtime found where crictl "
+    "looks.",
 )
 @click.option(
     "--api-version",

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -105,7 +105,7 @@ def test_another_protocol(endpoint: Endpoint) -> None:
             # The first connection is the look whether anybody listens.
             for _ in range(2):
                 connection, _ = listener.accept()
-                with connection:
+                with connection, suppress(BrokenPipeError):
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         thread = threading.Thread(target=serve)
