@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from criproxy.peers import Connection, Peer
 from criproxy.relay.dial import ClientGoneError, dial
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.observer import Clock, Observer, Tail
+from criproxy.relay.observer import Clock, Observer, Tail, Watched
 from criproxy.relay.pair import Pair
 from criproxy.relay.peercred import peer_of
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
@@ -153,25 +153,25 @@ class Listener:
         reader = ConnectionReader(
             header_block_limit=self._limits.header_block, stream_limit=self._limits.streams
         )
+        watched = Watched(connection, reader)
         if self.image != self.runtime:
-            await self._relay_split(client, connection, reader)
+            await self._relay_split(client, watched)
             return
         try:
             runtime = await self._dial(client, connection, self.runtime)
         except OSError:
             return
-        pair = Pair(connection, reader, self._tail, self._clock, self._limits.write_buffer)
+        pair = Pair(watched, self._tail, self._clock, self._limits.write_buffer)
         await pair.run(client, runtime)
 
-    async def _relay_split(
-        self, client: socket.socket, connection: Connection, reader: ConnectionReader
-    ) -> None:
+    async def _relay_split(self, client: socket.socket, watched: Watched) -> None:
         from criproxy.relay.split import Split  # h2 is loaded only where it is needed
 
         def dial(image: bool) -> Coroutine[Any, Any, socket.socket]:
-            return self._dial(client, connection, self.image if image else self.runtime)
+            to = self.image if image else self.runtime
+            return self._dial(client, watched.connection, to)
 
-        split = Split(connection, reader, self._tail, self._clock, dial, self._tasks)
+        split = Split(watched, self._tail, self._clock, dial, self._tasks)
         await split.run(client)
 
     async def _dial(

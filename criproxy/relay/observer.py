@@ -1,16 +1,19 @@
-"""What the relay tells, and when: events are handed on once their bytes are on their way.
+"""What the relay tells, and when: bytes are read once they are on their way.
 
-Whoever watches must not delay a call. So a pair does not hand its events on itself but leaves
-them in a :class:`Tail`, which the event loop comes to after it has written what the wake-up
-produced; then the time between a chunk's arrival and its writing is known too.
+Neither reading nor whoever watches may delay a call. So what is relayed leaves its bytes in a
+:class:`Tail`, which the event loop comes to after it has written what a wake-up produced: the
+reading is done while the peer is already at work. That is possible because nothing here changes a
+byte; and the time between a chunk's arrival and its writing is known then too.
 """
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 from criproxy.peers import Connection
-from criproxy.wire.connection import Event, ReadingStopped
+from criproxy.wire.connection import ConnectionReader, Event, ReadingStopped, Side
+from criproxy.wire.errors import INTERNAL_ERROR
 
 Clock = Callable[[], float]
 """Seconds that only grow."""
@@ -29,33 +32,55 @@ class Observer(Protocol):
         """Take notice of an event; the calls in it already have their ``overhead`` added."""
 
 
+class Watched:
+    """A connection, and the reader that its bytes are shown to."""
+
+    __slots__ = ("connection", "reader")
+
+    def __init__(self, connection: Connection, reader: ConnectionReader) -> None:
+        self.connection = connection
+        self.reader = reader
+
+
 class Tail:
-    """Holds events back until the loop has written the bytes that they were read from."""
+    """Reads what has been relayed, once the loop has written it, and tells the observer."""
 
     def __init__(self, observer: Observer, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._observer = observer
         self._clock = clock
         self._loop = loop
-        self._waiting: list[tuple[Connection, list[Event], float]] = []
+        self._waiting: list[tuple[Watched, Side, bytes, float]] = []
 
-    def add(self, connection: Connection, events: list[Event], since: float) -> None:
-        """Leave events behind; ``since`` is when the bytes that they were read from came."""
+    def relayed(self, watched: Watched, side: Side, data: bytes, since: float) -> None:
+        """Leave behind what ``side`` sent; ``since`` is when it came."""
         if not self._waiting:
             self._loop.call_soon(self.flush)
-        self._waiting.append((connection, events, since))
+        self._waiting.append((watched, side, data, since))
+
+    def ended(self, watched: Watched, side: Side) -> None:
+        """End the calls of a connection that ``side`` has ended for good."""
+        self.flush()
+        self._tell(watched, watched.reader.end(side, self._clock()), 0.0)
 
     def flush(self) -> None:
-        """Hand on what waits, its time within the proxy added to the calls it belongs to."""
+        """Read what waits, and tell of it."""
         waiting, self._waiting = self._waiting, []
         written = self._clock()
-        for connection, events, since in waiting:
-            spent = written - since
-            for event in events:
-                if not isinstance(event, ReadingStopped):
-                    event.call.overhead += spent
-                try:
-                    self._observer.observe(connection, event)
-                except Exception as error:  # ours, not the call's: the next event is still told
-                    self._loop.call_exception_handler(
-                        {"message": f"observing {type(event).__name__} failed", "exception": error}
-                    )
+        for watched, side, data, since in waiting:
+            try:
+                events = watched.reader.receive(side, data, since)
+            except Exception:  # ours, not the connection's: its bytes go on
+                events = watched.reader.stop(INTERNAL_ERROR, traceback.format_exc(), since)
+            if events:
+                self._tell(watched, events, written - since)
+
+    def _tell(self, watched: Watched, events: list[Event], spent: float) -> None:
+        for event in events:
+            if not isinstance(event, ReadingStopped):
+                event.call.overhead += spent
+            try:
+                self._observer.observe(watched.connection, event)
+            except Exception as error:  # ours as well: the next event is still told
+                self._loop.call_exception_handler(
+                    {"message": f"observing {type(event).__name__} failed", "exception": error}
+                )

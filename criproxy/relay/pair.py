@@ -1,37 +1,26 @@
 """A client's connection and the runtime's, and the bytes between them.
 
-Each byte that one side sends is written to the other as it came; a ConnectionReader is shown it on
-the way. Backpressure is passed on: what cannot be written to one side stops the reading of the
+Each byte that one side sends is written to the other as it came, and left for the Tail to read.
+Backpressure is passed on: what cannot be written to one side stops the reading of the
 other. So is the end: a half-close as a half-close, a hang-up as a close once all has been written.
 """
 
 import asyncio
 import socket
-import traceback
 from collections.abc import Callable
 from typing import cast
 
-from criproxy.peers import Connection
 from criproxy.relay.dial import is_hung_up
-from criproxy.relay.observer import Clock, Tail
-from criproxy.wire.connection import ConnectionReader, Event, Side
-from criproxy.wire.errors import INTERNAL_ERROR
+from criproxy.relay.observer import Clock, Tail, Watched
+from criproxy.wire.connection import Side
 
 
 class Pair:
     """Two sockets and what they have in common. :meth:`run` lasts as long as they do."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        reader: ConnectionReader,
-        tail: Tail,
-        clock: Clock,
-        write_buffer: int,
-    ) -> None:
+    def __init__(self, watched: Watched, tail: Tail, clock: Clock, write_buffer: int) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
-        self.connection = connection
-        self.reader = reader
+        self.watched = watched
         self.tail = tail
         self.clock = clock
         self.write_buffer = write_buffer
@@ -58,19 +47,9 @@ class Pair:
             client.close()
             runtime.close()
 
-    def read(self, side: Side, data: bytes, now: float) -> list[Event]:
-        """Show the reader what ``side`` has sent. Whatever it does, the bytes go on."""
-        try:
-            return self.reader.receive(side, data, now)
-        except Exception:
-            return self.reader.stop(INTERNAL_ERROR, traceback.format_exc(), now)
-
     def hang_up(self, side: Side) -> None:
         """End both sides because ``side`` is gone: what it had sent is still delivered."""
-        now = self.clock()
-        events = self.reader.end(side, now)
-        if events:
-            self.tail.add(self.connection, events, now)
+        self.tail.ended(self.watched, side)
         self._client.close()
         self._runtime.close()
 
@@ -127,10 +106,8 @@ class _End(asyncio.Protocol):
             return
         pair = self._pair
         now = pair.clock()
-        events = pair.read(self._side, data, now)
         forward(data)
-        if events:
-            pair.tail.add(pair.connection, events, now)
+        pair.tail.relayed(pair.watched, self._side, data, now)
 
     def eof_received(self) -> bool:
         self._ended = True

@@ -33,10 +33,9 @@ from h2.events import (
 from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
-from criproxy.peers import Connection
-from criproxy.relay.observer import Clock, Tail
+from criproxy.relay.observer import Clock, Tail, Watched
 from criproxy.tasks import Tasks
-from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
 
 WINDOW: Final = 1 << 20
@@ -60,15 +59,13 @@ class Split:
 
     def __init__(
         self,
-        connection: Connection,
-        reader: ConnectionReader,
+        watched: Watched,
         tail: Tail,
         clock: Clock,
         dial: Dial,
         tasks: Tasks,
     ) -> None:
-        self._connection = connection
-        self._reader = reader
+        self._watched = watched
         self._tail = tail
         self._clock = clock
         self._dial = dial
@@ -101,17 +98,13 @@ class Split:
                 self.show(Side.RUNTIME, data)
 
     def show(self, side: Side, data: bytes) -> None:
-        """Show the reader what passes between the client and us."""
-        events = self._reader.receive(side, data, self._since)
-        if events:
-            self._tail.add(self._connection, events, self._since)
+        """Leave for the Tail what has passed between the client and us."""
+        self._tail.relayed(self._watched, side, data, self._since)
 
     def lost(self, leg: "_Leg") -> None:
         """Take notice that a connection is gone. With an upstream only its own calls end."""
         if leg is self._client:
-            events = self._reader.end(Side.CLIENT, self._clock())
-            if events:
-                self._tail.add(self._connection, events, self._since)
+            self._tail.ended(self._watched, Side.CLIENT)
         for exchange in list(leg.exchanges.values()):
             if leg is self._client:
                 exchange.abandon(ErrorCodes.CANCEL)

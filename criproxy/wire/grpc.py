@@ -35,6 +35,8 @@ class StatusCode(IntEnum):
     UNAUTHENTICATED = 16
 
 
+_STATUSES: Final = {b"%d" % code: code for code in StatusCode}
+
 _OF_RESET: Final = {
     ErrorCode.REFUSED_STREAM: StatusCode.UNAVAILABLE,
     ErrorCode.CANCEL: StatusCode.CANCELLED,
@@ -72,6 +74,9 @@ def code_of_http(status: bytes) -> StatusCode:
 
 def parse_status(value: bytes) -> StatusCode:
     """Read a grpc-status. One that is no known code is UNKNOWN, as clients have it."""
+    status = _STATUSES.get(value)
+    if status is not None:
+        return status
     if not value.isdigit():  # int() would take blanks, signs and underscores
         return StatusCode.UNKNOWN
     try:
