@@ -42,6 +42,7 @@ class Pair:
             self._runtime.begin()
             await self._closed
         finally:
+            self.tail.ended(self.watched, Side.RUNTIME)  # to the client it is the runtime that went
             self._client.abort()
             self._runtime.abort()
             client.close()

@@ -82,6 +82,7 @@ class Split:
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed
         finally:
+            self._tail.ended(self._watched, Side.RUNTIME)  # unless the client went first
             for leg in (self._client, *self._upstreams.values()):
                 leg.abort()
             client.close()
