@@ -306,3 +306,17 @@ def test_events_carry_the_call_itself() -> None:
     assert isinstance(ended, CallEnded)
     assert ended.call is began.call  # type: ignore[union-attr]
     assert reader.calls == ()
+
+
+def test_a_response_without_a_status() -> None:
+    """Response headers that lack a :status leave the call to its trailers."""
+    fields = ((b"content-type", b"application/grpc"),)
+    check(
+        conversation(
+            client(wire.request(1, end=True)),
+            runtime(wire.headers(1, wire.block(*fields)), wire.headers(1, b"")),
+            runtime(wire.trailers(1, 5)),
+        ),
+        Began(1),
+        Ended(1, code=StatusCode.NOT_FOUND),
+    )
