@@ -193,6 +193,10 @@ class Containerd:
     def _kill_shims(self) -> list[str]:
         """Kill the shims that serve this containerd; return the ids of their sandboxes."""
         ids: list[str] = []
+        # A shim listens in a directory that all containerds share, and notes where.
+        tasks = self.directory / "state/io.containerd.runtime.v2.task" / NAMESPACE
+        for note in tasks.glob("*/address"):
+            Path(note.read_text().removeprefix("unix://")).unlink(missing_ok=True)
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 argv = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")

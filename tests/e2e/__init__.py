@@ -1,0 +1,1 @@
+"""End to end: a real containerd, called directly and through criproxy."""

@@ -1,0 +1,160 @@
+"""The daemon as a process, and what it tells of itself: log, metrics, pages."""
+
+import http.client
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from tests.support.process import Process
+from tests.support.waiting import wait_until
+
+CallKey = tuple[str, str, str]
+"""What calls are counted by: full service name, method, code."""
+
+
+class Criproxy:
+    """``criproxy run`` with its files in one directory, a context manager.
+
+    Entering it starts it and waits until it is ready; leaving it kills it if it still runs.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        runtime: str = "",
+        *,
+        config: Mapping[str, Any] | None = None,
+        name: str = "proxy",
+        launcher: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        user: int | None = None,
+    ) -> None:
+        """Relay from ``name``.sock in ``directory`` to ``runtime``, an endpoint.
+
+        ``config`` is the file's content where more is to be said; what it leaves out of
+        listeners, metrics and log is one listener to ``runtime``, a free port, and JSON of
+        everything. ``launcher`` is put before the command, ``env`` and ``user`` are Process's.
+        """
+        self.path = directory / f"{name}.sock"
+        self.endpoint = f"unix://{self.path}"
+        listener = {"endpoint": self.endpoint, "runtime": runtime}
+        content: dict[str, Any] = {"listeners": [listener]} | dict(config or {})
+        content["metrics"] = {"address": "127.0.0.1:0"} | content.get("metrics", {})
+        content["log"] = {"format": "json", "level": "debug"} | content.get("log", {})
+        self._log_file = content["log"].get("file")
+        file = directory / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(content))
+        command = [*launcher, sys.executable, "-m", "criproxy", "run", "-c", str(file)]
+        self.process = Process(command, output=directory / name, env=env, user=user)
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready."""
+        self.launch()
+        wait_until(self._is_ready, "ready criproxy", report=lambda: self.process.stderr)
+
+    def launch(self) -> None:
+        """Start it without waiting, because it is to fail."""
+        self.process.start()
+
+    def fails(self) -> tuple[int, str]:
+        """Start it, wait for its end; return its exit status and what it wrote to stderr."""
+        self.launch()
+        return self.process.wait(), self.process.stderr
+
+    def stop(self) -> int:
+        """End it with SIGTERM and return its exit status; its log is complete then."""
+        return self.process.stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self.process.kill()
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of its log so far; what waits to be written is not among them."""
+        text = Path(self._log_file).read_text() if self._log_file else self.process.stderr
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """The log's lines of one event, of those that have ``fields``."""
+        return [
+            line for line in self.log() if line["event"] == name and fields.items() <= line.items()
+        ]
+
+    def event(self, name: str, **fields: object) -> dict[str, Any]:
+        """Wait for a line of an event in the log, and return the first."""
+        return wait_until(
+            lambda: self.events(name, **fields),
+            f"{name!r} with {fields} in the log",
+            report=lambda: self.process.stderr,
+        )[0]
+
+    def calls(self) -> list[dict[str, Any]]:
+        """The call log so far."""
+        return self.events("call")
+
+    def logged_counts(self) -> Counter[CallKey]:
+        """How many calls of each kind the log has."""
+        return Counter((c["service"], c["method"], c["code"]) for c in self.calls())
+
+    def metrics(self) -> list[Sample]:
+        """Every sample that it exports."""
+        families = text_string_to_metric_families(self.get("/metrics")[1])
+        return [sample for family in families for sample in family.samples]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        return sum(
+            sample.value
+            for sample in self.metrics()
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def counted(self) -> Counter[CallKey]:
+        """How many calls of each kind ``criproxy_calls_total`` has."""
+        counts: Counter[CallKey] = Counter()
+        for sample in self.metrics():
+            if sample.name == "criproxy_calls_total":
+                labels = sample.labels
+                counts[labels["service"], labels["method"], labels["code"]] += int(sample.value)
+        return counts
+
+    def get(self, page: str) -> tuple[int, str]:
+        """Fetch a page; return the HTTP status and the body."""
+        host, port = self.event("metrics")["address"].rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        try:
+            connection.request("GET", page)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def _is_ready(self) -> bool:
+        if not self.process.running:
+            raise RuntimeError(f"criproxy ended: {self.process.stderr}")
+        return bool(self.events("ready"))
