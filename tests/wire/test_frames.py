@@ -319,6 +319,6 @@ def test_a_header_block_that_does_not_decode() -> None:
 
 
 def test_padded_data_without_a_pad_length() -> None:
-    """A DATA frame that claims padding and is empty is read as empty: no byte of the next is its."""
+    """A DATA frame that claims padding and is empty is empty: the next frame keeps its bytes."""
     frames = wire.frame(wire.DATA, wire.PADDED | wire.END_STREAM, 1) + wire.reset(3)
     check(frames, ("data_ended", 1), ("reset", 3, 8))
