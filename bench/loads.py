@@ -98,7 +98,7 @@ def _like_grpc_go(load: Load, call: Call, target: Running) -> Figures:
 
 
 def _h2load(load: Load, call: Call, target: Running, directory: Path) -> Figures:
-    """h2load repeats one memoised header block, checks no gRPC status, and writes each time."""
+    """Run h2load, which repeats one memoised header block and checks no gRPC status."""
     body, log = directory / "message", directory / "times"
     body.write_bytes(bytes(PREFIX_BYTES))
     log.unlink(missing_ok=True)

@@ -23,6 +23,9 @@ BATCH = 20_000
 STACKS = Path(__file__).parent / ".work" / "stacks.txt"
 PYTHON_CONTENDERS = (EVERYTHING_ON, "criproxy-default", "grpc.aio")
 
+WAITS = ("Condition.wait (", "_PollLikeSelector.select (", "wait (", "select (", "poll (")
+"""Functions in which a thread sleeps; py-spy takes some of them for busy."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--seconds", default=15, show_default=True, help="How long to sample.")
@@ -53,14 +56,17 @@ def main(seconds: int, rate: int, at_once: int, top: int, native: bool, name: st
     if sampler is None:
         raise click.ClickException("py-spy is not installed: pip install py-spy")
     command = [sampler, "record", "--duration", str(seconds), "--rate", str(rate)]
-    command += ["--format", "raw", "--function", "--output", str(STACKS)]
+    command += ["--format", "raw", "--threads", "--function", "--output", str(STACKS)]
     command += ["--native"] if native else []
     STACKS.parent.mkdir(exist_ok=True)
     try:
         _sample(command, name, at_once)
     except NotRunningError as error:
         raise click.ClickException(str(error)) from None
-    stacks = dict(_stacks(STACKS.read_text().splitlines()))
+    everything = dict(_stacks(STACKS.read_text().splitlines()))
+    stacks = {stack: count for stack, count in everything.items() if not _waits(stack)}
+    waiting = 1 - sum(stacks.values()) / sum(everything.values())
+    click.echo(f"left out: {waiting:.0%} of the samples, of threads that wait")
     _table("self", _self(stacks), sum(stacks.values()), top)
     _table("total", _total(stacks), sum(stacks.values()), top)
 
@@ -100,6 +106,10 @@ def _stacks(lines: Iterable[str]) -> Iterable[tuple[tuple[str, ...], int]]:
     for line in lines:
         stack, _, count = line.rpartition(" ")
         yield tuple(stack.split(";")), int(count)
+
+
+def _waits(stack: tuple[str, ...]) -> bool:
+    return stack[-1].startswith(WAITS)
 
 
 def _self(stacks: dict[tuple[str, ...], int]) -> Counter[str]:

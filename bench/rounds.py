@@ -1,5 +1,6 @@
 """The order of things: every contender once a round under every load, in turn, then the soak."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -41,9 +42,13 @@ def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
     ``directory`` holds everything that is started. A contender or backend that cannot be had is
     noted in the results, and the rest goes on.
     """
+    wanted = list(plan.loads)
+    if any(load.generator == "h2load" for load in wanted) and shutil.which("h2load") is None:
+        _skip(results, "h2load", "not installed: apt-get install nghttp2-client", say)
+        wanted = [load for load in wanted if load.generator != "h2load"]
     soaked = [which for which in plan.contenders if which.name == EVERYTHING_ON]
     for answer in Answer:
-        loads = [load for load in plan.loads if load.answer is answer]
+        loads = [load for load in wanted if load.answer is answer]
         soaking = plan.soak_calls > 0 and soaked and answer is Answer.VERSION
         if not loads and not soaking:
             continue
