@@ -79,11 +79,15 @@ class LimitsConfig(Section, frozen=True):
     write_buffer: Size = Size(256 << 10)
     header_block: Size = Size(1 << 20)
     streams: int = 10_000
+    message: Size | None = None
+    """None: messages of any size."""
     shutdown_grace: Duration = Duration(2)
 
     def __post_init__(self) -> None:
         if self.connections is not None and self.connections < 1:
             raise ValueError("connections has to be at least 1")
+        if self.message is not None and self.message < 1:
+            raise ValueError("message has to be at least 1")
         if self.write_buffer < 1 or self.header_block < 1 or self.streams < 1:
             raise ValueError("write_buffer, header_block and streams have to be at least 1")
 

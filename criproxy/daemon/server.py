@@ -146,6 +146,7 @@ class _Daemon:
             write_buffer=configured.write_buffer,
             header_block=configured.header_block,
             streams=configured.streams,
+            message=configured.message,
         )
 
     def _start_health(self, background: Tasks) -> RuntimeHealth:

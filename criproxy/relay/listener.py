@@ -5,12 +5,13 @@ import errno
 import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Protocol
 
 from criproxy.peers import Connection, Peer
 from criproxy.relay.dial import ClientGoneError, dial
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.observer import Clock, Observer, Tail, Watched
+from criproxy.relay.observer import Clock, Observer, Tail
 from criproxy.relay.pair import Pair
 from criproxy.relay.peercred import peer_of
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
@@ -40,6 +41,8 @@ class Limits:
     """Bytes of one header block above which a connection is relayed unread."""
     streams: int
     """Calls in flight on one connection above which it is relayed unread."""
+    message: int | None = None
+    """Bytes of a message above which its call is ended with RESOURCE_EXHAUSTED; None for any."""
 
 
 class Notices(Protocol):
@@ -151,27 +154,30 @@ class Listener:
 
     async def _relay(self, client: socket.socket, connection: Connection) -> None:
         reader = ConnectionReader(
-            header_block_limit=self._limits.header_block, stream_limit=self._limits.streams
+            header_block_limit=self._limits.header_block,
+            stream_limit=self._limits.streams,
+            message_limit=inf if self._limits.message is None else self._limits.message,
         )
-        watched = Watched(connection, reader)
         if self.image != self.runtime:
-            await self._relay_split(client, watched)
+            await self._relay_split(client, connection, reader)
             return
         try:
             runtime = await self._dial(client, connection, self.runtime)
         except OSError:
             return
-        pair = Pair(watched, self._tail, self._clock, self._limits.write_buffer)
+        pair = Pair(connection, reader, self._tail, self._clock, self._limits.write_buffer)
         await pair.run(client, runtime)
 
-    async def _relay_split(self, client: socket.socket, watched: Watched) -> None:
+    async def _relay_split(
+        self, client: socket.socket, connection: Connection, reader: ConnectionReader
+    ) -> None:
         from criproxy.relay.split import Split  # h2 is loaded only where it is needed
 
         def dial(image: bool) -> Coroutine[Any, Any, socket.socket]:
             to = self.image if image else self.runtime
-            return self._dial(client, watched.connection, to)
+            return self._dial(client, connection, to)
 
-        split = Split(watched, self._tail, self._clock, dial, self._tasks)
+        split = Split(connection, reader, self._tail, self._clock, dial, self._tasks)
         await split.run(client)
 
     async def _dial(

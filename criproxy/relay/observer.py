@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from criproxy.peers import Connection
+from criproxy.wire.calls import End
 from criproxy.wire.connection import ConnectionReader, Event, ReadingStopped, Side
 from criproxy.wire.errors import INTERNAL_ERROR
 
@@ -33,13 +34,14 @@ class Observer(Protocol):
 
 
 class Watched:
-    """A connection, and the reader that its bytes are shown to."""
+    """A connection, the reader that its bytes are shown to, and what is to be done with a call."""
 
-    __slots__ = ("connection", "reader")
+    connection: Connection
+    reader: ConnectionReader
 
-    def __init__(self, connection: Connection, reader: ConnectionReader) -> None:
-        self.connection = connection
-        self.reader = reader
+    def cut(self, stream: int) -> None:
+        """End a call to both sides: its stream carries a message that is too large."""
+        raise NotImplementedError
 
 
 class Tail:
@@ -78,6 +80,8 @@ class Tail:
         for event in events:
             if not isinstance(event, ReadingStopped):
                 event.call.overhead += spent
+                if event.call.end is End.MESSAGE_LIMIT:
+                    watched.cut(event.call.stream)
             try:
                 self._observer.observe(watched.connection, event)
             except Exception as error:  # ours as well: the next event is still told

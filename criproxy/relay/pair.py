@@ -10,17 +10,28 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
+from criproxy.peers import Connection
 from criproxy.relay.dial import is_hung_up
 from criproxy.relay.observer import Clock, Tail, Watched
-from criproxy.wire.connection import Side
+from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.frames import reset
+from criproxy.wire.http2 import ErrorCode
 
 
-class Pair:
+class Pair(Watched):
     """Two sockets and what they have in common. :meth:`run` lasts as long as they do."""
 
-    def __init__(self, watched: Watched, tail: Tail, clock: Clock, write_buffer: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        reader: ConnectionReader,
+        tail: Tail,
+        clock: Clock,
+        write_buffer: int,
+    ) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
-        self.watched = watched
+        self.connection = connection
+        self.reader = reader
         self.tail = tail
         self.clock = clock
         self.write_buffer = write_buffer
@@ -42,7 +53,7 @@ class Pair:
             self._runtime.begin()
             await self._closed
         finally:
-            self.tail.ended(self.watched, Side.RUNTIME)  # to the client it is the runtime that went
+            self.tail.ended(self, Side.RUNTIME)  # to the client it is the runtime that went
             self._client.abort()
             self._runtime.abort()
             client.close()
@@ -50,9 +61,16 @@ class Pair:
 
     def hang_up(self, side: Side) -> None:
         """End both sides because ``side`` is gone: what it had sent is still delivered."""
-        self.tail.ended(self.watched, side)
+        self.tail.ended(self, side)
         self._client.close()
         self._runtime.close()
+
+    def cut(self, stream: int) -> None:
+        """See Watched. The peers sort out what is still under way for the stream: to each it is as
+        if the other had reset it, and what comes for a stream that was reset is ignored.
+        """
+        self._runtime.insert(reset(stream, ErrorCode.CANCEL))
+        self._client.insert(reset(stream, ErrorCode.ENHANCE_YOUR_CALM))
 
     def lost(self) -> None:
         """Take notice that a side's transport is closed for good."""
@@ -72,8 +90,14 @@ class _End(asyncio.Protocol):
         self._socket: socket.socket
         self._forward: Callable[[bytes], None] | None = None  # None until both are attached
         self._early: list[bytes] = []  # what came before that
+        self._inserts: list[bytes] = []  # frames of ours among what this side sends
         self._ended = False
         self.closed = False
+
+    def insert(self, frame: bytes) -> None:
+        """Write a frame of our own to this side, as soon as no other is on its way to it."""
+        self.other._inserts.append(frame)
+        self.other._insert_at_boundary()
 
     def begin(self) -> None:
         """Relay from now on: both sides are attached."""
@@ -107,8 +131,10 @@ class _End(asyncio.Protocol):
             return
         pair = self._pair
         now = pair.clock()
+        if self._inserts:
+            data = self._insert_within(data, now)
         forward(data)
-        pair.tail.relayed(pair.watched, self._side, data, now)
+        pair.tail.relayed(pair, self._side, data, now)
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -133,6 +159,24 @@ class _End(asyncio.Protocol):
         self.closed = True
         self._pair.hang_up(self._side)
         self._pair.lost()
+
+    def _insert_within(self, data: bytes, now: float) -> bytes:
+        """Relay up to the end of the frame that passes, and what is inserted; return the rest."""
+        pair = self._pair
+        pair.tail.flush()
+        gap = pair.reader.to_boundary(self._side)
+        if self._forward is not None and gap is not None and gap < len(data):
+            self._forward(data[:gap])
+            pair.tail.relayed(pair, self._side, data[:gap], now)
+            pair.tail.flush()
+            self._insert_at_boundary()
+            return data[gap:]
+        return data
+
+    def _insert_at_boundary(self) -> None:
+        if self._forward is not None and self._pair.reader.to_boundary(self._side) == 0:
+            self._forward(b"".join(self._inserts))
+            self._inserts.clear()
 
     def _end_writing(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

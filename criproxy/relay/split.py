@@ -33,9 +33,10 @@ from h2.events import (
 from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
+from criproxy.peers import Connection
 from criproxy.relay.observer import Clock, Tail, Watched
 from criproxy.tasks import Tasks
-from criproxy.wire.connection import Side
+from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.grpc import StatusCode
 
 WINDOW: Final = 1 << 20
@@ -54,18 +55,20 @@ Dial = Callable[[bool], Coroutine[Any, Any, socket.socket]]
 """Connects to the image service (True) or to the runtime (False). Raises OSError."""
 
 
-class Split:
+class Split(Watched):
     """One client, and two processes that serve it. :meth:`run` lasts as long as the client."""
 
     def __init__(
         self,
-        watched: Watched,
+        connection: Connection,
+        reader: ConnectionReader,
         tail: Tail,
         clock: Clock,
         dial: Dial,
         tasks: Tasks,
     ) -> None:
-        self._watched = watched
+        self.connection = connection
+        self.reader = reader
         self._tail = tail
         self._clock = clock
         self._dial = dial
@@ -82,7 +85,7 @@ class Split:
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed
         finally:
-            self._tail.ended(self._watched, Side.RUNTIME)  # unless the client went first
+            self._tail.ended(self, Side.RUNTIME)  # unless the client went first
             for leg in (self._client, *self._upstreams.values()):
                 leg.abort()
             client.close()
@@ -100,12 +103,19 @@ class Split:
 
     def show(self, side: Side, data: bytes) -> None:
         """Leave for the Tail what has passed between the client and us."""
-        self._tail.relayed(self._watched, side, data, self._since)
+        self._tail.relayed(self, side, data, self._since)
+
+    def cut(self, stream: int) -> None:
+        """See Watched."""
+        exchange = self._client.exchanges.get(stream)
+        if exchange is not None:
+            exchange.refuse()
+            self.flush()
 
     def lost(self, leg: "_Leg") -> None:
         """Take notice that a connection is gone. With an upstream only its own calls end."""
         if leg is self._client:
-            self._tail.ended(self._watched, Side.CLIENT)
+            self._tail.ended(self, Side.CLIENT)
         for exchange in list(leg.exchanges.values()):
             if leg is self._client:
                 exchange.abandon(ErrorCodes.CANCEL)
@@ -293,6 +303,12 @@ class _Exchange:
                 with suppress(H2Error):
                     leg.h2.reset_stream(stream, code)
         self._forget()
+
+    def refuse(self) -> None:
+        """Reset the client's stream so that it reports RESOURCE_EXHAUSTED, and the upstream's."""
+        with suppress(H2Error):
+            self._client.h2.reset_stream(self._sides[self._client], ErrorCodes.ENHANCE_YOUR_CALM)
+        self.abandon(ErrorCodes.CANCEL)
 
     def fail(self, message: str) -> None:
         """Answer the client in the upstream's place: UNAVAILABLE, as it would have seen itself."""

@@ -28,6 +28,8 @@ class End(StrEnum):
     """The runtime's connection ended first."""
     CLIENT_GONE = "client_gone"
     """The client's connection ended first."""
+    MESSAGE_LIMIT = "message_limit"
+    """A message is larger than is allowed; whoever relays is to reset the stream to both sides."""
     UNREAD = "unread"
     """Reading of the connection stopped: how the call ended is not known."""
 

@@ -26,6 +26,7 @@ before its request.
 """
 
 from enum import IntEnum
+from math import inf
 from typing import Final, NamedTuple
 
 from criproxy.wire import grpc, http2
@@ -89,8 +90,14 @@ class ConnectionReader:
         *,
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
         stream_limit: int = DEFAULT_STREAM_LIMIT,
+        message_limit: float = inf,
     ) -> None:
-        self._streams = streams = _Streams(stream_limit)
+        """``header_block_limit`` and ``message_limit`` are in bytes.
+
+        A call with a larger message ends as MESSAGE_LIMIT; a larger header block, or more calls at
+        once than ``stream_limit``, end the reading.
+        """
+        self._streams = streams = _Streams(stream_limit, message_limit)
         requests = _Requests(streams)
         responses = _Responses(streams)
         client = FrameReader(requests, preface=True, header_block_limit=header_block_limit)
@@ -104,6 +111,10 @@ class ConnectionReader:
     def calls(self) -> tuple[Call, ...]:
         """The calls in flight, in the order in which they began."""
         return tuple(self._streams.open.values())
+
+    def to_boundary(self, side: Side) -> int | None:
+        """Bytes until a frame may be put in among what ``side`` sends; None where not known."""
+        return self._readers[side].to_boundary if self.reading else None
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
         """Read the next bytes that ``side`` sent; ``now`` is when they came, in seconds."""
@@ -145,12 +156,13 @@ class ConnectionReader:
 class _Streams:
     """The open streams of a connection, and the events that wait to be fetched."""
 
-    __slots__ = ("events", "last", "limit", "open")
+    __slots__ = ("events", "last", "limit", "message_limit", "open")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, message_limit: float) -> None:
         self.open: dict[int, Call] = {}
         self.last = 0  # the highest stream that the client has opened
         self.limit = limit
+        self.message_limit = message_limit
         self.events: list[Event] = []
 
     def finish(
@@ -162,6 +174,10 @@ class _Streams:
         call.message = message
         call.ended = now
         self.events.append(CallEnded(call))
+
+    def refuse(self, call: Call, size: int, now: float) -> None:
+        message = b"a message of %d bytes is over the limit of %d" % (size, self.message_limit)
+        self.finish(call, End.MESSAGE_LIMIT, StatusCode.RESOURCE_EXHAUSTED, message, now)
 
 
 class _Direction:
@@ -213,11 +229,13 @@ class _Requests(_Direction):
         streams.open[stream] = call
         streams.events.append(CallBegan(call))
 
-    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
         call = self._streams.open.get(stream)
         if call is not None:
             if call.is_grpc:
                 call.request.feed(chunk, start, end)
+                if call.request.largest > self._streams.message_limit:
+                    self._streams.refuse(call, call.request.largest, now)
             else:
                 call.request.bytes += end - start
         elif not 0 < stream <= self._streams.last:
@@ -282,11 +300,13 @@ class _Responses(_Direction):
             message = b"no grpc-status, :status " + call.http_status
         self._streams.finish(call, End.STATUS, status, message, now)
 
-    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
         call = self._streams.open.get(stream)
         if call is not None:
             if call.is_grpc:
                 call.response.feed(chunk, start, end)
+                if call.response.largest > self._streams.message_limit:
+                    self._streams.refuse(call, call.response.largest, now)
             else:
                 call.response.bytes += end - start
         elif not 0 < stream <= self._streams.last:

@@ -30,6 +30,7 @@ from criproxy.wire.http2 import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    ErrorCode,
 )
 
 DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
@@ -38,6 +39,8 @@ default, real ones have a few hundred bytes; what is above is relayed but not re
 
 _STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
 _header: Final = Struct(">HBBBI").unpack_from
+_pack_header: Final = Struct(">HBBBI").pack
+_pack_u32: Final = Struct(">I").pack
 _u32: Final = Struct(">I").unpack_from
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
@@ -69,7 +72,7 @@ class FrameHandler(Protocol):
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         """Take a decoded header block; ``ended``: the frame carried END_STREAM."""
 
-    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
         """Take a piece of DATA payload, without padding: ``chunk[start:end]``."""
 
     def data_ended(self, stream: int, now: float) -> None:
@@ -184,6 +187,17 @@ class FrameReader:
             position = end
         return None
 
+    @property
+    def to_boundary(self) -> int | None:
+        """Bytes until the next place between two frames; 0 for here, None where it is not known.
+
+        It is not while a frame's header is incomplete or a gathered frame is, within a header
+        block, and before the first SETTINGS: where no frame may be put in between either.
+        """
+        if self._partial or self._expected != _ANY:
+            return None
+        return self._data_left + self._skip
+
     def _go_on(self, data: bytes, now: float) -> int:
         """Go on with the frame that the last chunk has cut; return where it ends in this one."""
         position = 0
@@ -212,7 +226,7 @@ class FrameReader:
         if end > len(data):
             end = len(data)
         if end > position:
-            self._handler.data(self._data_stream, data, position, end)
+            self._handler.data(self._data_stream, data, position, end, now)
             self._data_left = left = left - (end - position)
         if not left and self._data_ends:
             self._handler.data_ended(self._data_stream, now)
@@ -317,3 +331,8 @@ def _without_priority(payload: bytes) -> bytes:
     if len(payload) < 5:
         raise FrameSizeError("a HEADERS frame with priority has no room for it")
     return payload[5:]
+
+
+def reset(stream: int, code: ErrorCode) -> bytes:
+    """Build an RST_STREAM frame (section 6.4)."""
+    return _pack_header(0, 4, RST_STREAM, 0, stream) + _pack_u32(code)

@@ -103,14 +103,16 @@ class MessageCounter:
     """Counts the messages of one direction of a call as their bytes pass.
 
     ``messages`` have passed whole; ``bytes`` of their content have passed (compressed as on the
-    wire, without the five-byte prefixes), those of an unfinished message among them.
+    wire, without the five-byte prefixes), those of an unfinished message among them. ``largest`` is
+    the size of the largest message that has begun, in bytes.
     """
 
-    __slots__ = ("_left", "_prefix", "bytes", "messages")
+    __slots__ = ("_left", "_prefix", "bytes", "largest", "messages")
 
     def __init__(self) -> None:
         self.messages = 0
         self.bytes = 0
+        self.largest = 0
         self._left = 0  # bytes of the current message still to come
         self._prefix = b""  # of a prefix that a frame's end has cut
 
@@ -137,5 +139,7 @@ class MessageCounter:
                 (length,) = _length(data, start)
                 start += PREFIX_SIZE
             self._left = length
+            if length > self.largest:
+                self.largest = length
             if not length:
                 self.messages += 1

@@ -20,7 +20,7 @@ class Recorder:
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         self.record.append(("headers", stream, headers, ended))
 
-    def data(self, stream: int, chunk: bytes, start: int, end: int) -> None:
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
         piece = chunk[start:end]
         assert piece
         before = self.record[-1] if self.record else ()
