@@ -1,5 +1,7 @@
 """Header blocks: every representation, the table, and what is refused (RFC 7541)."""
 
+import tracemalloc
+
 import hpack
 import pytest
 
@@ -215,3 +217,18 @@ def test_more_huffman_strings_than_are_remembered() -> None:
     for number in range(3000):
         fields = [(b"x-number", b"%d" % number), (b"x-long", b"%d" % number * 40)]
         assert decoder.decode(encoder.encode(fields, huffman=True)) == fields
+
+
+def test_the_memory_of_strings_is_bounded() -> None:
+    """However many different Huffman strings pass, only some of them are remembered."""
+    encoder, decoder = hpack.Encoder(), Decoder()
+    decoder.decode(encoder.encode([(b"x-warm", b"up")]))
+    blocks = [encoder.encode([(b"x", b"%040d" % number, True)]) for number in range(10_000)]
+    tracemalloc.start()
+    try:
+        for block in blocks:
+            decoder.decode(block)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 500_000
