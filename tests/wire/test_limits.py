@@ -1,0 +1,55 @@
+"""The message limit, and where between two frames another may be put in."""
+
+import pytest
+
+from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.grpc import StatusCode
+from tests.support import wire
+from tests.support.wire import CUTS, Began, Ended, client, conversation, message, read, runtime
+
+
+@pytest.mark.parametrize("side", Side)
+def test_message_limit(side: Side) -> None:
+    """A message over the limit ends its call as its prefix is read, and that call alone."""
+    sent = conversation(
+        client(wire.request(1), wire.request(3)),
+        runtime(wire.response(1), wire.response(3)),
+        wire.Sent(side, wire.data(1, message(b"x" * 100)) + wire.data(3, message(b"x" * 100))),
+        wire.Sent(side, wire.data(1, message(b"x" * 101)) + wire.data(1, b"", end=True)),
+        runtime(wire.trailers(3)),
+    )
+    text = b"a message of 101 bytes is over the limit of 100"
+    for cut in CUTS:
+        first, second, refused, last = read(ConnectionReader(message_limit=100), sent, cut)
+        assert (first, second) == (Began(1), Began(3))
+        assert isinstance(refused, Ended)
+        assert refused[:4] == (1, "message_limit", StatusCode.RESOURCE_EXHAUSTED, text)
+        assert isinstance(last, Ended)
+        assert last[:3] == (3, "status", StatusCode.OK)
+
+
+def test_boundaries() -> None:
+    """Byte by byte: 0 between frames, what is left within DATA and skipped frames, else None."""
+    reader = ConnectionReader()
+    opening = wire.PREFACE + wire.settings()
+    pieces: list[tuple[bytes, list[int | None]]] = [
+        (opening, [None] * (len(opening) - 1) + [0]),
+        (wire.request(1), [None] * (len(wire.request(1)) - 1) + [0]),
+        (wire.data(1, b"abc"), [None] * 8 + [3, 2, 1, 0]),
+        (wire.data(1, b"ab", padding=2), [None] * 9 + [4, 3, 2, 1, 0]),
+        (wire.data(1), [None] * 8 + [0]),
+        (wire.ping(), [None] * 8 + [8, 7, 6, 5, 4, 3, 2, 1, 0]),
+        (wire.frame(wire.HEADERS, 0, 3), [None] * 9),
+        (wire.frame(wire.CONTINUATION, wire.END_HEADERS, 3), [None] * 8 + [0]),
+    ]
+    for frames, expected in pieces:
+        got = []
+        for number in range(len(frames)):
+            reader.receive(Side.CLIENT, frames[number : number + 1], 0.0)
+            got.append(reader.to_boundary(Side.CLIENT))
+        assert got == expected
+    assert reader.to_boundary(Side.RUNTIME) is None
+    reader.receive(Side.CLIENT, wire.request(2), 0.0)
+    assert reader.to_boundary(Side.CLIENT) == 0
+    reader.receive(Side.CLIENT, wire.request(6), 0.0)
+    assert reader.to_boundary(Side.CLIENT) is None
