@@ -98,9 +98,11 @@ class LineWriter:
                 self._wake.wait()
             last = self._closing.wait(_RETRY if data else _GATHERING)
             self._wake.clear()
-            data = self._write(data + self._gathered())
+            data = self._write(data)
+            if not data:  # else the lines go on waiting, within their limit
+                data = self._write(self._gathered())
             if last:
-                self._lose(data.count(b"\n"))
+                self._lose(data.count(b"\n") + len(self._lines))
                 return
 
     def _gathered(self) -> bytes:
