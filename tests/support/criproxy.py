@@ -35,13 +35,12 @@ class Criproxy:
         name: str = "proxy",
         launcher: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
-        user: int | None = None,
     ) -> None:
         """Relay from ``name``.sock in ``directory`` to ``runtime``, an endpoint.
 
         ``config`` is the file's content where more is to be said; what it leaves out of
         listeners, metrics and log is one listener to ``runtime``, a free port, and JSON of
-        everything. ``launcher`` is put before the command, ``env`` and ``user`` are Process's.
+        everything. ``launcher`` is put before the command, ``env`` is Process's.
         """
         self.path = directory / f"{name}.sock"
         self.endpoint = f"unix://{self.path}"
@@ -53,7 +52,7 @@ class Criproxy:
         file = directory / f"{name}.yaml"
         file.write_text(yaml.safe_dump(content))
         command = [*launcher, sys.executable, "-m", "criproxy", "run", "-c", str(file)]
-        self.process = Process(command, output=directory / name, env=env, user=user)
+        self.process = Process(command, output=directory / name, env=env)
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""
@@ -61,7 +60,8 @@ class Criproxy:
         wait_until(self._is_ready, "ready criproxy", report=lambda: self.process.stderr)
 
     def launch(self) -> None:
-        """Start it without waiting, because it is to fail."""
+        """Start it without waiting, because it is to fail. What an earlier run said is gone."""
+        self.process.stderr_path.unlink(missing_ok=True)
         self.process.start()
 
     def fails(self) -> tuple[int, str]:

@@ -25,17 +25,15 @@ class Process:
         *,
         output: Path,
         env: Mapping[str, str] | None = None,
-        user: int | None = None,
     ) -> None:
         """Output of ``argv`` goes to ``output`` with the suffixes ``.out`` and ``.err``.
 
-        ``env`` is added to the environment. ``user`` is the user and group id to run it as.
+        ``env`` is added to the environment.
         """
         self.argv = list(argv)
         self.stdout_path = output.with_suffix(".out")
         self.stderr_path = output.with_suffix(".err")
         self._env = dict(env or {})
-        self._user = user
         self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -49,9 +47,6 @@ class Process:
                 stdout=out,
                 stderr=err,
                 env=os.environ | self._env,
-                user=self._user,
-                group=self._user,
-                extra_groups=None if self._user is None else [],
             )
 
     @property

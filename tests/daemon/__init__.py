@@ -1,0 +1,1 @@
+"""The daemon as a process, in front of the embedded runtime."""
