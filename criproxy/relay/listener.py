@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from criproxy.peers import Connection, Peer
 from criproxy.relay.dial import ClientGoneError, dial
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.observer import Clock, Observer, Tail
+from criproxy.relay.observer import Clock, Observer, Witness
 from criproxy.relay.pair import Pair
 from criproxy.relay.peercred import peer_of
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
@@ -88,7 +88,7 @@ class Listener:
     def open(self) -> None:
         """Bind and accept. Raises UnavailableError or EndpointError (see sockets.bind)."""
         self._loop = asyncio.get_running_loop()
-        self._tail = Tail(self._observer, self._clock, self._loop)
+        self._witness = Witness(self._observer, self._clock, self._loop)
         copied = access_of(self.runtime)
         self._access_copied = copied is not None
         self._bound = bind(self.endpoint, self._access.or_else(copied or Access()))
@@ -165,7 +165,7 @@ class Listener:
             runtime = await self._dial(client, connection, self.runtime)
         except OSError:
             return
-        pair = Pair(connection, reader, self._tail, self._clock, self._limits.write_buffer)
+        pair = Pair(connection, reader, self._witness, self._clock, self._limits.write_buffer)
         await pair.run(client, runtime)
 
     async def _relay_split(
@@ -177,7 +177,7 @@ class Listener:
             to = self.image if image else self.runtime
             return self._dial(client, connection, to)
 
-        split = Split(connection, reader, self._tail, self._clock, dial, self._tasks)
+        split = Split(connection, reader, self._witness, self._clock, dial, self._tasks)
         await split.run(client)
 
     async def _dial(

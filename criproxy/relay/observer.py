@@ -1,9 +1,8 @@
-"""What the relay tells, and when: bytes are read once they are on their way.
+"""What the relay tells, and when: bytes are read once they have been written.
 
-Neither reading nor whoever watches may delay a call. So what is relayed leaves its bytes in a
-:class:`Tail`, which the event loop comes to after it has written what a wake-up produced: the
-reading is done while the peer is already at work. That is possible because nothing here changes a
-byte; and the time between a chunk's arrival and its writing is known then too.
+Neither reading nor whoever watches may delay a call. So a :class:`Witness` is shown bytes when they
+are on their way: the reading is done while the peer is already at work. That is possible because
+nothing here changes a byte; and the time between a chunk's arrival and its writing is known then.
 """
 
 import asyncio
@@ -44,37 +43,27 @@ class Watched:
         raise NotImplementedError
 
 
-class Tail:
-    """Reads what has been relayed, once the loop has written it, and tells the observer."""
+class Witness:
+    """Reads what has been relayed and tells the observer."""
 
     def __init__(self, observer: Observer, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         self._observer = observer
         self._clock = clock
         self._loop = loop
-        self._waiting: list[tuple[Watched, Side, bytes, float]] = []
 
     def relayed(self, watched: Watched, side: Side, data: bytes, since: float) -> None:
-        """Leave behind what ``side`` sent; ``since`` is when it came."""
-        if not self._waiting:
-            self._loop.call_soon(self.flush)
-        self._waiting.append((watched, side, data, since))
+        """Take notice of what ``side`` sent, which has been written; ``since`` is when it came."""
+        written = self._clock()
+        try:
+            events = watched.reader.receive(side, data, since)
+        except Exception:  # ours, not the connection's: its bytes go on
+            events = watched.reader.stop(INTERNAL_ERROR, traceback.format_exc(), since)
+        if events:
+            self._tell(watched, events, written - since)
 
     def ended(self, watched: Watched, side: Side) -> None:
         """End the calls of a connection that ``side`` has ended for good."""
-        self.flush()
         self._tell(watched, watched.reader.end(side, self._clock()), 0.0)
-
-    def flush(self) -> None:
-        """Read what waits, and tell of it."""
-        waiting, self._waiting = self._waiting, []
-        written = self._clock()
-        for watched, side, data, since in waiting:
-            try:
-                events = watched.reader.receive(side, data, since)
-            except Exception:  # ours, not the connection's: its bytes go on
-                events = watched.reader.stop(INTERNAL_ERROR, traceback.format_exc(), since)
-            if events:
-                self._tell(watched, events, written - since)
 
     def _tell(self, watched: Watched, events: list[Event], spent: float) -> None:
         for event in events:

@@ -1,21 +1,25 @@
 """A client's connection and the runtime's, and the bytes between them.
 
-Each byte that one side sends is written to the other as it came, and left for the Tail to read.
+Each byte that one side sends is written to the other as it came, and shown to the Witness then.
 Backpressure is passed on: what cannot be written to one side stops the reading of the
 other. So is the end: a half-close as a half-close, a hang-up as a close once all has been written.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from criproxy.peers import Connection
 from criproxy.relay.dial import is_hung_up
-from criproxy.relay.observer import Clock, Tail, Watched
+from criproxy.relay.observer import Clock, Watched, Witness
 from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.frames import reset
 from criproxy.wire.http2 import ErrorCode
+
+_REST: Final = 1 << 18
+"""Bytes that are read at once of what a socket still holds."""
 
 
 class Pair(Watched):
@@ -25,14 +29,14 @@ class Pair(Watched):
         self,
         connection: Connection,
         reader: ConnectionReader,
-        tail: Tail,
+        witness: Witness,
         clock: Clock,
         write_buffer: int,
     ) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
         self.connection = connection
         self.reader = reader
-        self.tail = tail
+        self.witness = witness
         self.clock = clock
         self.write_buffer = write_buffer
         self._client = _End(self, Side.CLIENT)
@@ -46,6 +50,7 @@ class Pair(Watched):
         Cancelled, it cuts both off.
         """
         loop = asyncio.get_running_loop()
+        self._client.socket, self._runtime.socket = client, runtime
         try:
             await loop.create_unix_connection(lambda: self._runtime, sock=runtime)
             await loop.connect_accepted_socket(lambda: self._client, client)
@@ -53,7 +58,7 @@ class Pair(Watched):
             self._runtime.begin()
             await self._closed
         finally:
-            self.tail.ended(self, Side.RUNTIME)  # to the client it is the runtime that went
+            self.witness.ended(self, Side.RUNTIME)  # to the client it is the runtime that went
             self._client.abort()
             self._runtime.abort()
             client.close()
@@ -61,7 +66,7 @@ class Pair(Watched):
 
     def hang_up(self, side: Side) -> None:
         """End both sides because ``side`` is gone: what it had sent is still delivered."""
-        self.tail.ended(self, side)
+        self.witness.ended(self, side)
         self._client.close()
         self._runtime.close()
 
@@ -82,17 +87,32 @@ class _End(asyncio.Protocol):
     """One side of a pair."""
 
     other: "_End"
+    socket: socket.socket
 
     def __init__(self, pair: Pair, side: Side) -> None:
         self._pair = pair
         self._side = side
         self._transport: asyncio.Transport | None = None
-        self._socket: socket.socket
         self._forward: Callable[[bytes], None] | None = None  # None until both are attached
         self._early: list[bytes] = []  # what came before that
         self._inserts: list[bytes] = []  # frames of ours among what this side sends
         self._ended = False
         self.closed = False
+
+    def write(self, data: bytes) -> None:
+        """Send to this side: at once where nothing waits, else behind what does.
+
+        A transport would write only when the loop has gone through all that has come; the peer can
+        be at work by then.
+        """
+        transport = self._transport
+        assert transport is not None
+        sent = 0
+        if not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # full or gone: the transport sees to it
+                sent = self.socket.send(data)
+        if sent < len(data):
+            transport.write(data[sent:])
 
     def insert(self, frame: bytes) -> None:
         """Write a frame of our own to this side, as soon as no other is on its way to it."""
@@ -101,8 +121,7 @@ class _End(asyncio.Protocol):
 
     def begin(self) -> None:
         """Relay from now on: both sides are attached."""
-        assert self.other._transport is not None
-        self._forward = self.other._transport.write
+        self._forward = self.other.write
         for data in self._early:
             self.data_received(data)
         self._early.clear()
@@ -116,12 +135,11 @@ class _End(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close now."""
-        if self._transport is not None:
+        if self._transport is not None and not self.closed:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._socket = transport.get_extra_info("socket")
         self._transport.set_write_buffer_limits(high=self._pair.write_buffer)
 
     def data_received(self, data: bytes) -> None:
@@ -134,12 +152,12 @@ class _End(asyncio.Protocol):
         if self._inserts:
             data = self._insert_within(data, now)
         forward(data)
-        pair.tail.relayed(pair, self._side, data, now)
+        pair.witness.relayed(pair, self._side, data, now)
 
     def eof_received(self) -> bool:
         self._ended = True
         if self._forward is not None:
-            if self.other._ended or is_hung_up(self._socket):
+            if self.other._ended or is_hung_up(self.socket):
                 self._pair.hang_up(self._side)
             else:
                 self.other._end_writing()
@@ -157,21 +175,27 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        if exc is not None:
+            self._read_rest()
         self._pair.hang_up(self._side)
         self._pair.lost()
+
+    def _read_rest(self) -> None:
+        """Relay what the peer sent before it went: a write to it has failed before it was read."""
+        with contextlib.suppress(OSError):
+            while data := self.socket.recv(_REST):
+                self.data_received(data)
 
     def _insert_within(self, data: bytes, now: float) -> bytes:
         """Relay up to the end of the frame that passes, and what is inserted; return the rest."""
         pair = self._pair
-        pair.tail.flush()
         gap = pair.reader.to_boundary(self._side)
-        if self._forward is not None and gap is not None and gap < len(data):
-            self._forward(data[:gap])
-            pair.tail.relayed(pair, self._side, data[:gap], now)
-            pair.tail.flush()
-            self._insert_at_boundary()
-            return data[gap:]
-        return data
+        if self._forward is None or gap is None or gap >= len(data):
+            return data
+        self._forward(data[:gap])
+        pair.witness.relayed(pair, self._side, data[:gap], now)
+        self._insert_at_boundary()
+        return data[gap:]
 
     def _insert_at_boundary(self) -> None:
         if self._forward is not None and self._pair.reader.to_boundary(self._side) == 0:

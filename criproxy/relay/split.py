@@ -34,7 +34,7 @@ from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 from criproxy.peers import Connection
-from criproxy.relay.observer import Clock, Tail, Watched
+from criproxy.relay.observer import Clock, Watched, Witness
 from criproxy.tasks import Tasks
 from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.grpc import StatusCode
@@ -62,14 +62,14 @@ class Split(Watched):
         self,
         connection: Connection,
         reader: ConnectionReader,
-        tail: Tail,
+        witness: Witness,
         clock: Clock,
         dial: Dial,
         tasks: Tasks,
     ) -> None:
         self.connection = connection
         self.reader = reader
-        self._tail = tail
+        self._witness = witness
         self._clock = clock
         self._dial = dial
         self._tasks = tasks
@@ -85,7 +85,7 @@ class Split(Watched):
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed
         finally:
-            self._tail.ended(self, Side.RUNTIME)  # unless the client went first
+            self._witness.ended(self, Side.RUNTIME)  # unless the client went first
             for leg in (self._client, *self._upstreams.values()):
                 leg.abort()
             client.close()
@@ -102,8 +102,8 @@ class Split(Watched):
                 self.show(Side.RUNTIME, data)
 
     def show(self, side: Side, data: bytes) -> None:
-        """Leave for the Tail what has passed between the client and us."""
-        self._tail.relayed(self, side, data, self._since)
+        """Take notice of what has passed between the client and us."""
+        self._witness.relayed(self, side, data, self._since)
 
     def cut(self, stream: int) -> None:
         """See Watched."""
@@ -115,7 +115,7 @@ class Split(Watched):
     def lost(self, leg: "_Leg") -> None:
         """Take notice that a connection is gone. With an upstream only its own calls end."""
         if leg is self._client:
-            self._tail.ended(self, Side.CLIENT)
+            self._witness.ended(self, Side.CLIENT)
         for exchange in list(leg.exchanges.values()):
             if leg is self._client:
                 exchange.abandon(ErrorCodes.CANCEL)
