@@ -1,0 +1,52 @@
+"""Plain sockets on both sides of a relay: a runtime that a test plays itself, and its clients."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+LIMIT_SECONDS = 30.0
+"""How long one operation may take before the test fails."""
+
+
+def dial(path: Path) -> socket.socket:
+    """A connected client."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(LIMIT_SECONDS)
+    try:
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def listening(path: Path, backlog: int = 128) -> Iterator[socket.socket]:
+    """A listening socket, for :func:`accept`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(LIMIT_SECONDS)
+        sock.bind(str(path))
+        sock.listen(backlog)
+        yield sock
+
+
+def accept(sock: socket.socket) -> socket.socket:
+    """The next connection."""
+    accepted, _ = sock.accept()
+    accepted.settimeout(LIMIT_SECONDS)
+    return accepted
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes; fewer only where the stream ends."""
+    parts = []
+    while size and (part := sock.recv(min(size, 1 << 20))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def receive_all(sock: socket.socket) -> bytes:
+    """Everything until the stream ends."""
+    return receive(sock, 1 << 40)

@@ -1,0 +1,213 @@
+"""A listener in a thread with an event loop of its own, and a record of all that it tells."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import uvloop
+
+from criproxy.peers import Connection, Peer
+from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.listener import Limits, Listener
+from criproxy.relay.sockets import Access
+from criproxy.tasks import Tasks
+from criproxy.wire.calls import Call
+from criproxy.wire.connection import CallBegan, CallEnded, Event, ReadingStopped
+from tests.support.waiting import wait_until
+
+LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+LIMITS: Final = Limits(
+    connections=10_000,
+    runtime_wait=30.0,
+    write_buffer=256 << 10,
+    header_block=1 << 20,
+    streams=10_000,
+)
+
+
+class Seen(NamedTuple):
+    """What was recorded of a call, without its times."""
+
+    method: str
+    code: str | None
+    end: str | None
+    request: tuple[int, int]
+    """Messages and their bytes."""
+    response: tuple[int, int]
+
+
+def seen(call: Call) -> Seen:
+    return Seen(
+        call.path.rpartition(b"/")[2].decode(),
+        call.code.name if call.code is not None else None,
+        call.end,
+        (call.request.messages, call.request.bytes),
+        (call.response.messages, call.response.bytes),
+    )
+
+
+class Recorder:
+    """The Observer and the Notices of a listener: keeps what they are told."""
+
+    def __init__(self) -> None:
+        self.opened: list[Connection] = []
+        self.closed: list[Connection] = []
+        self.begun: list[Call] = []
+        self.ended: list[Call] = []
+        self.stopped: list[ReadingStopped] = []
+        self.unreachable: list[tuple[str, str, Peer, OSError]] = []
+        self.paused: list[tuple[str, str]] = []
+
+    def connection_opened(self, connection: Connection) -> None:
+        self.opened.append(connection)
+
+    def connection_closed(self, connection: Connection) -> None:
+        self.closed.append(connection)
+
+    def observe(self, connection: Connection, event: Event) -> None:
+        if isinstance(event, CallBegan):
+            self.begun.append(event.call)
+        elif isinstance(event, CallEnded):
+            self.ended.append(event.call)
+        else:
+            self.stopped.append(event)
+
+    def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
+        self.unreachable.append((listener, runtime, peer, error))
+
+    def accept_paused(self, listener: str, reason: str) -> None:
+        self.paused.append((listener, reason))
+
+    def calls(self, count: int) -> list[Seen]:
+        """Wait until ``count`` calls have ended; return them in the order in which they began."""
+        wait_until(lambda: len(self.ended) >= count, f"{count} ended calls", report=self._report)
+        ended = sorted(self.ended, key=lambda call: call.began)
+        assert len(ended) == count, self._report()
+        return [seen(call) for call in ended]
+
+    def all_closed(self) -> None:
+        """Wait until every connection that was opened is closed."""
+        wait_until(lambda: len(self.closed) == len(self.opened), "end of every connection")
+
+    def _report(self) -> str:
+        return f"ended: {[seen(call) for call in self.ended]}, begun: {len(self.begun)}"
+
+
+class Relay:
+    """A listener at ``proxy.sock`` in ``directory``, from entering to leaving the block.
+
+    Leaving it cuts off the connections that are left. ``crashes`` has the tasks' exceptions and
+    what the loop complains about; leaving the block asserts that there are none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        runtime: Path,
+        *,
+        loop: str = "uvloop",
+        recorder: Recorder | None = None,
+        access: Access | None = None,
+        **limits: Any,
+    ) -> None:
+        self.path = directory / "proxy.sock"
+        self.runtime = runtime
+        self.recorder = recorder or Recorder()
+        self.crashes: list[BaseException | str] = []
+        self.loop: asyncio.AbstractEventLoop
+        self._loop_factory = LOOPS[loop]
+        self._limits = replace(LIMITS, **limits)
+        self._access = access or Access()
+        self._thread: threading.Thread | None = None
+        self._cut: Callable[[], None]
+
+    def close_listener(self) -> None:
+        """Take no more clients; those that are connected stay."""
+        self.call(self._listener.close)
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have something done on the loop, and wait until it is."""
+        done = Future[None]()
+
+        def run() -> None:
+            try:
+                done.set_result(function())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        done.result(30)
+
+    def stop(self) -> None:
+        """Close the listener, cut off all connections and end the thread; again is fine."""
+        if self._thread is not None:
+            self.loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+            self._thread = None
+
+    async def _run(self, ready: "Future[None]") -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._complained)
+        self._stopping = asyncio.Event()
+        tasks = Tasks(lambda name, error: self.crashes.append(error))
+        self._listener = Listener(
+            Endpoint(str(self.path)),
+            Endpoint(str(self.runtime)),
+            Endpoint(str(self.runtime)),
+            self._access,
+            self._limits,
+            self.recorder,
+            self.recorder,
+            tasks,
+            time.perf_counter,
+        )
+        try:
+            self._listener.open()
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        await self._stopping.wait()
+        self._listener.close()
+        await tasks.cancel()
+        for _ in range(5):  # what is aborted is told of at the loop's next turns
+            await asyncio.sleep(0)
+
+    def _complained(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.crashes.append(context.get("exception") or context["message"])
+
+    def __enter__(self) -> Self:
+        ready = Future[None]()
+
+        def main() -> None:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._run(ready))
+
+        self._thread = threading.Thread(target=main, name="relay")
+        self._thread.start()
+        try:
+            ready.result(30)
+        except BaseException:
+            self._thread.join()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if error is None:
+            assert not self.crashes, self.crashes
