@@ -4,7 +4,6 @@ A test marked ``e2e`` needs a real container runtime. Where the machine lacks on
 with the reason; with ``CRIPROXY_E2E=required`` in the environment it fails instead.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.containerd import missing
+from tests.support.requirements import require
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +32,5 @@ def short_dir() -> Iterator[Path]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("e2e") is None:
-        return
-    if lacking := missing():
-        reason = "end-to-end tests need " + ", ".join(lacking)
-        if os.environ.get("CRIPROXY_E2E") == "required":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    if item.get_closest_marker("e2e") is not None:
+        require(missing())

@@ -114,7 +114,8 @@ class Containerd:
 
     def stop(self) -> None:
         """End the daemon, and remove containers, network namespaces, mounts, bridge, cgroups."""
-        self.process.stop()
+        if self.process.running:
+            self.process.stop()
         sandboxes = self._kill_shims()
         self._delete_containers()
         unmount_below(self.directory)

@@ -22,7 +22,8 @@ def write_archive(path: Path, names: tuple[str, ...] = (IMAGE, PAUSE_IMAGE)) -> 
     """Write a docker-archive with busybox under each of ``names``, and return its path.
 
     Its entrypoint is ``/pause``, which sleeps until SIGTERM, so that it serves as a sandbox too.
-    The bytes depend on busybox and the names alone: times and owners are zero.
+    The bytes depend on busybox and the names alone: times and owners are zero. Other names make
+    another image.
     """
     layer = _layer()
     config = json.dumps(
@@ -31,7 +32,7 @@ def write_archive(path: Path, names: tuple[str, ...] = (IMAGE, PAUSE_IMAGE)) -> 
             "os": "linux",
             "config": {"Entrypoint": ["/pause"], "Env": ["PATH=/bin"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
-            "history": [{"created_by": "busybox"}],
+            "history": [{"created_by": "busybox", "comment": " ".join(names)}],
         }
     ).encode()
     config_name = _digest(config).removeprefix("sha256:") + ".json"

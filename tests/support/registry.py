@@ -1,0 +1,46 @@
+"""Debian's docker-registry on loopback: somewhere to pull images from without a network."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import yaml
+
+from tests.support.process import Process
+from tests.support.waiting import wait_until
+
+
+def missing() -> list[str]:
+    """What this machine lacks to run :class:`Registry`, in words."""
+    return [] if shutil.which("docker-registry") else ["docker-registry"]
+
+
+class Registry(Process):
+    """A registry with its blobs in one directory, at ``host``, from entering to leaving."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep everything below ``directory``."""
+        directory.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.host = f"127.0.0.1:{self.port}"
+        config = directory / "config.yml"
+        config.write_text(
+            yaml.safe_dump(
+                {
+                    "version": 0.1,
+                    "http": {"addr": self.host},
+                    "storage": {"filesystem": {"rootdirectory": str(directory / "blobs")}},
+                }
+            )
+        )
+        super().__init__(["docker-registry", "serve", str(config)], output=directory / "log")
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        super().start()
+        wait_until(self._answers, f"registry at {self.host}", report=lambda: self.stderr)
+
+    def _answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port)):
+            return True

@@ -1,0 +1,19 @@
+"""What a test needs of the machine: the reason to skip it, or to fail where none may be skipped."""
+
+import os
+from collections.abc import Sequence
+
+import pytest
+
+
+def require(lacking: Sequence[str]) -> None:
+    """Skip the test, with what the machine lacks for the reason, unless it lacks nothing.
+
+    With ``CRIPROXY_E2E=required`` in the environment the test fails instead.
+    """
+    if not lacking:
+        return
+    reason = "this end-to-end test needs " + ", ".join(lacking)
+    if os.environ.get("CRIPROXY_E2E") == "required":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
