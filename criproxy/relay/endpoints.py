@@ -1,5 +1,6 @@
 """Endpoints as the kubelet and crictl write them, and where runtimes are usually found."""
 
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -73,7 +74,7 @@ def parse_endpoint(text: str) -> Endpoint:
         rest = "/" + rest
     if "\0" in rest:
         raise EndpointError(f"endpoint {text!r}: a socket path cannot contain a NUL byte")
-    size = len(rest.encode())
+    size = len(os.fsencode(rest))
     if size > MAX_PATH_BYTES:
         raise EndpointError(
             f"endpoint {text!r}: the path has {size} bytes and a unix socket's may have at most "

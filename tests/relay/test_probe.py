@@ -1,0 +1,134 @@
+"""Asking a runtime whether it answers."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+
+from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.probe import probe
+from tests.support.raw_sockets import accept, listening
+from tests.support.scripted import ScriptedServer
+
+LIMIT = 20.0
+
+
+@pytest.fixture
+def path(short_dir: Path) -> Path:
+    return short_dir / "runtime.sock"
+
+
+def ask(path: Path, within: float = LIMIT) -> str | None:
+    return asyncio.run(probe(Endpoint(str(path)), within, time.perf_counter))
+
+
+@pytest.fixture
+def server() -> Iterator[grpc.Server]:
+    with ThreadPoolExecutor(1) as workers:
+        server = grpc.server(workers)
+        yield server
+        server.stop(None).wait()
+
+
+def serve(server: grpc.Server, path: Path, service: str, behaviour: Any) -> None:
+    methods = {"Version": grpc.unary_unary_rpc_method_handler(behaviour)}
+    handler = grpc.method_handlers_generic_handler(service, methods)
+    server.add_generic_rpc_handlers((handler,))
+    server.add_insecure_port(f"unix://{path}")
+    server.start()
+
+
+def test_healthy(path: Path) -> None:
+    """A runtime that answers Version with OK is well."""
+    with EmbeddedRuntime(f"unix://{path}"):
+        assert ask(path) is None
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+def test_either_version(path: Path, server: grpc.Server, version: str) -> None:
+    """A runtime that speaks only one of the API's versions is well, whichever it is."""
+    requests = []
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        requests.append((request, dict(context.invocation_metadata()).get("user-agent")))
+        return b""
+
+    serve(server, path, f"runtime.{version}.RuntimeService", answer)
+    assert ask(path) is None
+    assert requests == [(b"", "criproxy")]
+
+
+def test_failing(path: Path, server: grpc.Server) -> None:
+    """A runtime that answers with an error is not well, and the code says how."""
+    serve(
+        server,
+        path,
+        "runtime.v1.RuntimeService",
+        lambda request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "starting"),
+    )
+    assert ask(path) == "Version failed: UNAVAILABLE"
+
+
+def test_no_cri(path: Path, server: grpc.Server) -> None:
+    """A gRPC server without the CRI is no runtime."""
+    serve(server, path, "some.Other", lambda request, context: b"")
+    assert ask(path) == "Version failed: UNIMPLEMENTED"
+
+
+def test_resetting(path: Path) -> None:
+    """A server that resets the call has the code of the reset."""
+
+    def reset(h2: H2Connection, stream: int) -> None:
+        h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+
+    with ScriptedServer(path, reset):
+        assert ask(path) == "Version failed: UNAVAILABLE"
+
+
+def test_silent(path: Path) -> None:
+    """A socket that nobody answers at is told from one that nobody listens at."""
+    with listening(path):
+        assert ask(path, within=0.05) == "no answer within 0.05 s"
+
+
+def test_not_http2(path: Path) -> None:
+    """What some other protocol's server says is no answer."""
+    with listening(path) as listener, ThreadPoolExecutor(1) as other:
+
+        def greet() -> None:
+            with accept(listener) as client:
+                client.sendall(b"220 mail.example ESMTP ready, and more than a frame header\r\n")
+                client.recv(1 << 16)
+
+        greeted = other.submit(greet)
+        assert ask(path) == "Version failed: unreadable answer"
+        greeted.result()
+
+
+def test_hanging_up(path: Path) -> None:
+    """A server that hangs up at once has not answered."""
+    with listening(path) as listener, ThreadPoolExecutor(1) as other:
+
+        def hang_up() -> None:
+            with accept(listener) as client:
+                client.recv(1 << 16)
+
+        gone = other.submit(hang_up)
+        assert ask(path) == "the connection was closed without an answer"
+        gone.result()
+
+
+def test_nobody_there(path: Path) -> None:
+    """An absent socket and a stale one are named in the system's words."""
+    assert ask(path) == "No such file or directory"
+    with listening(path):
+        pass
+    assert ask(path) == "Connection refused"
