@@ -69,9 +69,9 @@ class LineWriter:
         except UnavailableError as error:
             self._complain(str(error))
             return
-        with self._lock:
-            self._fd, old = fd, self._fd
-        os.close(old)
+        # In place: a descriptor that is closed under the writing thread may be a client's next.
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
 
     def close(self, within: float = 2.0) -> None:
         """Write what waits, for ``within`` seconds at most."""

@@ -1,6 +1,5 @@
 """Endpoints as the kubelet and crictl write them, and where runtimes are usually found."""
 
-import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -74,7 +73,10 @@ def parse_endpoint(text: str) -> Endpoint:
         rest = "/" + rest
     if "\0" in rest:
         raise EndpointError(f"endpoint {text!r}: a socket path cannot contain a NUL byte")
-    size = len(os.fsencode(rest))
+    try:
+        size = len(rest.encode())
+    except UnicodeEncodeError:  # logs and metrics name it, in UTF-8
+        raise EndpointError(f"endpoint {text!r}: a socket path has to be UTF-8") from None
     if size > MAX_PATH_BYTES:
         raise EndpointError(
             f"endpoint {text!r}: the path has {size} bytes and a unix socket's may have at most "

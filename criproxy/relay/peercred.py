@@ -15,7 +15,8 @@ def peer_of(connection: socket.socket) -> Peer:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(raw)
     try:
-        executable = os.readlink(f"/proc/{pid}/exe")
+        found = os.readlink(b"/proc/%d/exe" % pid)
     except OSError:
-        executable = None
-    return Peer(pid, uid, gid, executable)
+        return Peer(pid, uid, gid, None)
+    # A path may hold any bytes; logs and pages hold UTF-8.
+    return Peer(pid, uid, gid, found.decode(errors="backslashreplace"))

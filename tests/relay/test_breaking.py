@@ -157,7 +157,8 @@ def test_server_resets(short_dir: Path, error: ErrorCodes, begun: bool) -> None:
         Relay(short_dir, server.path) as relay,
     ):
         direct = through(server.path, "unary_stream", "Any", b"")
-        assert through(relay.path, "unary_stream", "Any", b"") == direct
+        # Whether a message in front of a reset still arrives is chance, direct too.
+        assert through(relay.path, "unary_stream", "Any", b"").code is direct.code
         answer = (1, 3) if begun else (0, 0)
         assert relay.recorder.calls(1) == [
             Seen("Any", direct.code.name, "runtime_reset", (1, 0), answer)

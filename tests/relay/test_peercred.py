@@ -1,6 +1,7 @@
 """Who is at the other end."""
 
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -35,3 +36,18 @@ def test_process_that_is_gone(short_dir: Path) -> None:
         pid = client.pid
         client.kill()
         assert peer_of(connection) == Peer(pid, os.geteuid(), os.getegid(), None)
+
+
+def test_executable_with_an_odd_name(short_dir: Path) -> None:
+    """An executable whose path is not UTF-8 is named so that everything can print it."""
+    path = short_dir / "x.sock"
+    python = os.fsencode(short_dir) + b"/\xff"
+    shutil.copy(os.path.realpath(sys.executable), python)
+    argv = [os.fsdecode(python), "-c", _CONNECT, str(path)]
+    home = {"PYTHONHOME": sys.base_prefix}
+    with (
+        listening(path) as listener,
+        Process(argv, output=short_dir / "client", env=home),
+        accept(listener) as connection,
+    ):
+        assert peer_of(connection).executable == f"{short_dir}/\\xff"

@@ -1,0 +1,192 @@
+"""What is counted, read as a scraper reads it."""
+
+from collections.abc import Callable
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.metrics import Metrics
+from criproxy.peers import Connection
+from criproxy.wire.errors import REASONS
+from criproxy.wire.grpc import StatusCode
+from tests.support.calls import CONNECTION, ended, running
+
+SERVICE = "runtime.v1.RuntimeService"
+VERSION = {"service": SERVICE, "method": "Version"}
+OTHER = {"service": "other", "method": "other"}
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def in_flight() -> CallsInFlight:
+    return CallsInFlight(SlowCalls(30, {}))
+
+
+@pytest.fixture
+def metrics(in_flight: CallsInFlight, clock: Clock) -> Metrics:
+    return Metrics(in_flight, clock, "1.2.3")
+
+
+@pytest.fixture
+def value(metrics: Metrics) -> Callable[..., float | None]:
+    return lambda name, **labels: metrics.registry.get_sample_value(name, labels)
+
+
+Value = Callable[..., float | None]
+
+
+def test_calls_by_code(metrics: Metrics, value: Value) -> None:
+    """Calls are counted by listener, service, method and the code's name."""
+    elsewhere = Connection("unix:///run/other.sock", CONNECTION.peer, 0.0)
+    for connection, code in (
+        (CONNECTION, StatusCode.OK),
+        (CONNECTION, StatusCode.OK),
+        (CONNECTION, StatusCode.NOT_FOUND),
+        (elsewhere, StatusCode.OK),
+    ):
+        metrics.calls.ended(connection, ended(b"Version", code))
+    name = "criproxy_calls_total"
+    ours = {"listener": CONNECTION.listener, **VERSION}
+    assert value(name, **ours, code="OK") == 2
+    assert value(name, **ours, code="NOT_FOUND") == 1
+    assert value(name, listener=elsewhere.listener, **VERSION, code="OK") == 1
+
+
+def test_versions_are_told_apart(metrics: Metrics, value: Value) -> None:
+    """The service's name has the API's version in it."""
+    metrics.calls.ended(CONNECTION, ended(b"/runtime.v1alpha2.ImageService/ListImages"))
+    assert (
+        value(
+            "criproxy_calls_total",
+            listener=CONNECTION.listener,
+            service="runtime.v1alpha2.ImageService",
+            method="ListImages",
+            code="OK",
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/runtime.v1.RuntimeService/Invented",
+        b"/containerd.services.tasks.v1.Tasks/List",
+        b"/grpc.health.v1.Health/Check",
+        b"/",
+        b"",
+        b"\xff\xfe",
+        b'/a/b"} 1\ncriproxy_forged 1',
+    ],
+)
+def test_what_is_not_in_the_cri_is_other(metrics: Metrics, value: Value, path: bytes) -> None:
+    """No client can add a label: a name that is not in the CRI counts as ``other``."""
+    call = ended(b"Version")
+    call.path = path
+    metrics.calls.ended(CONNECTION, call)
+    assert value("criproxy_calls_total", listener=CONNECTION.listener, **OTHER, code="OK") == 1
+    assert value("criproxy_call_duration_seconds_count", **OTHER) == 1
+
+
+def test_calls_whose_end_was_not_seen(metrics: Metrics, value: Value) -> None:
+    """A call on a connection that is not read any more counts as UNREAD."""
+    metrics.calls.ended(CONNECTION, ended(b"Version", None))
+    labels = {"listener": CONNECTION.listener, **VERSION, "code": "UNREAD"}
+    assert value("criproxy_calls_total", **labels) == 1
+
+
+def test_histograms_are_cumulative(metrics: Metrics, value: Value) -> None:
+    """Each bucket counts all that is at most its bound; sum and count are exact."""
+    for seconds in (0.0005, 0.0006, 0.02, 700.0):
+        metrics.calls.ended(CONNECTION, ended(b"Version", took=seconds))
+    name = "criproxy_call_duration_seconds"
+    rows = {"0.0005": 1, "0.001": 2, "0.01": 2, "0.025": 3, "600.0": 3, "+Inf": 4}
+    assert {le: value(f"{name}_bucket", **VERSION, le=le) for le in rows} == rows
+    assert value(f"{name}_count", **VERSION) == 4
+    assert value(f"{name}_sum", **VERSION) == pytest.approx(700.0211)
+
+
+def test_time_to_first_byte(metrics: Metrics, value: Value) -> None:
+    """Only calls that were answered have a time to the first byte."""
+    metrics.calls.ended(CONNECTION, ended(b"Version", took=2, first_byte=0.5))
+    metrics.calls.ended(CONNECTION, ended(b"Version", StatusCode.CANCELLED, took=2))
+    name = "criproxy_time_to_first_byte_seconds"
+    assert (value(f"{name}_count", **VERSION), value(f"{name}_sum", **VERSION)) == (1, 0.5)
+    assert value("criproxy_call_duration_seconds_count", **VERSION) == 2
+
+
+def test_sizes_and_overhead(metrics: Metrics, value: Value) -> None:
+    """Bytes are counted each way by method, and what the proxy added over all methods."""
+    call = ended(b"Version", request=(1, 64), response=(3, 70_000), overhead=0.0003)
+    metrics.calls.ended(CONNECTION, call)
+    assert value("criproxy_request_bytes_sum", **VERSION) == 64
+    assert value("criproxy_request_bytes_bucket", **VERSION, le="64.0") == 1
+    assert value("criproxy_response_bytes_sum", **VERSION) == 70_000
+    assert value("criproxy_response_bytes_bucket", **VERSION, le="65536.0") == 0
+    assert value("criproxy_response_bytes_bucket", **VERSION, le="262144.0") == 1
+    assert value("criproxy_overhead_seconds_sum") == 0.0003
+    assert value("criproxy_overhead_seconds_bucket", le="0.0005") == 1
+
+
+def test_calls_in_flight(
+    metrics: Metrics, in_flight: CallsInFlight, clock: Clock, value: Value
+) -> None:
+    """A hung call is seen while it hangs: how many there are, and how old the oldest is."""
+    first, second = running(b"Version", 1000.0), running(b"Version", 1005.0)
+    for call in (first, second, running(b"/some.Thing/Else", 1006.0)):
+        in_flight.began(CONNECTION, call)
+    clock.now = 1010.0
+    count, age = "criproxy_calls_in_flight", "criproxy_oldest_call_age_seconds"
+    assert (value(count, **VERSION), value(age, **VERSION)) == (2, 10.0)
+    assert (value(count, **OTHER), value(age, **OTHER)) == (1, 4.0)
+    in_flight.ended(first)
+    assert (value(count, **VERSION), value(age, **VERSION)) == (1, 5.0)
+    in_flight.ended(second)
+    metrics.calls.ended(CONNECTION, ended(b"Version"))
+    assert (value(count, **VERSION), value(age, **VERSION)) == (0, 0.0)
+
+
+def test_reasons_are_there_from_the_start(metrics: Metrics, value: Value) -> None:
+    """Every reason for not reading a connection is exported at 0, so that a rate is seen."""
+    rows = {reason: value("criproxy_unread_connections_total", reason=reason) for reason in REASONS}
+    assert rows == dict.fromkeys(REASONS, 0)
+
+
+def test_exported_text(metrics: Metrics) -> None:
+    """Prometheus' own parser reads what is exported, under the names that are promised."""
+    metrics.calls.ended(CONNECTION, ended(b"Version"))
+    metrics.connections.labels(CONNECTION.listener).inc()
+    metrics.runtime_up.set(True)
+    text = generate_latest(metrics.registry).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert {
+        "criproxy_calls",
+        "criproxy_call_duration_seconds",
+        "criproxy_time_to_first_byte_seconds",
+        "criproxy_overhead_seconds",
+        "criproxy_request_bytes",
+        "criproxy_response_bytes",
+        "criproxy_calls_in_flight",
+        "criproxy_oldest_call_age_seconds",
+        "criproxy_connections",
+        "criproxy_runtime_up",
+        "criproxy_unread_connections",
+        "criproxy_log_lines_dropped",
+        "criproxy_build_info",
+        "process_resident_memory_bytes",
+    } <= set(families)
+    assert families["criproxy_build_info"].samples[0].labels["version"] == "1.2.3"
+    assert families["criproxy_runtime_up"].samples[0].value == 1
