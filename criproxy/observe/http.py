@@ -66,11 +66,11 @@ class HTTPServer:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
             raise UnavailableError(
-                f"cannot serve metrics at {host}:{port}: {error.strerror or error}; "
+                f"cannot serve metrics at {_address(host, port)}: {error.strerror or error}; "
                 "choose another address with --metrics-address or metrics.address"
             ) from error
         self._server.set_app(pages)
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = _address(host, self._server.server_port)
         """Where it serves, the port filled in."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()
@@ -105,6 +105,10 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
         """Requests are not logged: scrapers ask every few seconds."""
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _answer(start: StartResponse, status: int, kind: str, body: bytes) -> list[bytes]:

@@ -1,0 +1,152 @@
+"""The pages, as an HTTP client gets them."""
+
+import gzip
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from criproxy.errors import UnavailableError
+from criproxy.observe.http import HTTPServer, Pages
+
+
+class State:
+    """What the pages are about."""
+
+    health: str | None = None
+    readiness: str | None = None
+    calls: Any = None
+
+
+@pytest.fixture(scope="module")
+def told() -> State:
+    return State()
+
+
+@pytest.fixture
+def state(told: State) -> State:
+    told.health = told.readiness = told.calls = None
+    return told
+
+
+@pytest.fixture(scope="module")
+def pages(told: State) -> Pages:
+    registry = CollectorRegistry()
+    Counter("seen", "Things seen.", registry=registry).inc(3)
+    return Pages(registry, lambda: told.health, lambda: told.readiness, lambda: told.calls)
+
+
+@pytest.fixture(scope="module")
+def server(pages: Pages) -> Iterator[HTTPServer]:
+    server = HTTPServer("127.0.0.1", 0, pages)
+    yield server
+    server.close()
+
+
+def get(
+    server: HTTPServer, path: str, headers: dict[str, str] | None = None
+) -> tuple[int, str, bytes]:
+    connection = http.client.HTTPConnection(server.address, timeout=30)
+    try:
+        connection.request("GET", path, headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response.headers["Content-Type"], response.read()
+    finally:
+        connection.close()
+
+
+def test_metrics(server: HTTPServer) -> None:
+    """/metrics is what Prometheus scrapes."""
+    status, kind, body = get(server, "/metrics")
+    assert (status, kind.partition(";")[0]) == (200, "text/plain")
+    assert b"seen_total 3.0\n" in body
+
+
+def test_compressed_metrics(server: HTTPServer) -> None:
+    """A scraper that takes gzip is given it."""
+    _, _, body = get(server, "/metrics", {"Accept-Encoding": "gzip"})
+    assert b"seen_total 3.0\n" in gzip.decompress(body)
+
+
+@pytest.mark.parametrize(("path", "name"), [("/healthz", "health"), ("/readyz", "readiness")])
+def test_checks(server: HTTPServer, state: State, path: str, name: str) -> None:
+    """A check is 200 and ``ok`` when all is well, else 503 and what is not."""
+    assert get(server, path) == (200, "text/plain; charset=utf-8", b"ok\n")
+    setattr(state, name, "runtime ü: gone")
+    assert get(server, path)[::2] == (503, "runtime ü: gone\n".encode())
+
+
+def test_calls(server: HTTPServer, state: State) -> None:
+    """/calls is JSON, laid out for a person too."""
+    state.calls = {"calls": [{"method": "Version", "age_s": 1.5}]}
+    status, kind, body = get(server, "/calls")
+    assert (status, kind, json.loads(body)) == (200, "application/json", state.calls)
+    assert body.count(b"\n") > 3
+
+
+@pytest.mark.parametrize("path", ["/", "/metricss", "/healthz/", "/calls/1", "/%00"])
+def test_other_paths(server: HTTPServer, path: str) -> None:
+    """Any other path is 404, and says what there is."""
+    status, _, body = get(server, path)
+    assert status == 404
+    assert b"/metrics /healthz /readyz /calls" in body
+
+
+def test_slow_client_keeps_nobody_waiting(server: HTTPServer, state: State) -> None:
+    """While one client takes its time over its request, another is answered."""
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as slow:
+        slow.sendall(b"GET /metr")
+        assert get(server, "/healthz")[0] == 200
+        slow.sendall(b"ics HTTP/1.0\r\n\r\n")
+        assert slow.recv(15) == b"HTTP/1.0 200 OK"
+
+
+def test_client_that_leaves_in_the_middle(
+    server: HTTPServer, state: State, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client that hangs up before its answer leaves no traceback behind."""
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert get(server, "/healthz")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_ipv6(pages: Pages, state: State) -> None:
+    """An IPv6 address is served, and written with brackets as in a URL."""
+    server = HTTPServer("::1", 0, pages)
+    try:
+        assert server.address.startswith("[::1]:")
+        assert get(server, "/healthz")[0] == 200
+    finally:
+        server.close()
+
+
+def test_port_taken(server: HTTPServer, pages: Pages) -> None:
+    """A port that another process has is one line with the address and the mend."""
+    port = int(server.address.rpartition(":")[2])
+    with pytest.raises(UnavailableError) as caught:
+        HTTPServer("127.0.0.1", port, pages)
+    assert str(caught.value) == (
+        f"cannot serve metrics at 127.0.0.1:{port}: Address already in use; "
+        "choose another address with --metrics-address or metrics.address"
+    )
+
+
+def test_address_that_is_not_ours(pages: Pages) -> None:
+    """So is an address that this machine does not have."""
+    with pytest.raises(UnavailableError, match=r"cannot serve metrics at 192\.0\.2\.1:9440: "):
+        HTTPServer("192.0.2.1", 9440, pages)
+
+
+def test_closed(pages: Pages) -> None:
+    """A closed server has let go of its port."""
+    server = HTTPServer("127.0.0.1", 0, pages)
+    server.close()
+    with pytest.raises(ConnectionRefusedError):
+        get(server, "/healthz")

@@ -1,0 +1,111 @@
+"""The daemon's log: one way in for events, one for lines that are made already."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from criproxy.observe.log import Journal
+from criproxy.observe.writer import LineWriter
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    timestamp: str
+    level: str
+    event: str
+    method: str
+    message: str = ""
+
+
+LINE = Line("2026-01-02T03:04:05Z", "info", "call", "Version")
+
+Written = Callable[..., list[bytes]]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """What a journal has written after something was done with it."""
+
+    def write(
+        use: Callable[[Journal], object], form: str = "json", level: str = "info"
+    ) -> list[bytes]:
+        path = tmp_path / "log"
+        writer = LineWriter(str(path), lambda lines: None)
+        use(Journal(writer, form, level, colours=False))
+        writer.close()
+        return path.read_bytes().splitlines()
+
+    return write
+
+
+def test_events_as_json(written: Written) -> None:
+    """An event is an object with its level and its time."""
+    (line,) = written(lambda journal: journal.log.warning("something", count=3, name="ü\n"))
+    event = json.loads(line)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"event": "something", "level": "warning", "count": 3, "name": "ü\n"}
+
+
+def test_events_for_a_person(written: Written) -> None:
+    """On the console an event is a line of words and values."""
+    (line,) = written(lambda journal: journal.log.info("something", count=3), "console")
+    assert b"something" in line
+    assert b"count=3" in line
+    assert b"\x1b" not in line
+
+
+def test_lines_in_either_form(written: Written) -> None:
+    """A line that is made already takes the log's form too."""
+    (line,) = written(lambda journal: journal.record(LINE))
+    assert json.loads(line) == {
+        "timestamp": "2026-01-02T03:04:05Z",
+        "level": "info",
+        "event": "call",
+        "method": "Version",
+    }
+
+
+def test_lines_for_a_person(written: Written) -> None:
+    """On the console such a line has the same fields."""
+    (line,) = written(lambda journal: journal.record(LINE), "console")
+    for part in (b"2026-01-02T03:04:05Z", b"info", b"call", b"method=Version"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)],
+)
+def test_level(written: Written, level: str, expected: int) -> None:
+    """Events below the log's level are not written."""
+
+    def use(journal: Journal) -> None:
+        for name in ("debug", "info", "warning", "error"):
+            getattr(journal.log, name)("something")
+
+    assert len(written(use, level=level)) == expected
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_tracebacks(written: Written, form: str) -> None:
+    """An exception's traceback is in the log; in JSON within its one line."""
+
+    def use(journal: Journal) -> None:
+        try:
+            raise ValueError("what went wrong")
+        except ValueError as error:
+            journal.log.error("crashed", exc_info=error)
+
+    lines = written(use, form)
+    assert any(b"ValueError: what went wrong" in line for line in lines)
+    if form == "json":
+        assert len(lines) == 1
+
+
+def test_confession(written: Written) -> None:
+    """That lines are missing is said in the log's own form."""
+    told: list[bytes] = []
+    written(lambda journal: told.append(journal.confess(7)))
+    assert json.loads(told[0]) == {"event": "log lines lost", "level": "warning", "count": 7}
