@@ -31,20 +31,35 @@ def load(path: Path) -> Config:
 def parse(text: str, name: str) -> Config:
     """Read a configuration from text; ``name`` is what errors call it. Raises ConfigError."""
     try:
-        root = yaml.compose(text, yaml.SafeLoader)
-        value = yaml.safe_load(text)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return Config()
+        _refuse_duplicates(root, name)
+        value = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
-    if root is None or value is None:
+    except RecursionError as error:
+        raise ConfigError(f"{name}: is nested too deeply, or within itself") from error
+    if value is None:
         return Config()
-    _refuse_duplicates(root, name)
     try:
         return msgspec.convert(value, Config, dec_hook=decode)
     except msgspec.ValidationError as error:
         _explain(str(error), root, name)
+
+
+class _Loader(yaml.SafeLoader):
+    """Tells where a value stands that is not what its form says: the 45th of a month."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.MarkedYAMLError(None, None, str(error), node.start_mark) from error
 
 
 def _refuse_duplicates(node: yaml.Node, name: str) -> None:

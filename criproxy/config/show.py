@@ -1,5 +1,6 @@
 """A configuration as a file again, with every default filled in."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Endpoint):
         return str(value)
     if isinstance(value, Duration):
-        return f"{float(value):g}s"
+        return f"{Decimal(repr(float(value))).normalize():f}s"  # what %g rounds is another value
     if isinstance(value, Mode):
         return f"{int(value):04o}"
     if isinstance(value, Size):

@@ -60,9 +60,11 @@ def parse_mode(text: str) -> int:
 def parse_address(text: str) -> tuple[str, int]:
     """Read a host and a port. Raises ValueError, saying how to write them."""
     host, _, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or int(port) > _LARGEST_PORT:
-        raise ValueError(f"{text!r} is not an address; write it like 127.0.0.1:9440")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not host or bracketed != (":" in host) or not port.isdecimal() or int(port) > _LARGEST_PORT:
+        raise ValueError(f"{text!r} is not an address; write it like 127.0.0.1:9440 or [::1]:9440")
     return host, int(port)
 
 
@@ -88,4 +90,5 @@ def decode(kind: type[Any], value: Any) -> Any:
         return Mode(parse_mode(value))
     if kind is Mode:
         raise ValueError(f'a file mode has to be quoted, "0660": YAML reads it as {value!r} here')
-    raise ValueError(f"expected a {kind.__name__.lower()}, got {value!r}")
+    name = kind.__name__.lower()
+    raise ValueError(f"expected {'an' if name[0] in 'aeo' else 'a'} {name}, got {value!r}")

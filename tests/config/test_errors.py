@@ -1,0 +1,147 @@
+"""What is wrong with a file is one line: file, line, key, and what to write instead."""
+
+from pathlib import Path
+
+import pytest
+
+from criproxy.config.load import load, parse
+from criproxy.errors import ConfigError
+
+NESTED = 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # not YAML, or not a mapping
+        ("a: b: c", "c.yaml:1: not YAML: mapping values are not allowed here"),
+        ("log:\n\tlevel: info", "c.yaml:2: not YAML: found character '\\t' that cannot start any "),
+        ("log: {level: info", "c.yaml:1: not YAML: "),
+        ("log: !!python/none x", "c.yaml:1: not YAML: could not determine a constructor"),
+        ("--- {}\n--- {}\n", "c.yaml:2: not YAML: but found another document"),
+        ("log: \x01", "c.yaml: not YAML: unacceptable character #x0001"),
+        ("log: !!int abc", "c.yaml:1: not YAML: invalid literal for int"),
+        ("slow: {threshold: 2026-13-45}", "c.yaml:1: not YAML: month must be in 1..12"),
+        ("listeners: &a [*a]", "c.yaml: is nested too deeply, or within itself"),
+        ("[" * NESTED, "c.yaml: is nested too deeply"),
+        ("- a\n- b\n", "c.yaml:1: Expected a mapping, got a list"),
+        ("\njust words\n", "c.yaml:2: Expected a mapping, got `str`"),
+        ("7", "c.yaml:1: Expected a mapping, got `int`"),
+        # unknown and repeated keys
+        ("lissteners: []", "c.yaml:1: lissteners: no such key; did you mean 'listeners'?"),
+        ("log:\n  levle: info", "c.yaml:2: log.levle: no such key; did you mean 'level'?"),
+        ("limits: {xyz: 1}", "c.yaml:1: limits.xyz: no such key; there are connections, "),
+        (
+            "listeners:\n- endpoint: /a\n- runtme: /b\n",
+            "c.yaml:3: listeners[1].runtme: no such key; did you mean 'runtime'?",
+        ),
+        ("log: {}\nprobe: {}\nlog: {}\n", "c.yaml:3: log: stands there twice; keep one"),
+        ("log:\n  file: a\n  file: b\n", "c.yaml:3: file: stands there twice; keep one"),
+        ("listeners:\n- mode: '1'\n  mode: '2'\n", "c.yaml:3: mode: stands there twice; keep one"),
+        # values of the wrong kind
+        ("log: 7", "c.yaml:1: log: Expected a mapping, got `int`"),
+        ("log:", "c.yaml:1: log: Expected a mapping, got `null`"),
+        ("listeners: {}", "c.yaml:1: listeners: Expected a list, got a mapping"),
+        ("listeners: [/a]", "c.yaml:1: listeners[0]: Expected a mapping, got `str`"),
+        ("log: {file: 7}", "c.yaml:1: log.file: Expected `str | null`, got `int`"),
+        (
+            "log:\n  level: verbose",
+            "c.yaml:2: log.level: Invalid enum value 'verbose'; there are 'debug', 'info', "
+            "'warning', 'error'",
+        ),
+        (
+            "log: {format: xml}",
+            "c.yaml:1: log.format: Invalid enum value 'xml'; there are 'json', 'console'",
+        ),
+        (
+            "log:\n  methods:\n    List*: loud",
+            "c.yaml:2: log.methods: Invalid enum value 'loud'; there are 'debug', 'info', "
+            "'warning', 'error', 'off'",
+        ),
+        (
+            "log: {methods: {Version: off}}",  # YAML's off is False
+            "c.yaml:1: log.methods: Expected `str`, got `bool`",
+        ),
+        ("limits: {streams: many}", "c.yaml:1: limits.streams: Expected `int`, got `str`"),
+        # endpoints, durations, sizes, modes, owners, addresses
+        (
+            "listeners:\n- endpoint: tcp://h:1",
+            "c.yaml:2: listeners[0].endpoint: endpoint 'tcp://h:1': scheme 'tcp' is not supported; "
+            "write it as unix:///path/to.sock",
+        ),
+        ("listeners: [{runtime: x.sock}]", "c.yaml:1: listeners[0].runtime: endpoint 'x.sock': "),
+        ("listeners: [{image: 7}]", "c.yaml:1: listeners[0].image: expected an endpoint, got 7"),
+        (
+            "slow: {threshold: soon}",
+            "c.yaml:1: slow.threshold: 'soon' is not a duration; write it like 30s, 500ms or 1m30s",
+        ),
+        ("slow: {threshold: 30}", "c.yaml:1: slow.threshold: '30' is not a duration; write "),
+        ("slow: {threshold: 1.5}", "c.yaml:1: slow.threshold: expected a duration, got 1.5"),
+        ("slow: {threshold: true}", "c.yaml:1: slow.threshold: expected a duration, got True"),
+        ("slow: {methods: {PullImage: 5}}", "c.yaml:1: slow.methods: '5' is not a duration; "),
+        ("probe:\n  interval: -1s", "c.yaml:2: probe.interval: '-1s' is not a duration; write "),
+        (
+            "limits: {write_buffer: 1 MB}",
+            "c.yaml:1: limits.write_buffer: '1 MB' is not a size; write it like 65536, 64KiB ",
+        ),
+        ("limits: {header_block: -1}", "c.yaml:1: limits.header_block: '-1' is not a size; "),
+        ("limits: {message: yes}", "c.yaml:1: limits.message: expected a size, got True"),
+        (
+            "listeners:\n- mode: 0660",
+            'c.yaml:2: listeners[0].mode: a file mode has to be quoted, "0660": YAML reads it as '
+            "432 here",
+        ),
+        ("listeners: [{mode: '0999'}]", "c.yaml:1: listeners[0].mode: '0999' is not a file mode; "),
+        ("listeners: [{mode: '07777'}]", "c.yaml:1: listeners[0].mode: '07777' is not a file "),
+        ("listeners: [{owner: no-such}]", "c.yaml:1: listeners[0].owner: there is no user "),
+        ("listeners: [{owner: 0}]", "c.yaml:1: listeners[0].owner: expected an owner, got 0"),
+        (
+            "metrics: {address: localhost}",
+            "c.yaml:1: metrics.address: 'localhost' is not an address; write it like "
+            "127.0.0.1:9440 or [::1]:9440",
+        ),
+        ("metrics: {address: '::1'}", "c.yaml:1: metrics.address: '::1' is not an address; "),
+        ("metrics: {address: 'h:65536'}", "c.yaml:1: metrics.address: 'h:65536' is not an "),
+        ("metrics: {address: 9440}", "c.yaml:1: metrics.address: expected an address, got 9440"),
+        # values that do not go together
+        ("log: {}\nlisteners: []", "c.yaml:1: listeners has to name at least one; leave it out"),
+        (
+            "listeners:\n- endpoint: /a\n- endpoint: unix:///a\n",
+            "c.yaml:1: two listeners have the endpoint unix:///a",
+        ),
+        ("probe:\n  interval: 0", "c.yaml:1: probe: interval and timeout have to be more than 0"),
+        ("limits: {connections: 0}", "c.yaml:1: limits: connections has to be at least 1"),
+        ("limits: {streams: 0}", "c.yaml:1: limits: write_buffer, header_block and streams have "),
+        ("limits: {message: 0}", "c.yaml:1: limits: message has to be at least 1"),
+    ],
+)
+def test_error(text: str, expected: str) -> None:
+    """Each mistake has its line, that names the place and the mend."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "c.yaml")
+    message = str(caught.value)
+    assert message.startswith(expected), message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    path = tmp_path / "absent.yaml"
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory") as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_directory(tmp_path: Path) -> None:
+    """A directory is no file."""
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_not_text(tmp_path: Path) -> None:
+    """A file that is not UTF-8 is said to be so."""
+    path = tmp_path / "latin1.yaml"
+    path.write_bytes("log: {file: ü}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin1\.yaml: is not UTF-8 text"):
+        load(path)

@@ -1,0 +1,61 @@
+"""config.example.yaml stays true to the schema."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from criproxy.config.load import parse
+from criproxy.config.schema import Config
+from criproxy.config.show import show
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "config.example.yaml"
+TEXT = EXAMPLE.read_text(encoding="utf-8")
+
+
+def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of each key, those within lists too."""
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield (*path, key)
+            yield from paths(child, (*path, key))
+    elif isinstance(value, list):
+        for child in value:
+            yield from paths(child, path)
+
+
+DEFAULT = yaml.safe_load(show(Config()))
+
+
+def lines_of(keys: tuple[str, ...]) -> list[int]:
+    """The lines on which a key stands, counted from 0: found through the YAML's own marks."""
+    node = yaml.compose(TEXT, yaml.SafeLoader)
+    found = []
+    for name in keys:
+        while isinstance(node, yaml.SequenceNode):
+            node = node.value[0]
+        assert isinstance(node, yaml.MappingNode)
+        (key, node) = next(pair for pair in node.value if pair[0].value == name)
+        found.append(key.start_mark.line)
+    return found
+
+
+def test_example_is_the_default() -> None:
+    """The example, as it stands, says what an empty file says."""
+    assert parse(TEXT, "config.example.yaml") == Config()
+
+
+@pytest.mark.parametrize("keys", [*paths(DEFAULT)], ids=".".join)
+def test_every_key_is_shown_and_explained(keys: tuple[str, ...]) -> None:
+    """Each key stands in the example, as a live line, with a comment above it."""
+    assert keys in set(paths(yaml.safe_load(TEXT)))
+    above = TEXT.splitlines()[lines_of(keys)[-1] - 1]
+    assert re.match(r"\s*# \S", above), f"no comment above {'.'.join(keys)}: {above!r}"
+
+
+def test_nothing_else_is_shown() -> None:
+    """The example has no key that the schema has not."""
+    assert set(paths(yaml.safe_load(TEXT))) == set(paths(DEFAULT))
