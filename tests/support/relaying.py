@@ -115,6 +115,7 @@ class Relay:
         directory: Path,
         runtime: Path,
         *,
+        image: Path | None = None,
         loop: str = "uvloop",
         recorder: Recorder | None = None,
         access: Access | None = None,
@@ -122,6 +123,7 @@ class Relay:
     ) -> None:
         self.path = directory / "proxy.sock"
         self.runtime = runtime
+        self.image = image or runtime
         self.recorder = recorder or Recorder()
         self.crashes: list[BaseException | str] = []
         self.loop: asyncio.AbstractEventLoop
@@ -163,7 +165,7 @@ class Relay:
         self._listener = Listener(
             Endpoint(str(self.path)),
             Endpoint(str(self.runtime)),
-            Endpoint(str(self.runtime)),
+            Endpoint(str(self.image)),
             self._access,
             self._limits,
             self.recorder,

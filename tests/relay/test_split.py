@@ -1,0 +1,130 @@
+"""A client whose image service is another process: each call reaches the one that serves it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.grpc_peers import Peer, channel, start, through
+from tests.support.raw_sockets import listening
+from tests.support.relaying import Relay, Seen
+
+IMAGE_SERVICE = "runtime.v1.ImageService"
+
+
+@pytest.fixture
+def split(short_dir: Path, peer: Peer, loop: str) -> Iterator[Relay]:
+    """A relay whose image service nobody asks for."""
+    with Relay(short_dir, peer.path, image=short_dir / "images.sock", loop=loop) as relay:
+        yield relay
+
+
+def test_each_service_has_its_process(short_dir: Path, loop: str) -> None:
+    """Image calls go to the image service, all others to the runtime, on one connection."""
+    runtime, images = short_dir / "runtime.sock", short_dir / "images.sock"
+    with (
+        EmbeddedRuntime(f"unix://{runtime}", pods=2) as one,
+        EmbeddedRuntime(f"unix://{images}") as two,
+        Relay(short_dir, runtime, image=images, loop=loop) as relay,
+        CriClient(f"unix://{relay.path}") as client,
+        CriClient(one.endpoint) as direct_runtime,
+        CriClient(two.endpoint) as direct_images,
+    ):
+        assert len(client.ListPodSandbox().items) == 2
+        assert client.ListContainers() == direct_runtime.ListContainers()
+        assert client.ListImages() == direct_images.ListImages()
+        assert client.Version() == direct_runtime.Version()
+        assert [call.method for call in relay.recorder.calls(4)] == [
+            "ListPodSandbox",
+            "ListContainers",
+            "ListImages",
+            "Version",
+        ]
+        assert len(relay.recorder.opened) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "requests", "sent", "answered"),
+    [
+        ("unary_unary", "Unary", [b"hello"], (1, 5), (1, 5)),
+        ("unary_stream", "Split", [b"7 1000"], (1, 6), (7, 7000)),
+        ("stream_unary", "Join", [b"a", b"", b"bc"], (3, 3), (1, 3)),
+        ("stream_stream", "Echo", [b"x" * 100] * 50, (50, 5000), (50, 5000)),
+        ("unary_unary", "Unary", [b"z" * (16 << 20)], (1, 16 << 20), (1, 16 << 20)),
+    ],
+    ids=["unary", "server", "client", "both", "large"],
+)
+def test_each_kind_of_call(
+    split: Relay,
+    peer: Peer,
+    kind: str,
+    method: str,
+    requests: list[bytes],
+    sent: tuple[int, int],
+    answered: tuple[int, int],
+) -> None:
+    """What a client sees is what it sees direct, and what is recorded is exact."""
+    metadata = (("x-text", "a"), ("x-raw-bin", bytes(range(256))), ("x-large", "v" * 6144))
+    direct = through(peer.path, kind, method, *requests, metadata=metadata)
+    assert through(split.path, kind, method, *requests, metadata=metadata) == direct
+    assert split.recorder.calls(1) == [Seen(method, "OK", "status", sent, answered)]
+
+
+@pytest.mark.parametrize("method", ["Fail", "Nothing"])
+def test_failures(split: Relay, peer: Peer, method: str) -> None:
+    """A failed call's code, message and details are the server's own."""
+    direct = through(peer.path, "unary_unary", method, b"NOT_FOUND")
+    assert direct.code is not grpc.StatusCode.OK
+    assert through(split.path, "unary_unary", method, b"NOT_FOUND") == direct
+    assert split.recorder.calls(1)[0].code == direct.code.name
+
+
+def test_client_cancels(split: Relay, peer: Peer) -> None:
+    """A cancellation reaches the server, and the connection goes on."""
+    with channel(split.path) as one:
+        call = start(one, "unary_stream", "Hang", b"")
+        assert next(call) == b"hanging"
+        call.call.cancel()
+        assert peer.cancelled.acquire(timeout=30)
+        assert split.recorder.calls(1)[0][:3] == ("Hang", "CANCELLED", "client_reset")
+        assert start(one, "unary_unary", "Unary", b"x").outcome().messages == (b"x",)
+
+
+def test_client_that_leaves(split: Relay, peer: Peer) -> None:
+    """A client that hangs up ends its calls at the server."""
+    with channel(split.path) as one:
+        call = start(one, "unary_stream", "Flood", b"")
+        assert next(call)
+    assert peer.cancelled.acquire(timeout=30)
+    assert split.recorder.calls(1)[0].code == "CANCELLED"
+    split.recorder.all_closed()
+
+
+def test_many_calls_at_once(split: Relay) -> None:
+    """Calls at once on one connection are not mixed up."""
+    with channel(split.path) as one:
+        sent = [b"%d" % number * 500 for number in range(100)]
+        calls = [start(one, "stream_stream", "Echo", each, each) for each in sent]
+        for each, call in zip(sent, calls, strict=True):
+            assert call.outcome().messages == (each, each)
+        assert len(split.recorder.calls(100)) == 100
+
+
+def test_image_service_that_is_not_there(short_dir: Path, peer: Peer, loop: str) -> None:
+    """Without its image service a client still has its runtime; image calls are UNAVAILABLE."""
+    images = short_dir / "images.sock"
+    with listening(images):
+        pass  # a stale socket
+    with (
+        Relay(short_dir, peer.path, image=images, loop=loop, runtime_wait=0.05) as relay,
+        channel(relay.path) as one,
+    ):
+        call = one.unary_unary(f"/{IMAGE_SERVICE}/ListImages")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", timeout=60)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        assert start(one, "unary_unary", "Unary", b"x").outcome().messages == (b"x",)
+        assert relay.recorder.unreachable[0][1] == f"unix://{images}"
