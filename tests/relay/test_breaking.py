@@ -25,7 +25,7 @@ def test_client_killed_within_a_stream(relay: Relay, peer: Peer, short_dir: Path
         wait_until(lambda: client.stdout, "first message", report=lambda: client.stderr)
         pid = client.pid
         client.kill()
-    assert peer.cancelled.acquire(timeout=30)
+    assert peer.over.acquire(timeout=30)
     ((method, code, end, request, (messages, _)),) = relay.recorder.calls(1)
     assert (method, code, end, request) == ("Flood", "CANCELLED", "client_gone", (1, 0))
     assert messages > 0
@@ -82,7 +82,7 @@ def test_relay_cut_off_within_a_stream(relay: Relay, peer: Peer) -> None:
         assert next(call) == b"hanging"
         relay.stop()
         assert call.outcome().code is grpc.StatusCode.UNAVAILABLE
-    assert peer.cancelled.acquire(timeout=30)
+    assert peer.over.acquire(timeout=30)
     assert relay.recorder.calls(1) == [Seen("Hang", "UNAVAILABLE", "runtime_gone", (1, 0), (1, 7))]
     assert relay.recorder.closed == relay.recorder.opened
 

@@ -88,7 +88,7 @@ def test_client_cancels(split: Relay, peer: Peer) -> None:
         call = start(one, "unary_stream", "Hang", b"")
         assert next(call) == b"hanging"
         call.call.cancel()
-        assert peer.cancelled.acquire(timeout=30)
+        assert peer.over.acquire(timeout=30)
         assert split.recorder.calls(1)[0][:3] == ("Hang", "CANCELLED", "client_reset")
         assert start(one, "unary_unary", "Unary", b"x").outcome().messages == (b"x",)
 
@@ -98,7 +98,7 @@ def test_client_that_leaves(split: Relay, peer: Peer) -> None:
     with channel(split.path) as one:
         call = start(one, "unary_stream", "Flood", b"")
         assert next(call)
-    assert peer.cancelled.acquire(timeout=30)
+    assert peer.over.acquire(timeout=30)
     assert split.recorder.calls(1)[0].code == "CANCELLED"
     split.recorder.all_closed()
 

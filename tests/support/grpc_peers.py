@@ -35,12 +35,10 @@ class Peer:
         self, path: Path, workers: int = 16, options: Sequence[tuple[str, Any]] = ()
     ) -> None:
         self.path = path
-        self.hanging = threading.Semaphore(0)
-        """Released each time a call of Hang or Flood is being served."""
-        self.cancelled = threading.Semaphore(0)
-        """Released each time one of them has ended."""
+        self.over = threading.Semaphore(0)
+        """Released each time a call of Hang or Flood has ended."""
         self.proceed = threading.Event()
-        """Lets the calls of Hang and Wait end."""
+        """Lets the calls of Hang end."""
         self._server = grpc.server(ThreadPoolExecutor(workers), options=[*_UNLIMITED, *options])
         self._server.add_generic_rpc_handlers((_Methods(self),))
         self._server.add_insecure_port(f"unix://{path}")
@@ -130,17 +128,12 @@ def _break(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
 def _hanging(peer: Peer) -> Any:
     def hang(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Send one message, and nothing more until told to proceed or cancelled."""
-        over = threading.Event()
-        if not context.add_callback(over.set):
-            over.set()
+        if not context.add_callback(peer.over.release):
+            peer.over.release()
         yield b"hanging"
-        peer.hanging.release()
-        while not over.is_set() and not peer.proceed.wait(0.01):
+        while context.is_active() and not peer.proceed.wait(0.01):
             pass
-        if over.is_set():
-            peer.cancelled.release()
-        else:
-            yield b"done"
+        yield b"done"
 
     return hang
 
@@ -148,9 +141,8 @@ def _hanging(peer: Peer) -> Any:
 def _flooding(peer: Peer) -> Any:
     def flood(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Send without end."""
-        if not context.add_callback(peer.cancelled.release):
-            peer.cancelled.release()
-        peer.hanging.release()
+        if not context.add_callback(peer.over.release):
+            peer.over.release()
         while context.is_active():
             yield bytes(16 << 10)
 
