@@ -55,7 +55,7 @@ class CallLog:
 
     A call that changes something or fails is logged at info, one that only reads at debug.
     ``methods`` has other levels by glob (``off`` among them), the first that matches counts; a
-    failed call stays at info at least unless it is ``off``. A call that was slow is a warning.
+    failed call stays at info at least unless it is ``off``. A call that was slow is a warning at least.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class CallLog:
                     level = chosen
                 break
         if slow:
-            level = "warning"
+            level = max(level, "warning", key=LEVELS.__getitem__)
         return level if LEVELS[level] >= self._threshold else None
 
     def _moment(self, time: float) -> datetime:

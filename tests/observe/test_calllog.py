@@ -56,6 +56,7 @@ def lines_of(
         (b"Version", OK, {}, True, "warning"),
         (b"CreateContainer", FAILED, {}, True, "warning"),
         (b"Version", OK, {"Version": "debug"}, True, "warning"),
+        (b"Version", OK, {"Version": "error"}, True, "error"),
     ],
 )
 def test_levels(
