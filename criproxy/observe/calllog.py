@@ -55,7 +55,7 @@ class CallLog:
 
     A call that changes something or fails is logged at info, one that only reads at debug.
     ``methods`` has other levels by glob (``off`` among them), the first that matches counts; a
-    failed call stays at info at least unless it is ``off``. A call that was slow is a warning at least.
+    failed call stays at info at least unless it is ``off``, and one that was slow at warning.
     """
 
     def __init__(
