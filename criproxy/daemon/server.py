@@ -62,6 +62,7 @@ class _Daemon:
         call_log = CallLog(journal.log, journal.record, log.level, log.methods, WallClock(clock))
         self._watch = Watch(self._log, calls, call_log, self._metrics, clock)
         self._stopping = asyncio.Event()
+        self._listeners: list[Listener] = []
 
     async def run(self) -> None:
         """Start, serve until told to stop, and stop."""
@@ -71,63 +72,64 @@ class _Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGUSR1, self._writer.reopen)
         background, connections = Tasks(self._crashed), Tasks(self._crashed)
-        listeners: list[Listener] = []
         http: HTTPServer | None = None
         try:
-            listeners = self._open_listeners(connections)
+            self._listeners = self._make_listeners(connections)
             health = self._start_health(background)
             http = self._start_http(health)
+            for listener in self._listeners:
+                listener.open()
+                self._log.info(
+                    "listening",
+                    listener=str(listener.endpoint),
+                    runtime=str(listener.runtime),
+                    image=str(listener.image),
+                )
             background.start(self._watch.sweep(), "slow calls")
             self._start_watchdog(background)
             self._log.info("ready", version=__version__)
             notify("READY=1")
             await self._stopping.wait()
             notify("STOPPING=1")
-            for listener in listeners:
-                listener.close()
+            self._stop_listening()
             await self._drain(connections)
             self._log.info("stopping", connections=len(connections))
         finally:
-            for listener in listeners:
-                listener.close()
+            self._stop_listening()
             await connections.cancel()
             await background.cancel()
             if http is not None:
                 http.close()
-            await asyncio.sleep(0)  # the last events are told of
             self._writer.close()
 
-    def _open_listeners(self, connections: Tasks) -> list[Listener]:
+    def _make_listeners(self, connections: Tasks) -> list[Listener]:
         limits = self._limits()
-        opened: list[Listener] = []
-        try:
-            for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
-                uid, gid = each.owner or (None, None)
-                listener = Listener(
-                    each.endpoint,
-                    runtime,
-                    each.image or runtime,
-                    Access(each.mode, uid, gid),
-                    limits,
-                    self._watch,
-                    self._watch,
-                    connections,
-                    clock,
-                )
-                listener.open()
-                opened.append(listener)
-                self._log.info(
-                    "listening",
-                    listener=str(each.endpoint),
-                    runtime=str(runtime),
-                    image=str(each.image or runtime),
-                    found=each.runtime is None,
-                )
-        except BaseException:
-            for listener in opened:
-                listener.close()
-            raise
-        return opened
+        made = []
+        for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
+            if each.runtime is None:
+                self._log.info("runtime found", runtime=str(runtime))
+            uid, gid = each.owner or (None, None)
+            listener = Listener(
+                each.endpoint,
+                runtime,
+                each.image or runtime,
+                Access(each.mode, uid, gid),
+                limits,
+                self._watch,
+                self._watch,
+                connections,
+                clock,
+            )
+            made.append(listener)
+        return made
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    def _settle(self) -> None:
+        for listener in self._listeners:
+            listener.settle()
 
     def _limits(self) -> Limits:
         configured = self._config.limits
@@ -176,14 +178,20 @@ class _Daemon:
         patience = self._config.probe.timeout * 2 + 1
 
         def readiness() -> str | None:
-            if self._stopping.is_set():
-                return "stopping"
+            if not all(listener.is_open for listener in self._listeners):
+                return "stopping" if self._stopping.is_set() else "not listening yet"
             return loop.ask(health.ask(), patience)
 
         def calls() -> dict[str, Any]:
             return {"calls": list(self._calls.described(clock()))}
 
-        pages = Pages(self._metrics.registry, loop.is_turning, readiness, calls)
+        pages = Pages(
+            self._metrics.registry,
+            health=lambda: loop.call(lambda: None),
+            readiness=readiness,
+            calls=calls,
+            settle=lambda: loop.call(self._settle),
+        )
         server = HTTPServer(*address, pages)
         self._log.info("metrics", address=server.address)
         return server

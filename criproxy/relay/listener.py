@@ -77,6 +77,7 @@ class Listener:
         self._access = access
         self._limits = limits
         self._observer = observer
+        self._witness = Witness(observer, clock, prompt=limits.message is not None)
         self._notices = notices
         self._tasks = tasks
         self._clock = clock
@@ -88,7 +89,6 @@ class Listener:
     def open(self) -> None:
         """Bind and accept. Raises UnavailableError or EndpointError (see sockets.bind)."""
         self._loop = asyncio.get_running_loop()
-        self._witness = Witness(self._observer, self._clock, self._loop)
         copied = access_of(self.runtime)
         self._access_copied = copied is not None
         self._bound = bind(self.endpoint, self._access.or_else(copied or Access()))
@@ -100,6 +100,10 @@ class Listener:
             self._stop_accepting()
             self._bound.close()
             self._bound = None
+
+    def settle(self) -> None:
+        """Have all told of that has passed so far."""
+        self._witness.settle()
 
     @property
     def is_open(self) -> bool:

@@ -1,6 +1,6 @@
 """A client's connection and the runtime's, and the bytes between them.
 
-Each byte that one side sends is written to the other as it came, and shown to the Witness then.
+Each byte that one side sends is written to the other as it came, and shown to the Witness.
 Backpressure is passed on: what cannot be written to one side stops the reading of the
 other. So is the end: a half-close as a half-close, a hang-up as a close once all has been written.
 """
@@ -189,11 +189,13 @@ class _End(asyncio.Protocol):
     def _insert_within(self, data: bytes, now: float) -> bytes:
         """Relay up to the end of the frame that passes, and what is inserted; return the rest."""
         pair = self._pair
+        pair.witness.settle()
         gap = pair.reader.to_boundary(self._side)
         if self._forward is None or gap is None or gap >= len(data):
             return data
         self._forward(data[:gap])
         pair.witness.relayed(pair, self._side, data[:gap], now)
+        pair.witness.settle()
         self._insert_at_boundary()
         return data[gap:]
 

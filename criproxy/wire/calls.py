@@ -1,6 +1,7 @@
 """What is known of one call, filled in as its frames pass."""
 
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 from criproxy.wire.grpc import MessageCounter, StatusCode, parse_timeout
@@ -63,7 +64,13 @@ class Call:
     )
 
     def __init__(
-        self, stream: int, path: bytes, timeout: bytes, is_grpc: bool, began: float
+        self,
+        stream: int,
+        path: bytes,
+        timeout: bytes,
+        is_grpc: bool,
+        began: float,
+        message_limit: float = inf,
     ) -> None:
         self.stream = stream
         self.path = path
@@ -77,8 +84,8 @@ class Call:
         self.end: End | None = None
         self.code: StatusCode | None = None
         self.message = b""
-        self.request = MessageCounter()
-        self.response = MessageCounter()
+        self.request = MessageCounter(message_limit)
+        self.response = MessageCounter(message_limit)
         self.overhead = 0.0
 
     def past_deadline(self, now: float) -> bool:

@@ -224,7 +224,8 @@ class _Requests(_Direction):
             elif name == b"content-type":
                 content_type = value
         streams.last = stream
-        call = Call(stream, path, timeout, content_type.startswith(b"application/grpc"), now)
+        is_grpc = content_type.startswith(b"application/grpc")
+        call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
         call.half_closed = ended
         streams.open[stream] = call
         streams.events.append(CallBegan(call))
@@ -234,8 +235,8 @@ class _Requests(_Direction):
         if call is not None:
             if call.is_grpc:
                 call.request.feed(chunk, start, end)
-                if call.request.largest > self._streams.message_limit:
-                    self._streams.refuse(call, call.request.largest, now)
+                if call.request.refused:
+                    self._streams.refuse(call, call.request.refused, now)
             else:
                 call.request.bytes += end - start
         elif not 0 < stream <= self._streams.last:
@@ -305,8 +306,8 @@ class _Responses(_Direction):
         if call is not None:
             if call.is_grpc:
                 call.response.feed(chunk, start, end)
-                if call.response.largest > self._streams.message_limit:
-                    self._streams.refuse(call, call.response.largest, now)
+                if call.response.refused:
+                    self._streams.refuse(call, call.response.refused, now)
             else:
                 call.response.bytes += end - start
         elif not 0 < stream <= self._streams.last:

@@ -1,6 +1,7 @@
 """gRPC over HTTP/2: messages, status codes, timeouts (the gRPC project's PROTOCOL-HTTP2.md)."""
 
 from enum import IntEnum
+from math import inf
 from struct import Struct
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -103,16 +104,17 @@ class MessageCounter:
     """Counts the messages of one direction of a call as their bytes pass.
 
     ``messages`` have passed whole; ``bytes`` of their content have passed (compressed as on the
-    wire, without the five-byte prefixes), those of an unfinished message among them. ``largest`` is
-    the size of the largest message that has begun, in bytes.
+    wire, without the five-byte prefixes), those of an unfinished message among them. A message of
+    more than ``limit`` bytes is not counted any more, and ``refused`` has its size then.
     """
 
-    __slots__ = ("_left", "_prefix", "bytes", "largest", "messages")
+    __slots__ = ("_left", "_limit", "_prefix", "bytes", "messages", "refused")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = inf) -> None:
         self.messages = 0
         self.bytes = 0
-        self.largest = 0
+        self.refused = 0
+        self._limit = limit
         self._left = 0  # bytes of the current message still to come
         self._prefix = b""  # of a prefix that a frame's end has cut
 
@@ -138,8 +140,9 @@ class MessageCounter:
             else:
                 (length,) = _length(data, start)
                 start += PREFIX_SIZE
+            if length > self._limit:
+                self.refused = length
+                return
             self._left = length
-            if length > self.largest:
-                self.largest = length
             if not length:
                 self.messages += 1

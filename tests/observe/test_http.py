@@ -37,7 +37,9 @@ def state(told: State) -> State:
 def pages(told: State) -> Pages:
     registry = CollectorRegistry()
     Counter("seen", "Things seen.", registry=registry).inc(3)
-    return Pages(registry, lambda: told.health, lambda: told.readiness, lambda: told.calls)
+    return Pages(
+        registry, lambda: told.health, lambda: told.readiness, lambda: told.calls, lambda: None
+    )
 
 
 @pytest.fixture(scope="module")
