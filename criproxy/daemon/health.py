@@ -76,17 +76,12 @@ class Loop:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
 
-    def call(self, work: Callable[[], None]) -> str | None:
-        """Have something done on the loop. Return None when it was, else that the loop is stuck."""
-        done = concurrent.futures.Future[None]()
-
-        def do() -> None:
-            work()
-            done.set_result(None)
-
+    def is_turning(self) -> str | None:
+        """Return None when the loop comes round soon enough, else that it does not."""
+        turned = concurrent.futures.Future[None]()
         try:
-            self._loop.call_soon_threadsafe(do)
-            done.result(_TURN)
+            self._loop.call_soon_threadsafe(turned.set_result, None)
+            turned.result(_TURN)
         except (TimeoutError, RuntimeError):
             return f"the event loop has not turned within {_TURN:g} s"
         return None

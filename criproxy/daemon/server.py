@@ -127,10 +127,6 @@ class _Daemon:
         for listener in self._listeners:
             listener.close()
 
-    def _settle(self) -> None:
-        for listener in self._listeners:
-            listener.settle()
-
     def _limits(self) -> Limits:
         configured = self._config.limits
         allowed = clients_for(raise_limit())
@@ -187,10 +183,9 @@ class _Daemon:
 
         pages = Pages(
             self._metrics.registry,
-            health=lambda: loop.call(lambda: None),
+            health=loop.is_turning,
             readiness=readiness,
             calls=calls,
-            settle=lambda: loop.call(self._settle),
         )
         server = HTTPServer(*address, pages)
         self._log.info("metrics", address=server.address)

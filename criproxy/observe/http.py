@@ -28,8 +28,7 @@ class Pages:
     """What there is to ask for. Each is called on the thread of the request that asks.
 
     ``health`` and ``readiness`` return None when all is well, else what is not, in a line;
-    ``calls`` what goes into /calls as JSON. ``settle`` is called before anything is counted or
-    listed, and has all told of that has passed by then.
+    ``calls`` what goes into /calls as JSON.
     """
 
     def __init__(
@@ -38,24 +37,20 @@ class Pages:
         health: Callable[[], str | None],
         readiness: Callable[[], str | None],
         calls: Callable[[], Any],
-        settle: Callable[[], object],
     ) -> None:
         self._metrics: WSGIApplication = make_wsgi_app(registry)
         self._checks = {"/healthz": health, "/readyz": readiness}
         self._calls = calls
-        self._settle = settle
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer a request (WSGI, PEP 3333)."""
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            self._settle()
             return self._metrics(environ, start)
         if path in self._checks:
             wrong = self._checks[path]()
             return _answer(start, 503 if wrong else 200, _TEXT, f"{wrong or 'ok'}\n".encode())
         if path == "/calls":
-            self._settle()
             body = msgspec.json.format(msgspec.json.encode(self._calls()), indent=2)
             return _answer(start, 200, "application/json", body + b"\n")
         known = "/metrics /healthz /readyz /calls"

@@ -77,7 +77,7 @@ class Listener:
         self._access = access
         self._limits = limits
         self._observer = observer
-        self._witness = Witness(observer, clock, prompt=limits.message is not None)
+        self._witness = Witness(observer, clock)
         self._notices = notices
         self._tasks = tasks
         self._clock = clock
@@ -100,10 +100,6 @@ class Listener:
             self._stop_accepting()
             self._bound.close()
             self._bound = None
-
-    def settle(self) -> None:
-        """Have all told of that has passed so far."""
-        self._witness.settle()
 
     @property
     def is_open(self) -> bool:

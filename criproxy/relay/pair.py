@@ -189,13 +189,11 @@ class _End(asyncio.Protocol):
     def _insert_within(self, data: bytes, now: float) -> bytes:
         """Relay up to the end of the frame that passes, and what is inserted; return the rest."""
         pair = self._pair
-        pair.witness.settle()
         gap = pair.reader.to_boundary(self._side)
         if self._forward is None or gap is None or gap >= len(data):
             return data
         self._forward(data[:gap])
         pair.witness.relayed(pair, self._side, data[:gap], now)
-        pair.witness.settle()
         self._insert_at_boundary()
         return data[gap:]
 

@@ -37,9 +37,7 @@ def state(told: State) -> State:
 def pages(told: State) -> Pages:
     registry = CollectorRegistry()
     Counter("seen", "Things seen.", registry=registry).inc(3)
-    return Pages(
-        registry, lambda: told.health, lambda: told.readiness, lambda: told.calls, lambda: None
-    )
+    return Pages(registry, lambda: told.health, lambda: told.readiness, lambda: told.calls)
 
 
 @pytest.fixture(scope="module")
