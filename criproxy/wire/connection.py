@@ -124,7 +124,7 @@ class ConnectionReader:
             self._readers[side].read(data, now)
         except WireError as error:
             return self.stop(error.reason, str(error), now)
-        return self._take_events()
+        return self._take_events() if self._streams.events else []
 
     def stop(self, reason: str, detail: str, now: float) -> list[Event]:
         """Read no further: for whoever gave the bytes and knows why they cannot be read."""
@@ -147,9 +147,7 @@ class ConnectionReader:
 
     def _take_events(self) -> list[Event]:
         streams = self._streams
-        events = streams.events
-        if events:
-            streams.events = []
+        events, streams.events = streams.events, []
         return events
 
 

@@ -24,8 +24,9 @@ than this is not read any further."""
 _MOST_STRINGS: Final = 1024
 """Huffman strings remembered with their decoded form; forgotten all together when full."""
 
-_LONGEST_REMEMBERED: Final = 64
-"""Bytes of Huffman-coded string above which it is not worth remembering."""
+_REMEMBERED: Final = range(9, 65)
+"""Bytes of Huffman-coded strings that are worth remembering. A shorter one is decoded as fast, and
+mostly a grpc-timeout, which does not come again; a longer one is rare."""
 
 _LONGEST_INTEGER: Final = 5
 """Bytes that an integer may take beyond its prefix: enough for 32 bits and more."""
@@ -236,11 +237,12 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     raw = block[position:end]
     if byte < 0x80:
         return raw, end
+    if length not in _REMEMBERED:
+        return huffman.decode(raw), end
     decoded = _strings.get(raw)
     if decoded is None:
         decoded = huffman.decode(raw)
-        if length <= _LONGEST_REMEMBERED:
-            if len(_strings) >= _MOST_STRINGS:
-                _strings.clear()
-            _strings[raw] = decoded
+        if len(_strings) >= _MOST_STRINGS:
+            _strings.clear()
+        _strings[raw] = decoded
     return decoded, end
