@@ -15,8 +15,9 @@ Bytes go from socket to socket as they came; a core that does no I/O reads them 
                   observe/  where what was seen goes: call log, metrics, health
 
 ``config/`` is the file's schema, ``daemon/`` puts the rooms together, ``cli/`` has one module
-a command. ``embedded/`` is an in-memory CRI runtime and a kubelet-like client for the demo and
-the tests, ``client/`` a CRI client on grpcio. Imports go one way and import-linter holds it.
+a command. ``embedded/`` is an in-memory CRI runtime and a kubelet-like client, ``demo/`` shows the
+proxy between the two, ``client/`` is a CRI client on grpcio. Imports go one way, which
+import-linter holds.
 """
 
 from importlib.metadata import version as _version

@@ -16,6 +16,10 @@ _SWEEP: Final = 0.5
 """Seconds between looks for calls that have become slow."""
 
 
+_REPEAT: Final = 10.0
+"""Seconds until the same warning of a full listener may come again."""
+
+
 class WallClock:
     """Turns times of a clock that only grows into the time of day."""
 
@@ -41,6 +45,7 @@ class Watch:
         self._call_log = call_log
         self._metrics = metrics
         self._clock = clock
+        self._paused: dict[str, float] = {}
 
     def connection_opened(self, connection: Connection) -> None:
         """See Observer."""
@@ -84,6 +89,10 @@ class Watch:
 
     def accept_paused(self, listener: str, reason: str) -> None:
         """See Notices."""
+        now = self._clock()
+        if now - self._paused.get(listener, -_REPEAT) < _REPEAT:
+            return
+        self._paused[listener] = now
         self._log.warning(
             "not accepting for now",
             listener=listener,

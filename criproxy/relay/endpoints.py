@@ -73,6 +73,11 @@ def parse_endpoint(text: str) -> Endpoint:
         rest = "/" + rest
     if "\0" in rest:
         raise EndpointError(f"endpoint {text!r}: a socket path cannot contain a NUL byte")
+    if rest.endswith("/"):
+        raise EndpointError(
+            f"endpoint {text!r}: names a directory; write the socket's own path, as in "
+            "unix:///path/to.sock"
+        )
     try:
         size = len(rest.encode())
     except UnicodeEncodeError:  # logs and metrics name it, in UTF-8

@@ -18,6 +18,9 @@ from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.frames import reset
 from criproxy.wire.http2 import ErrorCode
 
+_HALF_CLOSED: Final = 1.0
+"""Seconds between looks at a peer that has ended its sending."""
+
 _REST: Final = 1 << 18
 """Bytes that are read at once of what a socket still holds."""
 
@@ -161,7 +164,19 @@ class _End(asyncio.Protocol):
                 self._pair.hang_up(self._side)
             else:
                 self.other._end_writing()
+                self._watch_for_hang_up()
         return True  # the transport stays: the other direction goes on
+
+    def _watch_for_hang_up(self) -> None:
+        """Look now and then whether a peer that has ended its sending has gone altogether.
+
+        A socket at its end is not polled any more, and a runtime may have nothing to send.
+        """
+        if not self.closed:
+            if is_hung_up(self.socket):
+                self._pair.hang_up(self._side)
+            else:
+                asyncio.get_running_loop().call_later(_HALF_CLOSED, self._watch_for_hang_up)
 
     def pause_writing(self) -> None:
         transport = self.other._transport

@@ -43,8 +43,6 @@ _OF_RESET: Final = {
     ErrorCode.CANCEL: StatusCode.CANCELLED,
     ErrorCode.ENHANCE_YOUR_CALM: StatusCode.RESOURCE_EXHAUSTED,
     ErrorCode.INADEQUATE_SECURITY: StatusCode.PERMISSION_DENIED,
-    ErrorCode.STREAM_CLOSED: StatusCode.UNKNOWN,
-    ErrorCode.HTTP_1_1_REQUIRED: StatusCode.UNKNOWN,
 }
 
 _OF_HTTP: Final = {
@@ -62,7 +60,10 @@ _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 
 
 def code_of_reset(error: int) -> StatusCode:
-    """Map an RST_STREAM's error code to what a client reports ("Errors")."""
+    """Map an RST_STREAM's error code to what a client reports ("Errors").
+
+    The mapping leaves STREAM_CLOSED and HTTP_1_1_REQUIRED open; grpc-go and C-core report INTERNAL.
+    """
     if error > ErrorCode.HTTP_1_1_REQUIRED:
         return StatusCode.UNKNOWN
     return _OF_RESET.get(ErrorCode(error), StatusCode.INTERNAL)

@@ -100,6 +100,14 @@ def test_half_close_by_the_runtime(ends: Ends) -> None:
     ends.relay.recorder.all_closed()
 
 
+def test_gone_after_a_half_close(ends: Ends) -> None:
+    """A client that has half-closed and then goes is let go of, whatever the runtime does."""
+    ends.client.shutdown(socket.SHUT_WR)
+    assert receive_all(ends.runtime) == b""
+    ends.client.close()
+    ends.relay.recorder.all_closed()
+
+
 @pytest.mark.parametrize("first", ["client", "runtime"])
 def test_hang_up_after_all_bytes(ends: Ends, first: str) -> None:
     """A side that hangs up ends the other's connection, once what it had sent is delivered."""

@@ -51,6 +51,7 @@ def test_forms(text: str, path: str) -> None:
         ("unix:x.sock", "not an absolute path"),
         ("criproxy.sock", "not an absolute path"),
         ("/run/\0.sock", "NUL"),
+        ("unix:///run/x.sock/", "names a directory"),
         (os.fsdecode(b"/run/\xff.sock"), "has to be UTF-8"),
         (LONGEST + "a", "has 108 bytes"),
         ("/" + "ü" * 54, "has 109 bytes"),

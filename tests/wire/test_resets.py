@@ -94,7 +94,7 @@ RESETS = {
     0x2: StatusCode.INTERNAL,
     0x3: StatusCode.INTERNAL,
     0x4: StatusCode.INTERNAL,
-    0x5: StatusCode.UNKNOWN,
+    0x5: StatusCode.INTERNAL,
     0x6: StatusCode.INTERNAL,
     0x7: StatusCode.UNAVAILABLE,
     0x8: StatusCode.CANCELLED,
@@ -102,7 +102,7 @@ RESETS = {
     0xA: StatusCode.INTERNAL,
     0xB: StatusCode.RESOURCE_EXHAUSTED,
     0xC: StatusCode.PERMISSION_DENIED,
-    0xD: StatusCode.UNKNOWN,
+    0xD: StatusCode.INTERNAL,
     0xE: StatusCode.UNKNOWN,
     0xFFFFFFFF: StatusCode.UNKNOWN,
 }
