@@ -32,17 +32,6 @@ class Observer(Protocol):
         """Take notice of an event; the calls in it already have their ``overhead`` added."""
 
 
-class Watched:
-    """A connection, the reader that its bytes are shown to, and what is to be done with a call."""
-
-    connection: Connection
-    reader: ConnectionReader
-
-    def cut(self, stream: int) -> None:
-        """End a call to both sides: its stream carries a message that is too large."""
-        raise NotImplementedError
-
-
 class Witness:
     """Reads what has been relayed and tells the observer."""
 
@@ -50,7 +39,7 @@ class Witness:
         self._observer = observer
         self._clock = clock
 
-    def relayed(self, watched: Watched, side: Side, data: bytes, since: float) -> None:
+    def relayed(self, watched: "Watched", side: Side, data: bytes, since: float) -> None:
         """Take notice of what ``side`` sent, which has been written; ``since`` is when it came."""
         written = self._clock()
         try:
@@ -60,11 +49,11 @@ class Witness:
         if events:
             self._tell(watched, events, written - since)
 
-    def ended(self, watched: Watched, side: Side) -> None:
+    def ended(self, watched: "Watched", side: Side) -> None:
         """End the calls of a connection that ``side`` has ended for good."""
         self._tell(watched, watched.reader.end(side, self._clock()), 0.0)
 
-    def _tell(self, watched: Watched, events: list[Event], spent: float) -> None:
+    def _tell(self, watched: "Watched", events: list[Event], spent: float) -> None:
         for event in events:
             if not isinstance(event, ReadingStopped):
                 event.call.overhead += spent
@@ -76,3 +65,20 @@ class Witness:
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"observing {type(event).__name__} failed", "exception": error}
                 )
+
+
+class Watched:
+    """What relays a connection: who watches it, and what is to be done with a call then."""
+
+    def __init__(
+        self, connection: Connection, reader: ConnectionReader, witness: Witness, clock: Clock
+    ) -> None:
+        """``reader`` is shown the connection's bytes by ``witness``."""
+        self.connection = connection
+        self.reader = reader
+        self.witness = witness
+        self.clock = clock
+
+    def cut(self, stream: int) -> None:
+        """End a call to both sides: its stream carries a message that is too large."""
+        raise NotImplementedError

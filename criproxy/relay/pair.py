@@ -37,10 +37,7 @@ class Pair(Watched):
         write_buffer: int,
     ) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
-        self.connection = connection
-        self.reader = reader
-        self.witness = witness
-        self.clock = clock
+        super().__init__(connection, reader, witness, clock)
         self.write_buffer = write_buffer
         self._client = _End(self, Side.CLIENT)
         self._runtime = _End(self, Side.RUNTIME)
@@ -114,7 +111,7 @@ class _End(asyncio.Protocol):
         if not transport.get_write_buffer_size():
             with contextlib.suppress(OSError):  # full or gone: the transport sees to it
                 sent = self.socket.send(data)
-        if sent < len(data):
+        if sent < len(data) and not transport.is_closing():
             transport.write(data[sent:])
 
     def insert(self, frame: bytes) -> None:

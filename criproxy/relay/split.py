@@ -67,10 +67,7 @@ class Split(Watched):
         dial: Dial,
         tasks: Tasks,
     ) -> None:
-        self.connection = connection
-        self.reader = reader
-        self._witness = witness
-        self._clock = clock
+        super().__init__(connection, reader, witness, clock)
         self._dial = dial
         self._tasks = tasks
         self._client = _Leg(self, client_side=False)
@@ -85,14 +82,14 @@ class Split(Watched):
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed
         finally:
-            self._witness.ended(self, Side.RUNTIME)  # unless the client went first
+            self.witness.ended(self, Side.RUNTIME)  # unless the client went first
             for leg in (self._client, *self._upstreams.values()):
                 leg.abort()
             client.close()
 
     def woken(self) -> None:
         """Take notice that a peer has sent something: what follows from it began now."""
-        self._since = self._clock()
+        self._since = self.clock()
 
     def flush(self) -> None:
         """Write what has come about on each connection."""
@@ -103,7 +100,7 @@ class Split(Watched):
 
     def show(self, side: Side, data: bytes) -> None:
         """Take notice of what has passed between the client and us."""
-        self._witness.relayed(self, side, data, self._since)
+        self.witness.relayed(self, side, data, self._since)
 
     def cut(self, stream: int) -> None:
         """See Watched."""
@@ -115,7 +112,7 @@ class Split(Watched):
     def lost(self, leg: "_Leg") -> None:
         """Take notice that a connection is gone. With an upstream only its own calls end."""
         if leg is self._client:
-            self._witness.ended(self, Side.CLIENT)
+            self.witness.ended(self, Side.CLIENT)
         for exchange in list(leg.exchanges.values()):
             if leg is self._client:
                 exchange.abandon(ErrorCodes.CANCEL)
