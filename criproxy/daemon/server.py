@@ -121,6 +121,7 @@ class _Daemon:
                 clock,
             )
             made.append(listener)
+            self._metrics.connections.labels(str(each.endpoint)).set(0)
         return made
 
     def _stop_listening(self) -> None:

@@ -45,6 +45,7 @@ _u32: Final = Struct(">I").unpack_from
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
 _ANY: Final = -1
+_NOT_WHOLE: Final = FLAG_END_HEADERS | FLAG_PADDED | FLAG_PRIORITY
 
 _EXACT_SIZES: Final = {
     PRIORITY: 5,
@@ -178,7 +179,12 @@ class FrameReader:
                     self._refuse_gathering(length)
                 if end > size:
                     return self._keep(data, position, FRAME_HEADER_SIZE + length)
-                self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
+                if kind == HEADERS and flags & _NOT_WHOLE == FLAG_END_HEADERS:
+                    headers = self.decoder.decode(data[start:end])
+                    ended = bool(flags & FLAG_END_STREAM)
+                    self._handler.headers(stream & _STREAM_ID, headers, ended, now)
+                else:
+                    self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
             elif length != _EXACT_SIZES.get(kind, length):
                 self._refuse_size(kind, length)
             if end > size:

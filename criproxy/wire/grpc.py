@@ -121,6 +121,12 @@ class MessageCounter:
 
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Count ``data[start:end]``."""
+        if not self._left and not self._prefix and end - start >= PREFIX_SIZE:
+            (length,) = _length(data, start)
+            if end - start - PREFIX_SIZE == length <= self._limit:  # one message, as is usual
+                self.messages += 1
+                self.bytes += length
+                return
         while start < end:
             if self._left:
                 step = min(self._left, end - start)
