@@ -1,6 +1,7 @@
 """Who is connected: plain values that every room may carry."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,12 @@ class Connection:
     peer: Peer
     opened: float = field(compare=False)
     """When it was accepted: seconds of the clock that calls are timed with."""
+
+    def fields(self) -> dict[str, Any]:
+        """What a log line says of it."""
+        return {
+            "listener": self.listener,
+            "pid": self.peer.pid,
+            "uid": self.peer.uid,
+            "executable": self.peer.executable,
+        }

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import uvloop
@@ -150,8 +149,9 @@ class _Daemon:
 
     def _start_health(self, background: Tasks) -> RuntimeHealth:
         probe = self._config.probe
+        upstreams = [each for made in self._listeners for each in (made.runtime, made.image)]
         health = RuntimeHealth(
-            list(dict.fromkeys(self._upstreams())),
+            list(dict.fromkeys(upstreams)),
             probe.interval,
             probe.timeout,
             self._log,
@@ -160,12 +160,6 @@ class _Daemon:
         )
         background.start(health.watch(), "runtime health")
         return health
-
-    def _upstreams(self) -> Iterable[Endpoint]:
-        for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
-            yield runtime
-            if each.image is not None:
-                yield each.image
 
     def _start_http(self, health: RuntimeHealth) -> HTTPServer | None:
         address = self._config.metrics.address

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Final
 
 from criproxy.observe.calllog import CallLog
 from criproxy.observe.flight import CallsInFlight
@@ -50,13 +50,13 @@ class Watch:
     def connection_opened(self, connection: Connection) -> None:
         """See Observer."""
         self._metrics.connections.labels(connection.listener).inc()
-        self._log.debug("connection opened", **_who(connection))
+        self._log.debug("connection opened", **connection.fields())
 
     def connection_closed(self, connection: Connection) -> None:
         """See Observer."""
         self._metrics.connections.labels(connection.listener).dec()
         age = round(self._clock() - connection.opened, 6)
-        self._log.debug("connection closed", **_who(connection), age_s=age)
+        self._log.debug("connection closed", **connection.fields(), age_s=age)
 
     def observe(self, connection: Connection, event: Event) -> None:
         """See Observer."""
@@ -70,7 +70,7 @@ class Watch:
             self._metrics.unread.labels(event.reason).inc()
             self._log.warning(
                 "connection not read any further",
-                **_who(connection),
+                **connection.fields(),
                 reason=event.reason,
                 detail=event.detail,
                 note="its bytes are still relayed",
@@ -107,13 +107,3 @@ class Watch:
             now = self._clock()
             for call, connection in self._calls.newly_slow(now):
                 self._call_log.slow(connection, call, now)
-
-
-def _who(connection: Connection) -> dict[str, Any]:
-    peer = connection.peer
-    return {
-        "listener": connection.listener,
-        "pid": peer.pid,
-        "uid": peer.uid,
-        "executable": peer.executable,
-    }

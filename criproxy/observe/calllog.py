@@ -117,10 +117,7 @@ class CallLog:
         named = resolve(call.path)
         self._log.warning(
             "slow call",
-            listener=connection.listener,
-            pid=connection.peer.pid,
-            uid=connection.peer.uid,
-            executable=connection.peer.executable,
+            **connection.fields(),
             service=named.service,
             method=named.method,
             api_version=named.api_version,

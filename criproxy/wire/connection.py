@@ -27,13 +27,14 @@ before its request.
 
 from enum import IntEnum
 from math import inf
-from typing import Final, NamedTuple
+from operator import attrgetter
+from typing import ClassVar, Final, NamedTuple
 
 from criproxy.wire import grpc, http2
 from criproxy.wire.calls import Call, End
 from criproxy.wire.errors import LimitError, ProtocolError, WireError
 from criproxy.wire.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader
-from criproxy.wire.grpc import StatusCode
+from criproxy.wire.grpc import MessageCounter, StatusCode
 from criproxy.wire.hpack import Header
 from criproxy.wire.http2 import ErrorCode
 
@@ -184,6 +185,8 @@ class _Direction:
     __slots__ = ("_streams", "peer")
 
     peer: FrameReader
+    _counter: ClassVar["attrgetter[MessageCounter]"]
+    """What a call counts of this direction."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams
@@ -196,11 +199,25 @@ class _Direction:
                 raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE is {value}")
             self.peer.max_frame_size = max(self.peer.max_frame_size, value)
 
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
+        call = self._streams.open.get(stream)
+        if call is not None:
+            counter = self._counter(call)
+            if call.is_grpc:
+                counter.feed(chunk, start, end)
+                if counter.refused:
+                    self._streams.refuse(call, counter.refused, now)
+            else:
+                counter.bytes += end - start
+        elif not 0 < stream <= self._streams.last:
+            raise ProtocolError(f"DATA on stream {stream}, which is idle")
+
 
 class _Requests(_Direction):
     """The client's frames."""
 
     __slots__ = ()
+    _counter = attrgetter("request")
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -228,18 +245,6 @@ class _Requests(_Direction):
         streams.open[stream] = call
         streams.events.append(CallBegan(call))
 
-    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
-        call = self._streams.open.get(stream)
-        if call is not None:
-            if call.is_grpc:
-                call.request.feed(chunk, start, end)
-                if call.request.refused:
-                    self._streams.refuse(call, call.request.refused, now)
-            else:
-                call.request.bytes += end - start
-        elif not 0 < stream <= self._streams.last:
-            raise ProtocolError(f"DATA on stream {stream}, which is idle")
-
     def data_ended(self, stream: int, now: float) -> None:
         call = self._streams.open.get(stream)
         if call is not None:
@@ -265,6 +270,7 @@ class _Responses(_Direction):
     """The runtime's frames."""
 
     __slots__ = ()
+    _counter = attrgetter("response")
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -298,18 +304,6 @@ class _Responses(_Direction):
             status = grpc.code_of_http(call.http_status)
             message = b"no grpc-status, :status " + call.http_status
         self._streams.finish(call, End.STATUS, status, message, now)
-
-    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
-        call = self._streams.open.get(stream)
-        if call is not None:
-            if call.is_grpc:
-                call.response.feed(chunk, start, end)
-                if call.response.refused:
-                    self._streams.refuse(call, call.response.refused, now)
-            else:
-                call.response.bytes += end - start
-        elif not 0 < stream <= self._streams.last:
-            raise ProtocolError(f"DATA on stream {stream}, which is idle")
 
     def data_ended(self, stream: int, now: float) -> None:
         call = self._streams.open.get(stream)
