@@ -7,6 +7,10 @@ _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m
 _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
+class Duration(float):
+    """Seconds, as the configuration has them: written ``30s``, ``500ms``, ``1m30s``."""
+
+
 def parse_duration(text: str) -> float:
     """Read a duration as Go and Kubernetes write it (``10s``, ``1m30s``, ``0``), in seconds.
 

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from criproxy.cli import cli
-from criproxy.config.schema import Config, Section
+from criproxy.config.schema import Config
 from criproxy.observe.calllog import CallLine
 from criproxy.observe.flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
+from criproxy.section import Section
 from criproxy.wire.calls import End
 from criproxy.wire.errors import REASONS
 

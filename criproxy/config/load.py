@@ -8,9 +8,10 @@ from typing import Any, Final, NoReturn, get_args
 import msgspec
 import yaml
 
-from criproxy.config.schema import Config, Section
+from criproxy.config.schema import Config
 from criproxy.config.values import decode
 from criproxy.errors import ConfigError
+from criproxy.section import Section
 
 _AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")

@@ -5,19 +5,17 @@
 
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import field
 
-from criproxy.config.values import Address, Duration, Mode, Owner, Size
+from criproxy.config.values import Address, Mode, Owner, Size
+from criproxy.durations import Duration
 from criproxy.relay.endpoints import Endpoint
+from criproxy.section import Section
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
 
 Level = Literal["debug", "info", "warning", "error"]
 MethodLevel = Literal["debug", "info", "warning", "error", "off"]
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True):
-    """A mapping of the file, in which a key that is not known is an error."""
 
 
 class ListenerConfig(Section, frozen=True):
@@ -49,14 +47,14 @@ class LogConfig(Section, frozen=True):
     level: Level = "info"
     file: str | None = None
     """None: stderr."""
-    methods: dict[str, MethodLevel] = {}
+    methods: dict[str, MethodLevel] = field(default_factory=dict)
 
 
 class SlowConfig(Section, frozen=True):
     """From when on a call in flight is warned of."""
 
     threshold: Duration = Duration(30)
-    methods: dict[str, Duration] = {}
+    methods: dict[str, Duration] = field(default_factory=dict)
 
 
 class ProbeConfig(Section, frozen=True):

@@ -7,7 +7,8 @@ import msgspec
 import yaml
 
 from criproxy.config.schema import Config
-from criproxy.config.values import Address, Duration, Mode, Owner, Size
+from criproxy.config.values import Address, Mode, Owner, Size
+from criproxy.durations import Duration
 from criproxy.relay.endpoints import Endpoint
 
 

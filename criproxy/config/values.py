@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from criproxy.durations import parse_duration
+from criproxy.durations import Duration, parse_duration
 from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 from criproxy.relay.sockets import parse_owner
@@ -12,10 +12,6 @@ _BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE: Final = re.compile(r"(\d+) ?(|B|KiB|MiB|GiB)")
 _LARGEST_MODE: Final = 0o777
 _LARGEST_PORT: Final = 65535
-
-
-class Duration(float):
-    """Seconds, written ``30s``, ``500ms``, ``1m30s``."""
 
 
 class Size(int):

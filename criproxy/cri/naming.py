@@ -1,6 +1,7 @@
 """A call's path, as the words that logs and metrics use for it."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
 
@@ -57,3 +58,10 @@ def resolve(path: bytes) -> Named:
         server_streaming=False,
         mutating=True,
     )
+
+
+def matches(pattern: str, named: Named) -> bool:
+    """Tell whether a glob names a method: its short name, ``Service/Method``, or the full path."""
+    full = f"{named.service}/{named.method}"
+    short = full.rpartition(".")[2] if "." in full else full
+    return any(fnmatchcase(name, pattern) for name in (named.method, short, full, "/" + full))

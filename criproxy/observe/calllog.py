@@ -7,8 +7,7 @@ from typing import Final
 
 import msgspec
 
-from criproxy.cri.naming import Named, resolve
-from criproxy.observe.flight import matches
+from criproxy.cri.naming import Named, matches, resolve
 from criproxy.observe.log import LEVELS, Log
 from criproxy.observe.metrics import code_label
 from criproxy.peers import Connection

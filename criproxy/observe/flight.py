@@ -1,20 +1,12 @@
 """The calls in flight: who is waiting for what, and for how long."""
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
-from criproxy.cri.naming import Named, resolve
+from criproxy.cri.naming import Named, matches, resolve
 from criproxy.peers import Connection
 from criproxy.wire.calls import Call
-
-
-def matches(pattern: str, named: Named) -> bool:
-    """Tell whether a glob names a method: its short name, ``Service/Method``, or the full path."""
-    full = f"{named.service}/{named.method}"
-    short = full.rpartition(".")[2] if "." in full else full
-    return any(fnmatchcase(name, pattern) for name in (named.method, short, full, "/" + full))
 
 
 class SlowCalls:

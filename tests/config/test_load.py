@@ -7,7 +7,7 @@ import pytest
 from criproxy.config.load import load, parse
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.config.show import show
-from criproxy.config.values import Duration
+from criproxy.durations import Duration
 from criproxy.relay.endpoints import Endpoint
 
 FULL = """\

@@ -2,8 +2,8 @@
 
 import pytest
 
-from criproxy.cri.naming import resolve
-from criproxy.observe.flight import CallsInFlight, SlowCalls, matches
+from criproxy.cri.naming import matches, resolve
+from criproxy.observe.flight import CallsInFlight, SlowCalls
 from tests.support.calls import CONNECTION, RUNTIME, running
 
 PULL = b"/runtime.v1.ImageService/PullImage"
