@@ -47,6 +47,8 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     response_messages: int | None = None
     response_bytes: int | None = None
     slow: bool = False
+    rules: tuple[str, ...] = ()
+    held_s: float = 0.0
 
 
 class CallLog:
@@ -108,6 +110,8 @@ class CallLog:
                 response_messages=response.messages,
                 response_bytes=response.bytes,
                 slow=slow,
+                rules=call.rules,
+                held_s=round(call.held, 6),
             )
         )
 

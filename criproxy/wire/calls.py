@@ -42,7 +42,8 @@ class Call:
     request's headers. ``first_byte`` is when the response began, ``ended`` when the call did; both
     None until then. ``code`` is the code that a gRPC client reports; None while the call runs and
     when reading stopped before its end. ``overhead`` is for whoever relays to add to: the seconds
-    that the call's bytes spent inside.
+    that the call's bytes spent inside. So are ``rules``, the names of those that acted on the call,
+    and ``held``, the seconds for which they made it wait.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Call:
         "ended",
         "first_byte",
         "half_closed",
+        "held",
         "http_status",
         "is_grpc",
         "message",
@@ -59,6 +61,7 @@ class Call:
         "path",
         "request",
         "response",
+        "rules",
         "stream",
         "timeout",
     )
@@ -87,6 +90,8 @@ class Call:
         self.request = MessageCounter(message_limit)
         self.response = MessageCounter(message_limit)
         self.overhead = 0.0
+        self.rules: tuple[str, ...] = ()
+        self.held = 0.0
 
     def past_deadline(self, now: float) -> bool:
         """Tell whether a cancellation at ``now`` is one that the call's own deadline explains."""

@@ -99,6 +99,8 @@ def test_fields() -> None:
         request=(1, 2048),
         response=(2, 77),
         message=b"no such %E2%80%9Esandbox%E2%80%9C",
+        rules=("slow-pulls", "only-signed"),
+        held=1.25,
     )
     (line,) = lines_of(call, slow=True)
     for key, moment in (("timestamp", 6.5), ("began", 5.0)):
@@ -124,6 +126,8 @@ def test_fields() -> None:
         "response_messages": 2,
         "response_bytes": 77,
         "slow": True,
+        "rules": ["slow-pulls", "only-signed"],
+        "held_s": 1.25,
     }
 
 

@@ -25,6 +25,8 @@ def ended(
     request: tuple[int, int] = (1, 0),
     response: tuple[int, int] = (1, 0),
     message: bytes = b"",
+    rules: tuple[str, ...] = (),
+    held: float = 0.0,
 ) -> Call:
     """A call that has ended: ``took`` and ``first_byte`` are in seconds since it began."""
     call = running(method, began)
@@ -34,6 +36,7 @@ def ended(
     call.end = End.UNREAD if code is None else End.STATUS
     call.message = message
     call.overhead = overhead
+    call.rules, call.held = rules, held
     call.request.messages, call.request.bytes = request
     call.response.messages, call.response.bytes = response
     return call

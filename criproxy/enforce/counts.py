@@ -1,0 +1,21 @@
+"""How often rules matched and failed: plain numbers, for metrics and for the list of rules."""
+
+from collections import Counter
+
+
+class Counts:
+    """Outlives the rules that it counts: a reload goes on counting where the last ones stopped."""
+
+    def __init__(self) -> None:
+        self.matches: Counter[tuple[str, str, str]] = Counter()
+        """By rule, action and mode (``enforce`` or ``dry-run``)."""
+        self.errors: Counter[tuple[str, str]] = Counter()
+        """By rule and reason."""
+
+    def matched(self, rule: str, action: str, dry_run: bool) -> None:
+        """Count a call that a rule matched."""
+        self.matches[rule, action, "dry-run" if dry_run else "enforce"] += 1
+
+    def failed(self, rule: str, reason: str) -> None:
+        """Count a rule that could not be evaluated, or not be carried out."""
+        self.errors[rule, reason] += 1
