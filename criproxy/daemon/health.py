@@ -8,7 +8,7 @@ from typing import Any, Final
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.observer import Clock
-from criproxy.relay.probe import probe
+from criproxy.relay.unary import probe
 
 _TURN: Final = 2.0
 """Seconds within which the event loop has to come round to count as alive."""
@@ -51,7 +51,7 @@ class RuntimeHealth:
         async with self._asking:
             if self._clock() - self._asked > _FRESH:
                 answers = await asyncio.gather(
-                    *(probe(each, self._timeout, self._clock) for each in self._runtimes)
+                    *(probe(each, self._timeout) for each in self._runtimes)
                 )
                 self._asked = self._clock()
                 for runtime, wrong in zip(self._runtimes, answers, strict=True):

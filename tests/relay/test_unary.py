@@ -1,7 +1,6 @@
-"""Asking a runtime whether it answers."""
+"""The daemon's own calls: asking a runtime whether it answers, and for what it has."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,8 @@ from h2.errors import ErrorCodes
 
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.probe import probe
+from criproxy.relay.unary import LARGEST_ANSWER, Answer, call, probe
+from criproxy.wire.grpc import StatusCode
 from tests.support.raw_sockets import accept, listening
 from tests.support.scripted import ScriptedServer
 
@@ -27,7 +27,7 @@ def path(short_dir: Path) -> Path:
 
 
 def ask(path: Path, within: float = LIMIT) -> str | None:
-    return asyncio.run(probe(Endpoint(str(path)), within, time.perf_counter))
+    return asyncio.run(probe(Endpoint(str(path)), within))
 
 
 @pytest.fixture
@@ -132,3 +132,75 @@ def test_nobody_there(path: Path) -> None:
     with listening(path):
         pass
     assert ask(path) == "Connection refused"
+
+
+def get(path: Path, method: str, request: bytes = b"") -> Answer:
+    return asyncio.run(call(Endpoint(str(path)), method.encode(), request))
+
+
+def test_message_there_and_back(path: Path, server: grpc.Server) -> None:
+    """A request's bytes reach the runtime, and its response's come back, whatever they are."""
+    requests = []
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        requests.append(request)
+        return b"\0" + request[::-1]
+
+    serve(server, path, "some.Service", answer)
+    assert get(path, "/some.Service/Version", b"abc") == Answer(StatusCode.OK, "", b"\0cba")
+    assert requests == [b"abc"]
+
+
+def test_large_response(path: Path, server: grpc.Server) -> None:
+    """A response of many megabytes comes whole: the runtime need not wait for a window."""
+    content = bytes(range(256)) * (12 << 12)
+    assert 1 << 23 < len(content) < LARGEST_ANSWER
+    serve(server, path, "some.Service", lambda request, context: content)
+    assert get(path, "/some.Service/Version").response == content
+
+
+def test_failed_call(path: Path, server: grpc.Server) -> None:
+    """A status other than OK comes with its message."""
+    serve(
+        server,
+        path,
+        "some.Service",
+        lambda request, context: context.abort(grpc.StatusCode.NOT_FOUND, "keine Hülle"),
+    )
+    assert get(path, "/some.Service/Version") == Answer(StatusCode.NOT_FOUND, "keine Hülle", b"")
+
+
+def test_response_without_a_message(path: Path) -> None:
+    """OK without a message is no answer."""
+
+    def end(h2: H2Connection, stream: int) -> None:
+        h2.send_headers(stream, [(":status", "200"), ("grpc-status", "0")], end_stream=True)
+
+    with ScriptedServer(path, end):
+        assert get(path, "/some.Service/Version").code is StatusCode.INTERNAL
+
+
+@pytest.mark.parametrize(("status", "code"), [("200", "INTERNAL"), ("503", "UNAVAILABLE")])
+def test_no_grpc(path: Path, status: str, code: str) -> None:
+    """A plain HTTP answer is mapped as gRPC maps it."""
+
+    def refuse(h2: H2Connection, stream: int) -> None:
+        if status == "200":
+            h2.send_headers(stream, [(":status", status)])
+            h2.send_data(stream, b"hello", end_stream=True)
+        else:
+            h2.send_headers(stream, [(":status", status)], end_stream=True)
+
+    with ScriptedServer(path, refuse):
+        answer = get(path, "/some.Service/Version")
+    assert answer.code is StatusCode[code]
+
+
+def test_going_away(path: Path) -> None:
+    """A server that goes without having taken the call is unavailable."""
+
+    def go(h2: H2Connection, stream: int) -> None:
+        h2.close_connection(last_stream_id=0)
+
+    with ScriptedServer(path, go):
+        assert get(path, "/some.Service/Version").code is StatusCode.UNAVAILABLE

@@ -1,0 +1,169 @@
+"""Calls of the daemon's own to the runtime: one request, one response, on a connection for itself.
+
+They are few and plain, and the answer is read by the wire core: so the daemon needs no gRPC stack,
+whose memory it can do without. It is how the runtime is asked whether it answers, and for the pods
+and containers that it has.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from criproxy.relay.endpoints import Endpoint
+from criproxy.wire import building, grpc, http2
+from criproxy.wire.errors import WireError
+from criproxy.wire.frames import FrameHandler, FrameReader
+from criproxy.wire.grpc import PREFIX_SIZE, StatusCode
+from criproxy.wire.hpack import Header
+
+LARGEST_ANSWER: Final = 64 << 20
+"""Bytes of a response that are taken: four times what a kubelet takes. The runtime's windows are
+this large from the start, so there is none to update."""
+
+_CHUNK: Final = 1 << 18
+_STREAM: Final = 1
+_setting: Final = Struct(">HI").pack
+_prefix: Final = Struct(">BI")
+
+_VERSION: Final = (
+    b"/runtime.v1.RuntimeService/Version",
+    b"/runtime.v1alpha2.RuntimeService/Version",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a call ended. ``code`` is None where what came could not be read."""
+
+    code: StatusCode | None
+    message: str
+    response: bytes
+    """The response message; empty where there is none."""
+
+
+async def call(endpoint: Endpoint, path: bytes, request: bytes) -> Answer:
+    """Make a unary call: ``request`` and the response are messages without gRPC's prefix.
+
+    Takes as long as the server does. Raises OSError when the endpoint cannot be reached, or ends
+    the connection without an answer.
+    """
+    receive, send = await asyncio.open_unix_connection(endpoint.path, limit=_CHUNK)
+    try:
+        send.write(_request(path, request))
+        reading = _Reading()
+        reader = FrameReader(reading, preface=False)
+        while data := await receive.read(_CHUNK):
+            try:
+                reader.read(data, 0.0)
+            except WireError as error:
+                return Answer(None, str(error), b"")
+            if reading.ended:
+                return reading.answer()
+        raise ConnectionError("the connection was closed without an answer")
+    finally:
+        send.close()
+        with contextlib.suppress(OSError):
+            await send.wait_closed()
+
+
+async def probe(endpoint: Endpoint, within: float) -> str | None:
+    """Call Version, of v1 and where that is unknown of v1alpha2, within ``within`` seconds.
+
+    Returns None when the runtime answers with OK, else what is wrong with it in a few words.
+    """
+    try:
+        async with asyncio.timeout(within):
+            for path in _VERSION:
+                answer = await call(endpoint, path, b"")
+                if answer.code is not StatusCode.UNIMPLEMENTED:
+                    break
+    except TimeoutError:
+        return f"no answer within {within:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    if answer.code is StatusCode.OK:
+        return None
+    return f"Version failed: {'unreadable answer' if answer.code is None else answer.code.name}"
+
+
+class _Reading(FrameHandler):
+    """What comes back, frame by frame. SETTINGS allow more than one small request needs."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._code: StatusCode | None = None
+        self._message = ""
+        self._http_status = b""
+        self._body = bytearray()
+
+    def answer(self) -> Answer:
+        """Put together what has come."""
+        if self._code is not StatusCode.OK:
+            return Answer(self._code, self._message, b"")
+        if len(self._body) < PREFIX_SIZE:
+            return Answer(StatusCode.INTERNAL, "there is no response message", b"")
+        compressed, length = _prefix.unpack_from(self._body)
+        if compressed or length != len(self._body) - PREFIX_SIZE:
+            return Answer(None, "the response is compressed, or not one message", b"")
+        return Answer(StatusCode.OK, "", bytes(self._body[PREFIX_SIZE:]))
+
+    def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
+        fields = dict(headers)
+        self._http_status = fields.get(b":status", self._http_status)
+        if not ended:
+            return
+        status = fields.get(b"grpc-status")
+        if status is None:
+            self._end(grpc.code_of_http(self._http_status), "no grpc-status")
+        else:
+            message = grpc.parse_message(fields.get(b"grpc-message", b""))
+            self._end(grpc.parse_status(status), message)
+
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
+        self._body += chunk[start:end]
+
+    def data_ended(self, stream: int, now: float) -> None:
+        self._end(StatusCode.INTERNAL, "the stream ended without trailers")
+
+    def reset(self, stream: int, code: int, now: float) -> None:
+        self._end(grpc.code_of_reset(code), "the stream was reset")
+
+    def setting(self, identifier: int, value: int) -> None:
+        """Pass over it."""
+
+    def settings_acknowledged(self) -> None:
+        """Pass over it."""
+
+    def goaway(self, last_stream: int, code: int, now: float) -> None:
+        if last_stream < _STREAM:
+            self._end(StatusCode.UNAVAILABLE, "the runtime is going")
+
+    def _end(self, code: StatusCode, message: str) -> None:
+        self.ended = True
+        self._code = code
+        self._message = message
+
+
+def _request(path: bytes, message: bytes) -> bytes:
+    """Build a client's first bytes and the call. A request is at most the 64 KiB of a window."""
+    window = _setting(http2.SETTINGS_INITIAL_WINDOW_SIZE, LARGEST_ANSWER)
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+        (b"user-agent", b"criproxy"),
+    ]
+    return b"".join(
+        (
+            http2.PREFACE,
+            building.frame(http2.SETTINGS, 0, 0, window),
+            building.window_update(0, LARGEST_ANSWER - http2.DEFAULT_WINDOW),
+            building.literal_headers(_STREAM, fields, ended=False),
+            building.data(_STREAM, _prefix.pack(0, len(message)) + message, ended=True),
+        )
+    )
