@@ -48,12 +48,14 @@ PREFIX_BYTES: Final = 5
 class Call:
     """One unary call: ``/service/method``, its request message, and what a right answer is.
 
-    ``answer`` is every DATA byte of it, the five-byte prefix included; None takes any.
+    ``answer`` is every DATA byte of it, the five-byte prefix included; None takes any. ``status``
+    is the gRPC status code that a right answer ends with.
     """
 
     path: str
     message: bytes = b""
     answer: bytes | None = None
+    status: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class Connection:
             self._exchange(requests, PREFIX_BYTES + len(call.message), at_once)
             elapsed = time.perf_counter_ns() - began
             own_cpu = time.process_time_ns() - cpu
-        failures = client.failures | self._statuses.failures(client.blocks)
+        failures = client.failures | self._statuses.failures(client.blocks, call.status)
         errors = Counter(failures.values())
         if left := len(requests.frames) - len(client.latencies):
             errors["connection ended"] += left
@@ -207,18 +209,19 @@ class _Statuses:
         self._decoder = Decoder()
         self._known: dict[tuple[bool, bytes], str | None] = {}
 
-    def failures(self, blocks: list[tuple[int, bool, bytes]]) -> dict[int, str]:
-        """Return what went wrong on which stream.
+    def failures(self, blocks: list[tuple[int, bool, bytes]], status: int) -> dict[int, str]:
+        """Return what went wrong on which stream; the right calls end with ``status``.
 
         ``blocks`` are all the connection's since the last time, in order: the stream, whether
         the block ended it, and the bytes.
         """
+        right = (None, f"grpc-status {status}")
         failures = {}
         for stream, last, block in blocks:
             known = (last, block) in self._known
-            failure = self._known[last, block] if known else self._decode(last, block)
-            if failure:
-                failures[stream] = failure
+            said = self._known[last, block] if known else self._decode(last, block)
+            if said not in right:
+                failures[stream] = said
         return failures
 
     def _decode(self, last: bool, block: bytes) -> str | None:
@@ -230,16 +233,15 @@ class _Statuses:
             raise LoadError(f"a header block cannot be decoded: {error!r}") from error
         if len(entries) != size or (entries and entries[0] is not newest):
             self._known.clear()
-        failure = self._known[last, block] = _failure(fields, last)
-        return failure
+        said = self._known[last, block] = _said(fields, last)
+        return said
 
 
-def _failure(fields: dict[bytes, bytes], last: bool) -> str | None:
+def _said(fields: dict[bytes, bytes], last: bool) -> str | None:
+    """Return how a block ends its call, or which HTTP status it has in place of 200."""
     if (status := fields.get(b":status", b"200")) != b"200":
         return f"HTTP status {status.decode()}"
-    if last and (code := fields.get(b"grpc-status", b"missing")) != b"0":
-        return f"grpc-status {code.decode()}"
-    return None
+    return f"grpc-status {fields.get(b'grpc-status', b'missing').decode()}" if last else None
 
 
 @contextmanager

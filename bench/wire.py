@@ -33,10 +33,15 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload) << 8 | kind) + struct.pack(">BI", flags, stream) + payload
 
 
+def prefixed(message: bytes) -> bytes:
+    """Return a message with its prefix (gRPC over HTTP/2, "Length-Prefixed-Message")."""
+    return struct.pack(">BI", 0, len(message)) + message
+
+
 def request(stream: int, block: bytes, message: bytes) -> bytes:
     """Return a unary call's two frames: its HEADERS and the one message that ends the stream."""
-    prefixed = struct.pack(">BI", 0, len(message)) + message
-    return frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, prefixed)
+    data = prefixed(message)
+    return frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, data)
 
 
 def request_fields(path: str, timeout_us: int) -> list[Field]:

@@ -125,6 +125,17 @@ def test_a_failed_call_is_counted(server: Path) -> None:
         assert connection.ask(Call("/s/Version"))
 
 
+def test_a_status_can_be_what_is_wanted(server: Path) -> None:
+    """Where a status is the right answer, it is no error, and success is one."""
+    with Connection(server) as connection:
+        failing = Call("/s/Fail", answer=b"", status=5)
+        assert not connection.run(failing, connection.build(failing, 3)).errors
+        other = Call("/s/Fail", answer=b"", status=7)
+        assert connection.run(other, connection.build(other, 3)).errors == {"grpc-status 5": 3}
+        passing = Call("/s/Version", status=5)
+        assert connection.run(passing, connection.build(passing, 2)).errors == {"grpc-status 0": 2}
+
+
 @pytest.mark.parametrize("change", [lambda right: right[:-1], lambda right: right[:-1] + b"!"])
 def test_another_answer_is_counted(server: Path, change) -> None:
     """An answer that is not, byte for byte, the right one is an error."""
