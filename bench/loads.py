@@ -8,10 +8,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
-from bench.load import LARGE_WINDOW, PREFIX_BYTES, Call, Connection
+from bench.load import LARGE_WINDOW, Connection
 from bench.processes import cpu_seconds
 from bench.running import Running
-from bench.wire import DEFAULT_WINDOW, LoadError
+from bench.wire import DEFAULT_WINDOW, LoadError, prefixed
 
 WARM_UP_SHARE: Final = 10
 """One call in so many more is made beforehand, untimed."""
@@ -49,6 +49,12 @@ LOADS: Final = (
     Load("list-16", "a list of 1 MiB, 16 at once", "grpc-go-like", Answer.LIST, 16, 96),
 )
 
+RULE_LOADS: Final = (
+    Load("rules-1", "rules, Version, one at a time", "grpc-go-like", Answer.VERSION, 1, 500),
+    Load("rules-16", "rules, Version, 16 at once", "grpc-go-like", Answer.VERSION, 16, 1000),
+)
+"""In the same words as go-1 and go-16, in more and shorter rounds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -64,12 +70,12 @@ class Figures:
     goaways: int
 
 
-def run(load: Load, call: Call, target: Running, h2load_directory: Path) -> Figures:
+def run(load: Load, target: Running, h2load_directory: Path) -> Figures:
     """Put ``load`` on ``target`` once. A run that breaks off is figures with nothing but errors."""
     try:
         if load.generator == "h2load":
-            return _h2load(load, call, target, h2load_directory)
-        return _like_grpc_go(load, call, target)
+            return _h2load(load, target, h2load_directory)
+        return _like_grpc_go(load, target)
     except (LoadError, OSError) as error:
         nothing = float("nan")
         return Figures(
@@ -77,7 +83,8 @@ def run(load: Load, call: Call, target: Running, h2load_directory: Path) -> Figu
         )
 
 
-def _like_grpc_go(load: Load, call: Call, target: Running) -> Figures:
+def _like_grpc_go(load: Load, target: Running) -> Figures:
+    call = target.call
     window = LARGE_WINDOW if load.answer is Answer.LIST else DEFAULT_WINDOW
     with Connection(target.socket, window=window) as connection:
         warm_up = connection.build(call, load.at_once + load.calls // WARM_UP_SHARE)
@@ -97,10 +104,10 @@ def _like_grpc_go(load: Load, call: Call, target: Running) -> Figures:
     )
 
 
-def _h2load(load: Load, call: Call, target: Running, directory: Path) -> Figures:
+def _h2load(load: Load, target: Running, directory: Path) -> Figures:
     """Run h2load, which repeats one memoised header block and checks no gRPC status."""
     body, log = directory / "message", directory / "times"
-    body.write_bytes(bytes(PREFIX_BYTES))
+    body.write_bytes(prefixed(target.call.message))
     log.unlink(missing_ok=True)
     command = ["h2load", "--clients=1", "--threads=1", f"--requests={load.calls}"]
     command += [f"--max-concurrent-streams={load.at_once}", f"--base-uri=unix:{target.socket}"]
@@ -109,7 +116,10 @@ def _h2load(load: Load, call: Call, target: Running, directory: Path) -> Figures
         command.append(f"--header={header}")
     cpu = _cpu(target)
     ran = subprocess.run(
-        [*command, f"http://localhost{call.path}"], check=False, capture_output=True, text=True
+        [*command, f"http://localhost{target.call.path}"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     cpu = _cpu(target) - cpu
     if ran.returncode:

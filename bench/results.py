@@ -31,7 +31,10 @@ class Soak:
 
 @dataclass(slots=True)
 class Results:
-    """Everything found, as it is written to results.json. ``figures``: load, contender, rounds."""
+    """Everything found, as it is written to results.json.
+
+    ``figures``: load, contender, rounds. ``acted``: how often a contender's rules did what.
+    """
 
     began: str
     command: str
@@ -44,6 +47,7 @@ class Results:
     figures: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
+    acted: dict[str, dict[str, int]] = field(default_factory=dict)
     soak: Soak | None = None
     seconds: float = 0.0
 

@@ -3,14 +3,15 @@
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import criproxy_config
 from bench.contenders import DIRECT, EVERYTHING_ON, Contender
-from bench.loads import Answer, Load, run
+from bench.loads import Answer, run
 from bench.processes import rss_bytes
 from bench.results import Memory, Results
+from bench.ruled import WITH_RULES
 from bench.running import (
     LIST,
     VERSION,
@@ -21,6 +22,7 @@ from bench.running import (
     contender,
     embedded,
 )
+from bench.sections import PROXIES, Section, contenders
 from bench.soak import soak
 
 Say = Callable[[str], None]
@@ -30,8 +32,7 @@ Say = Callable[[str], None]
 class Plan:
     """What to compare; ``soak_calls`` 0 leaves the soak out."""
 
-    contenders: Sequence[Contender]
-    loads: Sequence[Load]
+    sections: Sequence[Section]
     rounds: int
     soak_calls: int
 
@@ -42,15 +43,13 @@ def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
     ``directory`` holds everything that is started. A contender or backend that cannot be had is
     noted in the results, and the rest goes on.
     """
-    wanted = list(plan.loads)
-    if any(load.generator == "h2load" for load in wanted) and shutil.which("h2load") is None:
-        _skip(results, "h2load", "not installed: apt-get install nghttp2-client", say)
-        wanted = [load for load in wanted if load.generator != "h2load"]
-    soaked = [which for which in plan.contenders if which.name == EVERYTHING_ON]
+    everyone = contenders(plan.sections)
+    soaked = [which for which in everyone if which.name == EVERYTHING_ON]
     for answer in Answer:
-        loads = [load for load in wanted if load.answer is answer]
+        sections = [_with_answer(part, answer, results, say) for part in plan.sections]
+        sections = [part for part in sections if part.loads and part.contenders]
         soaking = plan.soak_calls > 0 and soaked and answer is Answer.VERSION
-        if not loads and not soaking:
+        if not sections and not soaking:
             continue
         with ExitStack() as stack:
             try:
@@ -61,10 +60,20 @@ def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
             results.backends[answer.value] = (
                 f"{backend.name}, {backend.call.path}, {len(backend.call.answer or b''):,} bytes"
             )
-            if loads:
-                _rounds(plan, loads, backend, results, directory / answer.value, say)
+            for part in sections:
+                place = directory / f"{answer.value}-{part.name}"
+                _rounds(part, plan.rounds * part.turns, backend, results, place, say)
             if soaking:
                 _soak(soaked[0], plan.soak_calls, backend, results, directory / "soak", say)
+
+
+def _with_answer(part: Section, answer: Answer, results: Results, say: Say) -> Section:
+    """Return a section with the loads that ask for ``answer``, and can be made here."""
+    loads = [load for load in part.loads if load.answer is answer]
+    if any(load.generator == "h2load" for load in loads) and shutil.which("h2load") is None:
+        _skip(results, "h2load", "not installed: apt-get install nghttp2-client", say)
+        loads = [load for load in loads if load.generator != "h2load"]
+    return replace(part, loads=loads)
 
 
 def _backend(
@@ -81,8 +90,8 @@ def _backend(
 
 
 def _rounds(
-    plan: Plan,
-    loads: Sequence[Load],
+    part: Section,
+    rounds: int,
     backend: Backend,
     results: Results,
     directory: Path,
@@ -90,27 +99,29 @@ def _rounds(
 ) -> None:
     directory.mkdir()
     with ExitStack() as stack:
-        field = [Running(DIRECT, backend.socket, directory, None)]
-        for which in plan.contenders:
+        field = [Running(DIRECT, backend.socket, directory, None, backend.call)]
+        for which in part.contenders:
             try:
                 field.append(stack.enter_context(contender(which, directory / which.name, backend)))
             except NotRunningError as error:
                 _skip(results, which.name, str(error), say)
         idle = {one.name: rss_bytes(one.pid) for one in field if one.pid}
-        for number in range(plan.rounds):
-            for load in loads:
-                say(f"round {number + 1} of {plan.rounds}: {load.name}")
+        for number in range(rounds):
+            for load in part.loads:
+                say(f"round {number + 1} of {rounds}: {load.name}")
                 results.titles[load.name] = load.title
                 figures = results.figures.setdefault(load.name, {})
                 turn = number % len(field)
                 for one in field[turn:] + field[:turn]:
-                    figures.setdefault(one.name, []).append(run(load, backend.call, one, directory))
+                    figures.setdefault(one.name, []).append(run(load, one, directory))
         for one in field:
             if one.pid:
                 memory = Memory(idle[one.name], rss_bytes(one.pid))
                 results.memory.setdefault(one.name, memory)
-            if one.name == EVERYTHING_ON:
+            if one.name == EVERYTHING_ON and part.name == PROXIES:
                 results.seen[backend.call.path] = criproxy_config.seen(one.directory)
+            if one.name in WITH_RULES:
+                results.acted[one.name] = criproxy_config.acted(one.directory)
 
 
 def _soak(

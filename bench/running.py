@@ -5,12 +5,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench import version
 from bench.contenders import Contender, Place
 from bench.load import Call, Connection
 from bench.wire import LoadError
+from criproxy.cri.pb.runtime_v1_pb2 import VersionRequest
 from tests.support.containerd import Containerd, missing
 from tests.support.process import Process
 from tests.support.waiting import wait_until
@@ -20,8 +22,8 @@ TERM_SECONDS = 10.0
 PODS = 1140
 """How many pods make the embedded runtime's ListContainers answer about 1 MiB."""
 
-VERSION = "/runtime.v1.RuntimeService/Version"
-LIST = "/runtime.v1.RuntimeService/ListContainers"
+VERSION = Call(version.PATH, VersionRequest(version=version.KUBELET).SerializeToString())
+LIST = Call("/runtime.v1.RuntimeService/ListContainers")
 
 
 class NotRunningError(Exception):
@@ -39,12 +41,16 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A contender that answers at ``socket``; without a process when it is the backend itself."""
+    """A contender that answers at ``socket``; without a process when it is the backend itself.
+
+    ``call`` is the backend's, with the answer that is right through this contender.
+    """
 
     name: str
     socket: Path
     directory: Path
     process: Process | None
+    call: Call
 
     @property
     def pid(self) -> int | None:
@@ -67,19 +73,19 @@ def containerd(directory: Path) -> Iterator[Backend]:
     directory.mkdir()
     with Containerd(directory) as runtime:
         program = subprocess.run(["containerd", "--version"], capture_output=True, text=True)
-        version = program.stdout.split()[2]
-        yield _backend(f"containerd {version}", runtime.address, VERSION)
+        yield _backend(f"containerd {program.stdout.split()[2]}", runtime.address, VERSION)
 
 
 @contextmanager
-def embedded(directory: Path, path: str) -> Iterator[Backend]:
-    """The embedded runtime, answering without delay, and a call of ``path`` to it."""
+def embedded(directory: Path, call: Call) -> Iterator[Backend]:
+    """The embedded runtime, answering without delay, and ``call`` to it."""
     directory.mkdir()
     socket = directory / "runtime.sock"
     argv = [sys.executable, "-m", "criproxy", "runtime", "--listen", f"unix://{socket}"]
     argv += ["--latency", "none", "--pods", str(PODS)]
-    with _started(Process(argv, output=directory / "runtime"), socket, "the embedded runtime"):
-        yield _backend("criproxy's embedded runtime", socket, path)
+    process = Process(argv, output=directory / "runtime")
+    with _started(process, socket, "the embedded runtime", VERSION):
+        yield _backend("criproxy's embedded runtime", socket, call)
 
 
 @contextmanager
@@ -91,24 +97,24 @@ def contender(which: Contender, directory: Path, backend: Backend) -> Iterator[R
     directory.mkdir()
     place = Place(directory, directory / "listen.sock", backend.socket)
     process = Process([program, *which.arguments(place)], output=directory / "output")
-    with _started(process, place.listen, which.name):
-        yield Running(which.name, place.listen, directory, process)
+    with _started(process, place.listen, which.name, which.expected(VERSION)):
+        yield Running(which.name, place.listen, directory, process, which.expected(backend.call))
 
 
-def _backend(name: str, socket: Path, path: str) -> Backend:
+def _backend(name: str, socket: Path, call: Call) -> Backend:
     try:
         with Connection(socket) as connection:
-            answer = connection.ask(Call(path))
+            answer = connection.ask(call)
     except LoadError as error:
         raise NotRunningError(f"{name} does not answer: {error}") from error
-    return Backend(name, socket, Call(path, answer=answer))
+    return Backend(name, socket, replace(call, answer=answer))
 
 
 @contextmanager
-def _started(process: Process, socket: Path, name: str) -> Iterator[None]:
+def _started(process: Process, socket: Path, name: str, call: Call) -> Iterator[None]:
     process.start()
     try:
-        _wait(process, socket, name)
+        _wait(process, socket, name, call)
         yield
     finally:
         try:
@@ -117,16 +123,17 @@ def _started(process: Process, socket: Path, name: str) -> Iterator[None]:
             print(f"{name} did not end in {TERM_SECONDS:g} s and was killed", file=sys.stderr)
 
 
-def _wait(process: Process, socket: Path, name: str) -> None:
+def _wait(process: Process, socket: Path, name: str, call: Call) -> None:
     def answers() -> bool:
         if not process.running:
             words = (process.stderr or process.stdout).strip().splitlines()
             raise NotRunningError(f"did not start: {words[-1] if words else process.returncode}")
         try:
             with Connection(socket) as connection:
-                return bool(connection.ask(Call(VERSION)))
+                connection.ask(call)
         except LoadError:  # it listens, and does not reach the runtime yet
             return False
+        return True
 
     try:
         wait_until(answers, name, limit=READY_SECONDS)

@@ -1,0 +1,52 @@
+"""The comparison's parts: who is compared with whom, under which loads, in which unit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from bench.contenders import CONTENDERS, EVERYTHING_ON, Contender
+from bench.loads import LOADS, RULE_LOADS, Load
+from bench.ruled import RULED
+
+PROXIES: Final = "proxies"
+RULES: Final = "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Contenders that take turns under the same loads, all of them running at once.
+
+    ``unit`` is the contender whose added latency is the unit of a column. ``turns`` is how many
+    rounds there are for one that is asked for: short ones, so that a slow spell of the machine
+    meets every contender.
+    """
+
+    name: str
+    contenders: Sequence[Contender]
+    loads: Sequence[Load]
+    unit: str
+    turns: int = 1
+
+    def only(self, contenders: Sequence[str], loads: Sequence[str]) -> "Section":
+        """Return what is left with the contenders and loads that are named; none names all."""
+        return replace(
+            self,
+            contenders=[one for one in self.contenders if not contenders or one.name in contenders],
+            loads=[one for one in self.loads if not loads or one.name in loads],
+        )
+
+
+SECTIONS: Final = (
+    Section(PROXIES, CONTENDERS, LOADS, unit="socat"),
+    Section(RULES, RULED, RULE_LOADS, unit=EVERYTHING_ON, turns=2),
+)
+
+
+def unit_of(load: str) -> str:
+    """Return the unit of the section that a load belongs to."""
+    return next(part.unit for part in SECTIONS if any(one.name == load for one in part.loads))
+
+
+def contenders(sections: Sequence[Section]) -> list[Contender]:
+    """Return the contenders of all these sections, each once."""
+    return list({which.name: which for part in sections for which in part.contenders}.values())
