@@ -6,7 +6,7 @@ messages, with metadata, status and trailers.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -37,18 +37,24 @@ class PassThrough(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic 
                 async for message in call:
                     yield message
             except grpc.aio.AioRpcError as error:
-                trailers: Any = error.trailing_metadata()
+                trailers: Any = tuple(error.trailing_metadata())
                 await context.abort(error.code(), error.details() or "", trailers)
             context.set_trailing_metadata(await call.trailing_metadata())
 
         return grpc.stream_stream_rpc_method_handler(forward)
 
 
-async def main(listen: str, upstream: str) -> None:
-    """Serve ``listen`` until the process is told to end."""
-    server = grpc.aio.server(options=UNLIMITED)
+async def serve(
+    listen: str,
+    upstream: str,
+    *,
+    intercept: "Callable[[grpc.aio.Channel], grpc.aio.ServerInterceptor[Any, Any]] | None" = None,
+) -> None:
+    """Serve ``listen`` until the process is told to end; ``intercept`` makes an interceptor."""
     options = [*UNLIMITED, ("grpc.default_authority", "localhost")]
     async with grpc.aio.insecure_channel(f"unix:{upstream}", options) as channel:
+        interceptors = [intercept(channel)] if intercept else []
+        server = grpc.aio.server(interceptors=interceptors, options=UNLIMITED)
         server.add_generic_rpc_handlers((PassThrough(channel),))
         server.add_insecure_port(f"unix:{listen}")
         await server.start()
@@ -56,4 +62,4 @@ async def main(listen: str, upstream: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(serve(*sys.argv[1:]))
