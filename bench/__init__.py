@@ -5,11 +5,14 @@ a round is every contender once under every load, the next round begins with the
 and the median of the rounds is what counts. Absolute figures belong to the machine, so the
 targets are ratios.
 
-- ``contenders.py``: the proxies, how each is configured and started
-- ``backends.py``: what answers behind them
-- ``load.py``, ``go_hpack.py``: a load that looks like grpc-go's on the wire; ``h2load.py``:
-  nghttp2's load generator
-- ``measure.py``: a load's figures and what it cost, from ``/proc``
+- ``contenders.py``, ``envoy_config.py``, ``criproxy_config.py``: the proxies, and how each is
+  configured
+- ``aio_proxy.py``, ``aio_rewrite.py``: the proxies on grpc.aio
+- ``ruled.py``: those that act on calls: criproxy with rules, and what does the same elsewhere
+- ``sections.py``: who is compared with whom, under which loads
+- ``running.py``: what answers behind them, and all of it as processes
+- ``load.py``, ``wire.py``, ``go_hpack.py``: a load that looks like grpc-go's on the wire
+- ``loads.py``, ``processes.py``: a load's figures, and what it cost, from ``/proc``
 - ``rounds.py``, ``soak.py``: the order of things; the million calls
 - ``targets.py``, ``report.py``: what was to be reached, and the page that says what was
 - ``profile.py``: where criproxy's CPU goes (``python -m bench.profile``)

@@ -15,12 +15,12 @@ from types import FrameType
 import click
 import msgspec
 
-from bench.contenders import CONTENDERS, Contender
-from bench.loads import LOADS
+from bench.contenders import Contender
 from bench.report import render
 from bench.results import Results
 from bench.rounds import Plan, compare
 from bench.running import work_directory
+from bench.sections import PROXIES, SECTIONS, contenders
 from bench.targets import SOAK_CALLS
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ QUICK_ROUNDS, QUICK_SOAK_CALLS = 2, 50_000
     "names",
     multiple=True,
     metavar="NAME",
-    type=click.Choice([which.name for which in CONTENDERS]),
+    type=click.Choice([which.name for which in contenders(SECTIONS)]),
     help="Compare this contender (and direct) alone; may be repeated.",
 )
 @click.option(
@@ -46,8 +46,15 @@ QUICK_ROUNDS, QUICK_SOAK_CALLS = 2, 50_000
     "load_names",
     multiple=True,
     metavar="LOAD",
-    type=click.Choice([load.name for load in LOADS]),
+    type=click.Choice([load.name for part in SECTIONS for load in part.loads]),
     help="Use this load alone; may be repeated.",
+)
+@click.option(
+    "--section",
+    "section_names",
+    multiple=True,
+    type=click.Choice([part.name for part in SECTIONS]),
+    help="Run this part of the comparison alone; may be repeated. The long run is of proxies.",
 )
 @click.option(
     "--soak-calls",
@@ -65,6 +72,7 @@ def main(
     rounds: int | None,
     names: tuple[str, ...],
     load_names: tuple[str, ...],
+    section_names: tuple[str, ...],
     soak_calls: int | None,
     quick: bool,
     output: Path | None,
@@ -82,20 +90,22 @@ def main(
     Examples:
       python -m bench                                everything, some minutes
       python -m bench --quick                        does it all work?
+      python -m bench --section rules                what rules cost, and others' like
       python -m bench --only criproxy --only socat --load go-1 --soak-calls 0
     """
     if listing:
         _list()
         return
     signal.signal(signal.SIGTERM, _terminate)
-    contenders = [which for which in CONTENDERS if not names or which.name in names]
+    wanted = [part for part in SECTIONS if not section_names or part.name in section_names]
+    if soak_calls is None:
+        soak_calls = QUICK_SOAK_CALLS if quick else SOAK_CALLS
     plan = Plan(
-        contenders,
-        [load for load in LOADS if not load_names or load.name in load_names],
+        [part.only(names, load_names) for part in wanted],
         rounds or (QUICK_ROUNDS if quick else ROUNDS),
-        (QUICK_SOAK_CALLS if quick else SOAK_CALLS) if soak_calls is None else soak_calls,
+        soak_calls if any(part.name == PROXIES for part in wanted) else 0,
     )
-    results = _begin(contenders)
+    results = _begin(contenders(plan.sections))
     began = time.monotonic()
     with work_directory() as directory:
         compare(plan, results, directory, _say)
@@ -103,20 +113,21 @@ def main(
     RAW.parent.mkdir(exist_ok=True)
     RAW.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     click.echo(render(results, ""))
-    whole = not (quick or names or load_names) and plan.soak_calls >= SOAK_CALLS
+    parts = names or load_names or section_names
+    whole = not (quick or parts) and plan.soak_calls >= SOAK_CALLS
     if output := output or (RESULTS if whole else None):
         output.write_text(render(results, NOTES.read_text()))
         _say(f"written to {output}")
 
 
-def _begin(contenders: list[Contender]) -> Results:
+def _begin(compared: list[Contender]) -> Results:
     results = Results(
         began=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         command=shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         facts=_facts(),
-        settings={which.name: which.settings for which in contenders},
+        settings={which.name: which.settings for which in compared},
     )
-    for which in contenders:
+    for which in compared:
         if program := which.program():
             results.versions[which.name] = which.version(program)
     return results
@@ -143,12 +154,15 @@ def _processor() -> str:
 
 
 def _list() -> None:
-    for which in CONTENDERS:
-        there = "" if which.program() else f"  (not installed: {which.install})"
-        click.echo(f"{which.name:18}{which.settings}{there}")
-    click.echo()
-    for load in LOADS:
-        click.echo(f"{load.name:18}{load.title}; {load.calls} calls a round")
+    for part in SECTIONS:
+        click.secho(f"{part.name}:", bold=True)
+        for which in part.contenders:
+            there = "" if which.program() else f"  (not installed: {which.install})"
+            click.echo(f"{which.name:20}{which.settings}{there}")
+        for load in part.loads:
+            times = f"{part.turns} times " if part.turns > 1 else ""
+            click.echo(f"{load.name:20}{load.title}; {load.calls} calls {times}a round")
+        click.echo()
 
 
 def _say(text: str) -> None:

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.contenders import DIRECT
+from bench.loads import RULE_LOADS
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
-from bench.targets import FLAT_MIB, verdicts
-
-_ADDED_TO = "socat"
-"""The contender whose added latency is the unit of a column: the least that a relay can add."""
+from bench.sections import unit_of
+from bench.targets import FLAT_MIB, RULE_RATIOS, added, verdicts
 
 
 def render(results: Results, notes: str) -> str:
@@ -24,6 +23,8 @@ def render(results: Results, notes: str) -> str:
         parts += ["## Left out", _bullets(results.skipped)]
     for load in results.figures:
         parts += [f"## {load}: {results.titles[load]}", _load(results, load)]
+    if "rules-1" in results.figures:
+        parts += ["## What rules cost", *_rules(results)]
     parts += ["## Memory", _memory(results)]
     if results.soak:
         parts.append(_soak(results.soak))
@@ -57,14 +58,15 @@ def _targets(results: Results) -> str:
 
 def _load(results: Results, load: str) -> str:
     summaries = {name: summarise(results, load, name) for name in results.figures[load]}
-    unit = summaries.get(_ADDED_TO)
+    unit_name = unit_of(load)
+    unit = summaries.get(unit_name)
     direct = summaries.get(DIRECT)
     return _table(
         (
             "",
             "p50 µs",
             "added p50 µs",
-            f"x {_ADDED_TO}'s",
+            f"x {unit_name}'s",
             "p99 µs",
             "added p99 µs",
             "calls/s",
@@ -114,6 +116,35 @@ def _positive(summary: Summary) -> bool:
     return summary.added_p50_us > 0
 
 
+def _rules(results: Results) -> list[str]:
+    loads = [part.name for part in RULE_LOADS if part.name in results.figures]
+    rows = [
+        (
+            one.what,
+            "added p50" if one.figure is added else "p50",
+            one.mine,
+            one.other,
+            *(_times(one.value(results, load)) for load in loads),
+        )
+        for one in RULE_RATIOS
+    ]
+    words = (
+        "A call that is denied or ended by a fault never reaches the runtime: its p50 is compared, "
+        "and what it adds to direct may be below zero. A delay of 100 % is part of what it adds."
+    )
+    counts = {name: _counts(one) for name, one in results.acted.items()}
+    asked = "What each criproxy counted of its rules, warming up included:\n\n" + _bullets(counts)
+    return [_table(("", "figure", "", "beside", *loads), rows), words, *([asked] * bool(counts))]
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} x"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return "; ".join(f"{count:,} {what}" for what, count in counts.items()) or "nothing"
+
+
 def _memory(results: Results) -> str:
     return _table(
         ("", "idle, MiB", "after the rounds, MiB"),
@@ -150,10 +181,10 @@ def _method(results: Results) -> str:
         "the next contender. Figures are medians of the rounds; what is added is taken against "
         "direct in the same round; CPU per call is user and system time of the contender's "
         "processes, all rounds together.",
-        "The changing-header loads (go-*, list-*) are made by `bench/load.py`: grpc-go's frames "
-        "around each call, its header compression, another grpc-timeout each time; each answer "
-        "is compared byte by byte and by its status. h2load repeats one header block and checks "
-        "the HTTP status alone. Generator, contender and runtime share the machine.",
+        "The changing-header loads (go-*, list-*, rules-*) are made by `bench/load.py`: grpc-go's "
+        "frames around each call, its header compression, another grpc-timeout each time; each "
+        "answer is compared byte by byte and by its status. h2load repeats one header block and "
+        "checks the HTTP status alone. Generator, contender and runtime share the machine.",
     ]
     if own:
         words.append(

@@ -27,23 +27,66 @@ class Verdict:
 def verdicts(results: Results) -> list[Verdict]:
     """Return every target with its verdict, in the order of the report."""
     return [
-        _ratio(results, "go-1", "socat", _added, "added p50", 1.6, at_most=True),
-        _ratio(results, "go-1", "haproxy", _added, "added p50", 1.0, at_most=True),
-        _ratio(results, "go-1", "envoy", _added, "added p50", 0.3, at_most=True),
-        _ratio(results, "go-1", "grpc.aio", _added, "added p50", 0.1, at_most=True),
+        _ratio(results, "go-1", "socat", added, "added p50", 1.6, at_most=True),
+        _ratio(results, "go-1", "haproxy", added, "added p50", 1.0, at_most=True),
+        _ratio(results, "go-1", "envoy", added, "added p50", 0.3, at_most=True),
+        _ratio(results, "go-1", "grpc.aio", added, "added p50", 0.1, at_most=True),
         _ratio(results, "go-16", "envoy", _throughput, "throughput, 16 at once", 1.2),
         _ratio(results, "go-16", "grpc.aio", _throughput, "throughput, 16 at once", 5.0),
         _ratio(results, "go-16", "haproxy", _throughput, "throughput (the mark to pass)", 1.0),
+        *[_of_rules(results, one) for one in RULE_RATIOS if one.limit is not None],
         *_memory(results),
     ]
 
 
-def _added(summary: Summary) -> float:
+def added(summary: Summary) -> float:
+    """Return how much later than direct a call ends, at the median; in microseconds."""
     return summary.added_p50_us
+
+
+def whole(summary: Summary) -> float:
+    """Return how long a call takes, at the median: for calls that the runtime is not asked for."""
+    return summary.p50_us
 
 
 def _throughput(summary: Summary) -> float:
     return summary.calls_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRatio:
+    """A criproxy with rules beside another contender; ``limit``, if any, is at most."""
+
+    what: str
+    mine: str
+    other: str
+    figure: Callable[[Summary], float]
+    limit: float | None = None
+
+    def value(self, results: Results, load: str) -> float | None:
+        """Return the ratio under a load; None where it was not measured."""
+        return _quotient(results, load, self.mine, self.other, self.figure)
+
+
+RULE_RATIOS: Final = (
+    RuleRatio("20 rules, none for the method", "criproxy-unmatched", EVERYTHING_ON, added, 1.1),
+    RuleRatio("a `where` looked at, and false", "criproxy-false", EVERYTHING_ON, added),
+    RuleRatio("a request rewritten", "criproxy-request", EVERYTHING_ON, added),
+    RuleRatio("a response rewritten", "criproxy-response", EVERYTHING_ON, added),
+    RuleRatio("a request rewritten", "criproxy-request", "grpc.aio-request", added, 0.35),
+    RuleRatio("a fault, 0 %", "criproxy-abort-0", "envoy-abort-0", added),
+    RuleRatio("a delay, 0 %", "criproxy-delay-0", "envoy-delay-0", added),
+    RuleRatio("a delay, 100 %", "criproxy-delay-100", "envoy-delay-100", added),
+    RuleRatio("a fault, 100 %", "criproxy-abort-100", "envoy-abort-100", whole),
+    RuleRatio("a denial", "criproxy-deny", "envoy-abort-100", whole),
+)
+"""What the rules section is for, in the order of the report."""
+
+
+def _of_rules(results: Results, one: RuleRatio) -> Verdict:
+    assert one.limit is not None
+    target = f"{one.what}: added p50 / {one.other}'s"
+    return _verdict(target, one.value(results, "rules-1"), one.limit, " x", at_most=True)
 
 
 def _ratio(
@@ -56,9 +99,15 @@ def _ratio(
     *,
     at_most: bool = False,
 ) -> Verdict:
-    mine, theirs = summarise(results, load, EVERYTHING_ON), summarise(results, load, other)
-    value = figure(mine) / figure(theirs) if mine and theirs and figure(theirs) > 0 else None
+    value = _quotient(results, load, EVERYTHING_ON, other, figure)
     return _verdict(f"{what} / {other}'s", value, limit, " x", at_most=at_most)
+
+
+def _quotient(
+    results: Results, load: str, mine: str, other: str, figure: Callable[[Summary], float]
+) -> float | None:
+    ours, theirs = summarise(results, load, mine), summarise(results, load, other)
+    return figure(ours) / figure(theirs) if ours and theirs and figure(theirs) > 0 else None
 
 
 def _memory(results: Results) -> list[Verdict]:

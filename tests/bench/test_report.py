@@ -85,6 +85,48 @@ def test_memory_is_judged_by_the_long_run(results: Results) -> None:
     )
 
 
+def test_rules_are_judged_beside_none_and_beside_the_same_elsewhere(results: Results) -> None:
+    """Rules that match nothing are measured against no rules, a rewrite against grpc.aio's."""
+    results.figures["rules-1"] = {
+        DIRECT: [figures(100)],
+        EVERYTHING_ON: [figures(200)],
+        "criproxy-unmatched": [figures(220)],
+        "criproxy-request": [figures(300)],
+        "grpc.aio-request": [figures(1100)],
+    }
+    unmatched, rewritten = [
+        one for one in verdicts(results) if "rule" in one.target or "rewr" in one.target
+    ]
+    assert (unmatched.measured, unmatched.met, unmatched.missed_by) == (
+        "1.20 x",
+        False,
+        "0.10 x (9%)",
+    )
+    assert (rewritten.measured, rewritten.met) == ("0.20 x", True)
+
+
+def test_the_page_says_what_rules_cost(results: Results) -> None:
+    """A denial is measured by its whole latency, what is missing is left open, hits are given."""
+    results.titles["rules-1"] = "rules"
+    results.figures["rules-1"] = {
+        DIRECT: [figures(100)],
+        "criproxy-deny": [figures(60)],
+        "envoy-abort-100": [figures(80)],
+    }
+    results.acted["criproxy-deny"] = {"matches rule=deny": 1100}
+    page = render(results, "")
+    row = next(line for line in page.splitlines() if line.startswith("| a denial"))
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        "a denial",
+        "p50",
+        "criproxy-deny",
+        "envoy-abort-100",
+        "0.75 x",
+    ]
+    assert "| a request rewritten            | added p50 | criproxy-request   | criproxy" in page
+    assert "- criproxy-deny: 1,100 matches rule=deny" in page
+
+
 def test_the_page_has_tables_and_notes(results: Results) -> None:
     """The page names every contender, each error and what is left out, and ends with the notes."""
     results.skipped["envoy"] = "not installed: make bench"
