@@ -1,4 +1,4 @@
-"""The HTTP endpoint: /metrics, /healthz, /readyz, /calls.
+"""The HTTP endpoint: /metrics, /healthz, /readyz, /calls, /rules.
 
 It serves on threads of its own, so that a scrape, a slow scraper or a hung one costs calls nothing
 but the interpreter's turns.
@@ -28,7 +28,7 @@ class Pages:
     """What there is to ask for. Each is called on the thread of the request that asks.
 
     ``health`` and ``readiness`` return None when all is well, else what is not, in a line;
-    ``calls`` what goes into /calls as JSON.
+    ``calls`` and ``rules`` what goes into /calls and /rules as JSON.
     """
 
     def __init__(
@@ -37,10 +37,11 @@ class Pages:
         health: Callable[[], str | None],
         readiness: Callable[[], str | None],
         calls: Callable[[], Any],
+        rules: Callable[[], Any],
     ) -> None:
         self._metrics: WSGIApplication = make_wsgi_app(registry)
         self._checks = {"/healthz": health, "/readyz": readiness}
-        self._calls = calls
+        self._lists = {"/calls": calls, "/rules": rules}
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Answer a request (WSGI, PEP 3333)."""
@@ -50,10 +51,10 @@ class Pages:
         if path in self._checks:
             wrong = self._checks[path]()
             return _answer(start, 503 if wrong else 200, _TEXT, f"{wrong or 'ok'}\n".encode())
-        if path == "/calls":
-            body = msgspec.json.format(msgspec.json.encode(self._calls()), indent=2)
+        if path in self._lists:
+            body = msgspec.json.format(msgspec.json.encode(self._lists[path]()), indent=2)
             return _answer(start, 200, "application/json", body + b"\n")
-        known = "/metrics /healthz /readyz /calls"
+        known = "/metrics /healthz /readyz /calls /rules"
         return _answer(start, 404, _TEXT, f"there is: {known}\n".encode())
 
 

@@ -8,8 +8,8 @@ configured listeners and gRPC's codes, never from what a client sends.
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 from prometheus_client.core import (
@@ -177,6 +177,63 @@ class CallMetrics(Collector):
         yield ages
 
 
+class RuleCounts(Protocol):
+    """How often rules matched and failed."""
+
+    @property
+    def matches(self) -> Mapping[tuple[str, str, str], int]:
+        """By rule, action and mode."""
+
+    @property
+    def errors(self) -> Mapping[tuple[str, str], int]:
+        """By rule and reason."""
+
+
+class Held(Protocol):
+    """What rules hold at this moment."""
+
+    @property
+    def streams(self) -> int:
+        """Streams that are held."""
+
+    @property
+    def bytes(self) -> int:
+        """Message bytes that are held."""
+
+
+class RuleMetrics(Collector):
+    """What is counted of rules, and what they hold."""
+
+    def __init__(self, counts: RuleCounts, held: Held) -> None:
+        self._counts = counts
+        self._held = held
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        matches = CounterMetricFamily(
+            "criproxy_rule_matches",
+            "Calls that a rule matched, by what it did or, in dry-run, would have done.",
+            labels=("rule", "action", "mode"),
+        )
+        for match_labels, count in sorted(dict(self._counts.matches).items()):
+            matches.add_metric(match_labels, count)
+        yield matches
+        errors = CounterMetricFamily(
+            "criproxy_rule_errors",
+            "Times that a rule could not be told or carried out, and why.",
+            labels=("rule", "reason"),
+        )
+        for error_labels, count in sorted(dict(self._counts.errors).items()):
+            errors.add_metric(error_labels, count)
+        yield errors
+        streams = GaugeMetricFamily("criproxy_held_streams", "Streams that are held for rules.")
+        streams.add_metric((), self._held.streams)
+        yield streams
+        held = GaugeMetricFamily("criproxy_held_bytes", "Message bytes that are held for rules.")
+        held.add_metric((), self._held.bytes)
+        yield held
+
+
 class Metrics:
     """Everything that the daemon exports, in a registry of its own."""
 
@@ -210,6 +267,16 @@ class Metrics:
             "Log lines that were lost because the log could not be written.",
             registry=registry,
         )
+        self.reload_success = Gauge(
+            "criproxy_config_reload_success",
+            "Whether the last reload of the configuration succeeded.",
+            registry=registry,
+        )
+        self.reload_timestamp = Gauge(
+            "criproxy_config_reload_timestamp_seconds",
+            "When the configuration was last loaded with success.",
+            registry=registry,
+        )
         build = Info("criproxy_build", "What is running.", registry=registry)
         build.info(
             {
@@ -218,3 +285,7 @@ class Metrics:
                 "implementation": platform.python_implementation(),
             }
         )
+
+    def add_rules(self, counts: RuleCounts, held: Held) -> None:
+        """Export what is counted of rules, too."""
+        self.registry.register(RuleMetrics(counts, held))

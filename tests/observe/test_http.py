@@ -20,6 +20,7 @@ class State:
     health: str | None = None
     readiness: str | None = None
     calls: Any = None
+    rules: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def told() -> State:
 
 @pytest.fixture
 def state(told: State) -> State:
-    told.health = told.readiness = told.calls = None
+    told.health = told.readiness = told.calls = told.rules = None
     return told
 
 
@@ -37,7 +38,13 @@ def state(told: State) -> State:
 def pages(told: State) -> Pages:
     registry = CollectorRegistry()
     Counter("seen", "Things seen.", registry=registry).inc(3)
-    return Pages(registry, lambda: told.health, lambda: told.readiness, lambda: told.calls)
+    return Pages(
+        registry,
+        lambda: told.health,
+        lambda: told.readiness,
+        lambda: told.calls,
+        lambda: told.rules,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +87,22 @@ def test_checks(server: HTTPServer, state: State, path: str, name: str) -> None:
     assert get(server, path)[::2] == (503, "runtime ü: gone\n".encode())
 
 
-def test_calls(server: HTTPServer, state: State) -> None:
-    """/calls is JSON, laid out for a person too."""
-    state.calls = {"calls": [{"method": "Version", "age_s": 1.5}]}
-    status, kind, body = get(server, "/calls")
-    assert (status, kind, json.loads(body)) == (200, "application/json", state.calls)
+@pytest.mark.parametrize("name", ["calls", "rules"])
+def test_lists(server: HTTPServer, state: State, name: str) -> None:
+    """/calls and /rules are JSON, laid out for a person too."""
+    said = {name: [{"method": "Version", "age_s": 1.5}]}
+    setattr(state, name, said)
+    status, kind, body = get(server, f"/{name}")
+    assert (status, kind, json.loads(body)) == (200, "application/json", said)
     assert body.count(b"\n") > 3
 
 
-@pytest.mark.parametrize("path", ["/", "/metricss", "/healthz/", "/calls/1", "/%00"])
+@pytest.mark.parametrize("path", ["/", "/metricss", "/healthz/", "/calls/1", "/rule", "/%00"])
 def test_other_paths(server: HTTPServer, path: str) -> None:
     """Any other path is 404, and says what there is."""
     status, _, body = get(server, path)
     assert status == 404
-    assert b"/metrics /healthz /readyz /calls" in body
+    assert b"/metrics /healthz /readyz /calls /rules" in body
 
 
 def test_slow_client_keeps_nobody_waiting(server: HTTPServer, state: State) -> None:

@@ -1,5 +1,6 @@
 """What is counted, read as a scraper reads it."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -165,11 +166,40 @@ def test_reasons_are_there_from_the_start(metrics: Metrics, value: Value) -> Non
     assert rows == dict.fromkeys(REASONS, 0)
 
 
+class Held:
+    streams = 0
+    bytes = 0
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.matches = Counter({("first", "deny", "enforce"): 0})
+        self.errors: Counter[tuple[str, str]] = Counter()
+
+
+def test_rules(metrics: Metrics, value: Value) -> None:
+    """What is counted of rules, and what they hold, is read when somebody scrapes."""
+    counts, held = Counts(), Held()
+    metrics.add_rules(counts, held)
+    labels = {"rule": "first", "action": "deny", "mode": "enforce"}
+    assert value("criproxy_rule_matches_total", **labels) == 0
+    counts.matches["first", "deny", "enforce"] += 2
+    counts.matches["first", "deny", "dry-run"] += 1
+    counts.errors["first", "cel"] += 3
+    held.streams, held.bytes = 4, 5
+    assert value("criproxy_rule_matches_total", **labels) == 2
+    assert value("criproxy_rule_matches_total", **labels | {"mode": "dry-run"}) == 1
+    assert value("criproxy_rule_errors_total", rule="first", reason="cel") == 3
+    assert value("criproxy_held_streams") == 4
+    assert value("criproxy_held_bytes") == 5
+
+
 def test_exported_text(metrics: Metrics) -> None:
     """Prometheus' own parser reads what is exported, under the names that are promised."""
     metrics.calls.ended(CONNECTION, ended(b"Version"))
     metrics.connections.labels(CONNECTION.listener).inc()
     metrics.runtime_up.set(True)
+    metrics.add_rules(Counts(), Held())
     text = generate_latest(metrics.registry).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert {
@@ -185,6 +215,12 @@ def test_exported_text(metrics: Metrics) -> None:
         "criproxy_runtime_up",
         "criproxy_unread_connections",
         "criproxy_log_lines_dropped",
+        "criproxy_rule_matches",
+        "criproxy_rule_errors",
+        "criproxy_held_streams",
+        "criproxy_held_bytes",
+        "criproxy_config_reload_success",
+        "criproxy_config_reload_timestamp_seconds",
         "criproxy_build_info",
         "process_resident_memory_bytes",
     } <= set(families)
