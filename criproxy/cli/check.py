@@ -12,12 +12,21 @@ from criproxy.cli.settings import config_option, configured
 def command(config: Path) -> None:
     """Validate a configuration file and print what would run.
 
-    An error names the file, the line, the key and the mend, and ends with status 2.
+    Rules are compiled, those of rules_dir too, and their hook scripts are loaded. An error names
+    the file, the line, the key and the mend, and ends with status 2.
 
     \b
     Example:
       criproxy check -c /etc/criproxy/config.yaml
     """
+    from criproxy.config.compiling import compiled, hooks
     from criproxy.config.show import show
 
-    click.echo(show(configured(config, {})), nl=False)
+    loaded = configured(config, {})
+    if loaded.rules:
+        compiled(loaded)
+        hooks(loaded)
+    click.echo(show(loaded.config), nl=False)
+    elsewhere = len(loaded.rules) - len(loaded.config.rules)
+    if elsewhere:
+        click.echo(f"# and {elsewhere} rules of {loaded.config.rules_dir}")

@@ -29,8 +29,8 @@ from criproxy.config.schema import DEFAULT_ENDPOINT
 @click.option(
     "--metrics-address",
     metavar="HOST:PORT",
-    help="Where /metrics, /healthz, /readyz and /calls are served; port 0 takes a free one.  "
-    "[default: 127.0.0.1:9440]",
+    help="Where /metrics, /healthz, /readyz, /calls and /rules are served; port 0 takes a free "
+    "one.  [default: 127.0.0.1:9440]",
 )
 @click.option(
     "--log-format",
@@ -46,7 +46,8 @@ def command(config: Path | None, **options: str | None) -> None:
     """Relay calls to the container runtime, and tell of each.
 
     Runs until SIGINT or SIGTERM. Options have the last word over the file. Endpoints are written
-    unix:///path, unix://path or /path. SIGUSR1 opens the log file anew.
+    unix:///path, unix://path or /path. SIGHUP loads the rules anew and opens the log file anew,
+    SIGUSR1 only opens the log file anew. The rules are loaded anew too when their file changes.
 
     \b
     Examples:

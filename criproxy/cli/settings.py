@@ -1,5 +1,6 @@
 """The options of ``run`` and what they change in the configuration."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,20 +8,21 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from criproxy.config.load import load
+from criproxy.config.load import Loaded, load
 from criproxy.config.schema import Config
 from criproxy.config.values import Address, parse_address
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import parse_endpoint
 
 
-def configured(path: Path | None, options: Mapping[str, str | None]) -> Config:
+def configured(path: Path | None, options: Mapping[str, str | None]) -> Loaded:
     """Read the file, if there is one, and let the options have the last word.
 
     ``options`` has ``listen``, ``runtime_endpoint``, ``image_endpoint``, ``metrics_address``,
     ``log_format`` and ``log_level``; None for those that were not given. Raises UsageError.
     """
-    config = Config() if path is None else load(path)
+    loaded = Loaded(Config()) if path is None else load(path)
+    config = loaded.config
     listener = {
         key: parse_endpoint(value)
         for key, option in _LISTENER_KEYS.items()
@@ -47,7 +49,7 @@ def configured(path: Path | None, options: Mapping[str, str | None]) -> Config:
         except ValueError as error:
             raise UsageError(f"--metrics-address: {error}") from error
         config = replace(config, metrics=metrics)
-    return config
+    return dataclasses.replace(loaded, config=config)
 
 
 _LISTENER_KEYS = {"endpoint": "listen", "runtime": "runtime_endpoint", "image": "image_endpoint"}

@@ -10,6 +10,7 @@ from msgspec import field
 from criproxy.config.values import Address, Mode, Owner, Size
 from criproxy.durations import Duration
 from criproxy.relay.endpoints import Endpoint
+from criproxy.rules.spec import RulesMode, RuleSpec
 from criproxy.section import Section
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
@@ -79,6 +80,8 @@ class LimitsConfig(Section, frozen=True):
     streams: int = 10_000
     message: Size | None = None
     """None: messages of any size."""
+    held_stream: Size = Size(16 << 20)
+    held: Size = Size(64 << 20)
     shutdown_grace: Duration = Duration(2)
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class LimitsConfig(Section, frozen=True):
             raise ValueError("connections has to be at least 1")
         if self.message is not None and self.message < 1:
             raise ValueError("message has to be at least 1")
+        if self.held_stream < 1 or self.held < 1:
+            raise ValueError("held_stream and held have to be at least 1")
         if self.write_buffer < 1 or self.header_block < 1 or self.streams < 1:
             raise ValueError("write_buffer, header_block and streams have to be at least 1")
 
@@ -99,6 +104,10 @@ class Config(Section, frozen=True):
     slow: SlowConfig = SlowConfig()
     probe: ProbeConfig = ProbeConfig()
     limits: LimitsConfig = LimitsConfig()
+    rules: list[RuleSpec] = field(default_factory=list)
+    rules_dir: str | None = None
+    """None: no rules but those of the file."""
+    rules_mode: RulesMode = "enforce"
 
     def __post_init__(self) -> None:
         if not self.listeners:

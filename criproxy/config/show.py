@@ -1,4 +1,4 @@
-"""A configuration as a file again, with every default filled in."""
+"""A configuration as a file again, with every default filled in but those of rules."""
 
 from decimal import Decimal
 from typing import Any
@@ -10,6 +10,7 @@ from criproxy.config.schema import Config
 from criproxy.config.values import Address, Mode, Owner, Size
 from criproxy.durations import Duration
 from criproxy.relay.endpoints import Endpoint
+from criproxy.rules.spec import RuleSpec
 
 
 def show(config: Config) -> str:
@@ -18,6 +19,8 @@ def show(config: Config) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, RuleSpec):
+        return _brief(value)
     if isinstance(value, msgspec.Struct):
         return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
@@ -38,3 +41,21 @@ def _plain(value: Any) -> Any:
         host, port = value
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return value
+
+
+def _brief(value: Any) -> Any:
+    """Leave out what is by default: a rule has some thirty keys that say nothing else."""
+    if isinstance(value, msgspec.Struct):
+        return {
+            field.encode_name: _brief(each)
+            for field in msgspec.structs.fields(value)
+            if (each := getattr(value, field.name)) != _default(field)
+        }
+    if isinstance(value, dict):
+        return {key: _brief(each) for key, each in value.items()}
+    return [_brief(each) for each in value] if isinstance(value, list) else _plain(value)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    factory = field.default_factory
+    return field.default if factory is msgspec.NODEFAULT else factory()

@@ -17,7 +17,7 @@ def test_right_file_is_shown_in_full(tmp_path: Path) -> None:
     path.write_text("log: {level: debug}\n")
     result = CliRunner().invoke(check.command, ["-c", str(path)])
     assert result.exit_code == 0
-    assert parse(result.output, "shown") == load(path)
+    assert parse(result.output, "shown") == load(path).config
     assert "  level: debug\n" in result.output
     assert "- endpoint: unix:///run/criproxy/criproxy.sock\n" in result.output
 

@@ -29,13 +29,13 @@ def path(tmp_path: Path) -> Path:
 
 def test_nothing_given() -> None:
     """Without file and options everything is as by default."""
-    assert configured(None, {}) == Config()
-    assert configured(None, {"listen": None, "log_level": None}) == Config()
+    assert configured(None, {}).config == Config()
+    assert configured(None, {"listen": None, "log_level": None}).config == Config()
 
 
 def test_file_alone(path: Path) -> None:
     """Without options the file counts."""
-    assert configured(path, {}) == parse(FILE, "c.yaml")
+    assert configured(path, {}).config == parse(FILE, "c.yaml")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,9 @@ def test_file_alone(path: Path) -> None:
 )
 def test_option_changes_its_key_alone(path: Path, option: str, value: str, text: str) -> None:
     """Each option changes one key, and leaves the rest of its section as the file has it."""
-    assert configured(path, {option: value}) == parse(text, "c.yaml")
+    loaded = configured(path, {option: value})
+    assert loaded.config == parse(text, "c.yaml")
+    assert loaded.written == parse(FILE, "c.yaml")
 
 
 @pytest.mark.parametrize("option", ["listen", "runtime_endpoint", "image_endpoint"])
@@ -64,7 +66,7 @@ def test_one_endpoint_for_several_listeners(path: Path, option: str) -> None:
     path.write_text("listeners: [{endpoint: /a}, {endpoint: /b}]")
     with pytest.raises(UsageError, match=r"speak of one listener and .* has 2; change the file"):
         configured(path, {option: "/x.sock"})
-    assert configured(path, {"log_level": "debug"}).log.level == "debug"
+    assert configured(path, {"log_level": "debug"}).config.log.level == "debug"
 
 
 def test_wrong_values() -> None:

@@ -145,3 +145,87 @@ def test_not_text(tmp_path: Path) -> None:
     path.write_bytes("log: {file: ü}".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin1\.yaml: is not UTF-8 text"):
         load(path)
+
+
+RULE = "- name: {}\n  match: {{methods: [Version]}}\n  deny: {{}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rules: 7", "c.yaml:1: rules: Expected a list, got `int`"),
+        ("rules:\n- {name: a}", "c.yaml:2: rules[0]: Object missing required field `match`"),
+        (
+            "rules:\n- name: a\n  match: {methods: []}\n  deny: {}",
+            "c.yaml:3: rules[0].match: methods has to name at least one",
+        ),
+        (
+            "rules:\n- name: a\n  match: {methods: [x]}\n  dney: {}",
+            "c.yaml:4: rules[0].dney: no such key; did you mean 'deny'?",
+        ),
+        (
+            "rules:\n- name: a\n  match: {methods: [x]}\n  rewrite_images:\n  - form: a*\n",
+            "c.yaml:5: rules[0].rewrite_images[0].form: no such key; did you mean 'from'?",
+        ),
+        (
+            "rules:\n- name: a\n  match: {methods: [x]}\n  deny:\n    code: FORBIDDEN\n",
+            "c.yaml:5: rules[0].deny.code: Invalid enum value 'FORBIDDEN'; there are 'CANCELLED', ",
+        ),
+        (
+            "rules:\n- name: a\n  match: {methods: [x]}\n  delay:\n    fixed: 5\n",
+            "c.yaml:5: rules[0].delay.fixed: '5' is not a duration; write it like ",
+        ),
+        (
+            "rules:\n- name: a\n  match: {methods: [x]}\n",
+            "c.yaml:2: rules[0]: a rule has exactly one of rewrite, ",
+        ),
+        ("rules_mode: dryrun", "c.yaml:1: rules_mode: Invalid enum value 'dryrun'; there are "),
+        ("limits: {held: 0}", "c.yaml:1: limits: held_stream and held have to be at least 1"),
+    ],
+)
+def test_error_in_a_rule(text: str, expected: str) -> None:
+    """A rule's mistakes have their lines and mends as all others have."""
+    test_error(text, expected)
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return str(caught.value)
+
+
+def test_error_in_a_file_of_rules_dir(tmp_path: Path) -> None:
+    """What is wrong with a file of ``rules_dir`` names that file; a list's items have no key."""
+    config = write(tmp_path / "c.yaml", "rules_dir: d\n")
+    one = write(tmp_path / "d" / "one.yaml", "- name: a\n  match: {methods: []}\n")
+    assert error_of(config).startswith(f"{one}:2: [0].match: methods has to name at least one")
+    write(one, "rules:\n- nmae: a\n")
+    assert error_of(config) == f"{one}:2: rules[0].nmae: no such key; did you mean 'name'?"
+    write(one, "7")
+    assert error_of(config) == f"{one}:1: Expected a mapping, got `int`"
+    write(one, "rulez: []")
+    assert error_of(config) == f"{one}:1: rulez: no such key; did you mean 'rules'?"
+    one.write_bytes(b"\xff")
+    assert error_of(config).startswith(f"{one}: is not UTF-8 text: ")
+
+
+def test_absent_rules_dir(tmp_path: Path) -> None:
+    """A directory that is not there is told of at the key that names it."""
+    config = write(tmp_path / "c.yaml", "log: {}\nrules_dir: d\n")
+    expected = f"{config}:2: rules_dir: {tmp_path}/d: cannot be read: No such file or directory"
+    assert error_of(config) == expected
+
+
+def test_same_name_twice(tmp_path: Path) -> None:
+    """Two rules of one name, in whatever files they stand, are an error that names both places."""
+    config = write(tmp_path / "c.yaml", "rules_dir: d\nrules:\n" + RULE.format("a"))
+    other = write(tmp_path / "d" / "b.yml", "\n" + RULE.format("b") + RULE.format("a"))
+    assert error_of(config) == (
+        f"{other}:5: [1].name: the rule at {config}:3 is called 'a' as well; names are unique"
+    )

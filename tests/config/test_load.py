@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.config.load import load, parse
+from criproxy.config.files import Files
+from criproxy.config.load import load, load_rules, parse
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.config.show import show
 from criproxy.durations import Duration
+from criproxy.errors import ConfigError
 from criproxy.relay.endpoints import Endpoint
 
 FULL = """\
@@ -36,7 +38,26 @@ limits:
   header_block: 65536
   message: 16 MiB
   streams: 3
+  held_stream: 1MiB
+  held: 2MiB
   shutdown_grace: 1h
+rules_dir: rules.d
+rules_mode: dry-run
+rules:
+- name: slow-pulls
+  match: {methods: [PullImage], where: "caller.uid == 0", callers: {gid: [0]}, listeners: ["*"]}
+  continue: true
+  delay: {fixed: 2s, jitter: 500ms, percentage: 10}
+- name: mirror
+  match: {methods: ["*"]}
+  mode: dry-run
+  rewrite_images: [{from: "docker.io/*", to: "mirror/*"}]
+- name: label
+  match: {methods: [RunPodSandbox]}
+  rewrite: {request: {'config.labels["team"]': '"blue"', config.hostname: null, config.x: 5}}
+- name: flaky
+  match: {methods: [StartContainer]}
+  fault: {code: UNAVAILABLE, when: after, times: 20, for: 10m, seed: 7}
 """
 
 
@@ -59,9 +80,10 @@ def test_listeners_have_defaults() -> None:
 
 def test_every_kind_of_value(tmp_path: Path) -> None:
     """Each value is read as what it means: paths, seconds, bytes, bits, ids."""
+    (tmp_path / "rules.d").mkdir()
     path = tmp_path / "c.yaml"
     path.write_text(FULL)
-    config = load(path)
+    config = load(path).config
     one, two = config.listeners
     assert (one.endpoint, one.runtime, one.image, one.mode, one.owner) == (
         Endpoint("/run/one.sock"),
@@ -72,15 +94,25 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     )
     assert (two.runtime, two.image, two.mode, two.owner) == (None, None, None, (None, 56))
     assert config.metrics.address == ("::1", 9440)
-    log, slow, probe, limits = config.log, config.slow, config.probe, config.limits
+    log, probe, limits = config.log, config.probe, config.limits
     assert (log.format, log.level, log.file) == ("console", "warning", "/var/log/criproxy.log")
     assert list(log.methods.items()) == [("List*", "debug"), ("Version", "off")]
-    assert slow.threshold == 90
-    assert list(slow.methods.items()) == [("PullImage", 300), ("*", 0)]
+    assert config.slow.threshold == 90
+    assert list(config.slow.methods.items()) == [("PullImage", 300), ("*", 0)]
     assert (probe.interval, probe.timeout) == (0.5, 1.5)
     assert (limits.connections, limits.runtime_wait, limits.write_buffer) == (7, 0, 65536)
     assert (limits.header_block, limits.message, limits.streams) == (65536, 16 << 20, 3)
     assert limits.shutdown_grace == 3600
+    assert (limits.held_stream, limits.held) == (1 << 20, 2 << 20)
+    assert (config.rules_dir, config.rules_mode) == ("rules.d", "dry-run")
+    slow, _, label, flaky = config.rules
+    assert slow.continue_
+    assert slow.delay is not None
+    assert (slow.delay.fixed, slow.delay.jitter, slow.delay.percentage) == (2, 0.5, 10)
+    assert label.rewrite is not None
+    assert [*label.rewrite.request.values()] == ['"blue"', None, 5]
+    assert flaky.fault is not None
+    assert flaky.fault.for_ == 600
 
 
 def test_aliases_and_merges() -> None:
@@ -133,3 +165,53 @@ def test_durations_are_shown_in_full(seconds: float, text: str) -> None:
     """A duration is shown in seconds, without an exponent that could not be read back."""
     config = Config(slow=Config().slow.__class__(threshold=Duration(seconds)))
     assert f"  threshold: {text}\n" in show(config)
+
+
+RULE = "- name: {}\n  match: {{methods: [Version]}}\n  {}\n"
+
+
+def test_rules_of_all_files_in_order(tmp_path: Path) -> None:
+    """The file's own rules come first, then those of the directory's files by name; no others."""
+    directory = tmp_path / "rules.d"
+    directory.mkdir()
+    deny = "deny: {}"
+    (directory / "20.yml").write_text(RULE.format("third", deny) + RULE.format("fourth", deny))
+    (directory / "10.yaml").write_text("rules:\n" + RULE.format("second", deny))
+    (directory / "30.yaml").write_text("# nothing yet\n")
+    for other in (".hidden.yaml", "40.yaml~", "README.md"):
+        (directory / other).write_text("no rules: at all")
+    (directory / "dir.yaml").mkdir()
+    path = tmp_path / "c.yaml"
+    path.write_text("rules_dir: rules.d\nrules:\n" + RULE.format("first", deny))
+    loaded = load(path)
+    assert [each.spec.name for each in loaded.rules] == ["first", "second", "third", "fourth"]
+    assert [each.name for each in loaded.config.rules] == ["first"]
+    assert str(loaded.rules[3].error(("deny",), "no")) == f"{directory}/20.yml:6: [1].deny: no"
+
+
+def test_files_that_matter(tmp_path: Path) -> None:
+    """Whatever the rules are made of is told of, scripts too, and what an error is about."""
+    (tmp_path / "d").mkdir()
+    rules, config = tmp_path / "d" / "r.yaml", tmp_path / "c.yaml"
+    rules.write_text(RULE.format("a", "hook: {script: hooks/a.py}"))
+    config.write_text("rules_dir: d\nrules:\n" + RULE.format("b", "hook: {url: unix:///x}"))
+    assert {*load(config).files} == {config, tmp_path / "d", rules, tmp_path / "hooks" / "a.py"}
+    rules.write_text("wrong")
+    files = Files()
+    with pytest.raises(ConfigError):
+        load(config, files)
+    assert {*files} == {config, tmp_path / "d", rules}
+
+
+def test_bare_rules(tmp_path: Path) -> None:
+    """A file of rules alone, and a configuration, can both be read for their rules."""
+    path = tmp_path / "r.yaml"
+    path.write_text(RULE.format("a", "deny: {}"))
+    loaded = load_rules(path)
+    assert [each.spec.name for each in loaded.rules] == ["a"]
+    assert [each.name for each in loaded.config.rules] == ["a"]
+    path.write_text("rules:\n" + RULE.format("a", "deny: {}"))
+    assert load_rules(path).config == load(path).config
+    path.write_text(RULE.format("a", "deny: {}") * 2)
+    with pytest.raises(ConfigError, match="names are unique"):
+        load_rules(path)
