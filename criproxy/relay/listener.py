@@ -14,6 +14,7 @@ from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.observer import Clock, Observer, Witness
 from criproxy.relay.pair import Pair
 from criproxy.relay.peercred import peer_of
+from criproxy.relay.rulebook import Rulebook
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.tasks import Tasks
 from criproxy.wire.connection import ConnectionReader
@@ -69,6 +70,7 @@ class Listener:
         notices: Notices,
         tasks: Tasks,
         clock: Clock,
+        rulebook: Rulebook,
     ) -> None:
         """``access`` holds what is configured; the rest is copied from the runtime's socket."""
         self.endpoint = endpoint
@@ -81,6 +83,7 @@ class Listener:
         self._notices = notices
         self._tasks = tasks
         self._clock = clock
+        self._rulebook = rulebook
         self._bound: BoundSocket | None = None
         self._access_copied = False
         self._clients = 0
@@ -165,7 +168,8 @@ class Listener:
             runtime = await self._dial(client, connection, self.runtime)
         except OSError:
             return
-        pair = Pair(connection, reader, self._witness, self._clock, self._limits.write_buffer)
+        write_buffer = self._limits.write_buffer
+        pair = Pair(connection, reader, self._witness, self._clock, write_buffer, self._rulebook)
         await pair.run(client, runtime)
 
     async def _relay_split(
@@ -177,7 +181,9 @@ class Listener:
             to = self.image if image else self.runtime
             return self._dial(client, connection, to)
 
-        split = Split(connection, reader, self._witness, self._clock, dial, self._tasks)
+        split = Split(
+            connection, reader, self._witness, self._clock, dial, self._tasks, self._rulebook
+        )
         await split.run(client)
 
     async def _dial(

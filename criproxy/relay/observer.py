@@ -31,6 +31,12 @@ class Observer(Protocol):
     def observe(self, connection: Connection, event: Event) -> None:
         """Take notice of an event; the calls in it already have their ``overhead`` added."""
 
+    def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
+        """Take notice that a connection is being closed: rules hold on it that need it read.
+
+        ``reason`` is one of :data:`criproxy.wire.errors.REASONS`.
+        """
+
 
 class Witness:
     """Reads what has been relayed and tells the observer."""
@@ -52,6 +58,10 @@ class Witness:
     def ended(self, watched: "Watched", side: Side) -> None:
         """End the calls of a connection that ``side`` has ended for good."""
         self._tell(watched, watched.reader.end(side, self._clock()), 0.0)
+
+    def refused(self, watched: "Watched", reason: str, detail: str) -> None:
+        """Tell that a connection is closed because what rules it needs cannot be kept."""
+        self._observer.connection_refused(watched.connection, reason, detail)
 
     def _tell(self, watched: "Watched", events: list[Event], spent: float) -> None:
         for event in events:
@@ -81,4 +91,8 @@ class Watched:
 
     def cut(self, stream: int) -> None:
         """End a call to both sides: its stream carries a message that is too large."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the connection to both sides."""
         raise NotImplementedError

@@ -14,8 +14,10 @@ from typing import Final, cast
 from criproxy.peers import Connection
 from criproxy.relay.dial import is_hung_up
 from criproxy.relay.observer import Clock, Watched, Witness
+from criproxy.relay.rulebook import Rulebook
+from criproxy.relay.sieve import DELIVERY, Sieve
+from criproxy.wire.building import reset
 from criproxy.wire.connection import ConnectionReader, Side
-from criproxy.wire.frames import reset
 from criproxy.wire.http2 import ErrorCode
 
 _HALF_CLOSED: Final = 1.0
@@ -35,10 +37,13 @@ class Pair(Watched):
         witness: Witness,
         clock: Clock,
         write_buffer: int,
+        rulebook: Rulebook,
     ) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
         super().__init__(connection, reader, witness, clock)
         self.write_buffer = write_buffer
+        self.rulebook = rulebook
+        self.sieve: Sieve | None = None  # None as long as there have been no rules
         self._client = _End(self, Side.CLIENT)
         self._runtime = _End(self, Side.RUNTIME)
         self._client.other, self._runtime.other = self._runtime, self._client
@@ -66,14 +71,57 @@ class Pair(Watched):
 
     def hang_up(self, side: Side) -> None:
         """End both sides because ``side`` is gone: what it had sent is still delivered."""
+        if side is Side.RUNTIME and self._is_delivering():
+            return
+        if self.sieve is not None:
+            self.sieve.ended(side)
+        self.close(side)
+
+    def close(self, side: Side = Side.RUNTIME) -> None:
+        """See Watched. ``side`` is the one that is said to have ended it."""
         self.witness.ended(self, side)
         self._client.close()
         self._runtime.close()
+
+    def _is_delivering(self) -> bool:
+        """Keep the client for a while where what the runtime had answered is still held."""
+        if self.sieve is None or self._client.closed or not self.sieve.ended(Side.RUNTIME):
+            return False
+        asyncio.get_running_loop().call_later(DELIVERY, self.close)
+        self._runtime.close()
+        return True
+
+    def half_closed(self, side: Side) -> None:
+        """Pass on that a side sends nothing more, once nothing of it is held."""
+        end = self._runtime if side is Side.CLIENT else self._client
+        if self.sieve is None:
+            end.end_writing()
+        elif self.sieve.busy:
+            asyncio.get_running_loop().call_later(_HALF_CLOSED, self.half_closed, side)
+        else:
+            if side is Side.CLIENT:
+                self.sieve.half_closed()
+            end.end_writing()
+
+    def put_sieve(self) -> None:
+        """Begin to keep rules on the connection, unless this is within a frame's header."""
+        if Sieve.can_begin(self):
+            self.sieve = Sieve(
+                self,
+                self.rulebook,
+                self._client.write,
+                self._runtime.write,
+                lambda: (self._client.take_inserts(), self._runtime.take_inserts()),
+                self.close,
+            )
 
     def cut(self, stream: int) -> None:
         """See Watched. The peers sort out what is still under way for the stream: to each it is as
         if the other had reset it, and what comes for a stream that was reset is ignored.
         """
+        if self.sieve is not None and not self.sieve.raw:
+            self.sieve.cut(stream)
+            return
         self._runtime.insert(reset(stream, ErrorCode.CANCEL))
         self._client.insert(reset(stream, ErrorCode.ENHANCE_YOUR_CALM))
 
@@ -107,17 +155,24 @@ class _End(asyncio.Protocol):
         """
         transport = self._transport
         assert transport is not None
+        if transport.is_closing():
+            return
         sent = 0
         if not transport.get_write_buffer_size():
             with contextlib.suppress(OSError):  # full or gone: the transport sees to it
                 sent = self.socket.send(data)
-        if sent < len(data) and not transport.is_closing():
+        if sent < len(data):
             transport.write(data[sent:])
 
     def insert(self, frame: bytes) -> None:
         """Write a frame of our own to this side, as soon as no other is on its way to it."""
         self.other._inserts.append(frame)
         self.other._insert_at_boundary()
+
+    def take_inserts(self) -> list[bytes]:
+        """Hand over the frames of ours that wait to be put in among what this side sends."""
+        inserts, self._inserts = self._inserts, []
+        return inserts
 
     def begin(self) -> None:
         """Relay from now on: both sides are attached."""
@@ -151,8 +206,13 @@ class _End(asyncio.Protocol):
         now = pair.clock()
         if self._inserts:
             data = self._insert_within(data, now)
-        forward(data)
-        pair.witness.relayed(pair, self._side, data, now)
+        if pair.rulebook.policy is not None and pair.sieve is None:
+            pair.put_sieve()
+        if pair.sieve is None:
+            forward(data)
+            pair.witness.relayed(pair, self._side, data, now)
+        else:
+            pair.sieve.received(self._side, data, now)
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -160,7 +220,7 @@ class _End(asyncio.Protocol):
             if self.other._ended or is_hung_up(self.socket):
                 self._pair.hang_up(self._side)
             else:
-                self.other._end_writing()
+                self._pair.half_closed(self._side)
                 self._watch_for_hang_up()
         return True  # the transport stays: the other direction goes on
 
@@ -214,6 +274,7 @@ class _End(asyncio.Protocol):
             self._forward(b"".join(self._inserts))
             self._inserts.clear()
 
-    def _end_writing(self) -> None:
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more will be sent to it."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()

@@ -35,6 +35,8 @@ from h2.settings import SettingCodes, Settings
 
 from criproxy.peers import Connection
 from criproxy.relay.observer import Clock, Watched, Witness
+from criproxy.relay.rulebook import Rulebook
+from criproxy.relay.sieve import Sieve
 from criproxy.tasks import Tasks
 from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.grpc import StatusCode
@@ -66,8 +68,12 @@ class Split(Watched):
         clock: Clock,
         dial: Dial,
         tasks: Tasks,
+        rulebook: Rulebook,
     ) -> None:
         super().__init__(connection, reader, witness, clock)
+        self._rulebook = rulebook
+        self._sieve: Sieve | None = None  # None as long as there have been no rules
+        self._sieved: list[bytes] | None = None  # what it lets through while it is given bytes
         self._dial = dial
         self._tasks = tasks
         self._client = _Leg(self, client_side=False)
@@ -93,25 +99,63 @@ class Split(Watched):
 
     def flush(self) -> None:
         """Write what has come about on each connection."""
-        for leg in (self._client, *self._upstreams.values()):
-            data = leg.write_pending()
-            if data and leg is self._client:
-                self.show(Side.RUNTIME, data)
+        for leg in self._upstreams.values():
+            leg.write(leg.h2.data_to_send())
+        if data := self._client.h2.data_to_send():
+            if self._sieve is not None:
+                self._sieve.received(Side.RUNTIME, data, self._since)
+            else:
+                self._client.write(data)
+                self.witness.relayed(self, Side.RUNTIME, data, self._since)
 
-    def show(self, side: Side, data: bytes) -> None:
-        """Take notice of what has passed between the client and us."""
-        self.witness.relayed(self, side, data, self._since)
+    def from_client(self, data: bytes) -> None:
+        """Take what the client has sent."""
+        self._since = self.clock()
+        if self._rulebook.policy is not None and self._sieve is None and Sieve.can_begin(self):
+            self._sieve = Sieve(
+                self,
+                self._rulebook,
+                self._client.write,
+                self._take,
+                lambda: ([], []),
+                self.close,
+            )
+        if self._sieve is not None:
+            self._sieved = []
+            self._sieve.received(Side.CLIENT, data, self._since)
+            sieved, self._sieved = self._sieved, None
+            for piece in sieved:
+                self._client.take(piece)
+        else:
+            self.witness.relayed(self, Side.CLIENT, data, self._since)
+            self._client.take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take what the sieve lets through: once it has shown to the witness what came."""
+        if self._sieved is None:
+            self._client.take(data)
+        else:
+            self._sieved.append(data)
 
     def cut(self, stream: int) -> None:
         """See Watched."""
+        if self._sieve is not None and not self._sieve.raw:
+            self._sieve.cut(stream)
+            return
         exchange = self._client.exchanges.get(stream)
         if exchange is not None:
             exchange.refuse()
             self.flush()
 
+    def close(self) -> None:
+        """See Watched."""
+        self._client.abort()
+
     def lost(self, leg: "_Leg") -> None:
         """Take notice that a connection is gone. With an upstream only its own calls end."""
         if leg is self._client:
+            if self._sieve is not None:
+                self._sieve.ended(Side.CLIENT)
             self.witness.ended(self, Side.CLIENT)
         for exchange in list(leg.exchanges.values()):
             if leg is self._client:
@@ -176,12 +220,10 @@ class _Leg(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def write_pending(self) -> bytes:
-        """Write what h2 has to say; return it."""
-        data = self.h2.data_to_send()
+    def write(self, data: bytes) -> None:
+        """Send to the peer."""
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
-        return data
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -190,9 +232,14 @@ class _Leg(asyncio.Protocol):
         self._split.flush()
 
     def data_received(self, data: bytes) -> None:
-        self._split.woken()
-        if not self._client_side:
-            self._split.show(Side.CLIENT, data)
+        if self._client_side:
+            self._split.woken()
+            self.take(data)
+        else:
+            self._split.from_client(data)
+
+    def take(self, data: bytes) -> None:
+        """Act on what the peer has sent."""
         try:
             for event in self.h2.receive_data(data):
                 self._handle(event)

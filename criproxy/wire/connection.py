@@ -33,9 +33,9 @@ from typing import ClassVar, Final, NamedTuple
 from criproxy.wire import grpc, http2
 from criproxy.wire.calls import Call, End
 from criproxy.wire.errors import LimitError, ProtocolError, WireError
-from criproxy.wire.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader
+from criproxy.wire.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader, UnderWay
 from criproxy.wire.grpc import MessageCounter, StatusCode
-from criproxy.wire.hpack import Header
+from criproxy.wire.hpack import Decoder, Header
 from criproxy.wire.http2 import ErrorCode
 
 DEFAULT_STREAM_LIMIT: Final = 10_000
@@ -77,6 +77,22 @@ class ReadingStopped(NamedTuple):
 Event = CallBegan | CallEnded | ReadingStopped
 
 
+class Flow(NamedTuple):
+    """How things stand with what one side sends."""
+
+    window: int
+    """Bytes of DATA that the other takes on the whole connection."""
+    initial_window: int
+    """Bytes that the other takes on a new stream."""
+    unacknowledged: tuple[int | None, ...]
+    """The same of the other's SETTINGS that have no ACK yet, the oldest first."""
+    max_frame_size: int
+    decoder: Decoder
+    under_way: UnderWay
+    last_stream: int
+    """The highest stream that the client has opened."""
+
+
 class ConnectionReader:
     """Reads both directions of one HTTP/2 connection in passing.
 
@@ -84,7 +100,7 @@ class ConnectionReader:
     :meth:`end`. Once it has answered with ReadingStopped it ignores what it is given.
     """
 
-    __slots__ = ("_readers", "_streams", "reading")
+    __slots__ = ("_readers", "_streams", "header_block_limit", "reading")
 
     def __init__(
         self,
@@ -105,6 +121,7 @@ class ConnectionReader:
         runtime = FrameReader(responses, preface=False, header_block_limit=header_block_limit)
         requests.peer, responses.peer = runtime, client
         self._readers = (client, runtime)
+        self.header_block_limit = header_block_limit
         self.reading = True
         """Whether bytes are still read."""
 
@@ -113,9 +130,31 @@ class ConnectionReader:
         """The calls in flight, in the order in which they began."""
         return tuple(self._streams.open.values())
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of the client's has come yet."""
+        return self._readers[Side.CLIENT].untouched
+
     def to_boundary(self, side: Side) -> int | None:
         """Bytes until a frame may be put in among what ``side`` sends; None where not known."""
         return self._readers[side].to_boundary if self.reading else None
+
+    def call(self, stream: int) -> Call | None:
+        """Return the call in flight on a stream."""
+        return self._streams.open.get(stream)
+
+    def flow(self, side: Side) -> Flow:
+        """Return how things stand with what ``side`` sends, as far as it has been read."""
+        source, sink = self._readers[side], self._readers[1 - side]
+        return Flow(
+            http2.DEFAULT_WINDOW + sink.granted - source.flow,
+            sink.initial_window,
+            tuple(sink.unacknowledged),
+            source.max_frame_size,
+            source.decoder.copy(),
+            source.under_way(),
+            self._streams.last,
+        )
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
         """Read the next bytes that ``side`` sent; ``now`` is when they came, in seconds."""
@@ -198,6 +237,9 @@ class _Direction:
             if not http2.DEFAULT_MAX_FRAME_SIZE <= value <= http2.LARGEST_MAX_FRAME_SIZE:
                 raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE is {value}")
             self.peer.max_frame_size = max(self.peer.max_frame_size, value)
+
+    def settings_acknowledged(self) -> None:
+        self.peer.apply_settings()
 
     def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
         call = self._streams.open.get(stream)

@@ -6,8 +6,9 @@ lies, nothing is copied or gathered. Of the other frames only those that are act
 whole; the rest is skipped by its length.
 """
 
+from collections import deque
 from struct import Struct
-from typing import Final, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, ProtocolError
 from criproxy.wire.hpack import Decoder, Header
@@ -15,6 +16,7 @@ from criproxy.wire.http2 import (
     CONTINUATION,
     DATA,
     DEFAULT_MAX_FRAME_SIZE,
+    DEFAULT_WINDOW,
     FLAG_ACK,
     FLAG_END_HEADERS,
     FLAG_END_STREAM,
@@ -29,18 +31,19 @@ from criproxy.wire.http2 import (
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
+    SETTINGS_INITIAL_WINDOW_SIZE,
     WINDOW_UPDATE,
-    ErrorCode,
 )
 
 DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
 """Bytes of one header block that are gathered at most. grpc-go accepts 16 MiB of headers by
 default, real ones have a few hundred bytes; what is above is relayed but not read."""
 
+_MOST_UNACKNOWLEDGED: Final = 1000
+"""SETTINGS frames without an ACK that are followed; known peers have one or two."""
+
 _STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
 _header: Final = Struct(">HBBBI").unpack_from
-_pack_header: Final = Struct(">HBBBI").pack
-_pack_u32: Final = Struct(">I").pack
 _u32: Final = Struct(">I").unpack_from
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
@@ -85,8 +88,26 @@ class FrameHandler(Protocol):
     def setting(self, identifier: int, value: int) -> None:
         """Take one parameter of a SETTINGS frame."""
 
+    def settings_acknowledged(self) -> None:
+        """Take a SETTINGS frame with ACK: the other side's oldest open SETTINGS are in force."""
+
     def goaway(self, last_stream: int, code: int, now: float) -> None:
         """Take a GOAWAY."""
+
+
+class UnderWay(NamedTuple):
+    """Where in a direction's bytes its reader stands."""
+
+    partial: bytes
+    """The beginning of a frame of which too little has come to be read."""
+    passing: int
+    """Bytes that are to come of a frame that has been read."""
+    block: bytes | None
+    """The fragments of a header block that CONTINUATION frames carry on; None outside one."""
+    block_stream: int
+    block_ended: bool
+    settled: bool
+    """Whether the side's first SETTINGS have passed."""
 
 
 class FrameReader:
@@ -112,7 +133,11 @@ class FrameReader:
         "_skip",
         "_wanted",
         "decoder",
+        "flow",
+        "granted",
+        "initial_window",
         "max_frame_size",
+        "unacknowledged",
     )
 
     def __init__(
@@ -124,6 +149,14 @@ class FrameReader:
     ) -> None:
         self.decoder = Decoder()
         self.max_frame_size = DEFAULT_MAX_FRAME_SIZE
+        self.flow = 0
+        """Flow-controlled bytes that this side has sent so far."""
+        self.granted = 0
+        """Bytes by which this side has enlarged the connection's window of the other."""
+        self.initial_window = DEFAULT_WINDOW
+        """Bytes of this side's SETTINGS_INITIAL_WINDOW_SIZE that is in force."""
+        self.unacknowledged: deque[int | None] = deque()
+        """The same of each SETTINGS frame without an ACK yet; None where it says nothing of it."""
         self._handler = handler
         self._header_block_limit = header_block_limit
         self._preface = PREFACE if preface else b""  # what of it has not come yet
@@ -165,9 +198,10 @@ class FrameReader:
                 self._check(kind, flags, stream, length)
             if kind == DATA:
                 padding = 0
+                if flags & FLAG_PADDED and length and start == size:
+                    return self._keep(data, position, FRAME_HEADER_SIZE + 1)
+                self.flow += length
                 if flags & FLAG_PADDED and length:
-                    if start == size:
-                        return self._keep(data, position, FRAME_HEADER_SIZE + 1)
                     padding = _padding(data[start], length)
                     start += 1
                 self._data_stream = stream & _STREAM_ID
@@ -187,11 +221,20 @@ class FrameReader:
                     self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
             elif length != _EXACT_SIZES.get(kind, length):
                 self._refuse_size(kind, length)
+            elif kind == WINDOW_UPDATE and not stream & _STREAM_ID:
+                if end > size:
+                    return self._keep(data, position, FRAME_HEADER_SIZE + length)
+                self.granted += _u32(data, start)[0] & _STREAM_ID
             if end > size:
                 self._skip = end - size - self._data_left
                 return None
             position = end
         return None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of what begins with a preface has come yet."""
+        return self._preface == PREFACE
 
     @property
     def to_boundary(self) -> int | None:
@@ -269,9 +312,9 @@ class FrameReader:
         """Act on a frame that has been gathered."""
         if kind == HEADERS:
             if flags & FLAG_PADDED:
-                payload = _without_padding(payload)
+                payload = without_padding(payload)
             if flags & FLAG_PRIORITY:
-                payload = _without_priority(payload)
+                payload = without_priority(payload)
             if flags & FLAG_END_HEADERS:
                 ended = bool(flags & FLAG_END_STREAM)
                 self._handler.headers(stream, self.decoder.decode(payload), ended, now)
@@ -316,8 +359,35 @@ class FrameReader:
     def _take_settings(self, flags: int, payload: bytes) -> None:
         if len(payload) % 6 or (flags & FLAG_ACK and payload):
             raise FrameSizeError(f"a SETTINGS frame has {len(payload)} bytes")
+        if flags & FLAG_ACK:
+            self._handler.settings_acknowledged()
+            return
+        initial: int | None = None
         for identifier, value in _settings(payload):
+            if identifier == SETTINGS_INITIAL_WINDOW_SIZE:
+                initial = value
             self._handler.setting(identifier, value)
+        if len(self.unacknowledged) >= _MOST_UNACKNOWLEDGED:
+            raise LimitError(f"{_MOST_UNACKNOWLEDGED} SETTINGS frames wait for their ACK")
+        self.unacknowledged.append(initial)
+
+    def apply_settings(self) -> None:
+        """Take notice that the other side has acknowledged the oldest SETTINGS of this one."""
+        if self.unacknowledged:
+            initial = self.unacknowledged.popleft()
+            if initial is not None:
+                self.initial_window = initial
+
+    def under_way(self) -> "UnderWay":
+        """Return what has come of the frame, or the header block, that is incomplete."""
+        return UnderWay(
+            bytes(self._partial),
+            self._data_left + self._skip,
+            bytes(self._block) if self._expected == CONTINUATION else None,
+            self._block_stream,
+            self._block_ended,
+            self._expected != SETTINGS,
+        )
 
 
 def _padding(padding: int, length: int) -> int:
@@ -327,18 +397,20 @@ def _padding(padding: int, length: int) -> int:
     return padding
 
 
-def _without_padding(payload: bytes) -> bytes:
+def padding_of(payload: bytes) -> int:
+    """Return the bytes of padding of a padded frame's payload, beside its Pad Length."""
     if not payload:
         raise FrameSizeError("a padded frame has no Pad Length")
-    return payload[1 : len(payload) - _padding(payload[0], len(payload))]
+    return _padding(payload[0], len(payload))
 
 
-def _without_priority(payload: bytes) -> bytes:
+def without_padding(payload: bytes) -> bytes:
+    """Take off the Pad Length and the padding."""
+    return payload[1 : len(payload) - padding_of(payload)]
+
+
+def without_priority(payload: bytes) -> bytes:
+    """Take off what a HEADERS frame with the PRIORITY flag begins with (section 6.2)."""
     if len(payload) < 5:
         raise FrameSizeError("a HEADERS frame with priority has no room for it")
     return payload[5:]
-
-
-def reset(stream: int, code: ErrorCode) -> bytes:
-    """Build an RST_STREAM frame (section 6.4)."""
-    return _pack_header(0, 4, RST_STREAM, 0, stream) + _pack_u32(code)

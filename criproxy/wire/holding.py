@@ -1,14 +1,17 @@
-"""Streams that are taken out of a connection and handled on their own, the rest flowing on.
+"""What whoever handles a held stream is told, and what it can do with the stream.
 
-(Interface; the machine follows.)
+The rules' side of :mod:`criproxy.wire.interception`, which has the machine.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from struct import Struct
+from typing import Final, Protocol
 
 from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack import Header
+
+_prefix: Final = Struct(">BI").pack
 
 
 class StreamHandler(Protocol):
@@ -42,8 +45,10 @@ class StreamHandler(Protocol):
         """
 
     def over(self) -> None:
-        """Take notice that the call has ended without the handler: reset, GOAWAY, connection gone,
-        or answered by the runtime before its request was released. Commands do nothing from now on.
+        """Take notice that the call is over, once for each and however it ended.
+
+        The client has its end or has gone, or the runtime gave it an answer before its request was
+        released. Commands do nothing from now on.
         """
 
 
@@ -58,33 +63,55 @@ class Hold:
     """Added to the request's headers."""
 
 
-class HeldStream:
-    """A stream that is held, and the commands for it. ``side`` is whose direction is meant:
-    CLIENT for the request, RUNTIME for the response."""
+class Commands(Protocol):
+    """What carries the commands out: see :class:`HeldStream` for each."""
 
-    id: int
-    path: bytes
-    headers: list[Header]
-    """The request's, as they came."""
+    def send(self, stream: "HeldStream", side: Side, message: bytes) -> None:
+        """``message`` is with its prefix."""
+
+    def drop(self, stream: "HeldStream", side: Side) -> None: ...  # noqa: D102
+
+    def end(self, stream: "HeldStream", side: Side) -> None: ...  # noqa: D102
+
+    def pass_on(self, stream: "HeldStream", side: Side) -> None: ...  # noqa: D102
+
+    def answer(self, stream: "HeldStream", code: StatusCode, message: str) -> None: ...  # noqa: D102
+
+
+class HeldStream:
+    """A stream that is held, and the commands for it.
+
+    ``side`` says whose direction is meant: CLIENT the request's, RUNTIME the response's. Commands
+    for a stream that is over do nothing, nor do those for a direction that is not held.
+    """
+
+    __slots__ = ("_commands", "headers", "id", "path")
+
+    def __init__(self, commands: Commands, stream: int, path: bytes, headers: list[Header]) -> None:
+        self._commands = commands
+        self.id = stream
+        self.path = path
+        self.headers = headers
+        """The request's, as they came."""
 
     def send(self, side: Side, payload: bytes, compressed: bool = False) -> None:
-        """Send a message on in a held direction, in place of the oldest one not yet sent on."""
-        raise NotImplementedError
+        """Send a message on, in place of the oldest that the handler was given and still has."""
+        self._commands.send(self, side, _prefix(compressed, len(payload)) + payload)
 
     def drop(self, side: Side) -> None:
-        """Let go of the oldest message that the handler was given and has not sent on."""
-        raise NotImplementedError
+        """Let go of the oldest message that the handler was given and still has."""
+        self._commands.drop(self, side)
 
     def end(self, side: Side) -> None:
         """Let a direction's end go on, as it came, behind what has been sent."""
-        raise NotImplementedError
+        self._commands.end(self, side)
 
     def pass_on(self, side: Side) -> None:
         """Hold the direction no longer: what still comes of it, its end too, goes on as it is.
 
         Messages that the handler was given are to be sent before.
         """
-        raise NotImplementedError
+        self._commands.pass_on(self, side)
 
     def answer(self, code: StatusCode, message: str) -> None:
         """End the call for the client with a status, in the runtime's place.
@@ -93,4 +120,4 @@ class HeldStream:
         side is reset with CANCEL unless it is done: if it has not been sent the request it is
         never asked.
         """
-        raise NotImplementedError
+        self._commands.answer(self, code, message)

@@ -5,6 +5,7 @@ only to know what they say, so it is strict where the real decoder must be (a bl
 accepts wrongly would put the two tables out of step) and keeps no more than it must.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from criproxy.wire import huffman
@@ -106,9 +107,11 @@ _strings: dict[bytes, bytes] = {}
 class Decoder:
     """Decodes the header blocks of one direction, in the order in which they were sent."""
 
-    __slots__ = ("_entries", "_limit", "_most", "_size")
+    __slots__ = ("_entries", "_limit", "_most", "_size", "changes")
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How often blocks have changed the table so far: inserted a field, or resized it."""
         self._entries: list[Header] = []  # the newest is the last
         self._size = 0
         self._most = DEFAULT_HEADER_TABLE_SIZE  # what the encoder uses (section 4.2)
@@ -121,6 +124,13 @@ class Decoder:
         enforced: the encoder may not have seen it yet.
         """
         self._limit = max(self._limit, table_size)
+
+    def copy(self) -> "Decoder":
+        """Return a decoder that goes on from here on its own."""
+        other = Decoder()
+        other._entries = self._entries.copy()
+        other._size, other._most, other._limit = self._size, self._most, self._limit
+        return other
 
     @property
     def table(self) -> tuple[Header, ...]:
@@ -188,6 +198,7 @@ class Decoder:
         header = (name, value)
         headers.append(header)
         if indexed:
+            self.changes += 1
             self._size += len(name) + len(value) + ENTRY_OVERHEAD
             self._entries.append(header)
             if self._size > self._most:
@@ -199,6 +210,7 @@ class Decoder:
             raise CompressionError(f"a table size update to {most} is over the peer's limit")
         if most > LARGEST_TABLE:
             raise LimitError(f"a header table of {most} bytes is over {LARGEST_TABLE}")
+        self.changes += 1
         self._most = most
         self._evict()
 
@@ -246,3 +258,31 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
             _strings.clear()
         _strings[raw] = decoded
     return decoded, end
+
+
+def encode(headers: Iterable[Header]) -> bytes:
+    """Encode fields as literals without indexing (section 6.2.2), which no table takes part in.
+
+    So they may stand in, or behind, a block of any encoder.
+    """
+    return b"".join(
+        b"\0" + _encode_length(len(name)) + name + _encode_length(len(value)) + value
+        for name, value in headers
+    )
+
+
+EMPTY_TABLE: Final = b"\x20"
+"""A table size update to 0 (section 6.3): the decoder forgets its entries and takes in no more."""
+
+
+def _encode_length(length: int) -> bytes:
+    """Write the length of a string that is not Huffman-coded (sections 5.1 and 5.2)."""
+    if length < 0x7F:
+        return bytes((length,))
+    encoded = bytearray((0x7F,))
+    length -= 0x7F
+    while length >= 0x80:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)

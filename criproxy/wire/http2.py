@@ -1,4 +1,4 @@
-"""The numbers of HTTP/2 that reading needs (RFC 9113, sections 3.4, 6 and 7)."""
+"""The numbers of HTTP/2 that reading and holding need (RFC 9113, sections 3.4, 6 and 7)."""
 
 from enum import IntEnum
 from typing import Final
@@ -27,9 +27,12 @@ FLAG_PADDED: Final = 0x8
 FLAG_PRIORITY: Final = 0x20
 
 SETTINGS_HEADER_TABLE_SIZE: Final = 0x1
+SETTINGS_INITIAL_WINDOW_SIZE: Final = 0x4
 SETTINGS_MAX_FRAME_SIZE: Final = 0x5
 
 DEFAULT_HEADER_TABLE_SIZE: Final = 4096
+DEFAULT_WINDOW: Final = 65535
+LARGEST_WINDOW: Final = 2**31 - 1
 DEFAULT_MAX_FRAME_SIZE: Final = 16384
 LARGEST_MAX_FRAME_SIZE: Final = 2**24 - 1
 

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from criproxy.wire.flow import Budget
 from tests.support.grpc_peers import Peer
+from tests.support.handlers import POLICIES
 from tests.support.relaying import LOOPS, Relay
 
 
@@ -22,7 +24,15 @@ def peer(short_dir: Path) -> Iterator[Peer]:
 
 
 @pytest.fixture
-def relay(short_dir: Path, peer: Peer, loop: str) -> Iterator[Relay]:
-    """A relay in front of it."""
-    with Relay(short_dir, peer.path, loop=loop) as relay:
+def policy() -> str:
+    """The name of the relay's policy; a module may have more than this one."""
+    return "no rules"
+
+
+@pytest.fixture
+def relay(short_dir: Path, peer: Peer, loop: str, policy: str) -> Iterator[Relay]:
+    """A relay in front of it. At its end nothing is held."""
+    budget = Budget(1 << 30, 1 << 30)
+    with Relay(short_dir, peer.path, loop=loop, policy=POLICIES[policy](), budget=budget) as relay:
         yield relay
+    assert (relay.rulebook.budget.streams, relay.rulebook.budget.bytes) == (0, 0)

@@ -9,9 +9,17 @@ import grpc
 import pytest
 
 from tests.support.grpc_peers import SERVICE, Peer, channel, start, through
+from tests.support.handlers import POLICIES
 from tests.support.relaying import Relay, Seen
 
 MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(params=sorted(POLICIES))
+def policy(request: pytest.FixtureRequest) -> str:
+    """Each test runs under every policy that lets all calls pass."""
+    name: str = request.param
+    return name
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,12 @@ import uvloop
 from criproxy.peers import Connection, Peer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import Limits, Listener
+from criproxy.relay.rulebook import Policy, Rulebook
 from criproxy.relay.sockets import Access
 from criproxy.tasks import Tasks
 from criproxy.wire.calls import Call
 from criproxy.wire.connection import CallBegan, CallEnded, Event, ReadingStopped
+from criproxy.wire.flow import Budget
 from tests.support.waiting import wait_until
 
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
@@ -67,6 +69,7 @@ class Recorder:
         self.stopped: list[ReadingStopped] = []
         self.unreachable: list[tuple[str, str, Peer, OSError]] = []
         self.paused: list[tuple[str, str]] = []
+        self.refused: list[tuple[str, str]] = []
 
     def connection_opened(self, connection: Connection) -> None:
         self.opened.append(connection)
@@ -81,6 +84,9 @@ class Recorder:
             self.ended.append(event.call)
         else:
             self.stopped.append(event)
+
+    def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
+        self.refused.append((reason, detail))
 
     def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
         self.unreachable.append((listener, runtime, peer, error))
@@ -119,6 +125,8 @@ class Relay:
         loop: str = "uvloop",
         recorder: Recorder | None = None,
         access: Access | None = None,
+        policy: Policy | None = None,
+        budget: Budget | None = None,
         **limits: Any,
     ) -> None:
         self.path = directory / "proxy.sock"
@@ -130,6 +138,7 @@ class Relay:
         self._loop_factory = LOOPS[loop]
         self._limits = replace(LIMITS, **limits)
         self._access = access or Access()
+        self.rulebook = Rulebook(budget or Budget(), policy)
         self._thread: threading.Thread | None = None
         self._cut: Callable[[], None]
 
@@ -172,6 +181,7 @@ class Relay:
             self.recorder,
             tasks,
             time.perf_counter,
+            self.rulebook,
         )
         try:
             self._listener.open()

@@ -38,6 +38,9 @@ class Recorder:
     def setting(self, identifier: int, value: int) -> None:
         self.record.append(("setting", identifier, value))
 
+    def settings_acknowledged(self) -> None:
+        self.record.append(("settings_acknowledged",))
+
     def goaway(self, last_stream: int, code: int, now: float) -> None:
         self.record.append(("goaway", last_stream, code))
 
@@ -232,13 +235,14 @@ def test_unknown_flags_and_the_reserved_bit() -> None:
 
 
 def test_settings() -> None:
-    """Each parameter is told in order, known or not; an acknowledgement tells none."""
+    """Each parameter is told in order, known or not; an acknowledgement is told as one."""
     check(
         wire.settings((1, 0), (5, 16384), (0xFFFF, 0xFFFFFFFF), (1, 100)) + wire.settings(ack=True),
         ("setting", 1, 0),
         ("setting", 5, 16384),
         ("setting", 0xFFFF, 0xFFFFFFFF),
         ("setting", 1, 100),
+        ("settings_acknowledged",),
     )
 
 

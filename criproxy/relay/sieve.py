@@ -1,0 +1,175 @@
+"""What stands between a client and what serves it once there are rules.
+
+A connection's bytes go through it, and it shows them to the witness. As long as no call is begun
+that a rule may act on it only looks for one.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from criproxy.relay.observer import Watched
+from criproxy.relay.rulebook import Rulebook
+from criproxy.wire.connection import Side
+from criproxy.wire.errors import INTERNAL_ERROR, WireError
+from criproxy.wire.holding import HeldStream, Hold
+from criproxy.wire.http2 import ErrorCode
+from criproxy.wire.interception import Interception
+
+DELIVERY: Final = 10.0
+"""Seconds that a client's connection stays open behind a runtime that has gone, for what it had
+answered and what is still held."""
+
+Write = Callable[[bytes], None]
+
+
+class Sieve:
+    """Takes what either side sends, and writes to either side.
+
+    Made for a connection of which all that has come was relayed as it is, where :meth:`can_begin`.
+    """
+
+    def __init__(
+        self,
+        watched: Watched,
+        rulebook: Rulebook,
+        to_client: Write,
+        to_runtime: Write,
+        inserts: Callable[[], tuple[list[bytes], list[bytes]]],
+        delivered: Callable[[], None],
+    ) -> None:
+        """``inserts`` hands over frames that wait to be put in among what each side sends.
+
+        ``delivered`` is called when nothing is left to be delivered behind a side that has ended.
+        """
+        self._watched = watched
+        self._rulebook = rulebook
+        self._to_client = to_client
+        self._to_runtime = to_runtime
+        self._inserts = inserts
+        self._delivered = delivered
+        self._ended = False
+        self._interception: Interception | None = Interception(
+            watched.reader,
+            self._is_wanted,
+            self._decide,
+            self._flush,
+            rulebook.budget,
+            watched.reader.header_block_limit,
+        )
+
+    @staticmethod
+    def can_begin(watched: Watched) -> bool:
+        """Tell whether it is known where in the client's bytes the next frame begins."""
+        return watched.reader.untouched or watched.reader.to_boundary(Side.CLIENT) is not None
+
+    @property
+    def raw(self) -> bool:
+        """Whether what comes goes on at once."""
+        return self._interception is None or self._interception.raw
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is held that may have to be written yet."""
+        interception = self._interception
+        return interception is not None and (interception.held > 0 or interception.undelivered)
+
+    def received(self, side: Side, data: bytes, now: float) -> None:
+        """Take what a side has sent, which came at ``now``."""
+        interception = self._interception
+        try:
+            if interception is None or (interception.raw and side is Side.RUNTIME):
+                self._pass(side, data, now)
+            elif not interception.raw:
+                self._hold(interception, side, data, now)
+            else:
+                passing, rest = interception.admit(data)
+                if passing:
+                    self._pass(side, passing, now)
+                if rest:
+                    self._begin_holding(interception, rest, now)
+        except WireError as error:
+            self._give_up(side, error.reason, str(error), now)
+
+    def ended(self, side: Side) -> bool:
+        """Take notice that a side has gone; tell whether the other is to be kept for a while."""
+        interception = self._interception
+        if interception is None:
+            return False
+        if self._ended and side is Side.RUNTIME:
+            return interception.undelivered
+        calls = self._watched.reader.calls
+        unanswered = [(call.stream, call.first_byte is not None) for call in calls]
+        interception.end(side, unanswered, self._watched.clock())
+        self._ended = True
+        self._flush()
+        return side is Side.RUNTIME and interception.undelivered
+
+    def half_closed(self) -> None:
+        """Take notice that the client sends nothing more: what is kept of a frame goes on."""
+        if self._interception is not None and (rest := self._interception.leftover()):
+            self._to_runtime(rest)
+
+    def cut(self, stream: int) -> None:
+        """End a call to both sides, unless raw; see Watched."""
+        if self._interception is not None:
+            self._interception.cut(stream, ErrorCode.ENHANCE_YOUR_CALM)
+
+    def _is_wanted(self, path: bytes) -> bool:
+        policy = self._rulebook.policy
+        return policy is not None and policy.wanted(path)
+
+    def _decide(self, stream: HeldStream) -> Hold | None:
+        policy, watched = self._rulebook.policy, self._watched
+        if policy is None or not policy.wanted(stream.path):
+            return None
+        call = watched.reader.call(stream.id)
+        return policy.begin(watched.connection, call, stream, stream.headers)
+
+    def _pass(self, side: Side, data: bytes, now: float) -> None:
+        if side is Side.CLIENT:
+            self._to_runtime(data)
+        else:
+            self._to_client(data)
+        self._watched.witness.relayed(self._watched, side, data, now)
+
+    def _begin_holding(self, interception: Interception, data: bytes, now: float) -> None:
+        if not self._watched.reader.reading:
+            reason = "the connection is not read any more, and a call began that rules speak of"
+            self._give_up(Side.CLIENT, INTERNAL_ERROR, reason, now, data)
+            return
+        interception.enter(self._inserts())
+        self._hold(interception, Side.CLIENT, data, now)
+
+    def _hold(self, interception: Interception, side: Side, data: bytes, now: float) -> None:
+        if side is Side.CLIENT:
+            self._watched.witness.relayed(self._watched, side, data, now)
+        interception.receive(side, data, now)
+        self._flush()
+
+    def _flush(self) -> None:
+        interception, watched = self._interception, self._watched
+        if interception is None:
+            return
+        if data := interception.take(Side.RUNTIME):
+            self._to_runtime(data)
+        if data := interception.take(Side.CLIENT):
+            since = watched.clock()
+            self._to_client(data)
+            watched.witness.relayed(watched, Side.RUNTIME, data, since)
+        if self._ended and not interception.undelivered:
+            self._delivered()
+
+    def _give_up(self, side: Side, reason: str, detail: str, now: float, data: bytes = b"") -> None:
+        """Go on without rules where they allow it; else end the connection."""
+        interception = self._interception
+        policy = self._rulebook.policy
+        assert interception is not None
+        raw = interception.raw
+        rest = interception.leftover() or data
+        self._interception = None
+        if raw and (policy is None or not policy.enforcing):
+            self._pass(side, rest, now)
+        else:
+            interception.end(Side.CLIENT, (), now)
+            self._watched.witness.refused(self._watched, reason, detail)
+            self._watched.close()

@@ -1,0 +1,121 @@
+"""The client's bytes looked at before they go on: is a call begun that somebody wants?
+
+This is all that stands between a call and the runtime where rules are loaded and none speaks of
+its method, so it does little: DATA is skipped by its length, and of header blocks nothing is kept.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+from criproxy.wire import http2
+from criproxy.wire.errors import FrameSizeError, NotHTTP2Error
+from criproxy.wire.gathering import STREAM_ID, fragment_of
+from criproxy.wire.hpack import Decoder, Header
+
+Wanted = Callable[[bytes], bool]
+"""Whether calls of a path may have to be held."""
+
+_header: Final = Struct(">HBBBI").unpack_from
+_PADDED_OR_PRIORITY: Final = http2.FLAG_PADDED | http2.FLAG_PRIORITY
+
+
+class Admission:
+    """Looks at a client's bytes, in order."""
+
+    __slots__ = (
+        "_block_limit",
+        "_changed",
+        "_decoder",
+        "_preface",
+        "_read",
+        "_skip",
+        "_wanted",
+        "last",
+    )
+
+    def __init__(
+        self, wanted: Wanted, decoder: Decoder, last: int, skip: int, begun: bool, block_limit: int
+    ) -> None:
+        """``decoder`` and ``last``, the highest stream, are from where the looking begins.
+
+        ``skip``: bytes of DATA that are under way there. ``begun``: it is not the client's
+        preface that comes next. ``block_limit``: bytes of a frame that may wait to be complete.
+        """
+        self.last = last
+        self._wanted = wanted
+        self._decoder = decoder
+        self._skip = skip
+        self._preface = b"" if begun else http2.PREFACE
+        self._block_limit = block_limit
+        self._read: list[Header] | None = None  # the block that was read and not admitted
+        self._changed = False
+
+    def look(self, data: bytes) -> tuple[int, bool]:
+        """Return how many bytes may go on, and whether a call stands behind them that is wanted.
+
+        If none is, what stands behind them is a frame's beginning: look again, at it and what
+        follows. Raises a WireError for what cannot be read.
+        """
+        size = len(data)
+        position = self._look_at_preface(data) if self._preface else 0
+        if self._skip:
+            skipped = min(self._skip, size - position)
+            self._skip -= skipped
+            position += skipped
+        while size - position >= http2.FRAME_HEADER_SIZE:
+            high, low, kind, flags, stream = _header(data, position)
+            start = position + http2.FRAME_HEADER_SIZE
+            end = start + (high << 8 | low)
+            if kind == http2.DATA:
+                if end > size:
+                    self._skip = end - size
+                    return size, False
+            elif end > size:
+                if end - start > self._block_limit:
+                    raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
+                return position, False
+            elif kind == http2.HEADERS and (
+                not flags & http2.FLAG_END_HEADERS
+                or self._is_wanted(flags, stream & STREAM_ID, data[start:end])
+            ):
+                return position, True
+            position = end
+        return position, False
+
+    def decode(self, block: bytes) -> tuple[list[Header], bool]:
+        """Decode the next header block; tell whether it changed the table."""
+        if self._read is not None:
+            fields, self._read = self._read, None
+            return fields, self._changed
+        before = self._decoder.changes
+        fields = self._decoder.decode(block)
+        return fields, self._decoder.changes != before
+
+    def _is_wanted(self, flags: int, stream: int, payload: bytes) -> bool:
+        if flags & _PADDED_OR_PRIORITY:
+            payload = fragment_of(flags, payload)
+        before = self._decoder.changes
+        fields = self._decoder.decode(payload)
+        if stream <= self.last:
+            return False
+        if self._wanted(path_of(fields)):
+            self._read, self._changed = fields, self._decoder.changes != before
+            return True
+        self.last = stream
+        return False
+
+    def _look_at_preface(self, data: bytes) -> int:
+        expected = self._preface[: len(data)]
+        if not data.startswith(expected):
+            raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {data[:24]!r}")
+        self._preface = self._preface[len(expected) :]
+        return len(expected)
+
+
+def path_of(fields: list[Header]) -> bytes:
+    """Return a request's ``:path``; empty where it has none."""
+    for name, value in fields:
+        if name == b":path":
+            return value
+    return b""

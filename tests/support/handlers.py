@@ -1,0 +1,118 @@
+"""Handlers of held streams that do one thing each, and a policy of them."""
+
+from collections.abc import Callable
+from typing import Final
+
+from criproxy.peers import Connection
+from criproxy.wire.calls import Call
+from criproxy.wire.connection import Side
+from criproxy.wire.holding import HeldStream, Hold
+from criproxy.wire.hpack import Header
+
+
+class Handler:
+    """Sends on each message as it came, and each end. Keeps what it is told."""
+
+    def __init__(self, stream: HeldStream) -> None:
+        self.stream = stream
+        self.told: list[str] = []
+
+    def opened(self) -> None:
+        self.told.append("opened")
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None:
+        self.stream.send(side, payload, compressed)
+
+    def ended(self, side: Side, trailers: list[Header]) -> None:
+        self.told.append(f"{side.name} ended")
+        self.stream.end(side)
+
+    def too_large(self, side: Side, limit: int) -> None:
+        self.told.append(f"{side.name} over {limit}")
+
+    def over(self) -> None:
+        self.told.append("over")
+
+
+class Looking(Handler):
+    """Lets go of a direction once it has seen a message of it."""
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None:
+        self.stream.send(side, payload, compressed)
+        self.stream.pass_on(side)
+
+
+class LettingGo(Handler):
+    """Holds nothing after all."""
+
+    def opened(self) -> None:
+        self.stream.pass_on(Side.CLIENT)
+        self.stream.pass_on(Side.RUNTIME)
+
+
+class Gathering(Handler):
+    """Sends a direction on when all of it has come."""
+
+    def __init__(self, stream: HeldStream) -> None:
+        super().__init__(stream)
+        self.messages: tuple[list[tuple[bytes, bool]], ...] = ([], [])
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None:
+        self.messages[side].append((payload, compressed))
+
+    def ended(self, side: Side, trailers: list[Header]) -> None:
+        for payload, compressed in self.messages[side]:
+            self.stream.send(side, payload, compressed)
+        super().ended(side, trailers)
+
+
+Make = Callable[[HeldStream], Handler]
+
+
+class EachCall:
+    """A policy that holds the calls of the paths for which there is a handler."""
+
+    enforcing = False
+
+    def __init__(
+        self,
+        make: Callable[[HeldStream], Handler | None],
+        *,
+        request: bool = True,
+        response: bool = True,
+    ) -> None:
+        self._make = make
+        self._request = request
+        self._response = response
+        self.handlers: list[Handler] = []
+
+    def wanted(self, path: bytes) -> bool:
+        return True
+
+    def begin(
+        self, connection: Connection, call: Call | None, stream: HeldStream, headers: list[Header]
+    ) -> Hold | None:
+        assert call is not None
+        assert call.stream == stream.id
+        handler = self._make(stream)
+        if handler is None:
+            return None
+        self.handlers.append(handler)
+        return Hold(handler, self._request, self._response)
+
+
+def _every_other() -> EachCall:
+    return EachCall(lambda stream: Handler(stream) if stream.id & 2 else None)
+
+
+POLICIES: Final[dict[str, Callable[[], EachCall | None]]] = {
+    "no rules": lambda: None,
+    "rules for none": lambda: EachCall(lambda stream: None),
+    "held and sent on": lambda: EachCall(Handler),
+    "looked at": lambda: EachCall(Looking),
+    "let go": lambda: EachCall(LettingGo),
+    "responses held": lambda: EachCall(Handler, request=False),
+    "requests held": lambda: EachCall(Handler, response=False),
+    "every other held": _every_other,
+}
+"""Policies under which every call passes as it would without."""

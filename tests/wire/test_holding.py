@@ -1,0 +1,670 @@
+"""What holding a stream promises, one promise a test; the properties try them all together."""
+
+from collections.abc import Callable
+
+import pytest
+
+from criproxy.wire.connection import Side
+from criproxy.wire.grpc import StatusCode
+from tests.support import wire
+from tests.support.endpoints import BANDWIDTH_PING, INITIAL_WINDOW_SIZE
+from tests.support.held import (
+    ANSWER_TEXT,
+    Called,
+    Frame,
+    Handler,
+    Messages,
+    Part,
+    Plan,
+    Reply,
+    Script,
+    World,
+)
+
+C, R = Side.CLIENT, Side.RUNTIME
+HELD = Part(held=True)
+REQUEST = Script(request=HELD, delayed=True)
+RESPONSE = Script(response=HELD, delayed=True)
+BOTH = Script(request=HELD, response=HELD, delayed=True)
+THOUSAND = Messages((1000,))
+SIZE = 1005
+"""Bytes of DATA that a message of a thousand bytes takes."""
+
+
+def connected(**options: object) -> World:
+    """Both ends have exchanged their SETTINGS; what was written until then is forgotten."""
+    world = World(**options)  # type: ignore[arg-type]
+    world.carry()
+    forget(world)
+    return world
+
+
+def forget(world: World) -> None:
+    for side in Side:
+        world.written(side)
+
+
+def made(world: World, plan: Plan, *, whole: bool = True) -> Called:
+    """A call whose request, or only its headers, has come to the machine."""
+    called = world.call(plan)
+    assert called is not None
+    if whole:
+        world.push_all(C)
+    world.carry()
+    return called
+
+
+def replied(world: World) -> None:
+    """The runtime sends what it has to say, and it comes to the machine."""
+    world.push_all(R)
+    world.carry()
+
+
+def handler(called: Called) -> Handler:
+    assert called.handler is not None
+    return called.handler
+
+
+def do(world: World, command: Callable[[], None]) -> None:
+    world.command(command)
+    world.carry()
+
+
+def send(world: World, called: Called, side: Side, size: int) -> None:
+    do(world, lambda: handler(called).stream.send(side, b"s" * size))
+
+
+def end(world: World, called: Called, side: Side) -> None:
+    do(world, lambda: handler(called).stream.end(side))
+
+
+def pass_on(world: World, called: Called, side: Side) -> None:
+    do(world, lambda: handler(called).stream.pass_on(side))
+
+
+def answer(world: World, called: Called, code: StatusCode = StatusCode.PERMISSION_DENIED) -> None:
+    do(world, lambda: handler(called).stream.answer(code, ANSWER_TEXT))
+
+
+def kinds(frames: list[Frame], stream: int | None = None) -> list[int]:
+    return [frame.kind for frame in frames if stream is None or frame.stream == stream]
+
+
+def granted(frames: list[Frame], stream: int) -> int:
+    """The sum of the WINDOW_UPDATEs for a stream, 0 for the connection."""
+    return sum(
+        int.from_bytes(frame.payload, "big")
+        for frame in frames
+        if frame.kind == wire.WINDOW_UPDATE and frame.stream == stream
+    )
+
+
+def data_size(frames: list[Frame], stream: int) -> int:
+    return sum(len(f.payload) for f in frames if f.kind == wire.DATA and f.stream == stream)
+
+
+def status(world: World, called: Called) -> bytes:
+    return world.received(called, C).fields[b"grpc-status"]
+
+
+# Held DATA
+
+
+def test_held_data_stays_and_its_stream_is_granted_for() -> None:
+    """Held DATA never reaches the receiver, and the sender's stream window is whole at once."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    number = called.stream.number
+    assert kinds(world.written(R)) == [wire.HEADERS]
+    to_client = world.written(C)
+    assert granted(to_client, number) == SIZE
+    assert granted(to_client, 0) == 0
+    assert handler(called).told[1] == ("message", C, bytes((0,)) * 1000, False)
+
+
+def test_held_padding_counts() -> None:
+    """What is granted of held DATA is its flow-controlled length, padding included."""
+    world = connected()
+    called = world.call(Plan(THOUSAND, script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, style=7 | 99 << 3)
+    world.carry()
+    assert granted(world.written(C), called.stream.number) == SIZE + 100
+
+
+def test_same_size_costs_no_extra_frames() -> None:
+    """A message that goes on at its size needs no WINDOW_UPDATE of ours for the connection."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    send(world, called, C, 1000)
+    world.acknowledge_all(R)
+    world.carry()
+    frames = world.written(C)
+    assert [granted([frame], 0) for frame in frames if granted([frame], 0)] == [SIZE]
+    assert granted(frames, called.stream.number) == SIZE
+
+
+def test_longer_is_not_the_sender_s() -> None:
+    """What the receiver grants for what we made longer is kept from the sender."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    send(world, called, C, 3000)
+    world.acknowledge_all(R)
+    world.carry()
+    frames = world.written(C)
+    assert granted(frames, 0) == SIZE
+    assert granted(frames, called.stream.number) == SIZE
+
+
+def test_shorter_is_added_to_the_next_update() -> None:
+    """What we made shorter is granted to the sender together with the receiver's next update."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    send(world, called, C, 10)
+    world.acknowledge_all(R)
+    world.carry()
+    assert granted(world.written(C), 0) == SIZE
+
+
+def test_eight_kib_are_refunded() -> None:
+    """What is owed to a sender is granted by itself when 8 KiB of it have gathered."""
+    world = connected()
+    called = made(world, Plan(Messages((4000, 4000, 4000)), script=REQUEST))
+    forget(world)
+    for owed in (0, 0, 3 * 4005):
+        do(world, lambda: handler(called).stream.drop(C))
+        assert granted(world.written(C), 0) in (owed, 0)
+    assert world.ends[C].send_window > 65_535 - 8192
+
+
+# DATA that is not held
+
+
+def overdrawn(world: World) -> tuple[Called, Called]:
+    """A held request that was made longer has taken the window; another's DATA then queues."""
+    held = made(world, Plan(Messages((10,)), script=REQUEST))
+    send(world, held, C, 60_000)
+    forget(world)
+    return held, made(world, Plan(Messages((20_000,))))
+
+
+def test_raw_data_queues_and_is_split() -> None:
+    """DATA that the receiver does not take waits; as much of it as it takes goes on."""
+    world = connected()
+    _, raw = overdrawn(world)
+    frames = world.written(R)
+    assert data_size(frames, raw.stream.number) == 65_535 - 60_005
+    world.acknowledge_all(R)
+    world.carry()
+    assert world.received(raw, R) == world.sent(raw, C)
+
+
+def test_what_follows_a_queue_queues() -> None:
+    """Behind DATA that waits, headers, resets and frames of our own wait too."""
+    world = connected()
+    held, raw = overdrawn(world)
+    forget(world)
+    other = world.call(Plan())
+    assert other is not None
+    world.ends[C].reset(raw.stream, 8)
+    world.carry()
+    end(world, held, C)
+    answer(world, held)
+    assert not kinds(world.written(R))
+    world.acknowledge_all(R)
+    world.carry()
+    order = [(f.kind, f.stream) for f in world.written(R) if f.kind not in (wire.DATA, wire.PING)]
+    assert order[:2] == [(wire.HEADERS, other.stream.number), (wire.RST_STREAM, raw.stream.number)]
+
+
+def test_what_overtakes_a_queue() -> None:
+    """PING, SETTINGS, PRIORITY and WINDOW_UPDATEs of what is open do not wait."""
+    world = connected()
+    held, raw = overdrawn(world)
+    del held
+    forget(world)
+    client = world.ends[C]
+    client.ping(b"overtake")
+    client.settle((INITIAL_WINDOW_SIZE, 70_000))
+    client.priority(raw.stream.number)
+    client.grant(None, 5)
+    client.grant(raw.stream, 6)
+    world.carry()
+    expected = {wire.PING, wire.SETTINGS, wire.PRIORITY, wire.WINDOW_UPDATE}
+    frames = world.written(R)
+    assert set(kinds(frames)) == expected
+    assert granted(frames, 0) == 5
+    assert granted(frames, raw.stream.number) == 6
+
+
+def test_a_window_update_waits_for_its_stream() -> None:
+    """A WINDOW_UPDATE of a stream whose headers wait waits behind them."""
+    world = connected()
+    overdrawn(world)
+    forget(world)
+    other = world.call(Plan())
+    assert other is not None
+    world.ends[C].grant(other.stream, 6)
+    world.carry()
+    assert not kinds(world.written(R))
+    world.acknowledge_all(R)
+    world.carry()
+    assert kinds(world.written(R), other.stream.number) == [wire.HEADERS, wire.WINDOW_UPDATE]
+
+
+def test_an_ack_lets_output_go() -> None:
+    """A stream window that new SETTINGS open is used as soon as they are acknowledged."""
+    world = connected(runtime=((INITIAL_WINDOW_SIZE, 100),))
+    called = made(world, Plan(Messages((10,)), script=REQUEST))
+    send(world, called, C, 1000)
+    assert len(world.received(called, R).data) == 100
+    world.ends[R].settle((INITIAL_WINDOW_SIZE, 2000))
+    world.carry_in(R)
+    world.carry_out(C)
+    assert len(world.received(called, R).data) == 100
+    world.carry()
+    assert len(world.received(called, R).data) == SIZE
+
+
+def test_settings_count_from_their_ack() -> None:
+    """A smaller window binds what we send from the sender's ACK on, not from the SETTINGS."""
+    world = connected()
+    called = made(world, Plan(Messages((10,)), script=REQUEST))
+    world.ends[R].settle((INITIAL_WINDOW_SIZE, 0))
+    world.carry_in(R)
+    world.command(lambda: handler(called).stream.send(C, b"s" * 100))
+    world.carry()  # the runtime would tell of a violation
+    assert len(world.received(called, R).data) == 105
+    send(world, called, C, 100)
+    assert len(world.received(called, R).data) == 105
+    world.ends[R].settle((INITIAL_WINDOW_SIZE, 1000))
+    world.carry()
+    assert len(world.received(called, R).data) == 210
+
+
+# Request headers
+
+
+@pytest.mark.parametrize("style", [0, 2, 4, 8, 1 << 2 | 2])
+def test_request_headers_go_on_without_their_end(style: int) -> None:
+    """A call with an empty body is held too: its headers go on at once, its end does not."""
+    world = connected()
+    called = made(world, Plan(Messages(()), script=REQUEST, style=style))
+    got = world.received(called, R)
+    assert got.headers == called.stream.sent.headers
+    assert not got.ended
+    assert handler(called).told == [("opened",), ("ended", C, [])]
+    end(world, called, C)
+    assert world.received(called, R).ended
+
+
+def test_metadata_is_added_without_a_table() -> None:
+    """Added headers come last, and the blocks after them mean the same to both ends."""
+    world = connected()
+    added = ((b"x-added", b"1"), (b"x-long", b"2" * 40_000))
+    called = made(world, Plan(script=REQUEST._replace(metadata=added)))
+    assert world.received(called, R).headers == [[*called.stream.sent.headers[0], *added]]
+    other = made(world, Plan())
+    assert world.received(other, R).headers == other.stream.sent.headers
+
+
+# The header table's divorce
+
+
+def test_trailers_that_are_overtaken() -> None:
+    """Trailers that changed the table and go on late are encoded anew, as is all from then on."""
+    world = connected()
+    first = made(world, Plan(script=RESPONSE))
+    replied(world)
+    forget(world)
+    second = made(world, Plan())
+    replied(world)
+    blocks = [frame.payload for frame in world.written(C) if frame.kind == wire.HEADERS]
+    assert blocks[0][:1] == b"\x20"
+    while world.act(first):
+        world.carry()
+    third = made(world, Plan())
+    replied(world)
+    frames = [frame for frame in world.written(C) if frame.kind == wire.HEADERS]
+    assert all(frame.payload[:1] == b"\0" for frame in frames)
+    for called in (first, second, third):
+        assert world.received(called, C) == world.sent(called, R)
+
+
+def test_trailers_that_nothing_overtook() -> None:
+    """Held trailers go on as they came where no block has gone before them."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE))
+    replied(world)
+    forget(world)
+    while world.act(called):
+        world.carry()
+    (block,) = (frame.payload for frame in world.written(C) if frame.kind == wire.HEADERS)
+    assert block[:1] not in (b"\0", b"\x20")
+    assert world.received(called, C) == world.sent(called, R)
+
+
+def test_trailers_that_never_go_on() -> None:
+    """Where trailers that changed the table are dropped, what comes after them still decodes."""
+    world = connected()
+    first = made(world, Plan(script=RESPONSE))
+    replied(world)
+    answer(world, first)
+    second = made(world, Plan())
+    replied(world)
+    assert status(world, first) == b"7"
+    assert world.received(second, C) == world.sent(second, R)
+
+
+# Answers in the runtime's place
+
+
+def test_an_answer_before_the_request() -> None:
+    """A denied call is reset to the runtime, which has seen no message, and answered alone."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    answer(world, called)
+    to_runtime = world.received(called, R)
+    assert (bytes(to_runtime.data), to_runtime.ended, to_runtime.code) == (b"", False, 8)
+    got = world.received(called, C)
+    assert got.ended
+    assert got.code is None
+    (fields,) = got.headers
+    assert dict(fields)[b":status"] == b"200"
+    assert dict(fields)[b"content-type"] == b"application/grpc"
+    assert status(world, called) == b"7"
+    assert handler(called).gone
+
+
+def test_an_answer_to_a_client_that_still_sends() -> None:
+    """A client that has not ended is told to stop with NO_ERROR, and what it sends is swallowed."""
+    world = connected()
+    called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
+    world.push(C, called.stream, SIZE)
+    world.carry()
+    world.push(C, called.stream, SIZE)  # on its way when the answer comes
+    answer(world, called)
+    assert world.received(called, C).ended
+    assert world.received(called, C).code == 0
+    assert not world.received(called, R).data
+    world.acknowledge_all(R)
+    for side in Side:
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+def test_an_answer_after_response_headers() -> None:
+    """Where the response's headers have passed, the answer is trailers alone."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(early=True)))
+    world.push(R, world.ends[R].streams[called.stream.number])
+    world.carry()
+    answer(world, called)
+    got = world.received(called, C)
+    assert [b":status" in dict(fields) for fields in got.headers] == [True, False]
+    assert got.ended
+
+
+def test_an_answer_when_the_runtime_is_done() -> None:
+    """A runtime that has finished is not reset; what of its response was sent goes first."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10, 20)))))
+    replied(world)
+    send(world, called, R, 7)
+    answer(world, called, StatusCode.DATA_LOSS)
+    assert world.received(called, R).code is None
+    got = world.received(called, C)
+    assert got.data == wire.message(b"s" * 7)
+    assert status(world, called) == b"15"
+
+
+def test_late_frames_of_an_answered_call_are_swallowed() -> None:
+    """What the runtime sent before our reset came is swallowed, and granted back to it."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
+    answer(world, called)
+    world.command(lambda: None)
+    other = made(world, Plan())
+    world.push_all(R)
+    assert world.received(called, C).data == b""
+    # the runtime's frames of the call cross with our reset
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
+    world.push_all(R)
+    world.command(lambda: handler(called).stream.answer(StatusCode.ABORTED, ANSWER_TEXT))
+    other = made(world, Plan())
+    replied(world)
+    assert world.received(called, C).data == b""
+    assert status(world, called) == b"10"
+    assert world.received(other, C) == world.sent(other, R)
+    for side in Side:
+        world.acknowledge_all(side)
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[R].send_window == world.ends[C].receive_window
+
+
+def test_the_percent_encoding_of_an_answer() -> None:
+    """The text of an answer is percent-encoded UTF-8, as gRPC over HTTP/2 has it."""
+    world = connected()
+    called = made(world, Plan(script=REQUEST))
+    answer(world, called)
+    text = world.received(called, C).fields[b"grpc-message"]
+    assert text == b"not through here: %E2%80%9E%C2%B5%E2%80%9C 100%25"
+
+
+# The runtime answers, and resets
+
+
+@pytest.mark.parametrize("trailers_only", [True, False])
+def test_the_runtime_answers_before_the_request_is_released(trailers_only: bool) -> None:
+    """The runtime's early answer goes on as it is, and its stream is reset: no request comes."""
+    world = connected()
+    reply = Reply(early=True, trailers_only=trailers_only, code=StatusCode.NOT_FOUND)
+    called = made(world, Plan(THOUSAND, script=REQUEST, reply=reply))
+    replied(world)
+    assert status(world, called) == b"5"
+    assert world.received(called, C).data == world.sent(called, R).data
+    assert world.received(called, R).code is not None
+    assert not world.received(called, R).data
+    assert handler(called).gone
+    send(world, called, C, 10)
+    assert not world.received(called, R).data
+
+
+def test_a_reset_of_the_client() -> None:
+    """A client's reset goes on at once; what was held of its call is dropped."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=BOTH))
+    world.ends[C].reset(called.stream, 8)
+    world.carry()
+    assert world.received(called, R).code == 8
+    assert handler(called).gone
+    send(world, called, C, 10)
+    answer(world, called)
+    assert not world.received(called, R).data
+    assert not world.received(called, C).headers
+
+
+def test_a_reset_of_the_runtime_before_its_end() -> None:
+    """A runtime's reset goes on at once where its response is incomplete; what is held is not."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(resets=2)))
+    replied(world)
+    assert world.received(called, C).code == 2
+    assert not world.received(called, C).data
+    assert handler(called).gone
+
+
+def test_a_reset_of_the_runtime_behind_a_held_response() -> None:
+    """A runtime's reset behind its complete response waits until that has been delivered."""
+    world = connected()
+    reply = Reply(Messages((10,)), early=True, resets=0, without_trailers=False)
+    called = made(world, Plan(Messages((5, 5)), script=RESPONSE, reply=reply), whole=False)
+    runtime = world.ends[R]
+    stream = runtime.streams[called.stream.number]
+    world.push_all(R)
+    del stream
+    world.carry()
+    assert world.received(called, C).code == 0
+    reply = reply._replace(resets=None)
+    called = made(world, Plan(Messages((5, 5)), script=RESPONSE, reply=reply), whole=False)
+    world.push_all(R)
+    runtime.reset(runtime.streams[called.stream.number], 0)
+    world.carry()
+    assert world.received(called, C).code is None
+    assert not handler(called).gone
+    while world.act(called):
+        world.carry()
+    got = world.received(called, C)
+    assert got.data == world.sent(called, R).data
+    assert got.ended
+    assert got.code == 0
+
+
+# Held responses
+
+
+def test_a_held_response() -> None:
+    """The response's headers pass at once; its DATA is held, its trailers behind it."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    replied(world)
+    got, sent = world.received(called, C), world.sent(called, R)
+    assert got.headers == sent.headers[:1]
+    assert not got.data
+    assert granted(world.written(R), called.stream.number) == SIZE
+    told = handler(called).told
+    assert told[-2:] == [("message", R, bytes((64,)) * 1000, True), ("ended", R, sent.headers[1])]
+    send(world, called, R, 70_000)
+    end(world, called, R)
+    assert not world.received(called, C).ended
+    world.acknowledge_all(C)
+    world.carry()
+    got = world.received(called, C)
+    assert got.data == wire.message(b"s" * 70_000)
+    assert got.headers == sent.headers
+    assert handler(called).gone
+
+
+def test_held_trailers_alone() -> None:
+    """A response of trailers alone is held too, and goes on as it came."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(trailers_only=True)))
+    replied(world)
+    assert not world.received(called, C).headers
+    assert handler(called).told[-1] == ("ended", R, world.sent(called, R).headers[0])
+    end(world, called, R)
+    assert world.received(called, C) == world.sent(called, R)
+
+
+# Messages
+
+
+def test_messages_in_pieces() -> None:
+    """A handler is given whole messages with their flags, wherever frames end."""
+    world = connected()
+    plan = Plan(Messages((0, 3, 0, 500, 1)), script=REQUEST)
+    called = world.call(plan)
+    assert called is not None
+    while called.stream.outgoing:
+        world.push(C, called.stream, 3)
+    world.carry()
+    messages = [("message", C, *message) for message in called.messages(C)]
+    assert handler(called).told == [("opened",), *messages, ("ended", C, [])]
+
+
+def test_what_is_passed_on_in_the_midst() -> None:
+    """A direction that is passed on within a message goes on from that message's beginning."""
+    world = connected()
+    plan = Plan(Messages((10, 3000, 50)), script=REQUEST)
+    called = world.call(plan)
+    assert called is not None
+    world.push(C, called.stream, 1000)
+    world.carry()
+    assert [told[0] for told in handler(called).told] == ["opened", "message"]
+    send(world, called, C, 10)
+    pass_on(world, called, C)
+    world.push_all(C)
+    world.carry()
+    body = called.expected(C)[15:]
+    assert world.received(called, R).data == wire.message(b"s" * 10) + body
+    assert world.received(called, R).ended
+
+
+# PING
+
+
+def test_a_ping_for_what_we_sent() -> None:
+    """A client's PING at DATA that is ours, and not the runtime's latest, is answered here."""
+    world = connected(pings=True)
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10, 10)))))
+    replied(world)
+    world.carry()
+    forget(world)
+    for _ in range(2):
+        assert world.act(called)
+        world.carry()
+    assert len(world.received(called, C).data) == 30
+    acks = [f.payload for f in world.written(C) if f.kind == wire.PING and f.flags & wire.ACK]
+    assert acks == [BANDWIDTH_PING] * 2
+    assert world.ends[R].strikes == 0
+
+
+def test_a_ping_for_what_the_runtime_sent() -> None:
+    """Any other PING goes on to the runtime."""
+    world = connected(pings=True)
+    held = made(world, Plan(script=REQUEST))
+    forget(world)
+    made(world, Plan())
+    replied(world)
+    pings = [f for f in world.written(R) if f.kind == wire.PING and not f.flags & wire.ACK]
+    assert [ping.payload for ping in pings] == [BANDWIDTH_PING]
+    assert not handler(held).gone
+
+
+# Frames of our own among the others
+
+
+@pytest.mark.parametrize("style", [0, 3 << 2 | 2])
+def test_our_frames_go_between_frames(style: int) -> None:
+    """However far the other side's frame has come, nothing of ours goes into it."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=BOTH))
+    other = made(world, Plan(reply=Reply(Messages((100,)))))
+    world.style = style
+    world.push_all(R)
+    size = len(world.ends[R].out)
+    for _ in range(size):
+        world.carry_in(R, 1)
+        send(world, called, C, 10)
+    answer(world, called)
+    assert world.received(other, C) == world.sent(other, R)
+    assert status(world, called) == b"7"
+
+
+def test_the_client_s_frames_are_not_cut() -> None:
+    """What goes to the runtime of our own does not go into the client's frame either."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    other = world.call(Plan(THOUSAND))
+    assert other is not None
+    world.push_all(C)
+    for _ in range(len(world.ends[C].out)):
+        world.carry_in(C, 1)
+        send(world, called, C, 10)
+    assert world.received(other, R) == world.sent(other, C)
+
+
+def test_nothing_of_ours_comes_before_the_first_settings() -> None:
+    """A client that does not wait for the runtime's SETTINGS gets nothing of ours before them."""
+    world = World()
+    called = world.call(Plan(THOUSAND, script=REQUEST))
+    assert called is not None
+    world.push_all(C)
+    world.carry_in(C)
+    world.command(lambda: handler(called).stream.answer(StatusCode.ABORTED, ""))
+    assert not world.pipes[C]
+    world.carry()
+    assert status(world, called) == b"10"
