@@ -1,0 +1,497 @@
+"""Two strict ends with an Interception between them, and handlers that do what a script says.
+
+A :class:`World` moves only when it is told: what an end sends lies in a pipe until it is carried
+on. So a test decides how bytes are cut, what crosses what, and when a handler gets to act.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.flow import Budget
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.holding import HeldStream, Hold
+from criproxy.wire.interception import Interception
+from tests.support import wire
+from tests.support.endpoints import Block, End, Endpoint, Half, Outgoing, Stream
+from tests.support.wire import Cut, Header, whole
+
+C, R = Side.CLIENT, Side.RUNTIME
+Settings = tuple[tuple[int, int], ...]
+ANSWER_TEXT = "not through here: „µ“ 100%"
+_CUT = 2_000  # bytes of what is carried at once that are cut up; the rest comes in one piece
+T = TypeVar("T")
+
+
+class Frame(NamedTuple):
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+def frames(data: bytes) -> Iterator[Frame]:
+    """Whole frames; raises where something is left over."""
+    position = 0
+    while position < len(data):
+        end = position + 9 + int.from_bytes(data[position : position + 3], "big")
+        assert end <= len(data), "an unfinished frame"
+        stream = int.from_bytes(data[position + 5 : position + 9], "big")
+        yield Frame(data[position + 3], data[position + 4], stream, data[position + 9 : end])
+        position = end
+
+
+class Same(NamedTuple):
+    """A message goes on as it came."""
+
+
+class Dropped(NamedTuple):
+    """A message does not go on."""
+
+
+class Sized(NamedTuple):
+    """A message goes on as another one, of so many bytes."""
+
+    size: int
+
+
+Change = Same | Dropped | Sized
+SAME, DROPPED = Same(), Dropped()
+
+
+class Part(NamedTuple):
+    """What becomes of one direction: ``changes`` are of its messages in turn, over and over."""
+
+    held: bool = False
+    changes: tuple[Change, ...] = (SAME,)
+    passes_after: int | None = None
+    """The direction is passed on after so many messages."""
+
+    def changed(self, number: int, payload: bytes, compressed: bool) -> tuple[bytes, bool] | None:
+        """What a message goes on as; None for not at all."""
+        if not self.held or (self.passes_after is not None and number >= self.passes_after):
+            return payload, compressed
+        change = self.changes[number % len(self.changes)]
+        if isinstance(change, Dropped):
+            return None
+        if isinstance(change, Sized):
+            return bytes((number & 0xFF | 1,)) * change.size, False
+        return payload, compressed
+
+
+class Answer(NamedTuple):
+    """When a handler answers: after so many messages of a side, or at the end of them."""
+
+    side: Side
+    after: int = 0
+    at_end: bool = False
+    code: StatusCode = StatusCode.PERMISSION_DENIED
+
+
+class Script(NamedTuple):
+    """What a handler does. ``delayed``: only when it is told to act. ``hangs``: nothing, ever."""
+
+    request: Part = Part()
+    response: Part = Part()
+    answer: Answer | None = None
+    metadata: tuple[Header, ...] = ()
+    delayed: bool = False
+    hangs: bool = False
+
+    def part(self, side: Side) -> Part:
+        return self.request if side is C else self.response
+
+
+class Handler:
+    """Acts on a held stream as its script says, and keeps what it was told and what it sent."""
+
+    def __init__(self, script: Script, stream: HeldStream) -> None:
+        self.script = script
+        self.stream = stream
+        self.told: list[tuple[object, ...]] = []
+        self.sent = {side: bytearray() for side in Side}
+        self.answered = self.in_time = self.gone = False
+        self.finished: set[Side] = set()
+        self._open = False
+        self._given: dict[Side, deque[tuple[bytes, bool]]] = {side: deque() for side in Side}
+        self._done = dict.fromkeys(Side, 0)
+        self._ended: set[Side] = set()
+
+    def hold(self) -> Hold:
+        script = self.script
+        return Hold(self, script.request.held, script.response.held, list(script.metadata))
+
+    # What it is told.
+
+    def opened(self) -> None:
+        assert not self._open, "opened twice"
+        self._open = True
+        self._tell("opened")
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None:
+        assert self.script.part(side).held, "a message of a direction that is not held"
+        assert side not in self._ended, "a message behind the end"
+        assert side not in self.finished, "a message of a direction that was passed on"
+        assert type(payload) is bytes
+        self._given[side].append((payload, compressed))
+        self._tell("message", side, payload, compressed)
+
+    def ended(self, side: Side, trailers: list[Header]) -> None:
+        assert self.script.part(side).held, "the end of a direction that is not held"
+        assert side not in self._ended, "ended twice"
+        assert side not in self.finished, "the end of a direction that was passed on"
+        self._ended.add(side)
+        self._tell("ended", side, trailers)
+
+    def too_large(self, side: Side, limit: int) -> None:
+        self._tell("too large", side, limit)
+
+    def over(self) -> None:
+        assert not self.gone, "over twice"
+        self.gone = True
+        self.told.append(("over",))
+
+    def _tell(self, *told: object) -> None:
+        assert self._open, f"{told} before opened"
+        assert not self.gone, f"{told} after over"
+        self.told.append(told)
+        if not self.script.delayed and not self.script.hangs:
+            while self.act():
+                pass
+
+    # What it does.
+
+    def act(self) -> bool:
+        """Do the next thing, also after the stream is over; return False for none."""
+        if not self._open or self.answered or self.script.hangs:
+            return False
+        answer = self.script.answer
+        if answer is not None and self._is_due(answer):
+            self.answered = True
+            self.in_time = not self.gone
+            self.stream.answer(answer.code, ANSWER_TEXT)
+            return True
+        return any(self._act_on(side) for side in Side)
+
+    def _is_due(self, answer: Answer) -> bool:
+        if answer.at_end:
+            return answer.side in self._ended
+        return self._done[answer.side] >= answer.after
+
+    def _act_on(self, side: Side) -> bool:
+        part = self.script.part(side)
+        if not part.held or side in self.finished:
+            return False
+        given = self._given[side]
+        if part.passes_after is not None and self._done[side] >= part.passes_after:
+            while given:
+                self._handle(side)
+            self.finished.add(side)
+            self.stream.pass_on(side)
+        elif given:
+            self._handle(side)
+        elif side in self._ended:
+            self.finished.add(side)
+            self.stream.end(side)
+        else:
+            return False
+        return True
+
+    def _handle(self, side: Side) -> None:
+        payload, compressed = self._given[side].popleft()
+        changed = self.script.part(side).changed(self._done[side], payload, compressed)
+        self._done[side] += 1
+        if changed is None:
+            self.stream.drop(side)
+            return
+        payload, compressed = changed
+        if not self.gone:
+            self.sent[side] += wire.message(payload, compressed=compressed)
+        self.stream.send(side, payload, compressed)
+
+
+class Messages(NamedTuple):
+    """What one side of a call sends. ``joined``: its last DATA carries the end."""
+
+    sizes: tuple[int, ...] = (1,)
+    joined: bool = True
+
+    def payloads(self, seed: int) -> list[tuple[bytes, bool]]:
+        return [
+            (bytes(((seed + number) & 0x7F,)) * size, (seed + number) % 5 == 4)
+            for number, size in enumerate(self.sizes)
+        ]
+
+
+class Reply(NamedTuple):
+    """How the runtime answers: at the request's end or its headers; with trailers or a reset."""
+
+    messages: Messages = Messages()
+    early: bool = False
+    trailers_only: bool = False
+    without_trailers: bool = False
+    resets: int | None = None
+    code: StatusCode = StatusCode.OK
+
+
+class Plan(NamedTuple):
+    """All that is decided of a call beforehand."""
+
+    request: Messages = Messages()
+    reply: Reply = Reply()
+    script: Script | None = None
+    style: int = 0
+
+
+class Called:
+    """A call that was made."""
+
+    def __init__(self, index: int, plan: Plan) -> None:
+        self.index = index
+        self.plan = plan
+        self.handler: Handler | None = None
+        self.stream: Stream
+        """The client's."""
+        self.replied = False
+
+    def messages(self, side: Side) -> list[tuple[bytes, bool]]:
+        """What a side sends, if it comes to that."""
+        if side is C:
+            return self.plan.request.payloads(self.index)
+        if self.plan.reply.trailers_only:
+            return []
+        return self.plan.reply.messages.payloads(self.index + 64)
+
+    def expected(self, side: Side) -> bytes:
+        """The body that is to come of what a side sends, if all of it does."""
+        part = Part() if self.handler is None else self.handler.script.part(side)
+        changed = [part.changed(at, *each) for at, each in enumerate(self.messages(side))]
+        return b"".join(wire.message(each[0], compressed=each[1]) for each in changed if each)
+
+
+class World:
+    """Both ends, the machine and the four pipes in between."""
+
+    def __init__(
+        self,
+        *,
+        pings: bool = False,
+        cut: Cut = whole,
+        budget: Budget | None = None,
+        client: Settings = (),
+        runtime: Settings = (),
+    ) -> None:
+        """``client`` and ``runtime`` are their first SETTINGS."""
+        self.budget = budget or Budget()
+        self.reader = ConnectionReader()
+        self.machine = Interception(
+            self.reader, self._wanted, self._decide, self._wake, self.budget
+        )
+        self.ends = {C: Endpoint(C, pings=pings), R: Endpoint(R)}
+        self.pipes = {side: bytearray() for side in Side}
+        """What the machine has written to each side and nobody has carried on yet."""
+        self.calls: list[Called] = []
+        self.rules = True
+        self.now = 0.0
+        self.style = 0
+        self._cut = cut
+        self._written = {side: bytearray() for side in Side}
+        self._woken = False
+        self._by_stream: dict[int, Called] = {}
+        self.ends[R].on_headers = self._request_began
+        self.ends[R].on_end = self._request_ended
+        self.ends[C].settle(*client)
+        self.ends[R].settle(*runtime)
+
+    # The machine.
+
+    def _called(self, path: bytes) -> Called:
+        return self.calls[int(path.rpartition(b"/")[2])]
+
+    def _wanted(self, path: bytes) -> bool:
+        return self.rules and self._called(path).plan.script is not None
+
+    def _decide(self, stream: HeldStream) -> Hold | None:
+        called = self._called(stream.path)
+        assert stream.headers == called.stream.sent.headers[0]
+        assert stream.id == called.stream.number
+        assert called.handler is None
+        script = called.plan.script
+        if script is None or not self.rules:
+            return None
+        called.handler = Handler(script, stream)
+        return called.handler.hold()
+
+    def _wake(self) -> None:
+        self._woken = True
+
+    def _receive(self, side: Side, data: bytes) -> None:
+        """Give the machine bytes of an end's as the relay does."""
+        machine = self.machine
+        if machine.raw:
+            passed, data = machine.admit(data) if side is C else (data, b"")
+            self.reader.receive(side, passed, self.now)
+            self._write(Side(1 - side), passed)
+            if not data:
+                return
+            machine.enter()
+        if side is C:
+            self.reader.receive(C, data, self.now)
+        machine.receive(side, data, self.now)
+        self._take()
+
+    def _take(self) -> bool:
+        to_client, to_runtime = self.machine.take(C), self.machine.take(R)
+        self.reader.receive(R, to_client, self.now)
+        assert self.reader.reading
+        self._write(C, to_client)
+        self._write(R, to_runtime)
+        return bool(to_client or to_runtime)
+
+    def _write(self, side: Side, data: bytes) -> None:
+        self.pipes[side] += data
+        self._written[side] += data
+
+    def written(self, side: Side) -> list[Frame]:
+        """The frames that the machine has written to a side since this was last asked."""
+        data = bytes(self._written[side]).removeprefix(wire.PREFACE)
+        self._written[side].clear()
+        return list(frames(data))
+
+    def carry_in(self, side: Side, most: int = 1 << 30) -> bool:
+        """Give the machine what an end has sent, or the first of it."""
+        out = self.ends[side].out
+        data = bytes(out[:most])
+        del out[:most]
+        rest = [data[_CUT:]] if len(data) > _CUT else []
+        for piece in (*self._cut(data[:_CUT]), *rest):
+            self._receive(side, piece)
+        return bool(data)
+
+    def carry_out(self, side: Side, most: int = 1 << 30) -> bool:
+        """Give an end what the machine has written to it, or the first of it."""
+        pipe = self.pipes[side]
+        data = bytes(pipe[:most])
+        del pipe[:most]
+        self.ends[side].receive(data)
+        return bool(data)
+
+    def carry(self) -> bool:
+        """Carry everything on until nothing is left; return whether there was anything."""
+        any_at_all = False
+        while any([*(self.carry_in(side) for side in Side), *(self.carry_out(s) for s in Side)]):
+            any_at_all = True
+        return any_at_all
+
+    def command(self, do: Callable[[], T]) -> T:
+        """Do something to held streams; what comes of it is announced."""
+        self._woken = False
+        done = do()
+        written = self._take()
+        assert self._woken or not written, "output that nobody was told of"
+        return done
+
+    def act(self, called: Called) -> bool:
+        """Have a handler do the next thing."""
+        return called.handler is not None and self.command(called.handler.act)
+
+    def act_all(self) -> bool:
+        """Have a handler do the next thing, whichever has one to do."""
+        return any(self.act(called) for called in self.calls)
+
+    # The ends.
+
+    def call(self, plan: Plan) -> Called | None:
+        """Have the client make a call, unless the runtime is going."""
+        client = self.ends[C]
+        if client.going is not None:
+            return None
+        called = Called(len(self.calls), plan)
+        self.calls.append(called)
+        fields = wire.request_fields(b"/s/%d" % called.index, b"%dS" % (called.index % 7 + 100))
+        fields.append((b"x-%d" % (called.index % 3), b"v" * (called.index % 5) * 300))
+        empty = not plan.request.sizes and plan.request.joined
+        called.stream = stream = client.open(fields, end=empty, style=plan.style)
+        if not empty:
+            stream.outgoing += outgoing(called.messages(C), [End(plan.request.joined)])
+        self._by_stream[stream.number] = called
+        return called
+
+    def _request_began(self, stream: Stream) -> None:
+        called = self._by_stream[stream.number]
+        if called.plan.reply.early:
+            self._reply(stream, called)
+
+    def _request_ended(self, stream: Stream) -> None:
+        called = self._by_stream[stream.number]
+        if not called.replied and not stream.refused and not stream.reset:
+            self._reply(stream, called)
+
+    def _reply(self, stream: Stream, called: Called) -> None:
+        called.replied = True
+        reply = called.plan.reply
+        code = [(b"grpc-status", b"%d" % reply.code), (b"x-%d" % (called.index % 2), b"t")]
+        first = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+        first.append((b"x-%d" % (called.index % 3), b"r" * (called.index % 4) * 100))
+        if reply.trailers_only:
+            stream.outgoing += [Block(first + code, True)]
+            return
+        last: Outgoing = Block(code, True)
+        if reply.without_trailers:
+            last = End(reply.messages.joined)
+        rest = [] if reply.resets is not None else [last]
+        stream.outgoing += [Block(first), *outgoing(called.messages(R), rest)]
+
+    def push(self, side: Side, stream: Stream, most: int = 1 << 30, style: int = 0) -> bool:
+        """Have an end send the next frame of a stream; the runtime's reset comes after its last."""
+        end = self.ends[side]
+        pushed = end.push(stream, most, style)
+        if side is R and not stream.outgoing and not stream.closed:
+            called = self._by_stream[stream.number]
+            if called.replied and called.plan.reply.resets is not None:
+                end.reset(stream, called.plan.reply.resets)
+                return True
+        return pushed
+
+    def push_all(self, side: Side) -> bool:
+        """Have an end send all that it may."""
+        pushed = False
+        for stream in self.ends[side].streams.values():
+            while self.push(side, stream, style=self.style):
+                pushed = True
+        return pushed
+
+    def acknowledge_all(self, side: Side, most: int = 1 << 30) -> bool:
+        """Have an end give back all that it was sent."""
+        end = self.ends[side]
+        given = end.acknowledge(None, most)
+        for stream in end.streams.values():
+            given |= end.acknowledge(stream, most)
+        return given
+
+    def settle(self) -> None:
+        """Go on until nothing moves."""
+        while (
+            self.carry()
+            or self.act_all()
+            or any(self.push_all(side) for side in Side)
+            or any(self.acknowledge_all(side) for side in Side)
+        ):
+            pass
+
+    def received(self, called: Called, side: Side) -> Half:
+        """What a side was sent of a call."""
+        stream = self.ends[side].streams.get(called.stream.number)
+        return stream.received if stream is not None else Half()
+
+    def sent(self, called: Called, side: Side) -> Half:
+        """What a side has sent of a call."""
+        stream = self.ends[side].streams.get(called.stream.number)
+        return stream.sent if stream is not None else Half()
+
+
+def outgoing(messages: list[tuple[bytes, bool]], rest: list[Outgoing]) -> list[Outgoing]:
+    """Messages in one run of bytes, and what is to follow them."""
+    body = b"".join(wire.message(payload, compressed=flag) for payload, flag in messages)
+    return [bytearray(body), *rest] if body else rest
