@@ -1,7 +1,8 @@
 """The client's bytes looked at before they go on: is a call begun that somebody wants?
 
 This is all that stands between a call and the runtime where rules are loaded and none speaks of
-its method, so it does little: DATA is skipped by its length, and of header blocks nothing is kept.
+its method, so it does little: DATA is skipped by its length, and of a header block only the path
+is made out, against the table of the decoder that will read the block once it has gone on.
 """
 
 from collections.abc import Callable
@@ -10,46 +11,35 @@ from typing import Final
 
 from criproxy.wire import http2
 from criproxy.wire.errors import FrameSizeError, NotHTTP2Error
-from criproxy.wire.gathering import STREAM_ID, fragment_of
+from criproxy.wire.gathering import fragment_of
 from criproxy.wire.hpack import Decoder, Header
 
 Wanted = Callable[[bytes], bool]
 """Whether calls of a path may have to be held."""
 
 _header: Final = Struct(">HBBBI").unpack_from
-_PADDED_OR_PRIORITY: Final = http2.FLAG_PADDED | http2.FLAG_PRIORITY
+_WHOLE: Final = http2.FLAG_END_HEADERS
+_NOT_WHOLE: Final = http2.FLAG_END_HEADERS | http2.FLAG_PADDED | http2.FLAG_PRIORITY
 
 
 class Admission:
     """Looks at a client's bytes, in order."""
 
-    __slots__ = (
-        "_block_limit",
-        "_changed",
-        "_decoder",
-        "_preface",
-        "_read",
-        "_skip",
-        "_wanted",
-        "last",
-    )
+    __slots__ = ("_block_limit", "_decoder", "_preface", "_skip", "_wanted")
 
     def __init__(
-        self, wanted: Wanted, decoder: Decoder, last: int, skip: int, begun: bool, block_limit: int
+        self, wanted: Wanted, decoder: Decoder, skip: int, begun: bool, block_limit: int
     ) -> None:
-        """``decoder`` and ``last``, the highest stream, are from where the looking begins.
+        """``decoder`` is the one that reads the bytes that were let through, before the next look.
 
-        ``skip``: bytes of DATA that are under way there. ``begun``: it is not the client's
-        preface that comes next. ``block_limit``: bytes of a frame that may wait to be complete.
+        ``skip``: bytes of a frame that are under way. ``begun``: it is not the client's preface
+        that comes next. ``block_limit``: bytes of a frame that may wait to be complete.
         """
-        self.last = last
         self._wanted = wanted
         self._decoder = decoder
         self._skip = skip
         self._preface = b"" if begun else http2.PREFACE
         self._block_limit = block_limit
-        self._read: list[Header] | None = None  # the block that was read and not admitted
-        self._changed = False
 
     def look(self, data: bytes) -> tuple[int, bool]:
         """Return how many bytes may go on, and whether a call stands behind them that is wanted.
@@ -63,8 +53,9 @@ class Admission:
             skipped = min(self._skip, size - position)
             self._skip -= skipped
             position += skipped
+        inserted: list[Header] = []
         while size - position >= http2.FRAME_HEADER_SIZE:
-            high, low, kind, flags, stream = _header(data, position)
+            high, low, kind, flags, _ = _header(data, position)
             start = position + http2.FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
             if kind == http2.DATA:
@@ -75,35 +66,16 @@ class Admission:
                 if end - start > self._block_limit:
                     raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
                 return position, False
-            elif kind == http2.HEADERS and (
-                not flags & http2.FLAG_END_HEADERS
-                or self._is_wanted(flags, stream & STREAM_ID, data[start:end])
-            ):
-                return position, True
+            elif kind == http2.HEADERS:
+                block = data[start:end]
+                if flags & _NOT_WHOLE != _WHOLE:
+                    if not flags & http2.FLAG_END_HEADERS:
+                        return position, True
+                    block = fragment_of(flags, block)
+                if self._wanted(self._decoder.path_in(block, inserted)):
+                    return position, True
             position = end
         return position, False
-
-    def decode(self, block: bytes) -> tuple[list[Header], bool]:
-        """Decode the next header block; tell whether it changed the table."""
-        if self._read is not None:
-            fields, self._read = self._read, None
-            return fields, self._changed
-        before = self._decoder.changes
-        fields = self._decoder.decode(block)
-        return fields, self._decoder.changes != before
-
-    def _is_wanted(self, flags: int, stream: int, payload: bytes) -> bool:
-        if flags & _PADDED_OR_PRIORITY:
-            payload = fragment_of(flags, payload)
-        before = self._decoder.changes
-        fields = self._decoder.decode(payload)
-        if stream <= self.last:
-            return False
-        if self._wanted(path_of(fields)):
-            self._read, self._changed = fields, self._decoder.changes != before
-            return True
-        self.last = stream
-        return False
 
     def _look_at_preface(self, data: bytes) -> int:
         expected = self._preface[: len(data)]
@@ -115,7 +87,8 @@ class Admission:
 
 def path_of(fields: list[Header]) -> bytes:
     """Return a request's ``:path``; empty where it has none."""
+    path = b""
     for name, value in fields:
         if name == b":path":
-            return value
-    return b""
+            path = value
+    return path

@@ -143,6 +143,10 @@ class ConnectionReader:
         """Return the call in flight on a stream."""
         return self._streams.open.get(stream)
 
+    def decoder(self, side: Side) -> Decoder:
+        """Return the decoder of a side's header blocks; it has decoded all that have been read."""
+        return self._readers[side].decoder
+
     def flow(self, side: Side) -> Flow:
         """Return how things stand with what ``side`` sends, as far as it has been read."""
         source, sink = self._readers[side], self._readers[1 - side]

@@ -175,6 +175,60 @@ class Decoder:
             raise CompressionError("a header block ends too early or names no entry") from None
         return headers
 
+    def path_in(self, block: bytes, inserted: list[Header]) -> bytes:
+        """Make out the ``:path`` in a block that is still to be decoded; empty where there is none.
+
+        ``inserted`` is for the blocks between the last one that was decoded and this: begin with an
+        empty list and give it along. Raises CompressionError when the block is malformed.
+        """
+        path = b""
+        position = 0
+        size = len(block)
+        try:
+            while position < size:
+                byte = block[position]
+                position += 1
+                if byte >= 0x80:
+                    index = byte & 0x7F
+                    if index >= _FIRST_DYNAMIC:
+                        if index == 0x7F:
+                            index, position = _integer(block, position, index)
+                        name, value = self._entry_behind(index, inserted)
+                        if name == b":path":
+                            path = value
+                    elif STATIC_TABLE[index][0] == b":path":
+                        path = STATIC_TABLE[index][1]
+                elif byte >= 0x40 or byte < 0x20:
+                    mask = 0x3F if byte >= 0x40 else 0x0F
+                    index = byte & mask
+                    if index == mask:
+                        index, position = _integer(block, position, index)
+                    if index:
+                        name = self._entry_behind(index, inserted)[0]
+                    else:
+                        name, position = _string(block, position)
+                    if name == b":path":
+                        value, position = _string(block, position)
+                        path = value
+                    else:
+                        value, position = b"", _string_end(block, position)
+                    if byte >= 0x40:
+                        inserted.append((name, value))
+                elif byte & 0x1F == 0x1F:
+                    _, position = _integer(block, position, 0x1F)
+        except IndexError:
+            raise CompressionError("a header block ends too early or names no entry") from None
+        return path
+
+    def _entry_behind(self, index: int, inserted: list[Header]) -> Header:
+        """Return an entry as it will be numbered once ``inserted`` have been."""
+        if index < _FIRST_DYNAMIC:
+            return STATIC_TABLE[index]
+        index -= _FIRST_DYNAMIC
+        if index < len(inserted):
+            return inserted[-1 - index]
+        return self._entries[len(inserted) - 1 - index]
+
     def _entry(self, index: int) -> Header:
         if index >= _FIRST_DYNAMIC:
             return self._entries[_FIRST_DYNAMIC - 1 - index]
@@ -234,6 +288,17 @@ def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise CompressionError("an integer in a header block is too long")
+
+
+def _string_end(block: bytes, position: int) -> int:
+    """Return the position of what follows a string."""
+    length = block[position] & 0x7F
+    position += 1
+    if length == 0x7F:
+        length, position = _integer(block, position, length)
+    if position + length > len(block):
+        raise CompressionError("a string reaches past the end of its header block")
+    return position + length
 
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:

@@ -50,14 +50,12 @@ class Interception:
         wanted and for those that begin while others are held. ``woken`` is called when a
         handler's command has made output outside of :meth:`receive`.
         """
-        flow = reader.flow(Side.CLIENT)
-        flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
+        under_way = reader.flow(Side.CLIENT).under_way
         self._admission = Admission(
             wanted,
-            flow.decoder,
-            flow.last_stream,
-            flow.under_way.passing,
-            flow.under_way.settled,
+            reader.decoder(Side.CLIENT),
+            under_way.passing,
+            under_way.settled,
             header_block_limit,
         )
         self._reader = reader
@@ -132,12 +130,13 @@ class Interception:
         )
         settled = runtime.under_way.settled
         responses.blocked = not (settled and self._gatherers[Side.RUNTIME].at_boundary)
-        runtime.decoder.allow(LARGEST_TABLE)
+        for flow in (client, runtime):
+            flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
         self._machine = Machine(
             (requests, responses),
             self._gatherers,
-            self._admission,
-            runtime.decoder,
+            (client.decoder, runtime.decoder),
+            client.last_stream,
             self._decide,
             self._commanded,
             self._budget,

@@ -21,7 +21,7 @@ from struct import Struct
 from typing import Final
 
 from criproxy.wire import building, http2
-from criproxy.wire.admission import Admission, path_of
+from criproxy.wire.admission import path_of
 from criproxy.wire.connection import Side
 from criproxy.wire.errors import FrameSizeError
 from criproxy.wire.flow import Budget
@@ -79,23 +79,24 @@ class Machine:
         self,
         lanes: tuple[Lane, Lane],
         gatherers: tuple[Gatherer, Gatherer],
-        admission: Admission,
-        decoder: Decoder,
+        decoders: tuple[Decoder, Decoder],
+        last: int,
         decide: Decide,
         commanded: Callable[[], None],
         budget: Budget,
     ) -> None:
-        """``lanes`` and ``gatherers`` are by the side that sends; ``decoder`` is the runtime's.
+        """``lanes``, ``gatherers`` and ``decoders`` are by the side that sends.
 
-        ``commanded`` is called after each command of a handler's.
+        ``last`` is the highest stream that the client has opened. ``commanded`` is called after
+        each command of a handler's.
         """
         self.lanes = lanes
         self.held: dict[int, _Held] = {}
         self.now = 0.0
         """The time, in seconds; whoever gives frames sets it."""
         self._gatherers = gatherers
-        self._admission = admission
-        self._decoder = decoder
+        self._decoders = decoders
+        self._last = last
         self._decide = decide
         self._commanded = commanded
         self._budget = budget
@@ -247,8 +248,8 @@ class Machine:
         held = self.held.get(frame.stream)
         if side is Side.RUNTIME:
             self._runtime_spoke = True
-        if side is Side.CLIENT and frame.stream > self._admission.last:
-            self._admission.last = frame.stream
+        if side is Side.CLIENT and frame.stream > self._last:
+            self._last = frame.stream
             self._open(block)
         elif frame.stream in self._swallowed or (held is not None and held.half(side).finished):
             lane.forget(block)
@@ -551,7 +552,7 @@ class Machine:
         ``unanswered``: the open streams, and whether their response's headers have passed.
         """
         lane = self.lanes[Side.RUNTIME]
-        lane.put(building.goaway(self._admission.last, ErrorCode.NO_ERROR))
+        lane.put(building.goaway(self._last, ErrorCode.NO_ERROR))
         for stream, begun in unanswered:
             held = self.held.get(stream)
             if held is not None and held.response.ended:
@@ -574,13 +575,10 @@ class Machine:
         self.lanes[Side.RUNTIME].put(building.reset(stream, code))
 
     def _decode(self, side: Side, frame: Frame) -> Block:
-        if side is Side.CLIENT:
-            fields, changed = self._admission.decode(frame.payload)
-        else:
-            before = self._decoder.changes
-            fields = self._decoder.decode(frame.payload)
-            changed = self._decoder.changes != before
-        return Block(frame, fields, changed)
+        decoder = self._decoders[side]
+        before = decoder.changes
+        fields = decoder.decode(frame.payload)
+        return Block(frame, fields, decoder.changes != before)
 
 
 def _increment(frame: Frame) -> int:
