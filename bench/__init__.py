@@ -1,9 +1,8 @@
 """The comparison with other proxies: side by side, in one run, as ratios.
 
 ``python -m bench`` puts every contender in front of the same runtime and lets them take turns:
-a round is every contender once under every load, the next round begins with the next contender,
-and the median of the rounds is what counts. Absolute figures belong to the machine, so the
-targets are ratios.
+a round is every contender under every load, in an order drawn anew, and the median of the rounds
+is what counts. Absolute figures belong to the machine, so the targets are ratios.
 
 - ``contenders.py``, ``envoy_config.py``, ``criproxy_config.py``: the proxies, and how each is
   configured

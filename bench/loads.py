@@ -50,10 +50,10 @@ LOADS: Final = (
 )
 
 RULE_LOADS: Final = (
-    Load("rules-1", "rules, Version, one at a time", "grpc-go-like", Answer.VERSION, 1, 500),
-    Load("rules-16", "rules, Version, 16 at once", "grpc-go-like", Answer.VERSION, 16, 1000),
+    Load("rules-1", "rules, Version, one at a time", "grpc-go-like", Answer.VERSION, 1, 100),
+    Load("rules-16", "rules, Version, 16 at once", "grpc-go-like", Answer.VERSION, 16, 200),
 )
-"""In the same words as go-1 and go-16, in more and shorter rounds."""
+"""As go-1 and go-16, in short turns."""
 
 
 @dataclass(frozen=True, slots=True)

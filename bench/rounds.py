@@ -1,10 +1,12 @@
-"""The order of things: every contender once a round under every load, in turn, then the soak."""
+"""The order of things: every contender in every round under every load, then the soak."""
 
+import gc
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 from bench import criproxy_config
 from bench.contenders import DIRECT, EVERYTHING_ON, Contender
@@ -62,7 +64,7 @@ def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
             )
             for part in sections:
                 place = directory / f"{answer.value}-{part.name}"
-                _rounds(part, plan.rounds * part.turns, backend, results, place, say)
+                _rounds(part, plan.rounds, backend, results, place, say)
             if soaking:
                 _soak(soaked[0], plan.soak_calls, backend, results, directory / "soak", say)
 
@@ -106,14 +108,16 @@ def _rounds(
             except NotRunningError as error:
                 _skip(results, which.name, str(error), say)
         idle = {one.name: rss_bytes(one.pid) for one in field if one.pid}
+        random = Random(1)
+        gc.freeze()  # a collection before each turn has only what the turns leave behind
         for number in range(rounds):
             for load in part.loads:
                 say(f"round {number + 1} of {rounds}: {load.name}")
                 results.titles[load.name] = load.title
-                figures = results.figures.setdefault(load.name, {})
-                turn = number % len(field)
-                for one in field[turn:] + field[:turn]:
-                    figures.setdefault(one.name, []).append(run(load, one, directory))
+                for _ in range(part.turns):
+                    figures = results.figures.setdefault(load.name, {})
+                    for one in random.sample(field, len(field)):
+                        figures.setdefault(one.name, []).append(run(load, one, directory))
         for one in field:
             if one.pid:
                 memory = Memory(idle[one.name], rss_bytes(one.pid))

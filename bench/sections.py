@@ -16,9 +16,10 @@ RULES: Final = "rules"
 class Section:
     """Contenders that take turns under the same loads, all of them running at once.
 
-    ``unit`` is the contender whose added latency is the unit of a column. ``turns`` is how many
-    rounds there are for one that is asked for: short ones, so that a slow spell of the machine
-    meets every contender.
+    ``unit`` is the contender whose added latency is the unit of a column. ``turns`` is how often
+    each has a turn in a round. Many short ones tell apart what few long ones do not: a connection's
+    p50 is off by a quarter as a whole: two criproxies of one configuration came out a fifth apart
+    after 14 turns of 500 calls, and 1 to 4 % after 70 of 100.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Section:
 
 SECTIONS: Final = (
     Section(PROXIES, CONTENDERS, LOADS, unit="socat"),
-    Section(RULES, RULED, RULE_LOADS, unit=EVERYTHING_ON, turns=2),
+    Section(RULES, RULED, RULE_LOADS, unit=EVERYTHING_ON, turns=8),
 )
 
 
