@@ -1,0 +1,178 @@
+"""What is done about a call, step by step, in which waiting is the exception.
+
+A course is a generator that yields what it has to wait for, and is given the outcome. One that
+yields nothing is over within the call that began it, so that what it sends keeps its place among
+what comes behind it; a task is made only for one that waits.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+Wait = Callable[[], Awaitable[Any]]
+"""Begins what is to be waited for. It is called when the waiting begins, within a task."""
+
+Course = Generator[Wait, Any, T]
+"""What is done step by step; its value is what comes of it."""
+
+LARGE: Final = 256 * 1024
+"""Bytes of a message from which on it is worked on in a thread: the loop would stand still for
+milliseconds else, and with it all other calls."""
+
+
+class Workbench:
+    """Where messages are decoded, looked at and encoded: here, or in a thread if they are large."""
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+
+    def do(
+        self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Course[T]:
+        """Call a function that works on about ``size`` bytes."""
+        if size <= LARGE:
+            return function(*args, **kwargs)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="criproxy-rules")
+        work = partial(function, *args, **kwargs)
+        thread = self._thread
+        result: T = yield lambda: asyncio.get_running_loop().run_in_executor(thread, work)
+        return result
+
+    def close(self) -> None:
+        """Let the thread go, without waiting for what it does."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread = None
+
+
+class Traveller(Protocol):
+    """Whose courses a Runner runs."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task for a course that waits."""
+
+    def failed(self, error: Exception) -> None:
+        """Take what a course has raised; those behind it are run unless it stops the Runner."""
+
+    def left(self) -> float | None:
+        """Tell how many seconds may be waited from now on; None where there is no limit."""
+
+    def too_late(self) -> None:
+        """Take notice that :meth:`left` has passed in waiting."""
+
+    def waited(self, seconds: float) -> None:
+        """Take notice of how long a course has waited."""
+
+
+class Runner:
+    """Runs courses one after the other, each at once as far as it does not wait."""
+
+    def __init__(self, traveller: Traveller) -> None:
+        self._traveller = traveller
+        self._courses: deque[Course[None]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._running = False
+        self._refusal: Callable[[], Exception] | None = None
+        self._since: float | None = None
+
+    def run(self, course: Course[None]) -> None:
+        """Run a course behind those that are still under way."""
+        self._courses.append(course)
+        if self._task is None and not self._running:
+            self._go_on(None)
+
+    @contextmanager
+    def hurry(self, refusal: Callable[[], Exception]) -> Iterator[None]:
+        """Do without waiting meanwhile: where a course waits, or would, this is raised in it."""
+        self._refusal = refusal
+        try:
+            if self._task is not None:
+                self._leave()
+                self._go_on(partial(self._courses[0].throw, refusal()))
+            yield
+        finally:
+            self._refusal = None
+
+    def stop(self) -> None:
+        """Forget all courses, and what is waited for."""
+        self._courses.clear()
+        if self._task is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Wait no longer, if this is not what the waiting has led to."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._task = None
+        self._waited()
+
+    def _waited(self) -> None:
+        if self._since is not None:
+            self._traveller.waited(asyncio.get_running_loop().time() - self._since)
+            self._since = None
+
+    def _go_on(self, step: Callable[[], Wait] | None) -> None:
+        wait = self._advance(step)
+        if wait is not None:
+            self._task = self._traveller.start(self._follow(wait))
+
+    def _advance(self, step: Callable[[], Wait] | None) -> Wait | None:
+        """Go on until there is something to wait for, or nothing left to do."""
+        self._running = True
+        try:
+            while self._courses:
+                course = self._courses[0]
+                try:
+                    wait = (step or partial(next, course))()
+                except StopIteration:
+                    self._over(course)
+                except Exception as error:
+                    self._over(course)
+                    self._traveller.failed(error)
+                else:
+                    if not self._courses:  # stopped meanwhile
+                        return None
+                    if self._refusal is None:
+                        return wait
+                    step = partial(course.throw, self._refusal())
+                    continue
+                step = None
+            return None
+        finally:
+            self._running = False
+
+    def _over(self, course: Course[None]) -> None:
+        if self._courses and self._courses[0] is course:
+            self._courses.popleft()
+
+    async def _follow(self, wait: Wait | None) -> None:
+        try:
+            async with asyncio.timeout(self._traveller.left()):
+                while wait is not None:
+                    step = await self._await(wait)
+                    wait = self._advance(step)
+        except TimeoutError:
+            self._waited()
+            self._traveller.too_late()
+        finally:
+            if self._task is asyncio.current_task():
+                self._task = None
+
+    async def _await(self, wait: Wait) -> Callable[[], Wait]:
+        course = self._courses[0]
+        self._since = asyncio.get_running_loop().time()
+        try:
+            result = await wait()
+        except Exception as error:
+            self._waited()
+            return partial(course.throw, error)
+        self._waited()
+        return partial(course.send, result)
