@@ -179,8 +179,8 @@ def _method(results: Results) -> str:
     words = [
         "Every contender has a turn under each load in every round (eight short ones where rules "
         "are compared), in an order drawn each time. Figures are medians of the turns; what is "
-        "added is taken against direct in the same turn; CPU per call is user and system time of the "
-        "contender's processes, all rounds together.",
+        "added is taken against direct in the same turn; CPU per call is user and system time of "
+        "the contender's processes, all rounds together.",
         "The changing-header loads (go-*, list-*, rules-*) are made by `bench/load.py`: grpc-go's "
         "frames around each call, its header compression, another grpc-timeout each time; each "
         "answer is compared byte by byte and by its status. h2load repeats one header block and "
