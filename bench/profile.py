@@ -14,14 +14,22 @@ from pathlib import Path
 
 import click
 
-from bench.contenders import CONTENDERS, EVERYTHING_ON
+from bench.contenders import EVERYTHING_ON
 from bench.load import Connection
 from bench.processes import cpu_seconds
+from bench.ruled import WITH_RULES
 from bench.running import NotRunningError, containerd, contender, work_directory
+from bench.sections import SECTIONS, contenders
 
 BATCH = 20_000
 STACKS = Path(__file__).parent / ".work" / "stacks.txt"
-PYTHON_CONTENDERS = (EVERYTHING_ON, "criproxy-default", "grpc.aio")
+PYTHON_CONTENDERS = (
+    EVERYTHING_ON,
+    "criproxy-default",
+    "grpc.aio",
+    "grpc.aio-request",
+    *sorted(WITH_RULES),
+)
 
 WAITS = ("Condition.wait (", "_PollLikeSelector.select (", "wait (", "select (", "poll (")
 """Functions in which a thread sleeps; py-spy takes some of them for busy."""
@@ -51,6 +59,7 @@ def main(seconds: int, rate: int, at_once: int, top: int, native: bool, name: st
     Examples:
       python -m bench.profile
       python -m bench.profile --at-once 1 --native
+      python -m bench.profile --contender criproxy-request
     """
     sampler = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if sampler is None:
@@ -72,7 +81,7 @@ def main(seconds: int, rate: int, at_once: int, top: int, native: bool, name: st
 
 
 def _sample(command: list[str], name: str, at_once: int) -> None:
-    which = next(one for one in CONTENDERS if one.name == name)
+    which = next(one for one in contenders(SECTIONS) if one.name == name)
     with (
         work_directory() as directory,
         containerd(directory / "cd") as backend,
@@ -85,8 +94,8 @@ def _sample(command: list[str], name: str, at_once: int) -> None:
         sampler = subprocess.Popen([*command, "--pid", str(running.pid)], stdout=subprocess.DEVNULL)
         try:
             while sampler.poll() is None:
-                requests = connection.build(backend.call, BATCH)
-                outcome = connection.run(backend.call, requests, at_once)
+                requests = connection.build(running.call, BATCH)
+                outcome = connection.run(running.call, requests, at_once)
                 calls += BATCH
                 elapsed += outcome.elapsed
         finally:
