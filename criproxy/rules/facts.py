@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from criproxy.cri.naming import Named
 from criproxy.peers import Peer
@@ -52,3 +52,5 @@ class Facts:
     request: "Message | None" = None
     pod: Pod | None = None
     container: Container | None = None
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    """What rules have made of these facts, so that the next rule does not make it again."""

@@ -1,0 +1,204 @@
+"""What CEL's checker says of an expression: the type of every part, and where it stands.
+
+An expression's own type says little of a literal: ``{"image": "x", "n": 1}`` is a map of anything.
+Its parts are read from the checked expression that CEL serializes (cel-spec,
+``cel/expr/checked.proto`` and ``syntax.proto``), whose messages no Python package has. They are
+read level by level as they are asked for, because protobuf's own reader refuses to go 100 deep.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, cast
+
+_Fields = dict[int, list[int | bytes]]
+
+_ANY_VALUE: Final = 2
+_EXPRESSION, _TYPES, _SOURCE = 4, 3, 5
+_LINE_ENDS, _POSITIONS = 3, 4
+_ID, _CONSTANT, _CALL, _LIST, _STRUCT = 2, 3, 6, 7, 8
+_TEXT: Final = 6
+
+_PRIMITIVES: Final = ("dyn", "bool", "int", "uint", "double", "string", "bytes")
+_WELL_KNOWN: Final = ("dyn", "dyn", "timestamp", "duration")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A type of CEL: its name, in full for a message, and the parameters of a list or a map."""
+
+    name: str
+    parameters: tuple["Kind", ...] = ()
+
+    def __str__(self) -> str:
+        return self.name + (f"({', '.join(map(str, self.parameters))})" if self.parameters else "")
+
+
+DYN: Final = Kind("dyn")
+"""What is known only when the expression is evaluated."""
+
+
+class Tree:
+    """A checked expression."""
+
+    def __init__(self, serialized: bytes) -> None:
+        """``serialized`` is as CEL gives it: a ``cel.expr.CheckedExpr`` in a protobuf Any."""
+        checked = _fields(_only(_fields(serialized), _ANY_VALUE))
+        source = _fields(_only(checked, _SOURCE))
+        self._kinds = {key: value for key, value in _pairs(checked[_TYPES]) if value}
+        self._positions = dict(_pairs(source[_POSITIONS]))
+        self._line_ends = list(_packed(source[_LINE_ENDS]))
+        self.root = Node(self, _fields(_only(checked, _EXPRESSION)))
+
+    def kind(self, number: int) -> Kind:
+        """Return the type of the part with an id."""
+        return _kind(cast(bytes, self._kinds.get(number, b"")))
+
+    def place(self, number: int) -> str:
+        """Return where the part with an id stands: line:column, both from 1."""
+        position = cast(int, self._positions.get(number, 0) or 0)
+        line = bisect_left(self._line_ends, position + 1)
+        start = self._line_ends[line - 1] if line else 0
+        return f"{line + 1}:{position - start + 1}"
+
+
+class Node:
+    """A part of a checked expression."""
+
+    def __init__(self, tree: Tree, fields: _Fields) -> None:
+        self._tree = tree
+        self._fields = fields
+        self._number = cast(int, fields[_ID][0]) if fields[_ID] else 0
+
+    @property
+    def kind(self) -> Kind:
+        """Its type."""
+        return self._tree.kind(self._number)
+
+    @property
+    def place(self) -> str:
+        """Where it stands: line:column."""
+        return self._tree.place(self._number)
+
+    @property
+    def text(self) -> str | None:
+        """The string, where it is one written out."""
+        for constant in self._messages(_CONSTANT):
+            for value in constant[_TEXT]:
+                return cast(bytes, value).decode()
+        return None
+
+    @cached_property
+    def elements(self) -> "list[Node] | None":
+        """The elements of a list that is written out."""
+        for each in self._messages(_LIST):
+            return self._nodes(each[1])
+        return None
+
+    @cached_property
+    def entries(self) -> "list[tuple[Node, Node]] | None":
+        """The keys and values of a map that is written out."""
+        for struct in self._messages(_STRUCT):
+            if not struct[1]:  # a message's name
+                entries = [_fields(cast(bytes, entry)) for entry in struct[2]]
+                return [(*self._nodes(each[3]), *self._nodes(each[4])) for each in entries]  # type: ignore[misc]  # one of each
+        return None
+
+    @cached_property
+    def branches(self) -> "list[Node] | None":
+        """What is on both sides of the colon in ``condition ? a : b``."""
+        for call in self._messages(_CALL):
+            if call[2] == [b"_?_:_"]:
+                return self._nodes(call[3])[1:]
+        return None
+
+    def _messages(self, number: int) -> list[_Fields]:
+        return [_fields(cast(bytes, each)) for each in self._fields[number]]
+
+    def _nodes(self, values: list[int | bytes]) -> "list[Node]":
+        return [Node(self._tree, _fields(cast(bytes, each))) for each in values]
+
+
+def _kind(data: bytes) -> Kind:
+    for number, values in _fields(data).items():
+        value = values[0]
+        if isinstance(value, bytes):
+            return _composed(number, value)
+        names = {2: ("null",), 3: _PRIMITIVES, 5: _WELL_KNOWN}.get(number, ())
+        return Kind(names[value]) if value < len(names) else DYN
+    return DYN
+
+
+def _composed(number: int, value: bytes) -> Kind:
+    if number == 9:
+        return Kind(value.decode())
+    if number == 11:
+        return Kind("type")
+    if number in (6, 7):  # a list's elements, a map's keys and values
+        inner = _fields(value)
+        count = number - 5
+        return Kind(
+            ("list", "map")[count - 1],
+            tuple(_kind(_only(inner, each)) for each in range(1, count + 1)),
+        )
+    return DYN
+
+
+# The wire format of protobuf, as far as it takes
+# -----------------------------------------------
+
+
+def _fields(data: bytes) -> _Fields:
+    """Return a message's fields by number. Raises IndexError where it ends too early."""
+    found: _Fields = defaultdict(list)
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire_type = tag >> 3, tag & 7
+        value: int | bytes
+        if wire_type == 0:
+            value, at = _varint(data, at)
+        else:
+            size, at = _varint(data, at) if wire_type == 2 else (8 if wire_type == 1 else 4, at)
+            value, at = data[at : at + size], at + size
+        found[number].append(value)
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _only(fields: _Fields, number: int) -> bytes:
+    return cast(bytes, fields[number][0]) if fields[number] else b""
+
+
+def _pairs(entries: list[int | bytes]) -> list[tuple[int, int | bytes | None]]:
+    """Return a map's keys and values, None for one that is not written since it is the default."""
+    found = []
+    for entry in entries:
+        fields = _fields(cast(bytes, entry))
+        key = cast(int, fields[1][0]) if fields[1] else 0
+        found.append((key, fields[2][0] if fields[2] else None))
+    return found
+
+
+def _packed(values: list[int | bytes]) -> list[int]:
+    found = []
+    for value in values:
+        if isinstance(value, int):
+            found.append(value)
+            continue
+        at = 0
+        while at < len(value):
+            each, at = _varint(value, at)
+            found.append(each)
+    return found
