@@ -10,7 +10,9 @@ from bench.contenders import EVERYTHING_ON, Place
 from bench.load import Call
 from bench.ruled import RULED, WITH_RULES, longer_answer, unmatched
 from bench.wire import prefixed
+from criproxy.config.load import load
 from criproxy.cri.pb.runtime_v1_pb2 import VersionResponse
+from criproxy.rules.ruleset import compile_rules
 
 
 def test_the_unmatched_rules_are_twenty_for_other_methods() -> None:
@@ -32,6 +34,15 @@ def test_rules_are_all_that_differs(which, tmp_path: Path) -> None:
     assert bool(config.pop("rules", None)) is (which.name in WITH_RULES)
     assert sorted(config) == ["listeners", "log", "metrics"]
     assert config["log"]["level"] == "debug"
+
+
+@pytest.mark.parametrize("which", CRIPROXIES, ids=lambda which: which.name)
+def test_the_rules_are_valid(which, tmp_path: Path) -> None:
+    """What is written for a criproxy is a configuration whose rules compile."""
+    which.arguments(Place(tmp_path, tmp_path / "l.sock", tmp_path / "u.sock"))
+    specs = [placed.spec for placed in load(tmp_path / criproxy_config.FILE).rules]
+    assert bool(specs) is (which.name in WITH_RULES)
+    assert len(compile_rules(specs, False).rules) == len(specs)
 
 
 def test_a_right_answer_is_what_the_rules_make_of_it() -> None:
