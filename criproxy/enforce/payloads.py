@@ -92,7 +92,10 @@ class HeldMessage:
         """Return what goes on: the very bytes that came, unless they have been replaced."""
         if self._changed and self._message is not None:
             encode = self._message.SerializeToString
-            data: bytes = yield from self._workbench.do(self.size, encode)
+            try:
+                data: bytes = yield from self._workbench.do(self.size, encode)
+            except EvaluationError:  # there is no time to wait; but what a rule changed is changed
+                data = encode()
             self._payload = Payload(data)
             self._changed = False
         return self._payload

@@ -1,0 +1,96 @@
+"""A rule, with what its action keeps from call to call: its dice, its places, its hook."""
+
+from typing import Final
+
+from criproxy.enforce.hooks import Hook
+from criproxy.enforce.limits import Limit
+from criproxy.enforce.verdicts import Answer
+from criproxy.rules.chance import Delay, Fault
+from criproxy.rules.rule import Rule
+from criproxy.wire.grpc import StatusCode
+
+_CANNOT_FAIL: Final = frozenset({"delay", "deny", "limit"})
+"""Actions that, once they act, act: no rule behind them is looked at in their stead."""
+
+
+class Actor:
+    """One rule of a Policy. ``delay``, ``fault``, ``limit``, ``hook`` are its action's, or None."""
+
+    __slots__ = ("delay", "fault", "hook", "limit", "rule")
+
+    def __init__(self, rule: Rule, hook: Hook | None, now: float, earlier: "Actor | None") -> None:
+        """``earlier`` is the actor of that name before a reload; ``now`` is when rules are loaded.
+
+        A rule that the reload left as it was goes on where it stood: those in flight keep their
+        places, and a fault's times and time are not given anew.
+        """
+        self.rule = rule
+        self.hook = hook if rule.spec.hook is not None else None
+        if earlier is not None and earlier.rule.spec == rule.spec:
+            self.delay: Delay | None = earlier.delay
+            self.fault: Fault | None = earlier.fault
+            self.limit: Limit | None = earlier.limit
+            return
+        spec = rule.spec
+        self.delay = Delay(spec.delay) if spec.delay is not None else None
+        self.fault = Fault(spec.fault) if spec.fault is not None else None
+        self.limit = Limit(spec.limit) if spec.limit is not None else None
+        if self.fault is not None:
+            self.fault.started(now)
+
+    @property
+    def ends_the_walk(self) -> bool:
+        """Whether no later rule is looked at, for certain, where this one matches."""
+        rule = self.rule
+        return not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
+
+    @property
+    def acts_before(self) -> bool:
+        """Whether it has something to do before the runtime is asked."""
+        spec = self.rule.spec
+        if spec.delay is not None:
+            return spec.delay.when == "before"
+        if spec.fault is not None:
+            return not self.acts_after
+        if self.hook is not None:
+            return self.hook.has_request
+        return spec.deny is not None or spec.limit is not None or self.rule.touches_request
+
+    @property
+    def acts_after(self) -> bool:
+        """Whether it has something to do once the runtime answers."""
+        spec = self.rule.spec
+        if spec.delay is not None:
+            return spec.delay.when == "after"
+        if spec.fault is not None:
+            fault = spec.fault
+            return fault.when == "after" or fault.cut_after is not None or fault.drop is not None
+        if self.hook is not None:
+            return self.hook.has_response
+        return self.rule.touches_response
+
+    @property
+    def wants_request(self) -> bool:
+        """Whether it is to see the request, or to keep it from going on."""
+        return self.acts_before or self.hook is not None or self.rule.touches_request
+
+    @property
+    def limits_pods(self) -> bool:
+        """Whether it limits each pod's calls."""
+        limit = self.rule.spec.limit
+        return limit is not None and limit.per == "pod"
+
+    @property
+    def refusal(self) -> str:
+        """What a call is told that is denied without a message."""
+        return f"denied by rule {self.rule.name}"
+
+    def answer(self) -> Answer:
+        """Return what a call is answered that the rule denies or fails."""
+        deny, fault = self.rule.spec.deny, self.rule.spec.fault
+        if deny is not None:
+            return Answer(StatusCode[deny.code], deny.message or self.refusal)
+        assert fault is not None
+        assert fault.code is not None
+        message = fault.message or f"fault injected by rule {self.rule.name}"
+        return Answer(StatusCode[fault.code], message)

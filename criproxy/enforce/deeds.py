@@ -1,0 +1,234 @@
+"""What rules do to one call, or in dry-run would have done; and who is told of it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, Literal
+
+from google.protobuf.message import Message
+
+from criproxy.cri.naming import Named
+from criproxy.enforce.actors import Actor
+from criproxy.enforce.courses import Course
+from criproxy.enforce.hooks import Denied
+from criproxy.enforce.limits import Limit, LimitError
+from criproxy.enforce.payloads import HeldMessage
+from criproxy.enforce.resources import Resources
+from criproxy.enforce.verdicts import Add, Answer, Ask, Drop, Hang, Pause, Queue, Replace, Verdict
+from criproxy.peers import Connection
+from criproxy.rules.difference import differences
+from criproxy.rules.errors import EvaluationError
+from criproxy.rules.facts import Facts
+from criproxy.wire.calls import Call
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.hpack import Header
+
+Half = Literal["request", "response"]
+"""Which of a call's messages are meant."""
+
+UNKNOWN_POD: Final = "unknown_pod"
+"""The reason that fails no call: of a pod that is not known nothing can be said."""
+
+INTERNAL: Final = "internal"
+"""The reason for what should not have been raised."""
+
+QUEUE: Final = "queue"
+"""The reason for a call that found no place within its rule's limit."""
+
+
+class Deeds:
+    """Carries out verdicts on one call. ``places`` are those that it has taken of limits."""
+
+    def __init__(
+        self, resources: Resources, connection: Connection, named: Named, call: Call | None
+    ) -> None:
+        """``call`` is given the names of the rules that act."""
+        self._resources = resources
+        self._connection = connection
+        self._named = named
+        self._call = call
+        self._told: set[tuple[str, str]] = set()
+        self.places: list[Callable[[], None]] = []
+
+    def release(self) -> None:
+        """Give back the places that the call has taken."""
+        while self.places:
+            self.places.pop()()
+
+    def acted(self, actor: Actor) -> None:
+        """Note with the call that a rule has acted on it."""
+        name = actor.rule.name
+        if self._call is not None and name not in self._call.rules:
+            self._call.rules += (name,)
+
+    def waited(self, seconds: float) -> None:
+        """Note with the call for how long rules had it waiting."""
+        if self._call is not None:
+            self._call.held += seconds
+
+    def added(self, actor: Actor, metadata: list[Header]) -> None:
+        """Take notice that a rule adds headers to the request; they have been sent on by now."""
+        if metadata and actor.rule.dry_run:
+            self._tell(actor, Add(metadata), "request")
+        elif metadata:
+            self.acted(actor)
+
+    def carry_out(
+        self, actor: Actor, verdict: Verdict, held: HeldMessage | None, facts: Facts, half: Half
+    ) -> Course[None]:
+        """Do what a rule says about the ``request`` or ``response`` (that ``half`` is).
+
+        Raises Answer if that is to answer the call.
+        """
+        if actor.rule.dry_run:
+            yield from self._rehearse(actor, verdict, held, facts, half)
+            return
+        if isinstance(verdict, Queue):
+            yield from self._take_place(actor, verdict.limit, facts)
+            return
+        self.acted(actor)
+        match verdict:
+            case Answer():
+                raise verdict
+            case Pause(seconds):
+                yield partial(asyncio.sleep, seconds)
+            case Hang():
+                yield _forever
+        if held is not None:
+            yield from self._change(actor, verdict, held, facts, half)
+
+    def failed(self, actor: Actor, error: Exception) -> None:
+        """Take what came of a rule instead of a verdict: count it, and log it once with the call.
+
+        Raises Answer if it is one, or if the call has to fail because the rule does.
+        """
+        if isinstance(error, Answer):
+            raise error
+        if isinstance(error, Denied):
+            self.acted(actor)
+            raise Answer(error.code, error.message or actor.refusal) from error
+        detail = self._confess(actor, error)
+        if detail is not None and actor.rule.fails and not actor.rule.dry_run:
+            self.acted(actor)
+            message = f"criproxy: rule {actor.rule.name}: {detail}"
+            raise Answer(StatusCode.INTERNAL, message) from error
+
+    def _confess(self, actor: Actor, error: Exception) -> str | None:
+        """Count and log a failure; what to say of it, None if that is no reason to fail."""
+        name = actor.rule.name
+        more: dict[str, Any] = {}
+        if isinstance(error, EvaluationError):
+            reason, detail = error.reason, error.detail
+        else:
+            reason, detail = INTERNAL, repr(error)
+            more["exc_info"] = error
+        self._resources.counts.failed(name, reason)
+        if reason == UNKNOWN_POD:
+            return None
+        if (name, reason) not in self._told:
+            self._told.add((name, reason))
+            self._resources.log.warning(
+                "rule failed", **self._fields(actor), reason=reason, detail=detail, **more
+            )
+        return detail
+
+    def _change(
+        self, actor: Actor, verdict: Verdict, held: HeldMessage, facts: Facts, half: Half
+    ) -> Course[None]:
+        match verdict:
+            case Drop():
+                held.dropped = True
+            case Replace(message):
+                held.replace(message)
+            case Ask():
+                message = yield from held.message()
+                after = yield partial(_asked, actor, half, message, facts)
+                if after is not message:
+                    held.replace(after)
+
+    def _take_place(self, actor: Actor, limit: Limit, facts: Facts) -> Course[None]:
+        key = limit.key(facts)
+        if not limit.take(key):
+            self.acted(actor)
+            try:
+                yield partial(limit.acquire, key)
+            except LimitError as error:
+                self._resources.counts.failed(actor.rule.name, QUEUE)
+                message = f"criproxy: rule {actor.rule.name}: {error}"
+                raise Answer(StatusCode.RESOURCE_EXHAUSTED, message) from error
+        self.places.append(partial(limit.release, key))
+
+    def _rehearse(
+        self, actor: Actor, verdict: Verdict, held: HeldMessage | None, facts: Facts, half: Half
+    ) -> Course[None]:
+        """Tell what would have been done; a hook is asked that on the side, the call goes on."""
+        if isinstance(verdict, Queue):
+            self._rehearse_place(actor, verdict, facts)
+            return
+        if held is None or not isinstance(verdict, Ask | Replace):
+            self._tell(actor, verdict, half)
+            return
+        before = yield from held.message()
+        if isinstance(verdict, Ask):
+            work = self._rehearse_hook(actor, before, facts, half)
+            self._resources.tasks.start(work, f"dry-run of rule {actor.rule.name}")
+            return
+        compare = self._resources.workbench.do(held.size, _changes, before, verdict.message)
+        self._tell(actor, verdict, half, (yield from compare))
+
+    def _rehearse_place(self, actor: Actor, queue: Queue, facts: Facts) -> None:
+        key = queue.limit.key(facts)
+        if queue.limit.take(key):
+            self.places.append(partial(queue.limit.release, key))
+        else:
+            self._tell(actor, queue, "request")
+
+    async def _rehearse_hook(self, actor: Actor, before: Message, facts: Facts, half: Half) -> None:
+        try:
+            after = await _asked(actor, half, before, facts)
+        except Denied as denied:
+            answer = Answer(denied.code, denied.message or actor.refusal)
+            self._tell(actor, answer, half)
+        except Exception as error:
+            self._confess(actor, error)
+        else:
+            if after is not before:
+                self._tell(actor, Replace(after), half, _changes(before, after))
+
+    def _tell(
+        self, actor: Actor, verdict: Verdict | Add, half: Half, changes: Sequence[str] = ()
+    ) -> None:
+        more = {"changes": list(changes)} if changes else {}
+        self._resources.log.info(
+            "dry-run", **self._fields(actor), half=half, would=str(verdict), **more
+        )
+
+    def _fields(self, actor: Actor) -> dict[str, Any]:
+        return {
+            **self._connection.fields(),
+            "service": self._named.service,
+            "method": self._named.method,
+            "api_version": self._named.api_version,
+            "rule": actor.rule.name,
+            "action": actor.rule.action,
+        }
+
+
+async def _forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def _asked(actor: Actor, half: Half, message: Message, facts: Facts) -> Message:
+    hook = actor.hook
+    if hook is None:
+        return message
+    ask = hook.request if half == "request" else hook.response
+    try:
+        async with asyncio.timeout(hook.timeout):
+            return await ask(message, facts)
+    except TimeoutError as error:
+        raise EvaluationError("timeout", f"no answer within {hook.timeout:g} s") from error
+
+
+def _changes(before: Message, after: Message) -> list[str]:
+    return [str(change) for change in differences(before, after)]

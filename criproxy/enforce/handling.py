@@ -1,0 +1,271 @@
+"""One held call: what comes on its stream, led through the walk, and what goes on from there.
+
+The request of a CRI method is one message; it is looked at when it is complete, and so is the
+response, unless that is a stream: then it is looked at message by message. Of a method that the
+CRI does not have nothing is known, its messages are not looked at, and nothing waits for them to
+be complete: the rules act when the call is opened, and as its answer comes.
+
+A call that rules have waiting is answered with DEADLINE_EXCEEDED when its deadline passes, since
+the runtime, which would do that, may not have been asked.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import Message
+
+from criproxy.enforce.courses import Course, Runner
+from criproxy.enforce.deeds import Deeds
+from criproxy.enforce.payloads import HeldMessage, Payload, inflated
+from criproxy.enforce.resources import Resources
+from criproxy.enforce.verdicts import Answer
+from criproxy.enforce.walk import Walk
+from criproxy.rules.errors import EvaluationError
+from criproxy.wire.connection import Side
+from criproxy.wire.grpc import StatusCode, parse_status
+from criproxy.wire.holding import HeldStream
+from criproxy.wire.hpack import Header
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What is known beforehand of a call's messages, and what is held of them.
+
+    ``request_class`` and ``response_class`` are None outside the CRI, and ``streaming`` true.
+    ``encoding`` is the request's grpc-encoding; ``learns`` tells that the memory wants the call.
+    """
+
+    request_class: type[Message] | None
+    response_class: type[Message] | None
+    streaming: bool
+    request_held: bool
+    response_held: bool
+    encoding: bytes
+    learns: bool
+
+
+class HeldCall:
+    """Handles a held stream (a :class:`criproxy.wire.holding.StreamHandler`)."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        stream: HeldStream,
+        shape: Shape,
+        walk: Walk,
+        deeds: Deeds,
+        deadline: float | None,
+    ) -> None:
+        """``deadline`` is the call's, in seconds of the resources' clock; None without one."""
+        self._resources = resources
+        self._stream = stream
+        self._shape = shape
+        self._walk = walk
+        self._deeds = deeds
+        self._deadline = deadline
+        self._runner = Runner(self)
+        self._requests: list[Payload] = []
+        self._responses: list[Payload] = []
+        self._complete = False
+        """Whether the request has ended."""
+        self._released = False
+        """Whether the runtime has been asked."""
+        self._done = False
+        """Whether there is nothing left to be handled."""
+
+    # What the stream tells.
+
+    def opened(self) -> None:
+        """Begin, unless the request's message is to be waited for."""
+        if not self._shape.request_held or self._shape.request_class is None:
+            self._runner.run(self._ask())
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None:
+        """Take a message: of a stream's responses each is looked at, else they are gathered."""
+        if self._done:
+            return
+        message = Payload(payload, compressed)
+        if side is Side.CLIENT:
+            self._requests.append(message)
+        elif self._shape.streaming:
+            self._runner.run(self._answer_with(message))
+        else:
+            self._responses.append(message)
+
+    def ended(self, side: Side, trailers: list[Header]) -> None:
+        """Look at what is complete now."""
+        if self._done:
+            return
+        if side is Side.RUNTIME:
+            self._runner.run(self._answer_last(_is_ok(trailers)))
+            return
+        self._complete = True
+        if self._shape.request_class is not None:
+            self._runner.run(self._ask())
+
+    def too_large(self, side: Side, limit: int) -> None:
+        """Do at once what can be done without the message and without waiting; pass on the rest."""
+        if self._done:
+            return
+        error = partial(EvaluationError, "held_limit", f"more than {limit} bytes would be held")
+        with self._runner.hurry(error):
+            if side is Side.RUNTIME:
+                self._runner.run(self._give_up(error()))
+            elif not self._released:
+                self._runner.run(self._ask())
+
+    def over(self) -> None:
+        """Give up whatever is under way, and the places that the call has taken."""
+        self._finish()
+        self._deeds.release()
+
+    # The call's courses.
+
+    def _ask(self) -> Course[None]:
+        """Lead the request to the runtime."""
+        if self._released:
+            return
+        held = self._held_request()
+        yield from self._walk.request(held)
+        if held.is_readable:
+            self._requests = [(yield from held.payload())]
+        for payload in self._requests:
+            self._stream.send(Side.CLIENT, payload.data, payload.compressed)
+        self._released = True
+        if self._complete:
+            self._stream.end(Side.CLIENT)
+        else:
+            self._stream.pass_on(Side.CLIENT)
+        if not self._shape.learns and not self._walk.acts_after:
+            self._stream.pass_on(Side.RUNTIME)
+            self._finish()
+
+    def _held_request(self) -> HeldMessage:
+        kind = self._shape.request_class
+        if kind is None:
+            return HeldMessage.unreadable("decode", "not a method of the CRI")
+        if not self._shape.request_held:
+            return HeldMessage.unreadable("decode", "the request was not held")
+        if not self._complete:
+            return HeldMessage.unreadable("held_limit", "the request is too large to be held")
+        if len(self._requests) != 1:
+            count = len(self._requests)
+            return HeldMessage.unreadable("decode", f"a unary request of {count} messages")
+        return self._hold(self._requests[0], kind, self._shape.encoding)
+
+    def _answer_with(self, payload: Payload) -> Course[None]:
+        """Lead a message of a response stream to the client."""
+        held = self._held_response(payload)
+        cut = yield from self._walk.response(held, last=False, ok=True)
+        if held.dropped:
+            self._stream.drop(Side.RUNTIME)
+        else:
+            yield from self._send(held, payload)
+        if cut is not None:
+            raise cut.answer
+
+    def _answer_last(self, ok: bool) -> Course[None]:
+        """Lead the response's end to the client, and the message of one that is not a stream."""
+        if ok and self._shape.learns:
+            yield from self._learn()
+        payloads, self._responses = self._responses, []
+        held: HeldMessage | None = None
+        if ok and not self._shape.streaming:
+            held = self._held_unary_response(payloads)
+        yield from self._walk.response(held, last=True, ok=ok)
+        if held is not None and held.is_readable:
+            yield from self._send(held, payloads[0])
+        else:
+            self._send_all(payloads)
+        self._stream.end(Side.RUNTIME)
+        self._finish()
+
+    def _give_up(self, error: EvaluationError) -> Course[None]:
+        """Let the response pass that is too large to be held."""
+        self._walk.unheld(error)
+        self._send_all(self._responses)
+        self._stream.pass_on(Side.RUNTIME)
+        self._finish()
+        yield from ()
+
+    def _held_unary_response(self, payloads: list[Payload]) -> HeldMessage:
+        if len(payloads) != 1:
+            return HeldMessage.unreadable("decode", f"a unary response of {len(payloads)} messages")
+        return self._held_response(payloads[0])
+
+    def _held_response(self, payload: Payload) -> HeldMessage:
+        kind = self._shape.response_class
+        if kind is None:
+            return HeldMessage.unreadable("decode", "not a method of the CRI")
+        return self._hold(payload, kind, None)
+
+    def _hold(self, payload: Payload, kind: type[Message], encoding: bytes | None) -> HeldMessage:
+        resources = self._resources
+        return HeldMessage(payload, kind, encoding, resources.held_limit, resources.workbench)
+
+    def _send(self, held: HeldMessage, original: Payload) -> Course[None]:
+        payload = original
+        if held.is_readable:
+            payload = yield from held.payload()
+        self._stream.send(Side.RUNTIME, payload.data, payload.compressed)
+
+    def _send_all(self, payloads: list[Payload]) -> None:
+        for payload in payloads:
+            self._stream.send(Side.RUNTIME, payload.data, payload.compressed)
+
+    def _learn(self) -> Course[None]:
+        """Have the memory learn from what the runtime was sent and what it answered."""
+        if len(self._requests) != 1 or len(self._responses) != 1:
+            return
+        limit = self._resources.held_limit
+        try:
+            request = inflated(self._requests[0], self._shape.encoding, limit)
+            response = inflated(self._responses[0], None, limit)
+            self._resources.memory.learn(self._stream.path, request, response)
+        except Exception as error:  # what is not remembered is not known; the call goes on
+            self._resources.log.warning("not remembered", detail=repr(error))
+        yield from ()
+
+    # What the runner tells.
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task for a course that waits."""
+        return self._resources.tasks.start(work, "held call")
+
+    def failed(self, error: Exception) -> None:
+        """Answer the call as a rule has it, or for a fault of ours."""
+        if not isinstance(error, Answer):
+            self._resources.log.warning("handling failed", exc_info=error)
+            error = Answer(StatusCode.INTERNAL, "criproxy: internal error")
+        self._answer(error)
+
+    def left(self) -> float | None:
+        """Tell how many seconds are left until the call's deadline."""
+        return None if self._deadline is None else self._deadline - self._resources.clock()
+
+    def too_late(self) -> None:
+        """Answer the call, whose deadline has passed while rules had it waiting."""
+        self._answer(Answer(StatusCode.DEADLINE_EXCEEDED, "criproxy: deadline exceeded while held"))
+
+    def waited(self, seconds: float) -> None:
+        """Note how long the call has waited."""
+        self._deeds.waited(seconds)
+
+    def _answer(self, answer: Answer) -> None:
+        if not self._done:
+            self._finish()
+            self._stream.answer(answer.code, answer.message)
+
+    def _finish(self) -> None:
+        self._done = True
+        self._runner.stop()
+
+
+def _is_ok(trailers: list[Header]) -> bool:
+    """Tell whether a response ended with status OK."""
+    return any(
+        name == b"grpc-status" and parse_status(value) is StatusCode.OK for name, value in trailers
+    )

@@ -1,0 +1,162 @@
+"""Which streams are held, and under what rules: the relay asks when a stream is opened."""
+
+from collections.abc import Iterable, Mapping
+
+from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.methods import METHODS
+from criproxy.cri.naming import resolve
+from criproxy.enforce.actors import Actor
+from criproxy.enforce.deeds import Deeds
+from criproxy.enforce.handling import HeldCall, Shape
+from criproxy.enforce.hooks import Hook
+from criproxy.enforce.resources import Resources
+from criproxy.enforce.walk import Candidate, Walk
+from criproxy.peers import Connection
+from criproxy.rules.facts import Facts
+from criproxy.rules.plan import Plan
+from criproxy.rules.ruleset import RuleSet
+from criproxy.wire.calls import Call
+from criproxy.wire.grpc import parse_timeout
+from criproxy.wire.holding import HeldStream, Hold
+from criproxy.wire.hpack import Header
+
+
+class Policy:
+    """The rules as they were loaded; a reload makes another, and calls end under theirs.
+
+    It is told of every stream by its path, and of those that it wants by their headers.
+    """
+
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        resources: Resources,
+        hooks: Mapping[str, Hook] | None = None,
+        previous: "Policy | None" = None,
+    ) -> None:
+        """``hooks`` are those of the rules that have one, by the rules' names.
+
+        ``previous`` is the Policy that this takes the place of: rules that are in both, and the
+        same, go on where they stood.
+        """
+        earlier: Mapping[str, Actor] = {} if previous is None else previous._actors
+        now = resources.clock()
+        self.ruleset = ruleset
+        self.enforcing = ruleset.enforcing
+        """Whether there are rules that have to be kept even where a connection cannot be read."""
+        self._resources = resources
+        self._actors: dict[str, Actor] = {
+            rule.name: Actor(rule, (hooks or {}).get(rule.name), now, earlier.get(rule.name))
+            for rule in ruleset.rules
+        }
+        self._finds_pods = ruleset.needs_pods or any(
+            actor.limits_pods for actor in self._actors.values()
+        )
+
+    def wanted(self, path: bytes) -> bool:
+        """Tell whether calls of a ``:path`` may have to be held."""
+        return self._learns(path) or self.ruleset.plan(path) is not None
+
+    def begin(
+        self, connection: Connection, call: Call | None, stream: HeldStream, headers: list[Header]
+    ) -> Hold | None:
+        """Say what is to be held of a stream that has been opened; None: it passes as it is.
+
+        ``headers`` are the request's; ``call`` is what is known of the call, if that is followed.
+        """
+        learns = self._learns(stream.path)
+        plan = self.ruleset.plan(stream.path)
+        if plan is None and not learns:
+            return None
+        facts = Facts(
+            named=resolve(stream.path),
+            listener=connection.listener,
+            caller=connection.peer,
+            metadata=_metadata(headers),
+        )
+        deeds = Deeds(self._resources, connection, facts.named, call)
+        candidates, metadata = self._candidates(plan, facts, deeds)
+        if not candidates and not learns:
+            return None
+        shape = _shape(stream.path, candidates, learns, headers)
+        walk = Walk(self._resources, deeds, facts, candidates, self._finds_pods)
+        deadline = self._deadline(call, headers)
+        handler = HeldCall(self._resources, stream, shape, walk, deeds, deadline)
+        return Hold(handler, shape.request_held, shape.response_held, metadata)
+
+    def _learns(self, path: bytes) -> bool:
+        return self._finds_pods and self._resources.memory.wants(path)
+
+    def _candidates(
+        self, plan: Plan | None, facts: Facts, deeds: Deeds
+    ) -> tuple[list[Candidate], list[Header]]:
+        """Return the rules that may act, and the metadata that those add which do for certain.
+
+        That goes on before the request is there: so it is added too where a rule further up, of
+        which only the request tells, turns out to match and to be the last.
+        """
+        candidates: list[Candidate] = []
+        if plan is None:
+            return candidates, []
+        for rule in plan.rules:
+            if not rule.is_for(facts):
+                continue
+            actor = self._actors[rule.name]
+            candidate = Candidate(actor, certain=not rule.needs_request(plan))
+            try:
+                if candidate.certain:
+                    if not rule.matches(facts):
+                        continue
+                    candidate.metadata = rule.metadata(facts)
+            except Exception as error:
+                if not rule.fails or rule.dry_run:
+                    deeds.failed(actor, error)
+                    continue
+                candidate.error = error  # the call fails when it is this rule's turn
+            candidates.append(candidate)
+            if candidate.certain and actor.ends_the_walk:
+                break
+        return candidates, [
+            header
+            for candidate in candidates
+            if not candidate.actor.rule.dry_run
+            for header in candidate.metadata
+        ]
+
+    def _deadline(self, call: Call | None, headers: list[Header]) -> float | None:
+        timeout = parse_timeout(_value(headers, b"grpc-timeout"))
+        if timeout is None:
+            return None
+        return timeout + (self._resources.clock() if call is None else call.began)
+
+
+def _shape(
+    path: bytes,
+    candidates: Iterable[Candidate],
+    learns: bool,
+    headers: list[Header],
+) -> Shape:
+    method = METHODS.get(path.decode("latin-1"))
+    return Shape(
+        request_class=request_class(method) if method is not None else None,
+        response_class=response_class(method) if method is not None else None,
+        streaming=method is None or method.server_streaming,
+        request_held=learns or any(candidate.wants_request for candidate in candidates),
+        response_held=learns or any(candidate.actor.acts_after for candidate in candidates),
+        encoding=_value(headers, b"grpc-encoding"),
+        learns=learns,
+    )
+
+
+def _metadata(headers: list[Header]) -> dict[str, str]:
+    """Return the request's headers as rules see them."""
+    metadata: dict[str, str] = {}
+    for name, value in headers:
+        if not name.startswith(b":"):
+            key, text = name.decode(errors="replace"), value.decode(errors="replace")
+            metadata[key] = f"{metadata[key]},{text}" if key in metadata else text
+    return metadata
+
+
+def _value(headers: list[Header], wanted: bytes) -> bytes:
+    return next((value for name, value in headers if name == wanted), b"")

@@ -1,0 +1,245 @@
+"""One call's way through the rules: which of them match, and what each has to say.
+
+The rules are asked in order; the first that matches acts and ends the walk, unless it says
+``continue`` or is in dry-run. One that fails and lets the call pass counts as not having matched.
+A later rule sees the request as the earlier ones have left it. Once the runtime answers, the rules
+that matched are asked again, in the same order, those that have a say in that.
+
+Nothing here knows of streams: what becomes of a message is noted with it, and an answer in the
+runtime's place is raised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from criproxy.enforce.actors import Actor
+from criproxy.enforce.courses import Course
+from criproxy.enforce.deeds import Deeds
+from criproxy.enforce.payloads import HeldMessage
+from criproxy.enforce.resources import Resources
+from criproxy.enforce.verdicts import (
+    Answer,
+    Ask,
+    Cut,
+    Drop,
+    Hang,
+    Pause,
+    Queue,
+    Replace,
+    Verdict,
+)
+from criproxy.rules.errors import EvaluationError
+from criproxy.rules.facts import Facts
+from criproxy.wire.hpack import Header
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A rule that may act on a call: it matches for certain, or that takes the request to tell."""
+
+    actor: Actor
+    certain: bool
+    error: Exception | None = None
+    """What it failed with already."""
+    metadata: list[Header] = field(default_factory=list)
+    """What it adds to the request's headers."""
+
+    @property
+    def wants_request(self) -> bool:
+        """Whether the request is not to go on before the rule has had its turn."""
+        return not self.certain or self.error is not None or self.actor.wants_request
+
+
+class Walk:
+    """The rules of one call: :meth:`request` once, then :meth:`response` for what comes of it."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        deeds: Deeds,
+        facts: Facts,
+        candidates: Sequence[Candidate],
+        find_pods: bool,
+    ) -> None:
+        """``facts`` are without the request; ``find_pods`` tells that some rule asks for pods."""
+        self._resources = resources
+        self._deeds = deeds
+        self._facts = facts
+        self._candidates = candidates
+        self._find_pods = find_pods
+        self._request: HeldMessage | None = None
+        self._matched: list[Actor] = []
+        self._answering = False
+        self._passed = 0
+
+    @property
+    def acts_after(self) -> bool:
+        """Whether a rule that has matched has a say in the response."""
+        return any(actor.acts_after for actor in self._matched)
+
+    def request(self, request: HeldMessage) -> Course[None]:
+        """Lead the call to where the runtime is asked; ``request`` is what it is to be asked.
+
+        Raises Answer if it is not to be asked.
+        """
+        self._request = request
+        for candidate in self._candidates:
+            actor = candidate.actor
+            rule = actor.rule
+            try:
+                if not (yield from self._matches(candidate, request)):
+                    continue
+                self._resources.counts.matched(rule.name, rule.action, rule.dry_run)
+                self._deeds.added(actor, candidate.metadata)
+                yield from self._before(actor, request)
+            except Exception as error:
+                self._deeds.failed(actor, error)
+                continue
+            self._matched.append(actor)
+            if not rule.goes_on and not rule.dry_run:
+                break
+
+    def response(self, response: HeldMessage | None, *, last: bool, ok: bool) -> Course[Cut | None]:
+        """Ask what is to become of the runtime's next message; None where no more will come.
+
+        ``last`` tells that the call ends here, ``ok`` that it has not failed. Returns whether the
+        stream is to end behind the message, which is ``dropped`` if it is not to go on. Raises
+        Answer if the call is to end otherwise at once.
+        """
+        cut: Cut | None = None
+        for actor in self._matched:
+            if not actor.acts_after:
+                continue
+            try:
+                verdict = yield from self._after(actor, response, last, ok)
+            except Exception as error:
+                self._deeds.failed(actor, error)
+                continue
+            cut = cut or verdict
+            if response is not None and response.dropped:
+                break
+        self._answering = True
+        if response is not None and not response.dropped:
+            self._passed += 1
+        return cut
+
+    def unheld(self, error: EvaluationError) -> None:
+        """Let those that have a say in the response know why they do not get it.
+
+        Raises Answer if one of them has the call fail for it.
+        """
+        for actor in self._matched:
+            if actor.acts_after:
+                self._deeds.failed(actor, error)
+
+    def _matches(self, candidate: Candidate, request: HeldMessage) -> Course[bool]:
+        if candidate.error is not None:
+            raise candidate.error
+        if candidate.certain:
+            return True
+        facts = yield from self._with_request()
+        matches = candidate.actor.rule.matches
+        return (yield from self._resources.workbench.do(request.size, matches, facts))
+
+    def _with_request(self) -> Course[Facts]:
+        """Return the facts with the request; it is decoded when they are first asked for."""
+        if self._facts.request is None and self._request is not None:
+            message = yield from self._request.message()
+            pod = container = None
+            if self._find_pods:
+                pod, container = self._resources.memory.find(self._facts.named, message)
+            self._facts = replace(self._facts, request=message, pod=pod, container=container)
+        return self._facts
+
+    # Before the runtime is asked.
+
+    def _before(self, actor: Actor, request: HeldMessage) -> Course[None]:
+        if not actor.acts_before:
+            return
+        verdict = yield from self._verdict_before(actor, request)
+        if verdict is not None:
+            yield from self._deeds.carry_out(actor, verdict, request, self._facts, "request")
+            if request.decoded is not self._facts.request:
+                self._facts = replace(self._facts, request=request.decoded)
+
+    def _verdict_before(self, actor: Actor, request: HeldMessage) -> Course[Verdict | None]:
+        match actor.rule.action:
+            case "delay":
+                return _pause(actor)
+            case "fault":
+                return self._strike(actor)
+            case "deny":
+                return actor.answer()
+        if actor.limit is not None:
+            if actor.limits_pods:
+                yield from self._with_request()
+            return Queue(actor.limit)
+        facts = yield from self._with_request()
+        if actor.rule.action == "hook":
+            return Ask()
+        rewrite = actor.rule.rewrite_request
+        after = yield from self._resources.workbench.do(request.size, rewrite, facts)
+        return None if after is facts.request else Replace(after)
+
+    # Once the runtime answers.
+
+    def _after(
+        self, actor: Actor, response: HeldMessage | None, last: bool, ok: bool
+    ) -> Course[Cut | None]:
+        verdict = yield from self._verdict_after(actor, response, last, ok)
+        if isinstance(verdict, Cut) and not actor.rule.dry_run:
+            self._deeds.acted(actor)
+            return verdict
+        if verdict is not None:
+            yield from self._deeds.carry_out(actor, verdict, response, self._facts, "response")
+        return None
+
+    def _verdict_after(
+        self, actor: Actor, response: HeldMessage | None, last: bool, ok: bool
+    ) -> Course[Verdict | None]:
+        if actor.delay is not None:
+            return None if self._answering else _pause(actor)
+        fault = actor.rule.spec.fault
+        if fault is not None and fault.cut_after is not None:
+            return self._cut(actor, fault.cut_after, response)
+        if fault is not None and fault.drop is None:
+            return self._strike(actor) if last and ok else None
+        if response is None or not ok:
+            return None
+        return (yield from self._verdict_on(actor, response))
+
+    def _verdict_on(self, actor: Actor, response: HeldMessage) -> Course[Verdict | None]:
+        message = yield from response.message()
+        try:
+            facts = yield from self._with_request()
+        except EvaluationError:  # it is for the rule to tell whether it can do without
+            facts = self._facts
+        if actor.hook is not None:
+            return Ask()
+        do = self._resources.workbench.do
+        if actor.fault is not None:
+            drops = yield from do(response.size, actor.rule.drops, facts, message)
+            return Drop() if drops and self._strikes(actor) else None
+        after = yield from do(response.size, actor.rule.rewrite_response, facts, message)
+        return None if after is message else Replace(after)
+
+    def _cut(self, actor: Actor, after: int, response: HeldMessage | None) -> Verdict | None:
+        if after == 0:  # no message is to pass before: the answer stands in for all of them
+            return None if self._answering else self._strike(actor)
+        if response is None or self._passed + 1 != after or not self._strikes(actor):
+            return None
+        return Cut(actor.answer())
+
+    def _strike(self, actor: Actor) -> Answer | Hang | None:
+        if not self._strikes(actor):
+            return None
+        fault = actor.rule.spec.fault
+        return Hang() if fault is not None and fault.hang else actor.answer()
+
+    def _strikes(self, actor: Actor) -> bool:
+        return actor.fault is not None and actor.fault.strikes(self._resources.clock())
+
+
+def _pause(actor: Actor) -> Pause | None:
+    seconds = actor.delay.draw() if actor.delay is not None else 0.0
+    return Pause(seconds) if seconds > 0 else None
