@@ -69,7 +69,7 @@ def acted(directory: Path) -> dict[str, int]:
     """
     counts = Counter[str]()
     for one in _samples(directory):
-        if one.name in _RULE_COUNTS:
+        if one.name in _RULE_COUNTS and one.value:
             labels = " ".join(f"{name}={value}" for name, value in one.labels.items())
             counts[f"{_RULE_COUNTS[one.name]} {labels}"] += int(one.value)
     return dict(counts)

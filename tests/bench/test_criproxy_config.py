@@ -15,6 +15,7 @@ METRICS = """\
 criproxy_calls_total{method="Version"} 12.0
 # TYPE criproxy_rule_matches counter
 criproxy_rule_matches_total{rule="request",action="rewrite",mode="enforce"} 11.0
+criproxy_rule_matches_total{rule="deny",action="deny",mode="enforce"} 0.0
 # TYPE criproxy_rule_errors counter
 criproxy_rule_errors_total{rule="request",reason="cel"} 1.0
 """
@@ -41,7 +42,7 @@ def address() -> Iterator[str]:
 
 
 def test_what_rules_did_is_read_from_the_metrics(tmp_path: Path, address: str) -> None:
-    """Matches and errors of rules are given with their labels, and nothing else is."""
+    """Matches and errors of rules are given with their labels, and nothing is said of none."""
     (tmp_path / FILE).write_text(yaml.safe_dump({"metrics": {"address": address}}))
     assert acted(tmp_path) == {
         "matches rule=request action=rewrite mode=enforce": 11,
