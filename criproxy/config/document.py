@@ -3,10 +3,11 @@
 Whatever is wrong with it is one line with file, line, key and mend.
 """
 
+import contextlib
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar, get_args
 
@@ -28,25 +29,13 @@ _PLAIN: Final = re.compile(r"[\w-]+")
 
 
 class Document:
-    """The one document of a file, as values and as nodes. ``value`` is None for an empty file."""
+    """One document of a file, as values and as nodes. ``value`` is None where there is nothing."""
 
-    def __init__(self, text: str, name: str) -> None:
-        """``name`` is what errors call it. Raises ConfigError for what is not YAML."""
+    def __init__(self, name: str, root: yaml.Node | None, value: Any) -> None:
+        """``name`` is what errors call the file."""
         self.name = name
-        self.value: Any = None
-        try:
-            loader = _Loader(text)
-            self._root = loader.get_single_node()
-            if self._root is not None:
-                self._refuse_duplicates(self._root)
-                self.value = loader.construct_document(self._root)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
-        except RecursionError as error:
-            raise ConfigError(f"{name}: is nested too deeply, or within itself") from error
+        self._root = root
+        self.value = value
 
     def convert(self, kind: type[T]) -> T:
         """Make what the file says a value of ``kind``. Raises ConfigError."""
@@ -65,22 +54,6 @@ class Document:
         line = _node_at(self._root, keys).start_mark.line + 1 if self._root is not None else 1
         return f"{self.name}:{line}"
 
-    def _refuse_duplicates(self, node: yaml.Node) -> None:
-        """YAML's loader would silently take the last of two equal keys."""
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, child in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise ConfigError(
-                        f"{self.name}:{line}: {key.value}: stands there twice; keep one"
-                    )
-                seen.add(key.value)
-                self._refuse_duplicates(child)
-        elif isinstance(node, yaml.SequenceNode):
-            for child in node.value:
-                self._refuse_duplicates(child)
-
     def _explain(self, message: str, kind: Any) -> NoReturn:
         """Turn msgspec's message and its path into a ConfigError with a line."""
         found = _AT.match(message)
@@ -97,17 +70,73 @@ class Document:
 
 
 def read(path: Path, mend: str = "") -> Document:
-    """Read a file. Raises ConfigError when it cannot be read, or is not YAML.
+    """Read a file that is one document. Raises ConfigError.
 
     ``mend`` is put behind what keeps it from being read.
     """
+    return parse_one(read_text(path, mend), str(path))
+
+
+def read_text(path: Path, mend: str = "") -> str:
+    """Read a file. Raises ConfigError when that cannot be done."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}{mend}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text: {error}") from error
-    return Document(text, str(path))
+
+
+def parse_one(text: str, name: str) -> Document:
+    """Read text that is one document; ``name`` is what errors call it. Raises ConfigError."""
+    with _yaml_errors(name):
+        loader = _Loader(text)
+        return _document(loader, loader.get_single_node(), name)
+
+
+def parse_all(text: str, name: str) -> list[Document]:
+    """Read text of any number of documents, each of which remembers its lines."""
+    documents = []
+    with _yaml_errors(name):
+        loader = _Loader(text)
+        while loader.check_node():
+            documents.append(_document(loader, loader.get_node(), name))
+    return documents
+
+
+@contextlib.contextmanager
+def _yaml_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: is nested too deeply, or within itself") from error
+
+
+def _document(loader: yaml.SafeLoader, root: yaml.Node | None, name: str) -> Document:
+    if root is None:
+        return Document(name, None, None)
+    _refuse_duplicates(root, name)
+    return Document(name, root, loader.construct_document(root))
+
+
+def _refuse_duplicates(node: yaml.Node, name: str) -> None:
+    """YAML's loader would silently take the last of two equal keys."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, child in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{name}:{line}: {key.value}: stands there twice; keep one")
+            seen.add(key.value)
+            _refuse_duplicates(child, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_duplicates(child, name)
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from criproxy.config.document import Document, Keys, read
+from criproxy.config.document import Document, Keys, parse_one, read
 from criproxy.config.files import Files
 from criproxy.config.schema import Config
 from criproxy.errors import ConfigError
@@ -94,7 +94,7 @@ def load_rules(path: Path) -> Loaded:
 
 def parse(text: str, name: str) -> Config:
     """Read a configuration from text; ``name`` is what errors call it. Raises ConfigError."""
-    document = Document(text, name)
+    document = parse_one(text, name)
     return document.convert(Config) if document.value is not None else Config()
 
 
