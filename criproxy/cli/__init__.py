@@ -12,6 +12,7 @@ from criproxy.errors import CriproxyError
 _COMMANDS: Final = {
     "run": "run",
     "check": "check",
+    "rules": "rules",
     "version": "version",
     "runtime": "runtime",
     "demo": "demo",
@@ -45,10 +46,11 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """A proxy for the Container Runtime Interface that sees every call and changes none.
+    """A proxy for the Container Runtime Interface that sees every call and keeps to its rules.
 
     criproxy listens at a unix socket, passes what comes on to the container runtime byte by byte,
-    and tells of each call in a log and in Prometheus metrics.
+    and tells of each call in a log and in Prometheus metrics. Rules pick out calls that are to be
+    rewritten, delayed, failed, denied, limited or shown to a hook.
 
     \b
     Examples:

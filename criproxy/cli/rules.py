@@ -1,0 +1,191 @@
+"""``criproxy rules``: check rules, try them out, and list those of a running daemon."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from criproxy.config.load import load, load_rules
+from criproxy.config.schema import Config
+
+if TYPE_CHECKING:
+    from criproxy.cli.rehearsal import Rehearsal
+
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy rules check rules.yaml
+  criproxy rules test /etc/criproxy/config.yaml --call call.yaml
+  criproxy rules list
+"""
+
+_CHECK_EPILOG: Final = """\
+\b
+Example:
+  criproxy rules check deploy/rules.example.yaml
+
+\b
+Exit status: 0 the rules can be loaded, 2 they cannot.
+"""
+
+_TEST_EPILOG: Final = """\
+\b
+A call is a YAML document; all keys but method may be left out, and several documents are several
+calls. Messages are in protobuf's JSON mapping, with the names of the CRI's fields or theirs in
+JSON. By default the caller is the kubelet, as root.
+
+\b
+  method: CreateContainer             # or Service/Method, or the whole path
+  api_version: v1                     # or v1alpha2
+  request: {config: {image: {image: docker.io/library/busybox:1.36}}}
+  response: {container_id: c1}        # of a stream a list
+  pod: {namespace: default, name: web-0, uid: u1, labels: {}, annotations: {}}
+  container: {id: c1, name: web, image: busybox, labels: {}, annotations: {}}
+  caller: {pid: 1, uid: 0, gid: 0, executable: /usr/bin/kubelet}
+  listener: unix:///run/criproxy/criproxy.sock
+  metadata: {user-agent: grpc-go/1.66.2}
+
+\b
+Examples:
+  criproxy rules test rules.yaml --call call.yaml
+  echo 'method: StopContainer' | criproxy rules test rules.yaml --call -
+  criproxy rules test rules.yaml --call call.yaml --run-hooks
+
+\b
+Exit status: 0 every call was led through the rules, 1 a rule failed on one of them (CEL that
+cannot be evaluated, a hook without an answer), 2 a file or an option is wrong.
+"""
+
+_LIST_EPILOG: Final = """\
+\b
+Examples:
+  criproxy rules list
+  criproxy rules list -c /etc/criproxy/config.yaml
+  criproxy rules list --address 127.0.0.1:9440 -o json
+
+\b
+Exit status: 0 the daemon has answered, 1 it has not, 2 an option is wrong.
+"""
+
+
+@click.group("rules", epilog=_EPILOG, short_help="Check, try out and list rules.")
+def command() -> None:
+    """Check rules, try them out on calls that you write down, list those of a running daemon."""
+
+
+@command.command("check", epilog=_CHECK_EPILOG)
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> None:
+    """Load the rules of FILE as the daemon would, and print a line for each.
+
+    FILE is a configuration, whose rules_dir counts as well, or a list of rules. Hook scripts are
+    loaded. An error names the file, the line, the key and the mend.
+    """
+    from criproxy.cli.rehearsal import described
+    from criproxy.config.compiling import compiled, hooks
+
+    loaded = load_rules(file)
+    ruleset = compiled(loaded)
+    hooks(loaded)
+    rows = [
+        (
+            rule.name,
+            described(rule),
+            "dry-run" if rule.dry_run else "enforce",
+            ", ".join(rule.spec.match.methods),
+        )
+        for rule in ruleset.rules
+    ]
+    _print_table([("NAME", "ACTION", "MODE", "METHODS"), *rows] if rows else [])
+    click.echo(f"OK: {len(rows)} {'rule' if len(rows) == 1 else 'rules'}")
+
+
+@command.command("test", epilog=_TEST_EPILOG)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--call",
+    "calls",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    required=True,
+    help="The calls, in YAML; - for stdin.",
+)
+@click.option("--run-hooks", is_flag=True, help="Ask scripts and webhooks, too.")
+def test(file: Path, calls: Path, run_hooks: bool) -> None:
+    """Tell what the rules of FILE make of a call: which match, and why the others do not; who acts;
+    and the messages before and after as a diff.
+
+    FILE is a configuration, or a list of rules. Nobody is asked but hooks, and those only with
+    --run-hooks. Nothing is left to chance: a fault strikes whatever its percentage.
+    """
+    from criproxy.cli.callfile import read_calls
+    from criproxy.cli.rehearsal import rehearse
+    from criproxy.cli.rehearsed import told
+    from criproxy.config.compiling import compiled, hooks
+
+    loaded = load_rules(file)
+    ruleset = compiled(loaded)
+    asked = hooks(loaded) if run_hooks else {}
+    failed = False
+    for number, call in enumerate(read_calls(calls)):
+        rehearsal: Rehearsal = rehearse(ruleset, asked, call)
+        failed = failed or rehearsal.failed
+        lines = told(rehearsal, colours=sys.stdout.isatty(), hooks_run=run_hooks)
+        click.echo("\n".join(["", *lines] if number else lines), color=True)
+    if failed:
+        raise SystemExit(1)
+
+
+@command.command("list", epilog=_LIST_EPILOG)
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The daemon's configuration file, for its metrics.address.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Where the daemon serves HTTP.  [default: the file's, else 127.0.0.1:9440]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="A table for people, or JSON for programs.",
+)
+def list_(config: Path | None, address: str | None, output: str) -> None:
+    """List the rules that a running daemon has in force, in order, and how often each matched."""
+    from criproxy.cli.pages import address_of, get
+
+    configured = load(config).config if config is not None else Config()
+    said = get(address_of(address, configured), "/rules")
+    if output == "json":
+        click.echo(json.dumps(said, indent=2))
+        return
+    header = ("NAME", "ACTION", "MODE", "METHODS", "MATCHES", "ERRORS", "LAST MATCH")
+    _print_table([header, *map(_row, said["rules"])])
+
+
+def _row(rule: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        rule["name"],
+        rule["action"],
+        rule["mode"],
+        ", ".join(rule["methods"]),
+        str(rule["matches"]),
+        str(rule["errors"]),
+        rule["last_match"] or "-",
+    )
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

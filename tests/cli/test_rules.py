@@ -1,0 +1,351 @@
+"""criproxy rules: check, test and list."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from prometheus_client import CollectorRegistry
+
+from criproxy.cli import rules
+from criproxy.errors import ConfigError, UnavailableError, UsageError
+from criproxy.observe.http import HTTPServer, Pages
+
+MIRROR = """\
+- name: mirror
+  match: {methods: [PullImage], where: 'request.image.image.startsWith("docker.io/")'}
+  rewrite: {request: {image.image: '"mirror/" + request.image.image'}}
+"""
+PULL = "method: PullImage\nrequest: {image: {image: docker.io/a}}\n"
+
+
+def invoke(*arguments: str | Path, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(rules.command, [str(each) for each in arguments], input=stdin)
+
+
+def error_of(result: Result) -> str:
+    assert isinstance(result.exception, ConfigError), result.exception or result.output
+    return str(result.exception)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rules.yaml"
+    path.write_text(MIRROR)
+    return path
+
+
+def rehearse(file: Path, text: str, call: str = PULL, *options: str, status: int = 0) -> list[str]:
+    """Try rules out on calls; return the lines."""
+    file.write_text(text)
+    result = invoke("test", file, "--call", "-", *options, stdin=call)
+    assert result.exit_code == status, result.exception or result.output
+    output: str = result.output
+    return output.splitlines()
+
+
+def rule(name: str, action: dict[str, Any], **more: Any) -> dict[str, Any]:
+    match = {"methods": ["PullImage"]} | more.pop("match", {})
+    return {"name": name, "match": match} | action | more
+
+
+def written(*all_rules: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump([*all_rules], sort_keys=False)
+    return text
+
+
+class TestCheck:
+    def test_rules_alone(self, file: Path) -> None:
+        """Each rule of a list has a line with what it does and for which methods."""
+        result = invoke("check", file)
+        assert result.exit_code == 0
+        assert result.output.splitlines() == [
+            "NAME    ACTION   MODE     METHODS",
+            "mirror  rewrite  enforce  PullImage",
+            "OK: 1 rule",
+        ]
+
+    def test_configuration(self, file: Path, tmp_path: Path) -> None:
+        """A configuration is checked with its rules_dir, and under its rules_mode."""
+        (tmp_path / "d").mkdir()
+        file.rename(tmp_path / "d" / "a.yaml")
+        config = tmp_path / "c.yaml"
+        config.write_text("rules_dir: d\nrules_mode: dry-run\n")
+        assert "mirror  rewrite  dry-run  PullImage" in invoke("check", config).output
+
+    def test_nothing(self, file: Path) -> None:
+        """No rules are right, too."""
+        file.write_text("rules: []")
+        assert invoke("check", file).output == "OK: 0 rules\n"
+
+    @pytest.mark.parametrize(
+        ("text", "line", "keys"),
+        [
+            (MIRROR.replace("request.image.image.s", "request.imagee.s"), 2, "match.where"),
+            (
+                MIRROR.replace("{image.image:", "{image.imagee:"),
+                3,
+                'rewrite.request["image.imagee"]',
+            ),
+            (MIRROR.replace("'\"mirror/\" + request.image.image'", "5"), 3, "rewrite.request"),
+        ],
+    )
+    def test_line_of_the_very_key(self, file: Path, text: str, line: int, keys: str) -> None:
+        """What only compiling finds is told with the line of its key."""
+        file.write_text(MIRROR.replace("name: mirror", "name: first") + text)
+        error = error_of(invoke("check", file))
+        assert error.startswith(f"{file}:{line + 3}: [1].{keys}"), error
+        assert "\n" not in error
+
+    def test_script_that_cannot_be_loaded(self, file: Path) -> None:
+        """A hook's script is loaded: what is wrong with it is told at the rule's key."""
+        file.write_text(written(rule("a", {"hook": {"script": "a.py"}})))
+        expected = f"[0].hook.script: {file.parent}/a.py: cannot be read: No such file or directory"
+        assert expected in error_of(invoke("check", file))
+
+    def test_absent_file(self, tmp_path: Path) -> None:
+        """A file that is not there is named."""
+        assert "cannot be read: No such file" in error_of(invoke("check", tmp_path / "x.yaml"))
+
+
+class TestTest:
+    def test_rewritten_request(self, file: Path) -> None:
+        """A rule that acts is named, and the request shown as a diff."""
+        assert rehearse(file, MIRROR) == [
+            "PullImage (v1) by uid 0, /usr/bin/kubelet",
+            "  mirror  acts: rewrite",
+            "--- request as it comes",
+            "+++ request as it goes on",
+            "@@ -1,2 +1,2 @@",
+            " image:",
+            "-  image: docker.io/a",
+            "+  image: mirror/docker.io/a",
+        ]
+
+    @pytest.mark.parametrize(
+        ("match", "why"),
+        [
+            ({"methods": ["Run*", "Stop*"]}, "methods: Run*, Stop*"),
+            ({"where": 'request.image.image == "x"'}, 'where: request.image.image == "x" is false'),
+            ({"callers": {"uid": [7]}}, "callers: uid 0, gid 0, executable /usr/bin/kubelet"),
+            (
+                {"listeners": ["*/other.sock"]},
+                "listeners: unix:///run/criproxy/criproxy.sock is none of ['*/other.sock']",
+            ),
+            ({"where": 'pod.namespace == "a"'}, "where: false, "),
+        ],
+    )
+    def test_why_not(self, file: Path, match: dict[str, Any], why: str) -> None:
+        """Of a rule that does not match it is said which part of its match does not hold."""
+        lines = rehearse(file, written(rule("a", {"deny": {}}, match=match)))
+        assert lines[1].startswith(f"  a  no: {why}")
+        assert len(lines) == 2
+
+    def test_nothing_to_do(self, file: Path) -> None:
+        """A rule whose globs match a method that it has no business with says that."""
+        action = {"rewrite_images": [{"from": "docker.io/*", "to": "b.io/*"}]}
+        lines = rehearse(
+            file, written(rule("a", action, match={"methods": ["*"]})), "method: Version"
+        )
+        assert lines[1] == "  a  no: rewrite_images: nothing to do in Version"
+
+    def test_order(self, file: Path) -> None:
+        """Rules act in order, each on what the last has left, until one does not continue."""
+        add = {"rewrite": {"request": {"image.image": 'request.image.image + "!"'}}}
+        again = {"continue": True}
+        deny = {"deny": {"message": "no"}}
+        text = written(rule("a", add, **again), rule("b", add, **again), rule("c", deny, **again))
+        lines = rehearse(file, text + written(rule("d", add)))
+        assert lines[1:5] == [
+            "  a  acts: rewrite",
+            "  b  acts: rewrite",
+            "  c  acts: deny: PERMISSION_DENIED",
+            "  d  not reached: c is the last to act",
+        ]
+        assert lines[-2:] == [
+            "+  image: docker.io/a!!",
+            "answer PERMISSION_DENIED: no (the runtime is not asked)",
+        ]
+
+    def test_dry_run(self, file: Path) -> None:
+        """A rule in dry-run would act, changes nothing, and keeps no other from acting."""
+        text = written(
+            rule("a", {"deny": {}}, mode="dry-run"), rule("b", {"delay": {"fixed": "1s"}})
+        )
+        assert rehearse(file, text)[1:] == [
+            "  a  would act: deny: PERMISSION_DENIED",
+            "  b  acts: delay: 1s, before, 100 % of calls",
+        ]
+
+    def test_responses(self, file: Path) -> None:
+        """What becomes of a response is shown, too; of a stream, of each of its messages."""
+        text = written(
+            rule("a", {"rewrite": {"response": {"image_ref": '"x"'}}}),
+            rule("b", {"fault": {"drop": "true"}}, match={"methods": ["GetContainerEvents"]}),
+        )
+        calls = "method: PullImage\nresponse: {imageRef: y}\n---\n"
+        lines = rehearse(file, text, calls + "method: GetContainerEvents\nresponse: [{}, {}]\n")
+        assert lines[3:7] == [
+            "--- response as it comes",
+            "+++ response as it goes on",
+            "@@ -1 +1 @@",
+            "-image_ref: y",
+        ]
+        assert lines[-1] == "0 of 2 response messages reach the client"
+
+    @pytest.mark.parametrize(
+        ("on_error", "answer"),
+        [("fail", ["answer INTERNAL: criproxy: rule a: "]), ("pass", [])],
+    )
+    def test_rule_that_fails(self, file: Path, on_error: str, answer: list[str]) -> None:
+        """A rule that cannot be evaluated is told with what comes of the call, and status 1."""
+        match = {"where": 'metadata["absent"] == "x"'}
+        text = written(rule("a", {"deny": {}}, match=match, on_error=on_error))
+        lines = rehearse(file, text, status=1)
+        assert lines[1].startswith("  a  fails: cel: ")
+        assert lines[1].endswith(f"; on_error: {on_error}")
+        assert len(lines) == 2 + len(answer)
+        assert all(line.startswith(start) for line, start in zip(lines[2:], answer, strict=True))
+
+    def test_everything_that_a_call_can_say(self, file: Path) -> None:
+        """Each key of a call is what CEL sees of it."""
+        where = (
+            'pod.namespace == "n" && pod.labels["a"] == "b" && container.name == "c" '
+            '&& caller.uid == 5 && caller.executable == "/x" && listener == "unix:///l" '
+            '&& api_version == "v1alpha2" && metadata["h"] == "v" && method == "StopContainer"'
+        )
+        call = {
+            "method": "StopContainer",
+            "api_version": "v1alpha2",
+            "pod": {"namespace": "n", "labels": {"a": "b"}},
+            "container": {"name": "c"},
+            "caller": {"uid": 5, "executable": "/x"},
+            "listener": "unix:///l",
+            "metadata": {"h": "v"},
+        }
+        match = {"methods": ["StopContainer"], "where": where}
+        lines = rehearse(file, written(rule("a", {"deny": {}}, match=match)), yaml.safe_dump(call))
+        assert lines[:2] == [
+            "StopContainer (v1alpha2) by uid 5, /x",
+            "  a  acts: deny: PERMISSION_DENIED",
+        ]
+
+    def test_pod_of_the_request(self, file: Path) -> None:
+        """A pod that the request itself describes need not be given."""
+        match = {"methods": ["RunPodSandbox"], "where": 'pod.namespace == "n"'}
+        call = "method: RunPodSandbox\nrequest: {config: {metadata: {namespace: n}}}\n"
+        assert "acts" in rehearse(file, written(rule("a", {"deny": {}}, match=match)), call)[1]
+
+    def test_hooks_are_asked_if_wanted(self, file: Path) -> None:
+        """A script is run with --run-hooks alone; a denial of its is the answer."""
+        (file.parent / "a.py").write_text(
+            "from criproxy.hook import Deny\n"
+            "def request(call):\n"
+            "    if 'bad' in call.message.image.image: raise Deny('ABORTED', 'bad')\n"
+            "    call.message.image.image += '!'\n"
+        )
+        text = written(rule("a", {"hook": {"script": "a.py"}}))
+        calls = PULL + "---\n" + PULL.replace("docker.io/a", "bad")
+        assert rehearse(file, text)[1:] == ["  a  acts: hook: a.py (not asked; see --run-hooks)"]
+        lines = rehearse(file, text, calls, "--run-hooks")
+        assert "+  image: docker.io/a!" in lines
+        assert lines[-2:] == [
+            "  a  acts: hook: denies",
+            "answer ABORTED: bad (the runtime is not asked)",
+        ]
+
+    def test_file_of_calls(self, file: Path) -> None:
+        """Calls are read from a file, by any of a method's names."""
+        calls = file.parent / "call.yaml"
+        calls.write_text(
+            "method: ImageService/PullImage\n---\nmethod: /runtime.v1alpha2.ImageService/PullImage"
+        )
+        lines = invoke("test", file, "--call", calls).output.splitlines()
+        assert [line for line in lines if line.startswith("Pull")] == [
+            "PullImage (v1) by uid 0, /usr/bin/kubelet",
+            "PullImage (v1alpha2) by uid 0, /usr/bin/kubelet",
+        ]
+
+    @pytest.mark.parametrize(
+        ("call", "expected"),
+        [
+            ("", "<stdin>: has no call; write one like method: Version"),
+            ("request: {}", "<stdin>:1: Object missing required field `method`"),
+            ("method: Pull", "<stdin>:1: method: 'Pull' is no method of the CRI's v1; write it "),
+            ("method: List*", "<stdin>:1: method: 'List*' is no method of the CRI's v1; write it "),
+            (
+                "method: Version\nreqest: {}",
+                "<stdin>:2: reqest: no such key; did you mean 'request'?",
+            ),
+            ("method: PullImage\nrequest: {imagee: {}}", "<stdin>:2: request: "),
+            (
+                "method: PullImage\n---\n\nmethod: PullImage\nresponse: [{}]",
+                "<stdin>:5: response: ",
+            ),
+            ("method: GetContainerEvents\nresponse:\n- {}\n- {x: 1}", "<stdin>:4: response[1]: "),
+            ("method: [", "<stdin>:1: not YAML: "),
+        ],
+    )
+    def test_wrong_call(self, file: Path, call: str, expected: str) -> None:
+        """What is wrong with a call is told with its line."""
+        error = error_of(invoke("test", file, "--call", "-", stdin=call))
+        assert error.startswith(expected), error
+        assert "\n" not in error
+
+
+RULE = {
+    "name": "mirror",
+    "action": "rewrite",
+    "mode": "enforce",
+    "methods": ["PullImage", "List*"],
+    "matches": 12,
+    "errors": 0,
+    "last_match": None,
+}
+
+
+class TestList:
+    @pytest.fixture
+    def address(self) -> Iterator[str]:
+        said = {"rules": [RULE, RULE | {"name": "b", "last_match": "2026-11-23T01:02:03Z"}]}
+        pages = Pages(CollectorRegistry(), lambda: None, lambda: None, dict, lambda: said)
+        server = HTTPServer("127.0.0.1", 0, pages)
+        yield server.address
+        server.close()
+
+    def test_table(self, address: str) -> None:
+        """The rules of a daemon are a table, in their order."""
+        assert invoke("list", "--address", address).output.splitlines() == [
+            "NAME    ACTION   MODE     METHODS           MATCHES  ERRORS  LAST MATCH",
+            "mirror  rewrite  enforce  PullImage, List*  12       0       -",
+            "b       rewrite  enforce  PullImage, List*  12       0       2026-11-23T01:02:03Z",
+        ]
+
+    def test_json(self, address: str) -> None:
+        """For programs it is what /rules says."""
+        said = json.loads(invoke("list", "--address", address, "-o", "json").output)
+        assert said["rules"][0] == RULE
+
+    def test_address_of_the_configuration(self, address: str, tmp_path: Path) -> None:
+        """The daemon's configuration says where it is."""
+        config = tmp_path / "c.yaml"
+        config.write_text(f"metrics: {{address: '{address}'}}")
+        assert "mirror" in invoke("list", "-c", config).output
+        config.write_text("metrics: {address: null}")
+        result = invoke("list", "-c", config)
+        assert isinstance(result.exception, UsageError)
+
+    def test_nobody_there(self, address: str) -> None:
+        """A daemon that is not there is unavailable, and so is what is no criproxy."""
+        result = invoke("list", "--address", "127.0.0.1:1")
+        assert isinstance(result.exception, UnavailableError)
+        assert "http://127.0.0.1:1/rules: Connection refused; is criproxy" in str(result.exception)
+
+    def test_wrong_address(self) -> None:
+        """An address that is none is a user's mistake."""
+        result = invoke("list", "--address", "here")
+        assert isinstance(result.exception, UsageError)
+        assert str(result.exception).startswith("--address: 'here' is not an address")
