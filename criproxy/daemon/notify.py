@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 
 
 def notify(message: str) -> None:
@@ -13,6 +14,14 @@ def notify(message: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(message.encode(), address)
+
+
+def notify_reloading() -> None:
+    """Tell that a reload has begun; ``READY=1`` tells that it is over, well or not.
+
+    The time is what Type=notify-reload wants.
+    """
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def watchdog_interval() -> float | None:

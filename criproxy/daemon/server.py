@@ -4,15 +4,19 @@ import asyncio
 import signal
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from criproxy import __version__
-from criproxy.config.schema import Config, ListenerConfig
+from criproxy.config.load import Loaded
+from criproxy.config.schema import ListenerConfig
 from criproxy.daemon.files import clients_for, raise_limit
 from criproxy.daemon.health import Loop, RuntimeHealth
 from criproxy.daemon.notify import notify, watchdog_interval
+from criproxy.daemon.pods import list_pods
+from criproxy.daemon.reload import Reloader
+from criproxy.daemon.rules import Prepared, RulesInForce, prepare
 from criproxy.daemon.watch import WallClock, Watch
 from criproxy.errors import EndpointError
 from criproxy.observe.calllog import CallLog
@@ -25,6 +29,10 @@ from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener
 from criproxy.relay.sockets import Access
 from criproxy.tasks import Tasks
+from criproxy.wire.flow import Budget
+
+if TYPE_CHECKING:  # importing it costs the memory of protobuf
+    from criproxy.rules.memory import Memory
 
 clock = time.perf_counter
 """The clock that everything is timed with: seconds that only grow, to well under a microsecond."""
@@ -36,18 +44,19 @@ _DRAIN_STEP = 0.02
 """Seconds between looks at whether the calls in flight have ended."""
 
 
-def serve(config: Config) -> None:
+def serve(loaded: Loaded) -> None:
     """Run the daemon until SIGINT or SIGTERM.
 
     Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    uvloop.run(_Daemon(config).run())
+    uvloop.run(_Daemon(prepare(loaded)).run())
 
 
 class _Daemon:
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        config = self._config = prepared.loaded.config
         self._runtimes = [runtime_of(each) for each in config.listeners]
         calls = self._calls = CallsInFlight(SlowCalls(config.slow.threshold, config.slow.methods))
         self._metrics = Metrics(calls, clock, __version__)
@@ -71,11 +80,13 @@ class _Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGUSR1, self._writer.reopen)
         background, connections = Tasks(self._crashed), Tasks(self._crashed)
+        rules = self._make_rules(background, connections)
         http: HTTPServer | None = None
         try:
-            self._listeners = self._make_listeners(connections)
+            self._listeners = self._make_listeners(connections, rules)
             health = self._start_health(background)
-            http = self._start_http(health)
+            http = self._start_http(health, rules)
+            rules.adopt(self._prepared)
             for listener in self._listeners:
                 listener.open()
                 self._log.info(
@@ -86,6 +97,7 @@ class _Daemon:
                 )
             background.start(self._watch.sweep(), "slow calls")
             self._start_watchdog(background)
+            self._start_reloading(rules, background)
             self._log.info("ready", version=__version__)
             notify("READY=1")
             await self._stopping.wait()
@@ -97,11 +109,35 @@ class _Daemon:
             self._stop_listening()
             await connections.cancel()
             await background.cancel()
+            rules.close()
             if http is not None:
                 http.close()
             self._writer.close()
 
-    def _make_listeners(self, connections: Tasks) -> list[Listener]:
+    def _make_rules(self, background: Tasks, connections: Tasks) -> RulesInForce:
+        def learn_pods(memory: "Memory") -> None:
+            for runtime in {each.runtime for each in self._listeners}:
+                background.start(list_pods(runtime, memory, self._log), f"pods of {runtime}")
+
+        limits = self._config.limits
+        budget = Budget(limits.held_stream, limits.held)
+        rules = RulesInForce(budget, connections, self._log, clock, learn_pods)
+        self._metrics.add_rules(rules.counts, budget)
+        return rules
+
+    def _start_reloading(self, rules: RulesInForce, background: Tasks) -> None:
+        reloader = Reloader(self._prepared.loaded, rules, self._metrics, self._log)
+        background.start(reloader.run(), "reload")
+        if self._prepared.loaded.path is not None:
+            background.start(reloader.watch(), "watch of the configuration")
+
+        def hang_up() -> None:
+            self._writer.reopen()
+            reloader.ask()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+    def _make_listeners(self, connections: Tasks, rules: RulesInForce) -> list[Listener]:
         limits = self._limits()
         made = []
         for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
@@ -118,6 +154,7 @@ class _Daemon:
                 self._watch,
                 connections,
                 clock,
+                rules.book,
             )
             made.append(listener)
             self._metrics.connections.labels(str(each.endpoint)).set(0)
@@ -161,7 +198,7 @@ class _Daemon:
         background.start(health.watch(), "runtime health")
         return health
 
-    def _start_http(self, health: RuntimeHealth) -> HTTPServer | None:
+    def _start_http(self, health: RuntimeHealth, rules: RulesInForce) -> HTTPServer | None:
         address = self._config.metrics.address
         if address is None:
             return None
@@ -181,6 +218,7 @@ class _Daemon:
             health=loop.is_turning,
             readiness=readiness,
             calls=calls,
+            rules=rules.described,
         )
         server = HTTPServer(*address, pages)
         self._log.info("metrics", address=server.address)

@@ -76,6 +76,15 @@ class Watch:
                 note="its bytes are still relayed",
             )
 
+    def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
+        """See Observer."""
+        self._log.error(
+            "connection closed: cannot be read, and a rule must not be missed",
+            **connection.fields(),
+            reason=reason,
+            detail=detail,
+        )
+
     def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
         """See Notices."""
         self._log.error(

@@ -54,6 +54,6 @@ def test_starts_a_command_that_exists() -> None:
         assert context.params["config"] == Path("/etc/criproxy/config.yaml")
 
 
-def test_reload_opens_the_log_anew() -> None:
-    """Reloading sends the signal that the daemon opens its log file anew on."""
-    assert "-USR1" in _values("ExecReload")
+def test_reload_sends_the_signal() -> None:
+    """Reloading sends the signal that the daemon reads its rules and opens its log file anew on."""
+    assert "-HUP" in _values("ExecReload")

@@ -1,0 +1,56 @@
+"""Asking the runtimes for the pods and containers that were there before the proxy was."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from criproxy.observe.log import Log
+from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.unary import call
+from criproxy.rules.errors import EvaluationError
+from criproxy.wire.grpc import StatusCode
+
+if TYPE_CHECKING:
+    from criproxy.rules.memory import Memory
+
+_AGAIN: Final = 2.0
+"""Seconds until a runtime that does not answer is asked again."""
+
+_PATIENCE: Final = 60.0
+"""Seconds that a runtime may take to list what it has."""
+
+
+async def list_pods(runtime: Endpoint, memory: "Memory", log: Log) -> None:
+    """Let ``memory`` learn of all that a runtime has; asks until there is an answer."""
+    wrong = ""
+    while True:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                pods = await _list(runtime, "ListPodSandbox")
+                containers = await _list(runtime, "ListContainers")
+            memory.listed(pods, containers)
+        except (OSError, EvaluationError) as error:
+            if str(error) != wrong:
+                wrong = str(error)
+                log.warning(
+                    "pods not listed yet",
+                    runtime=str(runtime),
+                    error=wrong,
+                    note="to rules, the pods of before are unknown until then",
+                )
+            await asyncio.sleep(_AGAIN)
+        else:
+            log.info("pods listed", runtime=str(runtime))
+            return
+
+
+async def _list(runtime: Endpoint, method: str) -> bytes:
+    """Return the response to an empty request. Raises OSError where there is none."""
+    for version in ("v1", "v1alpha2"):
+        path = f"/runtime.{version}.RuntimeService/{method}"
+        answer = await call(runtime, path.encode(), b"")
+        if answer.code is not StatusCode.UNIMPLEMENTED:
+            break
+    if answer.code is not StatusCode.OK:
+        code = "an unreadable answer" if answer.code is None else answer.code.name
+        raise ConnectionError(f"{method} failed with {code}: {answer.message}")
+    return answer.response

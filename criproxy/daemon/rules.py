@@ -1,0 +1,147 @@
+"""The rules in force, and what outlives a reload: what is remembered and what is counted."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from criproxy.config.compiling import compiled, hooks
+from criproxy.config.load import Loaded
+from criproxy.enforce.counts import Counts
+from criproxy.observe.log import Log
+from criproxy.relay.observer import Clock
+from criproxy.relay.rulebook import Rulebook
+from criproxy.tasks import Tasks
+from criproxy.wire.flow import Budget
+
+if TYPE_CHECKING:  # what these import costs memory that is not paid for without rules
+    from criproxy.enforce.hooks import Hook
+    from criproxy.enforce.policy import Policy
+    from criproxy.enforce.resources import Resources
+    from criproxy.rules.memory import Memory
+    from criproxy.rules.rule import Rule
+    from criproxy.rules.ruleset import RuleSet
+
+
+class DatedCounts(Counts):
+    """Counts that know when a rule matched last."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self._now = now
+        self.last: dict[str, float] = {}
+        """Seconds since the epoch, by rule."""
+
+    def matched(self, rule: str, action: str, dry_run: bool) -> None:
+        """See Counts."""
+        super().matched(rule, action, dry_run)
+        self.last[rule] = self._now()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rules that can be adopted. ``ruleset`` is None where there are none."""
+
+    loaded: Loaded
+    ruleset: "RuleSet | None" = None
+    hooks: Mapping[str, "Hook"] = field(default_factory=dict)
+
+
+def prepare(loaded: Loaded) -> Prepared:
+    """Compile rules and load their hooks: takes its time, and may be done on any thread.
+
+    Raises ConfigError.
+    """
+    if not loaded.rules:
+        return Prepared(loaded)
+    return Prepared(loaded, compiled(loaded), hooks(loaded))
+
+
+class RulesInForce:
+    """What is done to calls now. The relay finds its policy in ``book``."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        tasks: Tasks,
+        log: Log,
+        clock: Clock,
+        list_pods: Callable[["Memory"], None],
+    ) -> None:
+        """``list_pods`` has a memory learn what the runtimes have already; it returns at once."""
+        self.book = Rulebook(budget)
+        self.counts = DatedCounts()
+        self._tasks = tasks
+        self._log = log
+        self._clock = clock
+        self._list_pods = list_pods
+        self._ruleset: RuleSet | None = None
+        self._policy: Policy | None = None
+        self._resources: Resources | None = None
+        self._learning = False
+
+    def adopt(self, prepared: Prepared) -> None:
+        """Put rules in force, for the calls that begin from now on."""
+        ruleset = prepared.ruleset
+        self._ruleset = ruleset
+        if ruleset is None:
+            self.book.policy = self._policy = None
+            self._learning = False
+            return
+        from criproxy.enforce.policy import Policy
+
+        resources = self._resources = self._resources or self._new_resources()
+        self._policy = Policy(ruleset, resources, prepared.hooks, self._policy)
+        self.book.policy = self._policy
+        for rule in ruleset.rules:  # from the start there is a 0, for rates to begin at
+            self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
+        if ruleset.needs_pods and not self._learning:
+            self._list_pods(resources.memory)
+        self._learning = ruleset.needs_pods
+
+    def described(self) -> dict[str, Any]:
+        """Describe the rules in order, for /rules. Safe to ask for from another thread."""
+        rules = () if self._ruleset is None else self._ruleset.rules
+        return {"rules": [self._describe(rule) for rule in rules]}
+
+    def close(self) -> None:
+        """Let go of what rules keep open."""
+        if self._resources is not None:
+            self._resources.workbench.close()
+
+    def _describe(self, rule: "Rule") -> dict[str, Any]:
+        counts = self.counts
+        last = counts.last.get(rule.name)
+        return {
+            "name": rule.name,
+            "action": rule.action,
+            "mode": _mode(rule),
+            "methods": list(rule.spec.match.methods),
+            "matches": counts.matches[rule.name, rule.action, _mode(rule)],
+            "errors": sum(n for (name, _), n in dict(counts.errors).items() if name == rule.name),
+            "last_match": None if last is None else _time(last),
+        }
+
+    def _new_resources(self) -> "Resources":
+        from criproxy.enforce.courses import Workbench
+        from criproxy.enforce.resources import Resources
+        from criproxy.rules.memory import Memory
+
+        return Resources(
+            memory=Memory(),
+            counts=self.counts,
+            tasks=self._tasks,
+            log=self._log,
+            clock=self._clock,
+            held_limit=self.book.budget.stream_limit,
+            workbench=Workbench(),
+        )
+
+
+def _mode(rule: "Rule") -> str:
+    return "dry-run" if rule.dry_run else "enforce"
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
