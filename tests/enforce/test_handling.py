@@ -872,6 +872,21 @@ def test_pods_of_failed_calls() -> None:
     run(main)
 
 
+def test_pods_that_cannot_be_read() -> None:
+    """What cannot be remembered passes all the same, and is told of."""
+
+    async def main() -> None:
+        rules = Rules(rule(DENY, "StopPodSandbox", where='pod.name == "a"'))
+        call = rules.call("RunPodSandbox")
+        call.asks(v1.RunPodSandboxRequest())
+        call.forget()
+        call.answers(b"\xff\xff")
+        assert call.done == answered(b"\xff\xff")
+        assert len(rules.log.of("not remembered")) == 1
+
+    run(main)
+
+
 # Compression
 
 
@@ -1180,6 +1195,48 @@ def test_dry_run(action: dict[str, Any], would: str, for_all: bool) -> None:
         assert (line["rule"], line["would"], line["method"]) == ("r0", would, "PullImage")
         assert bool(line.get("changes")) is (would == "change the message")
         assert rules.counts.matches == {("r0", next(iter(action)), "dry-run"): 1}
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("fault", "would"),
+    [
+        (
+            {"code": "ABORTED", "cut_after": 1},
+            "end the stream here, answer ABORTED: fault injected by rule r0",
+        ),
+        ({"drop": 'response.container_id == "a"'}, "drop the message"),
+    ],
+)
+def test_dry_run_of_streams(fault: dict[str, Any], would: str) -> None:
+    """A stream that a rule in dry-run would cut or thin out is told of, and comes whole."""
+
+    async def main() -> None:
+        rules = Rules(rule({"fault": fault}, EVENTS, mode="dry-run"))
+        call = rules.call(EVENTS)
+        call.asks(v1.GetEventsRequest())
+        call.forget()
+        call.answers(event("a"), event("b"))
+        assert call.done == answered(event("a"), event("b"))
+        (line,) = rules.log.of("dry-run")
+        assert (line["half"], line["would"]) == ("response", would)
+
+    run(main)
+
+
+def test_dry_run_of_metadata() -> None:
+    """Headers that a rule in dry-run would add are told by name, and not added."""
+
+    async def main() -> None:
+        adds = {"rewrite": {"metadata": {"add": {"x-node": '"n1"'}}}}
+        rules = Rules(rule(adds, "PullImage", mode="dry-run"))
+        call = rules.call(PULL)
+        assert call.hold is not None
+        assert call.hold.metadata == []
+        assert call.call.rules == ()
+        (line,) = rules.log.of("dry-run")
+        assert line["would"] == "add x-node"
 
     run(main)
 
