@@ -8,6 +8,7 @@ REASONS: Final = frozenset(
         "compressed",
         "decode",
         "held_limit",
+        "internal",
         "queue",
         "script",
         "timeout",
