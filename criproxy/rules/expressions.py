@@ -6,6 +6,7 @@ for base64. What may be named is in :mod:`criproxy.rules.variables`.
 
 import difflib
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes without py.typed
@@ -61,13 +62,16 @@ _STATUS: Final = re.compile(r"^[A-Z_]+: ")
 _UNBOUND: Final = re.compile(r'No value with name "(\w+)" found')
 _LARGEST_INT: Final = (1 << 63) - 1
 
+_REMEMBERED: Final = 512
+"""Compiled expressions that are kept, for methods that share them and for the next reload."""
+
 
 class CompileError(ValueError):
     """An expression that cannot be used: one line, with line:column within the expression."""
 
 
 class Expression:
-    """An expression that has been compiled and checked.
+    """An expression that has been compiled and checked: made by :func:`compiled`.
 
     ``names`` are the variables that it names, ``tree`` what the checker says of it.
     """
@@ -75,11 +79,8 @@ class Expression:
     __slots__ = ("_program", "names", "source", "tree")
 
     def __init__(self, source: str, scope: Scope) -> None:
-        """Compile an expression. Raises CompileError."""
-        try:
-            self._program = environment(scope).compile(source)
-        except RuntimeError as error:
-            raise CompileError(_explained(str(error), scope)) from error
+        """Raises RuntimeError, in CEL's own words."""
+        self._program = environment(scope).compile(source)
         self.source = source
         self.names = frozenset(name for name in scope.variables() if _names(source, name, scope))
         self.tree = Tree(self._program.serialize())
@@ -99,6 +100,25 @@ class Expression:
         raise _failure(str(value.value()))
 
 
+_expression = lru_cache(maxsize=_REMEMBERED)(Expression)
+
+
+def compiled(source: str, scope: Scope) -> Expression:
+    """Compile and check an expression. Raises CompileError.
+
+    One that does not have the word ``request`` is the same for all methods: it is compiled once.
+    """
+    narrow = Scope(
+        scope.request if _has_word(source, "request") else None,
+        scope.response if _has_word(source, "response") else None,
+        scope.container,
+    )
+    try:
+        return _expression(source, narrow)
+    except RuntimeError as error:
+        raise CompileError(_explained(str(error), scope)) from error
+
+
 def source_of(value: str | bool | int | float) -> str:
     """Return the CEL for what the configuration has: text is CEL, other scalars are themselves."""
     if isinstance(value, str):
@@ -110,13 +130,17 @@ def source_of(value: str | bool | int | float) -> str:
 
 def _names(source: str, name: str, scope: Scope) -> bool:
     """Tell whether an expression names a variable: without it, it does not compile."""
-    if not re.search(rf"\b{name}\b", source):
+    if not _has_word(source, name):
         return False
     try:
         environment(scope, name).compile(source)
     except RuntimeError:
         return True
     return False
+
+
+def _has_word(source: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", source) is not None
 
 
 def _explained(text: str, scope: Scope) -> str:

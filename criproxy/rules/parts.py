@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import Method
 from criproxy.rules.checked import Kind
-from criproxy.rules.expressions import CompileError, Expression, source_of
+from criproxy.rules.expressions import CompileError, Expression, compiled, source_of
 from criproxy.rules.rewriting import AssignmentError, Rewriting
 from criproxy.rules.spec import Assignments, CelValue, RuleSpec
 from criproxy.rules.variables import SUBJECTS, Scope
@@ -112,7 +112,7 @@ def _expression(
     value: CelValue, kind: Kind, scope: Scope, keys: tuple[str | int, ...]
 ) -> Expression:
     try:
-        expression = Expression(source_of(value), scope)
+        expression = compiled(source_of(value), scope)
     except CompileError as error:
         raise Mistake(keys, str(error)) from error
     root = expression.tree.root

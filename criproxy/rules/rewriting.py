@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from criproxy.rules.errors import EvaluationError
-from criproxy.rules.expressions import CompileError, Expression, source_of
+from criproxy.rules.expressions import CompileError, Expression, compiled, source_of
 from criproxy.rules.paths import Path, PathError, parse_path
 from criproxy.rules.spec import CelValue
 from criproxy.rules.values import converted, misfit
@@ -84,7 +84,7 @@ def _assignment(
             if path.appends:
                 raise AssignmentError(text, "null cannot be appended")
             return _Assignment(path, None)
-        expression = Expression(source_of(value), scope)
+        expression = compiled(source_of(value), scope)
     except (PathError, CompileError) as error:
         raise AssignmentError(text, str(error)) from error
     if found := misfit(expression.tree.root, path.target):
