@@ -31,16 +31,22 @@ from criproxy.wire.hpack import Header
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """What is known beforehand of a call's messages, and what is held of them.
+class Messages:
+    """What is known of a method's messages: nothing outside the CRI, where a stream is possible."""
 
-    ``request_class`` and ``response_class`` are None outside the CRI, and ``streaming`` true.
+    request: type[Message] | None = None
+    response: type[Message] | None = None
+    streaming: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shape:
+    """What is known beforehand of a call, and what is held of it.
+
     ``encoding`` is the request's grpc-encoding; ``learns`` tells that the memory wants the call.
     """
 
-    request_class: type[Message] | None
-    response_class: type[Message] | None
-    streaming: bool
+    messages: Messages
     request_held: bool
     response_held: bool
     encoding: bytes
@@ -80,7 +86,7 @@ class HeldCall:
 
     def opened(self) -> None:
         """Begin, unless the request's message is to be waited for."""
-        if not self._shape.request_held or self._shape.request_class is None:
+        if not self._shape.request_held or self._shape.messages.request is None:
             self._runner.run(self._ask())
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
@@ -90,7 +96,7 @@ class HeldCall:
         message = Payload(payload, compressed)
         if side is Side.CLIENT:
             self._requests.append(message)
-        elif self._shape.streaming:
+        elif self._shape.messages.streaming:
             self._runner.run(self._answer_with(message))
         else:
             self._responses.append(message)
@@ -103,7 +109,7 @@ class HeldCall:
             self._runner.run(self._answer_last(_is_ok(trailers)))
             return
         self._complete = True
-        if self._shape.request_class is not None:
+        if self._shape.messages.request is not None:
             self._runner.run(self._ask())
 
     def too_large(self, side: Side, limit: int) -> None:
@@ -144,7 +150,7 @@ class HeldCall:
             self._finish()
 
     def _held_request(self) -> HeldMessage:
-        kind = self._shape.request_class
+        kind = self._shape.messages.request
         if kind is None:
             return HeldMessage.unreadable("decode", "not a method of the CRI")
         if not self._shape.request_held:
@@ -173,7 +179,7 @@ class HeldCall:
             yield from self._learn()
         payloads, self._responses = self._responses, []
         held: HeldMessage | None = None
-        if ok and not self._shape.streaming:
+        if ok and not self._shape.messages.streaming:
             held = self._held_unary_response(payloads)
         yield from self._walk.response(held, last=True, ok=ok)
         if held is not None and held.is_readable:
@@ -197,7 +203,7 @@ class HeldCall:
         return self._held_response(payloads[0])
 
     def _held_response(self, payload: Payload) -> HeldMessage:
-        kind = self._shape.response_class
+        kind = self._shape.messages.response
         if kind is None:
             return HeldMessage.unreadable("decode", "not a method of the CRI")
         return self._hold(payload, kind, None)

@@ -1,13 +1,14 @@
 """Which streams are held, and under what rules: the relay asks when a stream is opened."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import resolve
 from criproxy.enforce.actors import Actor
 from criproxy.enforce.deeds import Deeds
-from criproxy.enforce.handling import HeldCall, Shape
+from criproxy.enforce.handling import HeldCall, Messages, Shape
 from criproxy.enforce.hooks import Hook
 from criproxy.enforce.resources import Resources
 from criproxy.enforce.walk import Candidate, Walk
@@ -136,16 +137,21 @@ def _shape(
     learns: bool,
     headers: list[Header],
 ) -> Shape:
-    method = METHODS.get(path.decode("latin-1"))
     return Shape(
-        request_class=request_class(method) if method is not None else None,
-        response_class=response_class(method) if method is not None else None,
-        streaming=method is None or method.server_streaming,
+        messages=_messages(path),
         request_held=learns or any(candidate.wants_request for candidate in candidates),
         response_held=learns or any(candidate.actor.acts_after for candidate in candidates),
         encoding=_value(headers, b"grpc-encoding"),
         learns=learns,
     )
+
+
+@lru_cache(maxsize=1024)
+def _messages(path: bytes) -> Messages:
+    method = METHODS.get(path.decode("latin-1"))
+    if method is None:
+        return Messages()
+    return Messages(request_class(method), response_class(method), method.server_streaming)
 
 
 def _metadata(headers: list[Header]) -> dict[str, str]:
