@@ -23,7 +23,7 @@ def test_pages(proxy: Criproxy) -> None:
     assert proxy.get("/healthz") == (200, "ok\n")
     assert proxy.get("/readyz") == (200, "ok\n")
     assert json.loads(proxy.get("/calls")[1]) == {"calls": []}
-    assert proxy.get("/nothing") == (404, "there is: /metrics /healthz /readyz /calls\n")
+    assert proxy.get("/nothing") == (404, "there is: /metrics /healthz /readyz /calls /rules\n")
     assert proxy.metric("criproxy_build_info") == 1
     assert proxy.metric("process_open_fds") > 0
 
