@@ -68,8 +68,11 @@ class Traveller(Protocol):
     def too_late(self) -> None:
         """Take notice that :meth:`left` has passed in waiting."""
 
-    def waited(self, seconds: float) -> None:
-        """Take notice of how long a course has waited."""
+    def waits(self) -> None:
+        """Take notice that a course waits from now on."""
+
+    def goes_on(self) -> None:
+        """Take notice that the waiting is over; it may have been over before."""
 
 
 class Runner:
@@ -81,7 +84,6 @@ class Runner:
         self._task: asyncio.Task[None] | None = None
         self._running = False
         self._refusal: Callable[[], Exception] | None = None
-        self._since: float | None = None
 
     def run(self, course: Course[None]) -> None:
         """Run a course behind those that are still under way."""
@@ -112,12 +114,7 @@ class Runner:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._task = None
-        self._waited()
-
-    def _waited(self) -> None:
-        if self._since is not None:
-            self._traveller.waited(asyncio.get_running_loop().time() - self._since)
-            self._since = None
+        self._traveller.goes_on()
 
     def _go_on(self, step: Callable[[], Wait] | None) -> None:
         wait = self._advance(step)
@@ -160,7 +157,7 @@ class Runner:
                     step = await self._await(wait)
                     wait = self._advance(step)
         except TimeoutError:
-            self._waited()
+            self._traveller.goes_on()
             self._traveller.too_late()
         finally:
             if self._task is asyncio.current_task():
@@ -168,11 +165,11 @@ class Runner:
 
     async def _await(self, wait: Wait) -> Callable[[], Wait]:
         course = self._courses[0]
-        self._since = asyncio.get_running_loop().time()
+        self._traveller.waits()
         try:
             result = await wait()
         except Exception as error:
-            self._waited()
+            self._traveller.goes_on()
             return partial(course.throw, error)
-        self._waited()
+        self._traveller.goes_on()
         return partial(course.send, result)

@@ -61,10 +61,17 @@ class Deeds:
         if self._call is not None and name not in self._call.rules:
             self._call.rules += (name,)
 
-    def waited(self, seconds: float) -> None:
-        """Note with the call for how long rules had it waiting."""
+    def waits(self) -> None:
+        """Note with the call that rules have it waiting from now on."""
         if self._call is not None:
-            self._call.held += seconds
+            self._call.waiting_since = self._resources.clock()
+
+    def goes_on(self) -> None:
+        """Note with the call that it waits no longer, if it did."""
+        call = self._call
+        if call is not None and call.waiting_since is not None:
+            call.held = call.held_by(self._resources.clock())
+            call.waiting_since = None
 
     def added(self, actor: Actor, metadata: list[Header]) -> None:
         """Take notice that a rule adds headers to the request; they have been sent on by now."""

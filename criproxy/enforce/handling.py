@@ -256,9 +256,13 @@ class HeldCall:
         """Answer the call, whose deadline has passed while rules had it waiting."""
         self._answer(Answer(StatusCode.DEADLINE_EXCEEDED, "criproxy: deadline exceeded while held"))
 
-    def waited(self, seconds: float) -> None:
-        """Note how long the call has waited."""
-        self._deeds.waited(seconds)
+    def waits(self) -> None:
+        """Note that the call waits."""
+        self._deeds.waits()
+
+    def goes_on(self) -> None:
+        """Note that it does so no longer."""
+        self._deeds.goes_on()
 
     def _answer(self, answer: Answer) -> None:
         if not self._done:

@@ -111,7 +111,7 @@ class CallLog:
                 response_bytes=response.bytes,
                 slow=slow,
                 rules=call.rules,
-                held_s=round(call.held, 6),
+                held_s=round(call.held_by(call.ended), 6),
             )
         )
 

@@ -43,7 +43,8 @@ class Call:
     None until then. ``code`` is the code that a gRPC client reports; None while the call runs and
     when reading stopped before its end. ``overhead`` is for whoever relays to add to: the seconds
     that the call's bytes spent inside. So are ``rules``, the names of those that acted on the call,
-    and ``held``, the seconds for which they made it wait.
+    and ``held``, the seconds for which they made it wait; while it waits, ``waiting_since`` is when
+    that began.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Call:
         "rules",
         "stream",
         "timeout",
+        "waiting_since",
     )
 
     def __init__(
@@ -92,6 +94,11 @@ class Call:
         self.overhead = 0.0
         self.rules: tuple[str, ...] = ()
         self.held = 0.0
+        self.waiting_since: float | None = None
+
+    def held_by(self, now: float) -> float:
+        """Return for how long rules have made the call wait, the waiting of now with it."""
+        return self.held if self.waiting_since is None else self.held + now - self.waiting_since
 
     def past_deadline(self, now: float) -> bool:
         """Tell whether a cancellation at ``now`` is one that the call's own deadline explains."""

@@ -19,6 +19,7 @@ class Traveller:
         self.held = 0.0
         self.tasks: list[asyncio.Task[None]] = []
         self._left = left
+        self._since: float | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self.tasks.append(asyncio.create_task(work))
@@ -33,14 +34,19 @@ class Traveller:
     def too_late(self) -> None:
         self.told.append("too late")
 
-    def waited(self, seconds: float) -> None:
-        self.held += seconds
+    def waits(self) -> None:
+        self._since = asyncio.get_running_loop().time()
+
+    def goes_on(self) -> None:
+        if self._since is not None:
+            self.held += asyncio.get_running_loop().time() - self._since
+            self._since = None
 
     def says(self, *words: str) -> Course[None]:
         self.told.extend(words)
         yield from ()
 
-    def waits(self, seconds: float, word: str) -> Course[None]:
+    def sleeps(self, seconds: float, word: str) -> Course[None]:
         yield partial(asyncio.sleep, seconds)
         self.told.append(word)
 
@@ -71,10 +77,10 @@ def test_one_behind_the_other() -> None:
     async def main() -> None:
         traveller = Traveller()
         runner = Runner(traveller)
-        runner.run(traveller.waits(2, "a"))
+        runner.run(traveller.sleeps(2, "a"))
         runner.run(traveller.says("b"))
         runner.run(traveller.fails(1))
-        runner.run(traveller.waits(1, "c"))
+        runner.run(traveller.sleeps(1, "c"))
         await passed(1.5)
         assert traveller.told == []
         await passed(1.0)
@@ -139,7 +145,7 @@ def test_stop(after: float) -> None:
     async def main() -> None:
         traveller = Traveller()
         runner = Runner(traveller)
-        runner.run(traveller.waits(2, "a"))
+        runner.run(traveller.sleeps(2, "a"))
         runner.run(traveller.says("b"))
         if after:
             await passed(after)
@@ -182,8 +188,8 @@ def test_too_late() -> None:
     async def main() -> None:
         traveller = Traveller(left=3.0)
         runner = Runner(traveller)
-        runner.run(traveller.waits(2, "a"))
-        runner.run(traveller.waits(2, "b"))
+        runner.run(traveller.sleeps(2, "a"))
+        runner.run(traveller.sleeps(2, "b"))
         await passed(5.0)
         assert traveller.told == ["a", "too late"]
         assert traveller.held == pytest.approx(3.0)
@@ -197,15 +203,15 @@ def test_hurry() -> None:
     async def main() -> None:
         traveller = Traveller()
         runner = Runner(traveller)
-        runner.run(traveller.waits(2, "a"))
+        runner.run(traveller.sleeps(2, "a"))
         runner.run(traveller.says("b"))
         await passed(1.0)
         with runner.hurry(lambda: ValueError("now")):
             assert traveller.told == ["now", "b"]
-            runner.run(traveller.waits(2, "c"))
+            runner.run(traveller.sleeps(2, "c"))
             runner.run(traveller.says("d"))
         assert traveller.told == ["now", "b", "now", "d"]
-        runner.run(traveller.waits(2, "e"))
+        runner.run(traveller.sleeps(2, "e"))
         await passed(2.5)
         assert traveller.told[-1] == "e"
         assert traveller.held == pytest.approx(3.0)

@@ -362,6 +362,7 @@ def test_hang() -> None:
         assert limited.call.held == pytest.approx(5.0)
         await passed(3600.0)
         assert endless.done == []
+        assert endless.call.held_by(asyncio.get_running_loop().time()) > 3600
         endless.over()
         assert endless.call.held > 3600
         await settle()

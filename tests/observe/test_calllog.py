@@ -131,6 +131,14 @@ def test_fields() -> None:
     }
 
 
+def test_call_that_ends_while_it_is_held() -> None:
+    """The waiting in which a call ends counts as far as its end."""
+    call = ended(b"PullImage", FAILED, began=5.0, took=3.0, held=1.0)
+    call.waiting_since = 7.5
+    (line,) = lines_of(call)
+    assert line["held_s"] == 1.5
+
+
 def test_call_outside_the_cri() -> None:
     """Another API's call is named as it was called, without an API version of the CRI."""
     (line,) = lines_of(ended(b"/some.v2.Thing/Else\xff"))
