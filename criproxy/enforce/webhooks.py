@@ -36,9 +36,9 @@ _IDLE: Final = 4.0
 """Seconds after which an idle connection is not used again: fewer than the five after which many
 servers close it, since a question that meets the closing is lost."""
 
-_LARGE: Final = 16 * 1024
-"""Bytes of a message from which on its JSON is made in a thread: in Python that takes some ten
-milliseconds already, in which the loop would stand still."""
+_LARGE: Final = 4 * 1024
+"""Bytes of a message from which on its JSON is made in a thread: that is done in Python and takes
+some five milliseconds already, in which the loop would stand still."""
 
 _SOCKET_PATH: Final = 107
 """Bytes that a unix socket's path may have (unix(7))."""

@@ -1,9 +1,13 @@
 """JSON Patches of messages."""
 
+import json
 from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonpatch import make_patch
 
 from criproxy.enforce.patches import PatchError, patched, shown
 from tests.enforce.hooked import PB, UNKNOWN, create
@@ -226,3 +230,28 @@ def test_credentials(version: str) -> None:
     ):
         with pytest.raises(PatchError):
             patched(shown(request), patch)
+
+
+_mounts = st.lists(st.sampled_from("abcd"), max_size=5)
+
+
+@given(_mounts, _mounts, st.booleans())
+def test_any_patch(before: list[str], after: list[str], hidden: bool) -> None:
+    """Whatever patch leads from one message to another: it does that, with nothing hidden lost
+    that is still there; or it is refused, which takes something hidden."""
+    one, other = create(), create()
+    for request, paths in ((one, before), (other, after)):
+        for path in paths:
+            request.config.mounts.add(host_path=path)
+    patch = json.loads(make_patch(shown(one), shown(other)).to_string())
+    if hidden:
+        for mount in one.config.mounts:
+            mount.MergeFromString(UNKNOWN[:2] + mount.host_path.encode())
+    try:
+        result: Any = patched(shown(one), patch)
+    except PatchError:
+        assert hidden
+    else:
+        assert shown(result) == shown(other)
+        kept = sum(mount.ByteSize() > 3 for mount in result.config.mounts)
+        assert kept >= (min(len(before), len(after)) if hidden else 0)
