@@ -107,7 +107,7 @@ _strings: dict[bytes, bytes] = {}
 class Decoder:
     """Decodes the header blocks of one direction, in the order in which they were sent."""
 
-    __slots__ = ("_entries", "_limit", "_most", "_size", "changes")
+    __slots__ = ("_entries", "_least", "_limit", "_most", "_size", "changes")
 
     def __init__(self) -> None:
         self.changes = 0
@@ -116,6 +116,7 @@ class Decoder:
         self._size = 0
         self._most = DEFAULT_HEADER_TABLE_SIZE  # what the encoder uses (section 4.2)
         self._limit = DEFAULT_HEADER_TABLE_SIZE  # what the decoding peer has allowed
+        self._least = LARGEST_TABLE  # the least of it that the encoder has not announced
 
     def allow(self, table_size: int) -> None:
         """Take notice of the SETTINGS_HEADER_TABLE_SIZE that the decoding peer has sent, in bytes.
@@ -124,12 +125,19 @@ class Decoder:
         enforced: the encoder may not have seen it yet.
         """
         self._limit = max(self._limit, table_size)
+        self._least = min(self._least, table_size)
+
+    @property
+    def is_to_shrink(self) -> bool:
+        """Whether the encoder's next block has to begin with a smaller table (section 4.2)."""
+        return self._least < self._most
 
     def copy(self) -> "Decoder":
         """Return a decoder that goes on from here on its own."""
         other = Decoder()
         other._entries = self._entries.copy()
         other._size, other._most, other._limit = self._size, self._most, self._limit
+        other._least = self._least
         return other
 
     @property
@@ -266,6 +274,8 @@ class Decoder:
             raise LimitError(f"a header table of {most} bytes is over {LARGEST_TABLE}")
         self.changes += 1
         self._most = most
+        if most <= self._least:
+            self._least = LARGEST_TABLE
         self._evict()
 
     def _evict(self) -> None:

@@ -116,7 +116,7 @@ class Lane:
         self.queued = 0
         """Flow-controlled bytes that wait in the queue."""
         self.made_data = False
-        """Whether DATA of ours has gone to the peer; for whoever asks to clear."""
+        """Whether DATA of ours, or DATA that waited, has gone; for whoever asks to clear."""
         self._budget = budget
         self._queue: deque[_Queued] = deque()
         self._pending: dict[int, Half] = {}
@@ -244,6 +244,7 @@ class Lane:
             self.out.append(raw)
             window.passed(length)
             self.queued -= length
+            self.made_data = self.made_data or length > 0  # later than the sender had it
             if acknowledges:
                 self.acknowledge()
 
@@ -260,6 +261,7 @@ class Lane:
         self.out.append(building.data(stream, raw[FRAME_HEADER_SIZE:middle], False))
         self.window.passed(size)
         self.queued -= size
+        self.made_data = True
         rest = building.frame(DATA, raw[_FLAGS], stream, raw[middle:])
         self._queue[0] = _Queued(rest, len(rest) - FRAME_HEADER_SIZE, False)
 

@@ -385,7 +385,19 @@ class Machine:
             elif identifier == http2.SETTINGS_MAX_FRAME_SIZE:
                 value = min(value, http2.LARGEST_MAX_FRAME_SIZE)
                 other.max_frame_size = max(other.max_frame_size, value)
+            elif identifier == http2.SETTINGS_HEADER_TABLE_SIZE and side is Side.CLIENT:
+                self._shrink_table(value)
         self.lanes[1 - side].unacknowledged.append(initial)
+
+    def _shrink_table(self, size: int) -> None:
+        """Encode responses anew where the client wants a smaller table for them.
+
+        The next block must tell it so (RFC 7541 section 4.2), and that may be one of ours.
+        """
+        decoder = self._decoders[Side.RUNTIME]
+        decoder.allow(size)
+        if decoder.is_to_shrink:
+            self.lanes[Side.RUNTIME].divorced = True
 
     def _take_goaway(self, side: Side, frame: Frame) -> None:
         """Let go of what a runtime will not serve any more; the client tries it elsewhere."""
