@@ -8,7 +8,7 @@ from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
 from tests.support import wire
 from tests.support.endpoints import BANDWIDTH_PING, INITIAL_WINDOW_SIZE
-from tests.support.held import (
+from tests.support.worlds import (
     ANSWER_TEXT,
     Called,
     Frame,
@@ -26,7 +26,7 @@ HELD = Part(held=True)
 REQUEST = Script(request=HELD, delayed=True)
 RESPONSE = Script(response=HELD, delayed=True)
 BOTH = Script(request=HELD, response=HELD, delayed=True)
-THOUSAND = Messages((1000,))
+THOUSAND = Messages((1000,), joined=False)
 SIZE = 1005
 """Bytes of DATA that a message of a thousand bytes takes."""
 
@@ -668,3 +668,39 @@ def test_nothing_of_ours_comes_before_the_first_settings() -> None:
     assert not world.pipes[C]
     world.carry()
     assert status(world, called) == b"10"
+
+
+def test_a_ping_for_data_that_waited() -> None:
+    """A PING at DATA that waited here is answered here: the runtime has sent nothing since."""
+    world = connected(pings=True)
+    reply = Reply(Messages((0,)))
+    held = made(world, Plan(reply=reply, script=RESPONSE))
+    raw = made(world, Plan(reply=Reply(Messages((1000,)))))
+    replied(world)
+    assert world.received(raw, C) == world.sent(raw, R)
+    send(world, held, R, 70_000)
+    raw = made(world, Plan(reply=Reply(Messages((1000,)))))
+    replied(world)
+    assert not world.received(raw, C).data
+    while world.acknowledge_all(C, 400):
+        world.carry()
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert world.ends[R].strikes == 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_smaller_header_table(early: bool) -> None:
+    """Where a client wants a smaller table, a block of ours that comes first tells it so."""
+    first = ((wire.HEADER_TABLE_SIZE, 0),) if early else ()
+    world = connected(client=first)
+    before = made(world, Plan()) if not early else None
+    called = made(world, Plan(script=REQUEST))
+    if before:
+        replied(world)
+        world.ends[C].settle((wire.HEADER_TABLE_SIZE, 100))
+        world.carry()
+    answer(world, called)
+    assert status(world, called) == b"7"
+    last = made(world, Plan())
+    replied(world)
+    assert world.received(last, C) == world.sent(last, R)
