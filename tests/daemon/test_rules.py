@@ -1,0 +1,164 @@
+"""Rules in a running daemon: what they do, what they know, and what is told of them."""
+
+import contextlib
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import yaml
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.criproxy import Criproxy
+from tests.support.raw_sockets import dial, receive_all
+from tests.support.waiting import wait_until
+
+MATCHES = "criproxy_rule_matches_total"
+
+
+def rule(name: str, method: str, where: str | None = None, **action: Any) -> dict[str, Any]:
+    match = {"methods": [method]} | ({"where": where} if where else {})
+    return {"name": name, "match": match} | (action or {"deny": {"message": name}})
+
+
+def ruled(directory: Path, runtime: str, *rules: dict[str, Any], **more: Any) -> Criproxy:
+    return Criproxy(directory, runtime, config={"rules": [*rules]} | more)
+
+
+def code_of(call: Any) -> str:
+    """The code that a call ends with."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        name: str = error.code().name
+        return name
+    return "OK"
+
+
+def test_counted_and_listed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """What rules did is in /rules and in the metrics, with zeros for those that did nothing."""
+    rules = (
+        rule("idle", "StopContainer"),
+        rule("wrong", "Version", 'metadata["absent"] == ""', delay={"fixed": "1ms"}),
+        rule("busy", "Status"),
+    )
+    with ruled(short_dir, runtime.endpoint, *rules) as proxy, CriClient(proxy.endpoint) as client:
+        assert code_of(client.Status) == "PERMISSION_DENIED"
+        assert code_of(client.Status) == "PERMISSION_DENIED"
+        assert client.Version().runtime_name
+        idle, wrong, busy = json.loads(proxy.get("/rules")[1])["rules"]
+        assert idle == {
+            "name": "idle",
+            "action": "deny",
+            "mode": "enforce",
+            "methods": ["StopContainer"],
+            "matches": 0,
+            "errors": 0,
+            "last_match": None,
+        }
+        assert (wrong["matches"], wrong["errors"], wrong["last_match"]) == (0, 1, None)
+        assert (busy["matches"], busy["errors"]) == (2, 0)
+        assert busy["last_match"].endswith("+00:00")
+        samples = [one for one in proxy.metrics() if one.name == MATCHES]
+        assert {one.labels["rule"]: one.value for one in samples} == {
+            "idle": 0,
+            "wrong": 0,
+            "busy": 2,
+        }
+        assert proxy.metric("criproxy_rule_errors_total", rule="wrong", reason="cel") == 1
+        assert proxy.event("call", method="Status")["rules"] == ["busy"]
+
+
+def test_dry_run_of_all(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Under ``rules_mode: dry-run`` no rule acts; what each would do is logged and counted."""
+    rules = ruled(short_dir, runtime.endpoint, rule("a", "Status"), rules_mode="dry-run")
+    with rules as proxy, CriClient(proxy.endpoint) as client:
+        assert code_of(client.Status) == "OK"
+        assert proxy.event("dry-run")["would"] == "answer PERMISSION_DENIED: a"
+        assert proxy.metric(MATCHES, rule="a", mode="dry-run") == 1
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+def test_pods_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str) -> None:
+    """Containers that were there before the proxy are known by their pods."""
+    with CriClient(runtime.endpoint, api_version=version) as direct:
+        one, other = direct.ListContainers().containers
+        pods = {pod.id: pod for pod in direct.ListPodSandbox().items}
+        name = pods[one.pod_sandbox_id].metadata.name
+        assert name != pods[other.pod_sandbox_id].metadata.name
+    rules = ruled(
+        short_dir, runtime.endpoint, rule("a", "ContainerStatus", f'pod.name == "{name}"')
+    )
+    with rules as proxy, CriClient(proxy.endpoint, api_version=version) as client:
+        proxy.event("pods listed", runtime=runtime.endpoint)
+        assert code_of(lambda: client.ContainerStatus(container_id=one.id)) == "PERMISSION_DENIED"
+        assert code_of(lambda: client.ContainerStatus(container_id=other.id)) == "OK"
+
+
+def test_runtime_that_comes_late(short_dir: Path) -> None:
+    """Pods are asked for until the runtime is there; the log says once that they are not known."""
+    endpoint = f"unix://{short_dir}/cri.sock"
+    with ruled(short_dir, endpoint, rule("a", "ExecSync", 'pod.name == "x"')) as proxy:
+        told = proxy.event("pods not listed yet")
+        assert told["error"].endswith("No such file or directory")
+        with EmbeddedRuntime(endpoint, pods=1):
+            proxy.event("pods listed")
+        assert len(proxy.events("pods not listed yet")) == 1
+
+
+def test_pods_are_asked_for_where_rules_need_them(
+    runtime: EmbeddedRuntime, short_dir: Path
+) -> None:
+    """Rules that ask for no pods have nobody ask the runtime; those that come with a reload do."""
+    with ruled(short_dir, runtime.endpoint, rule("a", "ExecSync")) as proxy:
+        file = short_dir / "proxy.yaml"
+        assert proxy.events("pods listed") == []
+        content = yaml.safe_load(file.read_text())
+        content["rules"] = [rule("a", "ExecSync", 'pod.name == "x"')]
+        file.write_text(yaml.safe_dump(content))
+        proxy.event("pods listed")
+        assert proxy.events("rules loaded")
+
+
+def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A call that is held during a reload ends as its rules have it; the next has the new ones."""
+    late = rule("late", "Version", delay={"fixed": "2s"})
+    with ruled(short_dir, runtime.endpoint, late) as proxy, CriClient(proxy.endpoint) as client:
+        answer = client.raw("Version").future(client.messages.VersionRequest())
+        wait_until(lambda: proxy.metric("criproxy_held_streams") == 1, "held call")
+        file = short_dir / "proxy.yaml"
+        content = yaml.safe_load(file.read_text()) | {"rules": [rule("new", "Version")]}
+        file.write_text(yaml.safe_dump(content))
+        proxy.event("rules loaded")
+        assert code_of(client.Version) == "PERMISSION_DENIED"
+        assert answer.result().runtime_name
+        wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
+        assert proxy.metric("criproxy_held_bytes") == 0
+
+
+def test_limits_of_what_is_held(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A request over ``limits.held_stream`` is not held: what becomes of it says ``on_error``."""
+    limits = {"held_stream": 1000}
+    where = 'request.image.image == "x"'
+    rules = ruled(short_dir, runtime.endpoint, rule("a", "PullImage", where), limits=limits)
+    with rules as proxy, CriClient(proxy.endpoint) as client:
+        image = client.messages.ImageSpec(image="y")
+        assert code_of(lambda: client.PullImage(image=image)) == "OK"
+        image = client.messages.ImageSpec(image="y" * 2000)
+        assert code_of(lambda: client.PullImage(image=image)) not in ("OK", "NOT_FOUND")
+        assert proxy.metric("criproxy_rule_errors_total", rule="a", reason="held_limit") == 1
+
+
+def test_connection_that_cannot_be_read(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Where a rule must not be missed, a connection that cannot be read is closed, and told of."""
+    with ruled(short_dir, runtime.endpoint, rule("a", "Version")) as proxy:
+        with dial(proxy.path) as client:
+            with contextlib.suppress(OSError):
+                client.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                client.shutdown(socket.SHUT_WR)
+            receive_all(client)
+        told = proxy.event("connection closed: cannot be read, and a rule must not be missed")
+        assert told["reason"] == "not_http2"
