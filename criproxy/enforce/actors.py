@@ -25,7 +25,7 @@ class Actor:
         places, and a fault's times and time are not given anew.
         """
         self.rule = rule
-        self.hook = hook if rule.spec.hook is not None else None
+        self.hook = hook
         if earlier is not None and earlier.rule.spec == rule.spec:
             self.delay: Delay | None = earlier.delay
             self.fault: Fault | None = earlier.fault

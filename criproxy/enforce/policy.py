@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
@@ -32,10 +33,10 @@ class Policy:
         self,
         ruleset: RuleSet,
         resources: Resources,
-        hooks: Mapping[str, Hook] | None = None,
+        hooks: Mapping[str, Hook] = MappingProxyType({}),
         previous: "Policy | None" = None,
     ) -> None:
-        """``hooks`` are those of the rules that have one, by the rules' names.
+        """``hooks`` are by rules' names: each rule that has one needs its own there.
 
         ``previous`` is the Policy that this takes the place of: rules that are in both, and the
         same, go on where they stood.
@@ -47,12 +48,11 @@ class Policy:
         """Whether there are rules that have to be kept even where a connection cannot be read."""
         self._resources = resources
         self._actors: dict[str, Actor] = {
-            rule.name: Actor(rule, (hooks or {}).get(rule.name), now, earlier.get(rule.name))
+            rule.name: Actor(
+                rule, hooks[rule.name] if rule.spec.hook else None, now, earlier.get(rule.name)
+            )
             for rule in ruleset.rules
         }
-        self._finds_pods = ruleset.needs_pods or any(
-            actor.limits_pods for actor in self._actors.values()
-        )
 
     def wanted(self, path: bytes) -> bool:
         """Tell whether calls of a ``:path`` may have to be held."""
@@ -80,13 +80,13 @@ class Policy:
         if not candidates and not learns:
             return None
         shape = _shape(stream.path, candidates, learns, headers)
-        walk = Walk(self._resources, deeds, facts, candidates, self._finds_pods)
+        walk = Walk(self._resources, deeds, facts, candidates, self.ruleset.needs_pods)
         deadline = self._deadline(call, headers)
         handler = HeldCall(self._resources, stream, shape, walk, deeds, deadline)
         return Hold(handler, shape.request_held, shape.response_held, metadata)
 
     def _learns(self, path: bytes) -> bool:
-        return self._finds_pods and self._resources.memory.wants(path)
+        return self.ruleset.needs_pods and self._resources.memory.wants(path)
 
     def _candidates(
         self, plan: Plan | None, facts: Facts, deeds: Deeds

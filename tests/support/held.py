@@ -92,7 +92,7 @@ class Rules:
         self.policy: Policy = Policy(
             compile_rules(specs(rules), dry_run),
             self.resources,
-            hooks,
+            hooks or {},
             None if previous is None else previous.policy,
         )
 
