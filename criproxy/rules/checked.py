@@ -2,8 +2,8 @@
 
 An expression's own type says little of a literal: ``{"image": "x", "n": 1}`` is a map of anything.
 Its parts are read from the checked expression that CEL serializes (cel-spec,
-``cel/expr/checked.proto`` and ``syntax.proto``), whose messages no Python package has. They are
-read level by level as they are asked for, because protobuf's own reader refuses to go 100 deep.
+``cel/expr/checked.proto`` and ``syntax.proto``), whose messages the package does not bring. They
+are read level by level, as they are asked for: mostly that is the first level alone.
 """
 
 from bisect import bisect_left

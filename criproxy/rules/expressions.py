@@ -145,8 +145,8 @@ def _has_word(source: str, name: str) -> bool:
 
 def _explained(text: str, scope: Scope) -> str:
     found = _FIRST_ERROR.search(text)
-    if not found:
-        return _STATUS.sub("", " ".join(text.split()))
+    if not found:  # it has no place: the whole is too long, or nests too deep
+        return _STATUS.sub("", text.splitlines()[0].replace("ERROR: <input>:-1:-1: ", ""))
     line, column, what = found.groups()
     return f"{line}:{column}: {what.partition(' expecting ')[0]}{_mend(what, scope)}"
 

@@ -1,0 +1,38 @@
+"""Rules from YAML as users write them, and calls to try them on."""
+
+from typing import Any
+
+import msgspec
+import yaml
+from google.protobuf.message import Message
+
+from criproxy.config.values import decode
+from criproxy.cri.naming import resolve
+from criproxy.peers import Peer
+from criproxy.rules.facts import Facts
+from criproxy.rules.rule import Rule
+from criproxy.rules.ruleset import RuleSet, compile_rules
+from criproxy.rules.spec import RuleSpec
+
+KUBELET = Peer(pid=7, uid=0, gid=0, executable="/usr/bin/kubelet")
+
+
+def specs(text: str) -> list[RuleSpec]:
+    """Read a list of rules."""
+    return msgspec.convert(yaml.safe_load(text), list[RuleSpec], dec_hook=decode)
+
+
+def rule_set(text: str, dry_run: bool = False) -> RuleSet:
+    """Read and compile a list of rules."""
+    return compile_rules(specs(text), dry_run)
+
+
+def one_rule(methods: str, more: str) -> Rule:
+    """Compile a rule that is called ``it``; ``more`` is what stands in its mapping."""
+    return rule_set(f"[{{name: it, match: {{methods: [{methods}]}}, {more}}}]").rules[0]
+
+
+def facts(path: str, request: Message | None = None, **more: Any) -> Facts:
+    """Tell of a call by a kubelet."""
+    known = {"listener": "/run/criproxy/criproxy.sock", "caller": KUBELET, **more}
+    return Facts(named=resolve(path.encode()), request=request, **known)
