@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from watchfiles import awatch
 
@@ -41,7 +41,7 @@ class Reloader:
 
     def __init__(self, loaded: Loaded, rules: RulesInForce, metrics: Metrics, log: Log) -> None:
         """``loaded`` is what runs."""
-        self._path = loaded.path
+        self._path = loaded.path if loaded.path is not None and loaded.path.is_file() else None
         self._running = loaded.written
         self._files = loaded.files
         self._rules = rules
@@ -63,25 +63,26 @@ class Reloader:
             await self.reload()
 
     async def watch(self) -> None:
-        """Reload whenever one of the files has changed. Never returns."""
+        """Reload whenever one of the files has changed. Returns only where there is none."""
         polling = False
-        while True:
+        while self._path is not None:
             try:
                 await self._change(polling)
             except FileNotFoundError:  # a directory went away meanwhile
                 await asyncio.sleep(_POLL_MS / 1000)
             except (OSError, RuntimeError) as error:
                 if polling:
-                    raise
+                    await asyncio.sleep(_POLL_MS / 1000)
+                else:
+                    self._log.warning("files are polled for changes", error=str(error))
                 polling = True
-                self._log.warning("files are polled for changes", error=str(error))
             else:
                 await self.reload()
 
     async def reload(self) -> None:
         """Read everything again; what of it can change while the daemon runs is in force then."""
         if self._path is None:
-            note = "there is no configuration file; give one with -c"
+            note = "there is no configuration file that could be read again; give one with -c"
             self._log.warning("nothing to reload", note=note)
             return
         async with self._one:
@@ -113,17 +114,21 @@ class Reloader:
         files = Files()
         try:
             prepared = await asyncio.to_thread(_load, path, files)
-        except ConfigError as error:
-            self._metrics.reload_success.set(0)
-            note = "the rules of before stay in force"
-            self._log.error("reload failed", error=str(error), note=note)
-        else:
             self._rules.adopt(prepared)
+        except ConfigError as error:
+            self._failed(error=str(error))
+        except Exception as error:  # ours, not the file's
+            self._failed(error=repr(error), exc_info=error)
+        else:
             self._succeeded()
             self._log.info("rules loaded", rules=len(prepared.loaded.rules))
             self._warn_of_the_rest(prepared.loaded.written)
         finally:
             self._files = files
+
+    def _failed(self, **fields: Any) -> None:
+        self._metrics.reload_success.set(0)
+        self._log.error("reload failed", **fields, note="the rules of before stay in force")
 
     def _succeeded(self) -> None:
         self._metrics.reload_success.set(1)

@@ -84,21 +84,20 @@ class RulesInForce:
     def adopt(self, prepared: Prepared) -> None:
         """Put rules in force, for the calls that begin from now on."""
         ruleset = prepared.ruleset
-        self._ruleset = ruleset
         if ruleset is None:
-            self.book.policy = self._policy = None
-            self._learning = False
-            return
-        from criproxy.enforce.policy import Policy
+            self._policy = None
+        else:
+            from criproxy.enforce.policy import Policy
 
-        resources = self._resources = self._resources or self._new_resources()
-        self._policy = Policy(ruleset, resources, prepared.hooks, self._policy)
+            resources = self._resources = self._resources or self._new_resources()
+            self._policy = Policy(ruleset, resources, prepared.hooks, self._policy)
+            for rule in ruleset.rules:  # from the start there is a 0, for rates to begin at
+                self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
+            if ruleset.needs_pods and not self._learning:
+                self._list_pods(resources.memory)
         self.book.policy = self._policy
-        for rule in ruleset.rules:  # from the start there is a 0, for rates to begin at
-            self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
-        if ruleset.needs_pods and not self._learning:
-            self._list_pods(resources.memory)
-        self._learning = ruleset.needs_pods
+        self._ruleset = ruleset
+        self._learning = ruleset is not None and ruleset.needs_pods
 
     def described(self) -> dict[str, Any]:
         """Describe the rules in order, for /rules. Safe to ask for from another thread."""

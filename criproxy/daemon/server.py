@@ -128,8 +128,7 @@ class _Daemon:
     def _start_reloading(self, rules: RulesInForce, background: Tasks) -> None:
         reloader = Reloader(self._prepared.loaded, rules, self._metrics, self._log)
         background.start(reloader.run(), "reload")
-        if self._prepared.loaded.path is not None:
-            background.start(reloader.watch(), "watch of the configuration")
+        background.start(reloader.watch(), "watch of the configuration")
 
         def hang_up() -> None:
             self._writer.reopen()

@@ -1,5 +1,6 @@
 """The rules are read again when told to, and when their files change: all of them, or none."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,13 +10,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import structlog
 import yaml
 
 from criproxy.client import CriClient
+from criproxy.config.load import load
+from criproxy.daemon.reload import Reloader
+from criproxy.daemon.rules import Prepared, RulesInForce
 from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.log import Log
+from criproxy.observe.metrics import Metrics
 from tests.support.criproxy import Criproxy
 from tests.support.process import Process
 from tests.support.waiting import LIMIT_SECONDS, wait_until
@@ -215,10 +223,11 @@ def test_options_are_no_change(runtime: EmbeddedRuntime, short_dir: Path) -> Non
         assert "restart" not in p.stderr
 
 
-def test_without_a_file(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Without a file there is nothing to reload, which is what SIGHUP has it say."""
+@pytest.mark.parametrize("file", [[], ["-c", "/dev/null"]])
+def test_without_a_file(runtime: EmbeddedRuntime, short_dir: Path, file: list[str]) -> None:
+    """Without a file that can be read again nothing is reloaded, as SIGHUP has it say."""
     options = ["--listen", f"{short_dir}/p.sock", "--runtime-endpoint", runtime.endpoint]
-    options += ["--log-format", "json", "--metrics-address", "127.0.0.1:0"]
+    options += ["--log-format", "json", "--metrics-address", "127.0.0.1:0", *file]
     with Process([sys.executable, "-m", "criproxy", "run", *options], output=short_dir / "p") as p:
         wait_until(lambda: '"ready"' in p.stderr, "ready", report=lambda: p.stderr)
         p.signal(signal.SIGHUP)
@@ -285,3 +294,41 @@ def test_calls_pass_without_rules(proxy: Criproxy) -> None:
     maps = Path(f"/proc/{proxy.process.pid}/maps").read_text()
     assert "google/_upb" not in maps
     assert "cel_expr_python" not in maps
+
+
+def test_fault_of_ours(tmp_path: Path) -> None:
+    """What goes wrong in adopting rules is no end of reloading: it is told of, and they stay."""
+    path = tmp_path / "c.yaml"
+    path.write_text("{}")
+    adopted: list[Prepared] = []
+
+    class Rules:
+        def adopt(self, prepared: Prepared) -> None:
+            adopted.append(prepared)
+            if len(adopted) == 1:
+                raise RuntimeError("ours")
+
+    metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
+    value = metrics.registry.get_sample_value
+    lines = structlog.testing.CapturingLogger()
+    log: Log = structlog.wrap_logger(
+        lines, wrapper_class=structlog.make_filtering_bound_logger(0), processors=[_fields]
+    )
+
+    async def reload_twice() -> None:
+        reloader = Reloader(load(path), cast(RulesInForce, Rules()), metrics, log)
+        assert value(SUCCESS) == 1
+        await reloader.reload()
+        assert value(SUCCESS) == 0
+        await reloader.reload()
+        assert value(SUCCESS) == 1
+
+    asyncio.run(reload_twice())
+    assert [call.kwargs["event"] for call in lines.calls] == ["reload failed", "rules loaded"]
+    assert isinstance(lines.calls[0].kwargs["exc_info"], RuntimeError)
+
+
+def _fields(
+    logger: object, name: str, event: structlog.typing.EventDict
+) -> tuple[tuple[()], structlog.typing.EventDict]:
+    return (), event
