@@ -116,20 +116,24 @@ class _Rehearser:
         try:
             self._after(rule)
         except (EvaluationError, Denied) as error:
-            self._failed(rule, error)
+            self._failed(rule, error, asked=True)
 
-    def _failed(self, rule: Rule, error: EvaluationError | Denied) -> bool:
-        """Take what came of a rule instead; tell whether the call ends with that."""
+    def _failed(self, rule: Rule, error: EvaluationError | Denied, asked: bool = False) -> bool:
+        """Take what came of a rule instead; tell whether the call ends with that.
+
+        ``asked`` tells that the runtime was asked before.
+        """
         if isinstance(error, Denied):
             self._step(rule, ACTS, "hook: denies")
-            self._answer(f"{error.code.name}: {error.message or f'denied by rule {rule.name}'}")
+            message = error.message or f"denied by rule {rule.name}"
+            self._answer(f"{error.code.name}: {message}", asked)
             return True
         if error.reason == "unknown_pod":
             self._step(rule, PASSES, f"where: false, {error.detail}")
             return False
         self._step(rule, FAILS, f"{error}; on_error: {'fail' if rule.fails else 'pass'}")
         if rule.fails and not rule.dry_run:
-            self._answer(f"INTERNAL: criproxy: rule {rule.name}: {error.detail}")
+            self._answer(f"INTERNAL: criproxy: rule {rule.name}: {error.detail}", asked)
         return rule.fails and not rule.dry_run
 
     def _answer(self, answer: str, asked: bool = False) -> None:

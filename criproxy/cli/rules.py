@@ -75,7 +75,7 @@ def command() -> None:
     """Check rules, try them out on calls that you write down, list those of a running daemon."""
 
 
-@command.command("check", epilog=_CHECK_EPILOG)
+@command.command("check", epilog=_CHECK_EPILOG, short_help="Load rules as the daemon would.")
 @click.argument("file", type=click.Path(path_type=Path))
 def check(file: Path) -> None:
     """Load the rules of FILE as the daemon would, and print a line for each.
@@ -102,7 +102,7 @@ def check(file: Path) -> None:
     click.echo(f"OK: {len(rows)} {'rule' if len(rows) == 1 else 'rules'}")
 
 
-@command.command("test", epilog=_TEST_EPILOG)
+@command.command("test", epilog=_TEST_EPILOG, short_help="Try rules out on calls in a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--call",
@@ -138,7 +138,7 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
         raise SystemExit(1)
 
 
-@command.command("list", epilog=_LIST_EPILOG)
+@command.command("list", epilog=_LIST_EPILOG, short_help="List a running daemon's rules.")
 @click.option(
     "-c",
     "--config",

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from criproxy import __version__
-from criproxy.cli import cli
+from criproxy.cli import cli, rules
 
 COMMANDS = cli.list_commands(click.Context(cli))
 
@@ -78,6 +78,18 @@ def test_help_of_each_command(name: str, option: str) -> None:
     assert command.get_short_help_str()
 
 
+@pytest.mark.parametrize("name", ["check", "test", "list"])
+def test_help_of_the_commands_for_rules(name: str) -> None:
+    """So does the help of each command below ``rules``, with what its exit status means."""
+    status, text, _ = run("rules", name, "--help")
+    assert status == 0
+    assert f"  criproxy rules {name} " in text.partition("Example")[2]
+    assert "Exit status: 0" in text
+    command = rules.command.commands[name]
+    for parameter in command.params:
+        assert not isinstance(parameter, click.Option) or parameter.help
+
+
 def test_misspelt_command() -> None:
     """A command that does not exist is answered with those that do, status 2."""
     status, out, err = run("rum")
@@ -104,6 +116,8 @@ def test_misspelt_option() -> None:
         (["run", "-c", "/nonexistent/c.yaml"], 2, "/nonexistent/c.yaml: cannot be read"),
         (["run", "--listen", "/x.sock", "--runtime-endpoint", "/x.sock"], 2, "has itself for a"),
         (["check", "-c", "/nonexistent/c.yaml"], 2, "/nonexistent/c.yaml: cannot be read"),
+        (["rules", "check", "/nonexistent/r.yaml"], 2, "/nonexistent/r.yaml: cannot be read"),
+        (["rules", "list", "--address", "127.0.0.1:1"], 1, "127.0.0.1:1/rules: Connection refused"),
         (["version", "--runtime-endpoint", "/nonexistent/x.sock"], 1, "/nonexistent/x.sock"),
     ],
 )

@@ -5,12 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 from prometheus_client import CollectorRegistry
 
 from criproxy.cli import rules
+from criproxy.cli.callfile import read_calls
+from criproxy.cli.rehearsal import rehearse as rehearse_call
+from criproxy.cli.rehearsed import told
+from criproxy.config.compiling import compiled
+from criproxy.config.load import load_rules
 from criproxy.errors import ConfigError, UnavailableError, UsageError
 from criproxy.observe.http import HTTPServer, Pages
 
@@ -55,6 +61,11 @@ def rule(name: str, action: dict[str, Any], **more: Any) -> dict[str, Any]:
 def written(*all_rules: dict[str, Any]) -> str:
     text: str = yaml.safe_dump([*all_rules], sort_keys=False)
     return text
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
 
 
 class TestCheck:
@@ -255,6 +266,29 @@ class TestTest:
         assert lines[-2:] == [
             "  a  acts: hook: denies",
             "answer ABORTED: bad (the runtime is not asked)",
+        ]
+
+    def test_denied_answer(self, file: Path) -> None:
+        """A hook may refuse a response as well: then the runtime has been asked."""
+        (file.parent / "a.py").write_text(
+            "from criproxy.hook import Deny\n"
+            "async def response(call): raise Deny('ABORTED', call.request.image.image)\n"
+        )
+        text = written(rule("a", {"hook": {"script": "a.py"}}))
+        lines = rehearse(file, text, PULL + "response: {}\n", "--run-hooks")
+        assert lines[-1] == "answer ABORTED: docker.io/a (the runtime is asked)"
+
+    def test_colours(self, file: Path) -> None:
+        """For a terminal, what acts and what differs is coloured; the words are the same."""
+        (call,) = read_calls(_write(file.parent / "call.yaml", PULL))
+        rehearsal = rehearse_call(compiled(load_rules(file)), {}, call)
+        plain = told(rehearsal, colours=False, hooks_run=False)
+        coloured = told(rehearsal, colours=True, hooks_run=False)
+        assert [click.unstyle(line) for line in coloured] == plain
+        assert coloured[1] == click.style(plain[1], fg="green")
+        assert coloured[-2:] == [
+            click.style(plain[-2], fg="red"),
+            click.style(plain[-1], fg="green"),
         ]
 
     def test_file_of_calls(self, file: Path) -> None:
