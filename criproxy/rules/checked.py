@@ -8,6 +8,7 @@ are read level by level, as they are asked for: mostly that is the first level a
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, cast
@@ -17,7 +18,7 @@ _Fields = dict[int, list[int | bytes]]
 _ANY_VALUE: Final = 2
 _EXPRESSION, _TYPES, _SOURCE = 4, 3, 5
 _LINE_ENDS, _POSITIONS = 3, 4
-_ID, _CONSTANT, _CALL, _LIST, _STRUCT = 2, 3, 6, 7, 8
+_ID, _CONSTANT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = 2, 3, 5, 6, 7, 8, 9
 _TEXT: Final = 6
 
 _PRIMITIVES: Final = ("dyn", "bool", "int", "uint", "double", "string", "bytes")
@@ -108,10 +109,30 @@ class Node:
     @cached_property
     def branches(self) -> "list[Node] | None":
         """What is on both sides of the colon in ``condition ? a : b``."""
+        function, arguments = self.call or ("", [])
+        return arguments[1:] if function == "_?_:_" else None
+
+    @property
+    def call(self) -> "tuple[str, list[Node]] | None":
+        """The function that is called, and its arguments, the target first if there is one."""
         for call in self._messages(_CALL):
-            if call[2] == [b"_?_:_"]:
-                return self._nodes(call[3])[1:]
+            return _only(call, 2).decode(), self._nodes(call[1] + call[3])
         return None
+
+    def walk(self) -> "Iterator[Node]":
+        """Give this part and all within it."""
+        yield self
+        within = [call[1] + call[3] for call in self._messages(_CALL)]
+        within += [select[1] for select in self._messages(_SELECT)]
+        within += [elements[1] for elements in self._messages(_LIST)]
+        for struct in self._messages(_STRUCT):
+            entries = [_fields(cast(bytes, entry)) for entry in struct[2]]
+            within += [entry[3] + entry[4] for entry in entries]
+        for comprehension in self._messages(_COMPREHENSION):
+            within += [comprehension[number] for number in (2, 4, 5, 6, 7)]
+        for nodes in within:
+            for each in self._nodes(nodes):
+                yield from each.walk()
 
     def _messages(self, number: int) -> list[_Fields]:
         return [_fields(cast(bytes, each)) for each in self._fields[number]]

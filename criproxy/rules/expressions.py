@@ -13,7 +13,7 @@ from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes with
 
 from criproxy.rules.checked import Tree
 from criproxy.rules.errors import EvaluationError
-from criproxy.rules.variables import POD_SUBJECTS, POOL, Scope, environment
+from criproxy.rules.variables import POD_SUBJECTS, POOL, Scope, environment, no_variables
 
 _FUNCTIONS: Final = (
     "all",
@@ -61,6 +61,7 @@ _UNDECLARED: Final = re.compile(r"undeclared reference to '(.*?)'")
 _STATUS: Final = re.compile(r"^[A-Z_]+: ")
 _UNBOUND: Final = re.compile(r'No value with name "(\w+)" found')
 _LARGEST_INT: Final = (1 << 63) - 1
+_ERROR: Final = cel.Type.ERROR
 
 _REMEMBERED: Final = 512
 """Compiled expressions that are kept, for methods that share them and for the next reload."""
@@ -79,11 +80,12 @@ class Expression:
     __slots__ = ("_program", "names", "source", "tree")
 
     def __init__(self, source: str, scope: Scope) -> None:
-        """Raises RuntimeError, in CEL's own words."""
+        """Raises RuntimeError, in CEL's own words, or CompileError."""
         self._program = environment(scope).compile(source)
         self.source = source
         self.names = frozenset(name for name in scope.variables() if _names(source, name, scope))
         self.tree = Tree(self._program.serialize())
+        _check_patterns(self.tree)
 
     def evaluate(self, activation: cel.Activation) -> Any:
         """Return the expression's value: plain Python, or a protobuf message.
@@ -93,7 +95,7 @@ class Expression:
         """
         try:
             value = self._program.eval(activation)
-            if value.type() != cel.Type.ERROR:
+            if value.type() != _ERROR:
                 return value.plain_value()
         except RuntimeError as error:
             raise _failure(str(error)) from error
@@ -117,6 +119,8 @@ def compiled(source: str, scope: Scope) -> Expression:
         return _expression(source, narrow)
     except RuntimeError as error:
         raise CompileError(_explained(str(error), scope)) from error
+    except TypeError as error:  # half a surrogate pair, which YAML can write
+        raise CompileError("is not text that UTF-8 can have") from error
 
 
 def source_of(value: str | bool | int | float) -> str:
@@ -139,6 +143,19 @@ def _names(source: str, name: str, scope: Scope) -> bool:
     return False
 
 
+def _check_patterns(tree: Tree) -> None:
+    """Refuse a regular expression that is none, which CEL would only find out in a call."""
+    for node in tree.root.walk():
+        function, arguments = node.call or ("", [])
+        pattern = arguments[-1] if function == "matches" else None
+        if pattern is not None and pattern.text is not None:
+            known = no_variables(method=pattern.text)
+            value = environment(Scope()).compile("''.matches(method)").eval(known)
+            if value.type() == _ERROR:
+                what = _STATUS.sub("", " ".join(str(value.value()).split()))
+                raise CompileError(f"{pattern.place}: {what}")
+
+
 def _has_word(source: str, name: str) -> bool:
     return re.search(rf"\b{name}\b", source) is not None
 
@@ -146,7 +163,8 @@ def _has_word(source: str, name: str) -> bool:
 def _explained(text: str, scope: Scope) -> str:
     found = _FIRST_ERROR.search(text)
     if not found:  # it has no place: the whole is too long, or nests too deep
-        return _STATUS.sub("", text.splitlines()[0].replace("ERROR: <input>:-1:-1: ", ""))
+        first = text.splitlines()[0].replace("ERROR: <input>:-1:-1: ", "")
+        return _STATUS.sub("", first).partition(" [")[0]
     line, column, what = found.groups()
     return f"{line}:{column}: {what.partition(' expecting ')[0]}{_mend(what, scope)}"
 

@@ -121,6 +121,8 @@ def _existing(parent: Message, step: _Step) -> Message | None:
 
 def parse_path(text: str, descriptor: Descriptor) -> Path:
     """Read a path within a message. Raises PathError, saying what there is."""
+    if not text.isprintable() and text.encode("utf-8", "ignore").decode() != text:
+        raise PathError("is not text that UTF-8 can have")  # half a surrogate pair
     steps: list[_Step] = []
     position = 0
     current: Descriptor | None = descriptor

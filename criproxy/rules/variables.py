@@ -162,9 +162,9 @@ class Values:
         return self._made[name]
 
 
-def no_variables() -> cel.Activation:
-    """Return what an expression that names no variables is evaluated with."""
-    return environment(_ANYWHERE).Activation({})
+def no_variables(**but: Any) -> cel.Activation:
+    """Return what an expression is evaluated with that names no variables, ``but`` these."""
+    return environment(_ANYWHERE).Activation(but)
 
 
 def values_of(facts: Facts) -> Values:

@@ -114,6 +114,16 @@ def test_an_expression_tells_which_variables_it_names(source: str, names: set[st
         ),
         ("method ==", "1:10: Syntax error: mismatched input '<EOF>'"),
         ("zzzzzz", "1:1: undeclared reference to 'zzzzzz' (in container 'runtime.v1')"),
+        ("method.matches('[')", "1:16: invalid regular expression: missing ]: ["),
+        (
+            "['a'].exists(x, matches(x, '(') || true)",
+            "1:28: invalid regular expression: missing ): (",
+        ),
+        ("'\ud800'", "is not text that UTF-8 can have"),
+        (
+            "'" + "x" * 100_000 + "'",
+            "expression size exceeds codepoint limit. input size: 100002, limit: 100000",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(source: str, error: str) -> None:

@@ -139,6 +139,7 @@ FORM = (
         ("config.envs[0", FORM),
         ('config.labels["a]', FORM),
         ("config image", FORM),
+        ('config.labels["\ud800"]', "is not text that UTF-8 can have"),
         ("config.envs[0][1]", FORM),
         (
             "confg",
