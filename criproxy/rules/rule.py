@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from criproxy.cri.methods import Method
-from criproxy.cri.naming import Named, matches
+from criproxy.cri.naming import Named, matches, resolve
 from criproxy.rules.errors import EvaluationError, RuleError
 from criproxy.rules.facts import Facts
 from criproxy.rules.images import ImageMap, PairError
@@ -149,16 +149,7 @@ class Rule:
 
     def _chooses(self, method: Method) -> bool:
         """Tell whether a method of the CRI has what the rule is about."""
-        named = Named(
-            service=method.service,
-            method=method.name,
-            api_version=method.api_version,
-            service_label=method.service,
-            method_label=method.name,
-            server_streaming=method.server_streaming,
-            mutating=method.mutating,
-        )
-        if not self._names(named):
+        if not self._names(resolve(method.path.encode())):
             return False
         fault = self.spec.fault
         if fault is not None and (fault.cut_after is not None or fault.drop is not None):
