@@ -91,6 +91,8 @@ class Flow(NamedTuple):
     under_way: UnderWay
     last_stream: int
     """The highest stream that the client has opened."""
+    last_served: int
+    """The highest stream that the runtime will serve: what its GOAWAY says, if there was one."""
 
 
 class ConnectionReader:
@@ -158,6 +160,7 @@ class ConnectionReader:
             source.decoder.copy(),
             source.under_way(),
             self._streams.last,
+            self._streams.served,
         )
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
@@ -198,11 +201,12 @@ class ConnectionReader:
 class _Streams:
     """The open streams of a connection, and the events that wait to be fetched."""
 
-    __slots__ = ("events", "last", "limit", "message_limit", "open")
+    __slots__ = ("events", "last", "limit", "message_limit", "open", "served")
 
     def __init__(self, limit: int, message_limit: float) -> None:
         self.open: dict[int, Call] = {}
         self.last = 0  # the highest stream that the client has opened
+        self.served = http2.LARGEST_STREAM  # and that the runtime will serve
         self.limit = limit
         self.message_limit = message_limit
         self.events: list[Event] = []
@@ -375,5 +379,6 @@ class _Responses(_Direction):
 
     def goaway(self, last_stream: int, code: int, now: float) -> None:
         streams = self._streams
+        streams.served = last_stream
         for call in [call for number, call in streams.open.items() if number > last_stream]:
             streams.finish(call, End.GOAWAY, StatusCode.UNAVAILABLE, b"the runtime is going", now)

@@ -138,6 +138,7 @@ class Interception:
             self._gatherers,
             (client.decoder, runtime.decoder),
             client.last_stream,
+            client.last_served,
             self._decide,
             self._commanded,
             self._budget,

@@ -81,14 +81,15 @@ class Machine:
         gatherers: tuple[Gatherer, Gatherer],
         decoders: tuple[Decoder, Decoder],
         last: int,
+        served: int,
         decide: Decide,
         commanded: Callable[[], None],
         budget: Budget,
     ) -> None:
         """``lanes``, ``gatherers`` and ``decoders`` are by the side that sends.
 
-        ``last`` is the highest stream that the client has opened. ``commanded`` is called after
-        each command of a handler's.
+        ``last`` is the highest stream that the client has opened, ``served`` the highest that the
+        runtime will serve. ``commanded`` is called after each command of a handler's.
         """
         self.lanes = lanes
         self.held: dict[int, _Held] = {}
@@ -97,6 +98,7 @@ class Machine:
         self._gatherers = gatherers
         self._decoders = decoders
         self._last = last
+        self._served = served
         self._decide = decide
         self._commanded = commanded
         self._budget = budget
@@ -153,6 +155,8 @@ class Machine:
             self._decode(side, frame)
         elif frame.kind == http2.SETTINGS:
             self._read_settings(side, frame)
+        elif frame.kind == http2.GOAWAY:
+            self._take_goaway(side, frame)
         elif frame.kind == http2.WINDOW_UPDATE and not frame.stream:
             self.lanes[1 - side].window.window += _increment(frame)
 
@@ -277,7 +281,7 @@ class Machine:
         """Take a new stream: hold of it what is to be held."""
         lane, frame = self.lanes[Side.CLIENT], block.frame
         stream = HeldStream(self, frame.stream, path_of(block.fields), block.fields)
-        hold = self._decide(stream)
+        hold = self._decide(stream) if frame.stream <= self._served else None
         if hold is None:
             lane.put_block(block, frame.ended)
             return
@@ -339,6 +343,7 @@ class Machine:
             held.request.finished = True
         else:
             self.lanes[side].put(frame.raw)
+            self._remember(frame.stream)  # what the other has sent before it knows
             self._let_go(frame.stream, held)
 
     def _take_ping(self, side: Side, frame: Frame) -> None:
@@ -405,7 +410,9 @@ class Machine:
             raise FrameSizeError(f"a GOAWAY frame has {len(frame.payload)} bytes")
         last = _two_u32(frame.payload)[0] & STREAM_ID
         if side is Side.RUNTIME:
+            self._served = last
             for stream, held in [each for each in self.held.items() if each[0] > last]:
+                self._remember(stream)
                 self._let_go(stream, held)
 
     # What handlers command: see HeldStream.
@@ -514,6 +521,7 @@ class Machine:
         if response.finished:
             self._tell_over(held)
             if held.reset:
+                self._remember(stream)
                 self.lanes[Side.RUNTIME].put(held.reset)
             elif held.answered or not request.finished:
                 self._stop_request(stream, held)

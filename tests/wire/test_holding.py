@@ -704,3 +704,46 @@ def test_a_smaller_header_table(early: bool) -> None:
     last = made(world, Plan())
     replied(world)
     assert world.received(last, C) == world.sent(last, R)
+
+
+# A runtime that is going
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+@pytest.mark.parametrize("begun", [0, 1, 10])
+def test_a_call_that_a_goaway_leaves_out(begun: int, in_time: bool) -> None:
+    """A call that crosses with the GOAWAY that leaves it out is not held, or not any longer."""
+    world = connected()
+    served = made(world, Plan(THOUSAND))
+    world.ends[R].go_away(served.stream.number)
+    world.carry_in(R, begun)
+    called = world.call(Plan(THOUSAND, script=REQUEST))
+    assert called is not None
+    if in_time:
+        world.carry_in(C)
+    world.carry_in(R)
+    world.push_all(C)
+    world.carry_in(C)
+    assert not world.machine.held
+    if called.handler is not None:
+        assert called.handler.gone
+    replied(world)
+    assert world.received(served, C) == world.sent(served, R)
+
+
+def test_what_comes_behind_a_reset_of_the_runtime() -> None:
+    """What a client sends before it knows of the runtime's reset is swallowed and paid back."""
+    world = connected()
+    called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
+    world.push(C, called.stream, SIZE + 500)
+    world.carry()
+    world.ends[R].reset(world.ends[R].streams[called.stream.number], 8)
+    world.carry_in(R)
+    world.push_all(C)
+    world.carry()
+    assert world.received(called, C).code == 8
+    assert not world.received(called, R).data
+    for side in Side:
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
