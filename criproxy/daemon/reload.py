@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from watchfiles import awatch
-
 from criproxy.config.files import Files
 from criproxy.config.load import Loaded, load
 from criproxy.config.schema import Config
@@ -96,6 +94,8 @@ class Reloader:
         """Wait until a file is another than it was. Raises OSError, or RuntimeError (watchfiles')
         where changes are not to be had that way.
         """
+        from watchfiles import awatch  # a megabyte of memory, where there is a file to watch
+
         changes = awatch(
             *self._files.directories(),
             watch_filter=None,
