@@ -119,8 +119,7 @@ class Pair(Watched):
         """See Watched. The peers sort out what is still under way for the stream: to each it is as
         if the other had reset it, and what comes for a stream that was reset is ignored.
         """
-        if self.sieve is not None and not self.sieve.raw:
-            self.sieve.cut(stream)
+        if self.sieve is not None and self.sieve.cut(stream):
             return
         self._runtime.insert(reset(stream, ErrorCode.CANCEL))
         self._client.insert(reset(stream, ErrorCode.ENHANCE_YOUR_CALM))
@@ -198,21 +197,24 @@ class _End(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._pair.write_buffer)
 
     def data_received(self, data: bytes) -> None:
-        forward = self._forward
-        if forward is None:
+        if self._forward is None:
             self._early.append(data)
             return
         pair = self._pair
         now = pair.clock()
         if self._inserts:
             data = self._insert_within(data, now)
+        self._relay(data, now)
+
+    def _relay(self, data: bytes, now: float) -> None:
+        pair = self._pair
         if pair.rulebook.policy is not None and pair.sieve is None:
             pair.put_sieve()
-        if pair.sieve is None:
-            forward(data)
-            pair.witness.relayed(pair, self._side, data, now)
-        else:
+        if pair.sieve is not None:
             pair.sieve.received(self._side, data, now)
+        elif self._forward is not None:
+            self._forward(data)
+            pair.witness.relayed(pair, self._side, data, now)
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -260,12 +262,11 @@ class _End(asyncio.Protocol):
 
     def _insert_within(self, data: bytes, now: float) -> bytes:
         """Relay up to the end of the frame that passes, and what is inserted; return the rest."""
-        pair = self._pair
-        gap = pair.reader.to_boundary(self._side)
-        if self._forward is None or gap is None or gap >= len(data):
+        gap = self._pair.reader.to_boundary(self._side)
+        if gap is None or gap >= len(data):
             return data
-        self._forward(data[:gap])
-        pair.witness.relayed(pair, self._side, data[:gap], now)
+        if gap:
+            self._relay(data[:gap], now)
         self._insert_at_boundary()
         return data[gap:]
 

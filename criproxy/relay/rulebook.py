@@ -23,7 +23,8 @@ class Policy(Protocol):
     ) -> Hold | None:
         """Say what is to be held of a call that begins; None: it is passed on as it is.
 
-        ``call`` is what observers are told of; None where the connection is not read any more.
+        ``call`` is what observers are told of; None where it is over for them: because the
+        connection is not read any more, or because it was reset as soon as it began.
         """
 
 

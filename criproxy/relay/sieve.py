@@ -39,7 +39,7 @@ class Sieve:
     ) -> None:
         """``inserts`` hands over frames that wait to be put in among what each side sends.
 
-        ``delivered`` is called when nothing is left to be delivered behind a side that has ended.
+        ``delivered`` is called when nothing is left to be delivered behind a runtime that has gone.
         """
         self._watched = watched
         self._rulebook = rulebook
@@ -47,7 +47,9 @@ class Sieve:
         self._to_runtime = to_runtime
         self._inserts = inserts
         self._delivered = delivered
-        self._ended = False
+        self._runtime_ended = False
+        self._showing = False
+        self._cuts: list[int] = []
         self._interception: Interception | None = Interception(
             watched.reader,
             self._is_wanted,
@@ -95,12 +97,12 @@ class Sieve:
         interception = self._interception
         if interception is None:
             return False
-        if self._ended and side is Side.RUNTIME:
+        if self._runtime_ended and side is Side.RUNTIME:
             return interception.undelivered
         calls = self._watched.reader.calls
         unanswered = [(call.stream, call.first_byte is not None) for call in calls]
         interception.end(side, unanswered, self._watched.clock())
-        self._ended = True
+        self._runtime_ended = side is Side.RUNTIME
         self._flush()
         return side is Side.RUNTIME and interception.undelivered
 
@@ -109,10 +111,18 @@ class Sieve:
         if self._interception is not None and (rest := self._interception.leftover()):
             self._to_runtime(rest)
 
-    def cut(self, stream: int) -> None:
-        """End a call to both sides, unless raw; see Watched."""
-        if self._interception is not None:
+    def cut(self, stream: int) -> bool:
+        """End a call to both sides, see Watched; tell whether that is being done here.
+
+        It is not while the bytes pass raw.
+        """
+        if self._showing:
+            self._cuts.append(stream)
+        elif self._interception is None or self._interception.raw:
+            return False
+        else:
             self._interception.cut(stream, ErrorCode.ENHANCE_YOUR_CALM)
+        return True
 
     def _is_wanted(self, path: bytes) -> bool:
         policy = self._rulebook.policy
@@ -142,8 +152,12 @@ class Sieve:
 
     def _hold(self, interception: Interception, side: Side, data: bytes, now: float) -> None:
         if side is Side.CLIENT:
+            self._showing = True  # what is told of now has not been received yet
             self._watched.witness.relayed(self._watched, side, data, now)
+            self._showing = False
         interception.receive(side, data, now)
+        while self._cuts:
+            self._watched.cut(self._cuts.pop())
         self._flush()
 
     def _flush(self) -> None:
@@ -156,7 +170,7 @@ class Sieve:
             since = watched.clock()
             self._to_client(data)
             watched.witness.relayed(watched, Side.RUNTIME, data, since)
-        if self._ended and not interception.undelivered:
+        if self._runtime_ended and not interception.undelivered:
             self._delivered()
 
     def _give_up(self, side: Side, reason: str, detail: str, now: float, data: bytes = b"") -> None:

@@ -139,8 +139,7 @@ class Split(Watched):
 
     def cut(self, stream: int) -> None:
         """See Watched."""
-        if self._sieve is not None and not self._sieve.raw:
-            self._sieve.cut(stream)
+        if self._sieve is not None and self._sieve.cut(stream):
             return
         exchange = self._client.exchanges.get(stream)
         if exchange is not None:

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from tests.support.grpc_peers import Peer, channel, start
+from tests.support.handlers import POLICIES
 from tests.support.raw_sockets import accept, dial, listening, receive
 from tests.support.relaying import Relay
 from tests.support.waiting import wait_until
@@ -21,6 +22,7 @@ REQUEST = (
 )
 
 
+@pytest.mark.parametrize("policy", ["no rules", "rules for none", "held and sent on"])
 @pytest.mark.parametrize(
     ("kind", "method", "request_", "allowed"),
     [
@@ -33,13 +35,19 @@ REQUEST = (
     ],
 )
 def test_large_messages(
-    short_dir: Path, loop: str, kind: str, method: str, request_: bytes, allowed: bool
+    short_dir: Path,
+    loop: str,
+    policy: str,
+    kind: str,
+    method: str,
+    request_: bytes,
+    allowed: bool,
 ) -> None:
     """A message of the limit passes; one byte more, either way, is RESOURCE_EXHAUSTED to all, while
     other calls on the connection go on."""
     with (
         Peer(short_dir / "peer.sock") as peer,
-        Relay(short_dir, peer.path, loop=loop, message=LIMIT) as relay,
+        Relay(short_dir, peer.path, loop=loop, policy=POLICIES[policy](), message=LIMIT) as relay,
         channel(relay.path) as one,
     ):
         other = start(one, "unary_stream", "Hang", b"")

@@ -92,8 +92,7 @@ class EachCall:
     def begin(
         self, connection: Connection, call: Call | None, stream: HeldStream, headers: list[Header]
     ) -> Hold | None:
-        assert call is not None
-        assert call.stream == stream.id
+        assert call is None or call.stream == stream.id
         handler = self._make(stream)
         if handler is None:
             return None
