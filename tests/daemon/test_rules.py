@@ -3,6 +3,8 @@
 import contextlib
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,53 @@ def test_connection_that_cannot_be_read(runtime: EmbeddedRuntime, short_dir: Pat
             receive_all(client)
         told = proxy.event("connection closed: cannot be read, and a rule must not be missed")
         assert told["reason"] == "not_http2"
+
+
+def test_script_in_its_new_version(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Calls are shown to a script as it was when the rules were last loaded."""
+    script = short_dir / "hook.py"
+    text = "from criproxy.hook import Deny\ndef request(call): raise Deny('{}', 'no')\n"
+    script.write_text(text.format("ABORTED"))
+    hook = rule("a", "Status", hook={"script": "hook.py", "timeout": "20s"})
+    with ruled(short_dir, runtime.endpoint, hook) as proxy, CriClient(proxy.endpoint) as client:
+        assert code_of(client.Status) == "ABORTED"
+        script.write_text(text.format("DATA_LOSS"))
+        proxy.event("rules loaded")
+        assert code_of(client.Status) == "DATA_LOSS"
+
+
+def test_webhook_that_serves(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A webhook is asked, and the daemon ends well with a connection to it open."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            review = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            uid = review["request"]["uid"]
+            status = {"code": "ABORTED", "message": review["request"]["method"]}
+            answer = {"response": {"uid": uid, "allowed": False, "status": status}}
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Nothing is to be said."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_port}/review"
+        hook = rule("a", "Status", hook={"url": url, "timeout": "20s", "may_deny": True})
+        try:
+            with ruled(short_dir, runtime.endpoint, hook) as proxy:
+                with CriClient(proxy.endpoint) as client:
+                    assert code_of(client.Status) == "ABORTED"
+                assert proxy.stop() == 0
+                assert "Traceback" not in proxy.process.stderr
+                assert proxy.events("call", method="Status", message="Status")
+        finally:
+            server.shutdown()
+            serving.join()
