@@ -19,6 +19,7 @@ REST: Final = -1
 """The kind of what is the rest of a frame whose beginning has gone on."""
 
 _header: Final = Struct(">HBBBI").unpack_from
+_NOT_WHOLE: Final = http2.FLAG_END_HEADERS | http2.FLAG_PADDED | http2.FLAG_PRIORITY
 
 
 class Frame(NamedTuple):
@@ -57,6 +58,7 @@ class Gatherer:
         "_block_stream",
         "_buffer",
         "_passing",
+        "_wanted",
         "max_frame_size",
     )
 
@@ -66,6 +68,7 @@ class Gatherer:
         self._block_limit = block_limit
         self._buffer = bytearray(under_way.partial)
         self._begun = len(under_way.partial)  # bytes of the buffer that have gone on
+        self._wanted = 0  # bytes that the buffer needs before it can be looked at again
         self._passing = under_way.passing
         self._block: bytearray | None = None
         self._block_raw: bytearray | None = None  # None: its beginning has gone on
@@ -93,31 +96,40 @@ class Gatherer:
             self._passing -= len(rest)
             data = data[len(rest) :]
             yield Frame(REST, 0, 0, rest, b"", begun=True)
-        if not data:
-            return
         buffer = self._buffer
-        buffer += data
-        position = 0
-        while len(buffer) - position >= http2.FRAME_HEADER_SIZE:
-            high, low, kind, flags, stream = _header(buffer, position)
+        if buffer:
+            buffer += data
+            if len(buffer) < self._wanted:
+                return
+            data = bytes(buffer)
+            buffer.clear()
+        position, size, self._wanted = 0, len(data), 0
+        while size - position >= http2.FRAME_HEADER_SIZE:
+            high, low, kind, flags, stream = _header(data, position)
             start = position + http2.FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
             if end - start > self.max_frame_size:
                 raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
-            if end > len(buffer):
+            if end > size:
+                self._wanted = end - position
                 break
-            raw = bytes(buffer[position + self._begun : end])
-            begun, self._begun = bool(self._begun), 0
-            payload = bytes(buffer[start:end])
+            raw, begun = data[position:end], False
+            if self._begun:
+                raw, begun, self._begun = raw[self._begun :], True, 0
             position = end
-            frame = Frame(kind, flags, stream & STREAM_ID, raw, payload, begun)
-            if kind in (http2.HEADERS, http2.CONTINUATION) or self._block is not None:
+            frame = Frame(kind, flags, stream & STREAM_ID, raw, data[start:end], begun)
+            if kind == http2.HEADERS and flags & _NOT_WHOLE == http2.FLAG_END_HEADERS:
+                if self._block is not None:
+                    raise ProtocolError("a HEADERS frame stands within a header block")
+                yield frame
+            elif kind == http2.CONTINUATION or kind == http2.HEADERS or self._block is not None:
                 yield from self._gather(frame)
             else:
-                if kind == http2.DATA and flags & http2.FLAG_PADDED and payload:
-                    padding_of(payload)
+                if kind == http2.DATA and flags & http2.FLAG_PADDED and frame.payload:
+                    padding_of(frame.payload)
                 yield frame
-        del buffer[:position]
+        if position < size:
+            buffer += data[position:]
 
     def _gather(self, frame: Frame) -> Iterator[Frame]:
         fragment = frame.payload
