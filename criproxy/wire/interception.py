@@ -130,7 +130,7 @@ class Interception:
         )
         settled = runtime.under_way.settled
         responses.blocked = not (settled and self._gatherers[Side.RUNTIME].at_boundary)
-        responses.divorced = runtime.decoder.is_to_shrink
+        responses.is_to_shrink = runtime.decoder.is_to_shrink
         for flow in (client, runtime):
             flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
         self._machine = Machine(

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 from criproxy.wire import building, hpack
 from criproxy.wire.flow import Budget, ConnectionWindow
 from criproxy.wire.gathering import Frame
-from criproxy.wire.http2 import DATA, FLAG_END_STREAM, FRAME_HEADER_SIZE, HEADERS
+from criproxy.wire.http2 import DATA, FLAG_END_STREAM, FRAME_HEADER_SIZE, HEADERS, RST_STREAM
 
+_ENDING: Final = (DATA, HEADERS)  # what may carry END_STREAM
 _KIND: Final = 3  # where a frame's type stands in it
 _FLAGS: Final = 4  # and its flags
 
@@ -27,13 +28,19 @@ _FLAGS: Final = 4  # and its flags
 class Block:
     """A header block on its way."""
 
-    __slots__ = ("changed", "fields", "frame", "overtaken")
+    __slots__ = ("changed", "fields", "frame", "overtaken", "shrinks")
 
-    def __init__(self, frame: Frame, fields: list[hpack.Header], changed: bool) -> None:
-        """``fields``: what it says. ``changed``: whether decoding it changed the table."""
+    def __init__(
+        self, frame: Frame, fields: list[hpack.Header], changed: bool, shrinks: bool
+    ) -> None:
+        """``fields``: what it says. ``changed``: whether decoding it changed the table.
+
+        ``shrinks``: whether it made the table as small as its peer had asked for.
+        """
         self.frame = frame
         self.fields = fields
         self.changed = changed
+        self.shrinks = shrinks
         self.overtaken = False
         """Whether the table may be another now than the one that it was made for."""
 
@@ -113,6 +120,8 @@ class Lane:
         """Whether no frame may be put in now: within one, or before the peer's first."""
         self.divorced = False
         """Whether header blocks are encoded anew, because the peer's table is not the sender's."""
+        self.is_to_shrink = False
+        """Whether the next block must tell the peer of a smaller table (RFC 7541 section 4.2)."""
         self.queued = 0
         """Flow-controlled bytes that wait in the queue."""
         self.made_data = False
@@ -149,6 +158,15 @@ class Lane:
         return any(
             queued.raw[_KIND] == HEADERS and building.stream_of(queued.raw) == stream
             for queued in self._queue
+        )
+
+    def is_ending(self, stream: int) -> bool:
+        """Tell whether a frame that ends a stream, or its direction, waits in the queue."""
+        return any(
+            queued.raw[_KIND] == RST_STREAM
+            or (queued.raw[_KIND] in _ENDING and queued.raw[_FLAGS] & FLAG_END_STREAM)
+            for queued in self._queue
+            if building.stream_of(queued.raw) == stream
         )
 
     def is_waiting(self, stream: int) -> bool:
@@ -300,6 +318,8 @@ class Lane:
         elif isinstance(trailers, Block):
             if trailers in self._deferred:
                 self._deferred.remove(trailers)
+            if self.is_to_shrink and not trailers.shrinks:  # they were made before
+                self.divorced = True
             self.out.append(self._encoded(trailers, True, []))
         else:
             self.out.append(self._literal(half.stream, trailers, True))
@@ -311,6 +331,8 @@ class Lane:
             self.divorced = self.divorced or held.changed
         if self.divorced or block.overtaken:
             return self._literal(frame.stream, block.fields + added, ended)
+        if block.shrinks:
+            self.is_to_shrink = False
         if added:
             return building.headers(frame.stream, frame.payload + hpack.encode(added), ended)
         if ended == frame.ended:
@@ -320,6 +342,7 @@ class Lane:
 
     def _literal(self, stream: int, fields: list[hpack.Header], ended: bool) -> bytes:
         block = hpack.encode(fields)
+        self.divorced = self.divorced or self.is_to_shrink
         if self.divorced and not self._emptied:
             self._emptied = True
             block = hpack.EMPTY_TABLE + block

@@ -68,6 +68,11 @@ class _Held:
         return self.request if side is Side.CLIENT else self.response
 
     @property
+    def is_answered(self) -> bool:
+        """Whether its response is complete here: the runtime's, or one in its place."""
+        return self.response.ended or self.answered
+
+    @property
     def runtime_is_done(self) -> bool:
         return self.request.finished and self.response.ended
 
@@ -119,7 +124,7 @@ class Machine:
     @property
     def undelivered(self) -> bool:
         """Whether something of the runtime's that is complete has not gone to the client yet."""
-        complete = (each.response for each in self.held.values() if each.response.ended)
+        complete = (each.response for each in self.held.values() if each.is_answered)
         return self.lanes[Side.RUNTIME].is_queuing or any(not half.finished for half in complete)
 
     def take(self, side: Side, frame: Frame) -> None:
@@ -152,7 +157,8 @@ class Machine:
         length = len(frame.payload) if frame.kind == http2.DATA else 0
         self.lanes[side].finish_frame(frame.raw, length)
         if frame.kind == http2.HEADERS:
-            self._decode(side, frame)
+            if self._decode(side, frame).shrinks:
+                self.lanes[side].is_to_shrink = False
         elif frame.kind == http2.SETTINGS:
             self._read_settings(side, frame)
         elif frame.kind == http2.GOAWAY:
@@ -391,18 +397,10 @@ class Machine:
                 value = min(value, http2.LARGEST_MAX_FRAME_SIZE)
                 other.max_frame_size = max(other.max_frame_size, value)
             elif identifier == http2.SETTINGS_HEADER_TABLE_SIZE and side is Side.CLIENT:
-                self._shrink_table(value)
+                self._decoders[Side.RUNTIME].allow(value)
+                if self._decoders[Side.RUNTIME].is_to_shrink:
+                    self.lanes[Side.RUNTIME].is_to_shrink = True
         self.lanes[1 - side].unacknowledged.append(initial)
-
-    def _shrink_table(self, size: int) -> None:
-        """Encode responses anew where the client wants a smaller table for them.
-
-        The next block must tell it so (RFC 7541 section 4.2), and that may be one of ours.
-        """
-        decoder = self._decoders[Side.RUNTIME]
-        decoder.allow(size)
-        if decoder.is_to_shrink:
-            self.lanes[Side.RUNTIME].divorced = True
 
     def _take_goaway(self, side: Side, frame: Frame) -> None:
         """Let go of what a runtime will not serve any more; the client tries it elsewhere."""
@@ -573,13 +571,17 @@ class Machine:
         """
         lane = self.lanes[Side.RUNTIME]
         lane.put(building.goaway(self._last, ErrorCode.NO_ERROR))
+        self._served = self._last
         for stream, begun in unanswered:
             held = self.held.get(stream)
-            if held is not None and held.response.ended:
+            if lane.is_ending(stream) or (held is not None and held.is_answered):
                 continue
             if held is not None:
                 self._let_go(stream, held)
-            lane.put_fields(stream, building.trailers(StatusCode.UNAVAILABLE, _RUNTIME_GONE, begun))
+            fields = building.trailers(
+                StatusCode.UNAVAILABLE, _RUNTIME_GONE, begun or lane.is_opening(stream)
+            )
+            lane.put_fields(stream, fields)
 
     def lose_all(self) -> None:
         """Let go of every stream."""
@@ -590,15 +592,17 @@ class Machine:
         """End a stream to both sides: to the client with a reset of ``code``."""
         held = self.held.get(stream)
         if held is not None:
+            self._remember(stream)
             self._let_go(stream, held)
         self.lanes[Side.CLIENT].put(building.reset(stream, ErrorCode.CANCEL))
         self.lanes[Side.RUNTIME].put(building.reset(stream, code))
 
     def _decode(self, side: Side, frame: Frame) -> Block:
         decoder = self._decoders[side]
-        before = decoder.changes
+        before, to_shrink = decoder.changes, decoder.is_to_shrink
         fields = decoder.decode(frame.payload)
-        return Block(frame, fields, decoder.changes != before)
+        shrinks = to_shrink and not decoder.is_to_shrink
+        return Block(frame, fields, decoder.changes != before, shrinks)
 
 
 def _increment(frame: Frame) -> int:
