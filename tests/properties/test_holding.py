@@ -8,11 +8,14 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
+import hpack
 from hypothesis import given
 from hypothesis import strategies as st
 
+from criproxy.wire.admission import path_of
 from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode, parse_message
+from criproxy.wire.hpack import Decoder
 from tests.support import wire
 from tests.support.cutting import cuts
 from tests.support.endpoints import INITIAL_WINDOW_SIZE, Half
@@ -82,6 +85,10 @@ class Step:
     def __init__(self, build: Callable[..., Callable[[World], object]], *arguments: object) -> None:
         self._build = build
         self._arguments = arguments
+
+    @property
+    def name(self) -> str:
+        return self._build.__name__
 
     def __call__(self, world: World) -> None:
         self._build(*self._arguments)(world)
@@ -189,6 +196,18 @@ def go_away(number: int) -> Doing:
     return step
 
 
+def wait(seconds: float) -> Doing:
+    def step(world: World) -> None:
+        world.carry()  # what is on its way does not take as long
+        world.now += seconds
+
+    return step
+
+
+def intercept() -> Doing:
+    return lambda world: world.intercept()
+
+
 def rule(there: bool) -> Doing:
     def step(world: World) -> None:
         world.rules = there
@@ -201,6 +220,12 @@ def shown(build: Callable[..., Doing], *strategies: st.SearchStrategy[Any]) -> A
 
 
 SIDES = st.sampled_from(Side)
+Field = tuple[bytes, bytes, bool]
+FIELDS = st.tuples(
+    st.sampled_from((b":path", b"x-a", b"x-b", b"a" * 70)),
+    st.sampled_from((b"", b"/", b"/s/1", b"/s/2", b"v" * 50, b"w" * 3000)),
+    st.booleans(),
+)
 USUAL = st.one_of(
     shown(call, PLANS),
     shown(call, PLANS),
@@ -223,6 +248,8 @@ UNUSUAL = st.one_of(
     shown(resize, SIDES, st.just(wire.MAX_FRAME_SIZE), st.sampled_from((16_384, 70_000))),
     shown(chatter, SIDES, NUMBERS),
     shown(rule, st.booleans()),
+    shown(wait, st.just(40.0)),
+    shown(intercept),
 )
 SOME_STEPS = st.lists(st.one_of(USUAL, USUAL, USUAL, UNUSUAL), max_size=12)
 STEPS = st.lists(SOME_STEPS, min_size=1, max_size=8).map(lambda parts: list(chain(*parts)))
@@ -231,11 +258,13 @@ FIRST = st.one_of(
     st.tuples(st.tuples(st.just(INITIAL_WINDOW_SIZE), WINDOWS)),
     st.just(((5, 40_000),)),
 )
-WORLDS = st.builds(World, pings=st.booleans(), cut=cuts(), client=FIRST, runtime=FIRST)
+RARELY = st.sampled_from((False, False, False, True))
+WORLDS = st.builds(World, pings=st.booleans(), cut=cuts(), client=FIRST, runtime=FIRST, late=RARELY)
 
 
 def complete(world: World) -> None:
     """Open all windows, let every handler do what it is to do, and hang up on those that hang."""
+    world.intercept()
     for side in Side:
         world.ends[side].settle((INITIAL_WINDOW_SIZE, 65_535))
     world.settle()
@@ -245,6 +274,15 @@ def complete(world: World) -> None:
             assert called.handler.script.hangs, f"stream {called.stream.number} never ended"
             world.ends[C].reset(called.stream, 8)
     world.settle()
+
+
+def delivered(world: World) -> None:
+    """Let the client have what is complete of the responses of a runtime that has gone."""
+    for _ in range(5000):
+        if not (world.act_all() | world.carry_out(C) | world.acknowledge_all(C)):
+            return
+        world.carry_in(C)
+    raise AssertionError("nothing ends")
 
 
 def at_rest(world: World) -> None:
@@ -336,6 +374,7 @@ def check_response(world: World, called: Called) -> None:
 def run(world: World, steps: list[Step]) -> None:
     for step in steps:
         step(world)
+        world.check_windows()
     complete(world)
     at_rest(world)
     check(world)
@@ -362,3 +401,67 @@ def test_calls_side_by_side(plans: list[Plan], cut: wire.Cut) -> None:
     """Calls that are all made at once are complete, however their bytes are cut."""
     world = World(pings=True, cut=cut)
     run(world, [Step(call, plan) for plan in plans])
+
+
+@given(WORLDS, STEPS, SIDES)
+def test_a_connection_that_ends(world: World, steps: list[Step], side: Side) -> None:
+    """When a side goes nothing stays held but what the runtime had answered in full."""
+    for step in [*steps, Step(intercept)]:
+        step(world)
+    world.intercept()
+    finished = [called for called in world.calls if world.sent(called, R).ended]
+    world.carry_in(R)
+    world.lose(side)
+    if side is R and world.machine.undelivered:
+        delivered(world)
+        for called in world.calls:
+            if called.handler is None or not called.handler.script.hangs:
+                assert called.stream.closed or called.stream.received.over
+        if not world.machine.held:
+            assert not world.machine.undelivered
+    world.carry_out(C)
+    for called in finished if side is R else []:
+        if called.handler is None:
+            assert world.received(called, C) == world.sent(called, R)
+        elif not called.handler.script.hangs:
+            check_response(world, called)
+    world.lose(C)
+    assert all(called.handler.gone for called in world.calls if called.handler is not None)
+    assert (world.budget.streams, world.budget.bytes) == (0, 0)
+
+
+@given(WORLDS, STEPS)
+def test_nothing_wanted_is_nothing_changed(world: World, steps: list[Step]) -> None:
+    """Where no rule speaks of a call the bytes are the same, and at once but for headers' ends."""
+    unruled = [step for step in steps if step.name != "rule"]
+    world.rules = False
+    for step in unruled:
+        step(world)
+        requests, responses = world.given[C], world.given[R]
+        assert responses.startswith(world.passed[C])
+        assert requests.startswith(world.passed[R])
+        rest = requests[len(world.passed[R]) :]
+        whole = len(rest) >= 9 and len(rest) >= 9 + int.from_bytes(rest[:3], "big")
+        assert not whole or rest[4] in (wire.HEADERS, wire.CONTINUATION)
+        if world.is_raw:
+            assert responses == world.passed[C]
+    world.carry()
+    assert world.given[C] == world.passed[R]
+    assert world.given[R] == world.passed[C]
+
+
+@given(st.lists(st.lists(FIELDS, min_size=1, max_size=12), max_size=8), st.data())
+def test_the_path_of_blocks_ahead(blocks: list[list[Field]], data: st.DataObject) -> None:
+    """The path that is made out ahead of decoding is the one that decoding tells."""
+    encoder, decoder = hpack.Encoder(), Decoder()
+    ahead: list[bytes] = []
+    inserted: list[wire.Header] = []
+    for fields in blocks:
+        block = encoder.encode(fields, huffman=data.draw(st.booleans()))
+        path = decoder.path_in(block, inserted)
+        assert path == path_of([(name, value) for name, value, _ in fields])
+        ahead.append(block)
+        if data.draw(st.booleans()):
+            for each in ahead:
+                decoder.decode(each)
+            ahead, inserted = [], []

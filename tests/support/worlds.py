@@ -21,6 +21,7 @@ C, R = Side.CLIENT, Side.RUNTIME
 Settings = tuple[tuple[int, int], ...]
 ANSWER_TEXT = "not through here: „µ“ 100%"
 _CUT = 2_000  # bytes of what is carried at once that are cut up; the rest comes in one piece
+_MOST_ROUNDS = 5_000  # until something is wrong
 T = TypeVar("T")
 
 
@@ -281,28 +282,39 @@ class World:
         budget: Budget | None = None,
         client: Settings = (),
         runtime: Settings = (),
+        late: bool = False,
+        handlers: type[Handler] = Handler,
     ) -> None:
-        """``client`` and ``runtime`` are their first SETTINGS."""
+        """``client`` and ``runtime`` are their first SETTINGS.
+
+        ``late``: all passes as it is until :meth:`intercept` is called.
+        """
         self.budget = budget or Budget()
         self.reader = ConnectionReader()
-        self.machine = Interception(
-            self.reader, self._wanted, self._decide, self._wake, self.budget
-        )
+        self.intercepted = not late
+        self._machine: Interception | None = None
         self.ends = {C: Endpoint(C, pings=pings), R: Endpoint(R)}
         self.pipes = {side: bytearray() for side in Side}
         """What the machine has written to each side and nobody has carried on yet."""
+        self.given = {side: bytearray() for side in Side}
+        """All that a side's bytes were until now that came to the machine."""
+        self.passed = {side: bytearray() for side in Side}
+        """All that was written to a side until now."""
         self.calls: list[Called] = []
         self.rules = True
         self.now = 0.0
         self.style = 0
         self._cut = cut
+        self._handlers = handlers
         self._written = {side: bytearray() for side in Side}
         self._woken = False
+        self._gone: set[Side] = set()
         self._by_stream: dict[int, Called] = {}
         self.ends[R].on_headers = self._request_began
         self.ends[R].on_end = self._request_ended
         self.ends[C].settle(*client)
         self.ends[R].settle(*runtime)
+        self.intercept(self.intercepted)
 
     # The machine.
 
@@ -320,28 +332,59 @@ class World:
         script = called.plan.script
         if script is None or not self.rules:
             return None
-        called.handler = Handler(script, stream)
+        called.handler = self._handlers(script, stream)
         return called.handler.hold()
 
     def _wake(self) -> None:
         self._woken = True
 
+    @property
+    def machine(self) -> Interception:
+        assert self._machine is not None
+        return self._machine
+
+    @property
+    def is_raw(self) -> bool:
+        return self._machine is None or self._machine.raw
+
+    def intercept(self, now: bool = True) -> None:
+        """Put the machine in between as soon as it is known where the client's frames begin."""
+        self.intercepted = self.intercepted or now
+        known = self.reader.untouched or self.reader.to_boundary(C) is not None
+        if self.intercepted and self._machine is None and known:
+            self._machine = Interception(
+                self.reader, self._wanted, self._decide, self._wake, self.budget
+            )
+
     def _receive(self, side: Side, data: bytes) -> None:
         """Give the machine bytes of an end's as the relay does."""
-        machine = self.machine
-        if machine.raw:
-            passed, data = machine.admit(data) if side is C else (data, b"")
+        self.given[side] += data
+        self.intercept(False)
+        if self.is_raw:
+            passed, data = data, b""
+            if side is C and self._machine is not None:
+                passed, data = self._machine.admit(passed)
             self.reader.receive(side, passed, self.now)
             self._write(Side(1 - side), passed)
             if not data:
                 return
-            machine.enter()
+            self.machine.enter()
         if side is C:
             self.reader.receive(C, data, self.now)
-        machine.receive(side, data, self.now)
+        self.machine.receive(side, data, self.now)
+        self._take()
+
+    def lose(self, side: Side) -> None:
+        """End a side's connection; what the other was sent before still comes to it."""
+        self._gone.add(side)
+        calls = self.reader.calls
+        unanswered = [(call.stream, call.first_byte is not None) for call in calls]
+        self.machine.end(side, unanswered, self.now)
         self._take()
 
     def _take(self) -> bool:
+        if self._machine is None:
+            return False
         to_client, to_runtime = self.machine.take(C), self.machine.take(R)
         self.reader.receive(R, to_client, self.now)
         assert self.reader.reading
@@ -351,6 +394,7 @@ class World:
 
     def _write(self, side: Side, data: bytes) -> None:
         self.pipes[side] += data
+        self.passed[side] += data
         self._written[side] += data
 
     def written(self, side: Side) -> list[Frame]:
@@ -362,7 +406,7 @@ class World:
     def carry_in(self, side: Side, most: int = 1 << 30) -> bool:
         """Give the machine what an end has sent, or the first of it."""
         out = self.ends[side].out
-        data = bytes(out[:most])
+        data = b"" if side in self._gone else bytes(out[:most])
         del out[:most]
         rest = [data[_CUT:]] if len(data) > _CUT else []
         for piece in (*self._cut(data[:_CUT]), *rest):
@@ -379,10 +423,12 @@ class World:
 
     def carry(self) -> bool:
         """Carry everything on until nothing is left; return whether there was anything."""
-        any_at_all = False
-        while any([*(self.carry_in(side) for side in Side), *(self.carry_out(s) for s in Side)]):
-            any_at_all = True
-        return any_at_all
+        for count in range(_MOST_ROUNDS):
+            ins = [self.carry_in(side) for side in Side]
+            outs = [self.carry_out(side) for side in Side]
+            if not any(ins + outs):
+                return count > 0
+        raise AssertionError("the two never stop talking")
 
     def command(self, do: Callable[[], T]) -> T:
         """Do something to held streams; what comes of it is announced."""
@@ -399,6 +445,19 @@ class World:
     def act_all(self) -> bool:
         """Have a handler do the next thing, whichever has one to do."""
         return any(self.act(called) for called in self.calls)
+
+    def check_windows(self) -> None:
+        """Hold the machine to the windows that the ends see."""
+        lanes = None if self._machine is None else self._machine.lanes
+        for side, lane in zip(Side, lanes or (), strict=False):
+            window, end = lane.window, self.ends[side]
+            assert window.window >= 0
+            seen = window.window + window.ledger - lane.queued
+            if not end.out and not self.pipes[side]:
+                assert end.send_window == seen, f"what {side.name} may send"
+            receiver = self.ends[Side(1 - side)]
+            if not receiver.out and not self.pipes[1 - side]:
+                assert receiver.receive_window == window.window, f"what {side.name}'s peer takes"
 
     # The ends.
 
@@ -472,13 +531,15 @@ class World:
 
     def settle(self) -> None:
         """Go on until nothing moves."""
-        while (
-            self.carry()
-            or self.act_all()
-            or any(self.push_all(side) for side in Side)
-            or any(self.acknowledge_all(side) for side in Side)
-        ):
-            pass
+        for _ in range(_MOST_ROUNDS):
+            if not (
+                self.carry()
+                or self.act_all()
+                or any(self.push_all(side) for side in Side)
+                or any(self.acknowledge_all(side) for side in Side)
+            ):
+                return
+        raise AssertionError("the two never come to rest")
 
     def received(self, called: Called, side: Side) -> Half:
         """What a side was sent of a call."""

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from criproxy.wire.connection import Side
+from criproxy.wire.flow import Budget
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.http2 import ErrorCode
 from tests.support import wire
 from tests.support.endpoints import BANDWIDTH_PING, INITIAL_WINDOW_SIZE
 from tests.support.worlds import (
@@ -747,3 +749,194 @@ def test_what_comes_behind_a_reset_of_the_runtime() -> None:
         world.ends[side].grant(None, 1)
     world.carry()
     assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+# The runtime's end
+
+
+def test_a_runtime_that_goes_with_a_response_held() -> None:
+    """What the runtime has answered in full is delivered; the rest is answered, and GOAWAY told."""
+    world = connected()
+    complete = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    replied(world)
+    half = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    world.push(R, world.ends[R].streams[half.stream.number])
+    world.carry()
+    waiting = made(world, Plan(script=REQUEST))
+    raw = made(world, Plan())
+    forget(world)
+    world.lose(R)
+    assert world.machine.undelivered
+    world.carry_out(C)
+    assert world.ends[C].going == raw.stream.number
+    for called in (half, waiting, raw):
+        assert status(world, called) == b"14"
+    assert handler(half).gone
+    assert handler(waiting).gone
+    assert not handler(complete).gone
+    while world.act(complete):
+        world.carry_out(C)
+    assert not world.machine.undelivered
+    assert world.received(complete, C) == world.sent(complete, R)
+    assert handler(complete).gone
+
+
+def test_a_runtime_that_goes_with_nothing_held() -> None:
+    """Where nothing complete is held nothing is kept, and the handlers are told."""
+    world = connected()
+    called = made(world, Plan(script=REQUEST))
+    forget(world)
+    world.lose(R)
+    assert not world.machine.undelivered
+    assert handler(called).gone
+    assert not world.written(C)
+    assert (world.budget.streams, world.budget.bytes) == (0, 0)
+
+
+def test_a_runtime_that_goes_with_a_response_queued() -> None:
+    """What of other calls waits is delivered too, once: those are not answered a second time."""
+    world = connected()
+    held = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10,)))))
+    replied(world)
+    send(world, held, R, 70_000)
+    raw = made(world, Plan(reply=Reply(THOUSAND)))
+    reset = made(world, Plan(reply=Reply(THOUSAND, resets=2)))
+    replied(world)
+    world.lose(R)
+    assert world.machine.undelivered
+    for _ in range(10):
+        world.carry_out(C)
+        world.acknowledge_all(C)
+        world.carry_in(C)
+        world.act(held)
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert world.received(reset, C) == world.sent(reset, R)
+    assert world.received(held, C).ended
+    assert not world.machine.undelivered
+
+
+def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
+    """An answer in the runtime's place that waits for the client's windows is delivered too."""
+    world = connected(client=((INITIAL_WINDOW_SIZE, 10),))
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((1, 1)))))
+    world.push(R, world.ends[R].streams[called.stream.number])
+    world.push(R, world.ends[R].streams[called.stream.number], 6)
+    world.carry()
+    send(world, called, R, 100)
+    answer(world, called)
+    world.lose(R)
+    for _ in range(20):
+        world.carry_out(C)
+        world.acknowledge_all(C)
+        world.carry_in(C)
+    assert world.received(called, C).data == wire.message(b"s" * 100)
+    assert status(world, called) == b"7"
+    assert not world.machine.undelivered
+
+
+def test_a_client_that_goes() -> None:
+    """When the client goes every handler is told, and nothing stays counted."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    assert world.budget.streams == 1
+    assert world.budget.bytes == SIZE
+    world.lose(C)
+    assert handler(called).gone
+    assert (world.budget.streams, world.budget.bytes) == (0, 0)
+
+
+# Limits
+
+
+def test_a_message_over_the_limit() -> None:
+    """A message that does not fit is answered with RESOURCE_EXHAUSTED as soon as its size is known,
+    unless its handler decides otherwise."""
+    world = connected(budget=Budget(stream_limit=1500))
+    called = world.call(Plan(Messages((900, 900)), script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, 905 + 5)
+    world.carry()
+    assert handler(called).told[1][0] == "message"
+    assert handler(called).told[2] == ("too large", C, 1500)
+    assert status(world, called) == b"8"
+    assert world.received(called, R).code == 8
+    assert world.budget.bytes == 0
+
+
+def test_the_limit_of_all_streams() -> None:
+    """The streams of all connections share one limit."""
+    budget = Budget(total_limit=1500)
+    one, other = connected(budget=budget), connected(budget=budget)
+    first = made(one, Plan(THOUSAND, script=REQUEST))
+    second = made(other, Plan(THOUSAND, script=REQUEST))
+    assert handler(first).told[-1] == ("ended", C, [])
+    assert ("too large", C, 1500) in handler(second).told
+    assert status(other, second) == b"8"
+    send(one, first, C, 10)
+    assert budget.bytes == 0
+    third = made(other, Plan(THOUSAND, script=REQUEST))
+    assert handler(third).told[-1] == ("ended", C, [])
+
+
+def test_a_handler_that_passes_on_what_is_too_large() -> None:
+    """A handler may pass the direction on instead, and then all of it goes on."""
+
+    class PassingOn(Handler):
+        def too_large(self, side: Side, limit: int) -> None:
+            self.stream.pass_on(side)
+            self.finished.add(side)
+
+    world = connected(budget=Budget(stream_limit=500), handlers=PassingOn)
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    assert world.received(called, R) == world.sent(called, C)
+    replied(world)
+    assert world.received(called, C) == world.sent(called, R)
+    assert world.budget.bytes == 0
+
+
+def test_a_call_that_is_cut() -> None:
+    """A call that is ended to both sides is reset to both, and its handler told."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    raw = made(world, Plan())
+    for number in (called.stream.number, raw.stream.number):
+        do(world, lambda number=number: world.machine.cut(number, ErrorCode.ENHANCE_YOUR_CALM))
+    for each in (called, raw):
+        assert world.received(each, C).code == ErrorCode.ENHANCE_YOUR_CALM
+        assert world.received(each, R).code == ErrorCode.CANCEL
+    assert handler(called).gone
+
+
+def test_trailers_from_before_a_smaller_header_table() -> None:
+    """Trailers from before a client wanted a smaller table tell it so when they go on after."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE))
+    replied(world)
+    world.ends[C].settle((wire.HEADER_TABLE_SIZE, 0))
+    world.carry()
+    while world.act(called):
+        world.carry()
+    assert world.received(called, C) == world.sent(called, R)
+    last = made(world, Plan())
+    replied(world)
+    assert world.received(last, C) == world.sent(last, R)
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+def test_a_smaller_header_table_that_the_runtime_tells_of(begun: int) -> None:
+    """Where the runtime's own block has told the client, blocks go on as they are."""
+    world = connected(client=((wire.HEADER_TABLE_SIZE, 100),))
+    raw = made(world, Plan())
+    world.push_all(R)
+    world.carry_in(R, begun)
+    held = made(world, Plan(script=REQUEST))
+    world.carry()
+    answer(world, held)
+    forget(world)
+    last = made(world, Plan())
+    replied(world)
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert world.received(last, C) == world.sent(last, R)
+    lanes = world.machine.lanes
+    assert lanes is not None
+    assert not lanes[R].divorced
