@@ -344,6 +344,10 @@ class World:
         return self._machine
 
     @property
+    def is_intercepted(self) -> bool:
+        return self._machine is not None
+
+    @property
     def is_raw(self) -> bool:
         return self._machine is None or self._machine.raw
 
