@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from criproxy.wire.connection import Side
+from criproxy.wire.errors import FrameSizeError, ProtocolError
 from criproxy.wire.flow import Budget
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.http2 import ErrorCode
@@ -940,3 +941,148 @@ def test_a_smaller_header_table_that_the_runtime_tells_of(begun: int) -> None:
     lanes = world.machine.lanes
     assert lanes is not None
     assert not lanes[R].divorced
+
+
+# Where holding begins, and what cannot be read
+
+
+def test_frames_that_are_under_way() -> None:
+    """Wherever in the runtime's bytes a held call begins, what is under way is understood."""
+    count = 0
+    while True:
+        world = connected()
+        raw = made(world, Plan(reply=Reply(Messages((20,)))))
+        runtime = world.ends[R]
+        runtime.settle((INITIAL_WINDOW_SIZE, 50), (wire.MAX_FRAME_SIZE, 20_000))
+        runtime.grant(None, 77)
+        runtime.grant(runtime.streams[raw.stream.number], 7)
+        runtime.ping(b"under wy")
+        world.style = 4 | 2
+        world.push_all(R)
+        if count > len(runtime.out):
+            break
+        world.carry_in(R, count)
+        held = world.call(Plan(Messages((10,)), script=REQUEST))
+        assert held is not None
+        world.push_all(C)
+        world.carry_in(C)
+        world.carry()
+        world.check_windows()
+        send(world, held, C, 100)
+        assert len(world.received(held, R).data) == 50
+        assert world.received(raw, C) == world.sent(raw, R)
+        world.check_windows()
+        count += 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        wire.frame(wire.RST_STREAM, 0, 1, b"\0\0\0"),
+        wire.frame(wire.WINDOW_UPDATE, 0, 0, b"\0\0\1"),
+        wire.frame(wire.WINDOW_UPDATE, 0, 1, b"\0\0\0\0\1"),
+        wire.frame(wire.SETTINGS, 0, 0, b"\0\0\0\0\0"),
+        wire.frame(wire.GOAWAY, 0, 0, b"\0\0\0\0"),
+        wire.frame(wire.DATA, wire.PADDED, 1, b""),
+        wire.frame(wire.DATA, 0, 1, bytes(16_385)),
+    ],
+)
+@pytest.mark.parametrize("side", Side)
+def test_frames_of_a_wrong_size(bad: bytes, side: Side) -> None:
+    """A frame whose size is wrong ends the reading of a connection on which something is held."""
+    world = connected()
+    made(world, Plan(THOUSAND, script=REQUEST))
+    with pytest.raises(FrameSizeError):
+        world.machine.receive(side, bad, 0.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        wire.frame(wire.DATA, wire.PADDED, 1, b"\5abcd"),
+        wire.frame(wire.CONTINUATION, wire.END_HEADERS, 1, b""),
+        wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.ping(),
+        wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.frame(wire.HEADERS, 4, 1, b"\x82"),
+        wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.frame(wire.CONTINUATION, 4, 3, b"\x82"),
+    ],
+)
+@pytest.mark.parametrize("side", Side)
+def test_frames_where_they_may_not_be(bad: bytes, side: Side) -> None:
+    """Too much padding and a header block that is interrupted end the reading."""
+    world = connected()
+    made(world, Plan(THOUSAND, script=REQUEST))
+    with pytest.raises(ProtocolError):
+        world.machine.receive(side, bad, 0.0)
+
+
+@pytest.mark.parametrize("size", [300, 40])
+def test_what_is_passed_on_waits_for_what_was_sent(size: int) -> None:
+    """DATA of a direction that is passed on comes behind what still waits for the windows."""
+    world = connected(runtime=((INITIAL_WINDOW_SIZE, 100),))
+    called = world.call(Plan(Messages((10, 500, 20)), script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, 15)
+    world.carry()
+    send(world, called, C, size)
+    pass_on(world, called, C)
+    for style in (0, 7 | 30 << 3, 0, 7 | 200 << 3, 0):
+        world.push(C, called.stream, 45, style)
+        world.carry()
+        world.check_windows()
+    world.push_all(C)
+    world.carry()
+    while world.acknowledge_all(R):
+        world.carry()
+        world.push_all(C)
+        world.carry()
+        world.check_windows()
+    got = world.received(called, R)
+    assert got.data == wire.message(b"s" * size) + called.expected(C)[15:]
+    assert got.ended
+    for side in Side:
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+@pytest.mark.parametrize("spoke", [True, False])
+def test_a_ping_after_both(spoke: bool) -> None:
+    """A PING behind DATA of ours goes on all the same where the runtime has sent DATA since."""
+    world = connected()
+    held = made(world, Plan(script=RESPONSE))
+    raw = made(world, Plan())
+    replied(world)
+    late = made(world, Plan(reply=Reply(Messages((10, 10)))))
+    stream = world.ends[R].streams[late.stream.number]
+    for _ in range(2):
+        world.push(R, stream, 15)
+    world.carry()
+    world.ends[C].ping(b"before..")
+    world.carry()
+    send(world, held, R, 10)
+    forget(world)
+    if spoke:
+        world.push(R, stream, 15)
+    world.carry()
+    world.ends[C].ping(b"behind..")
+    world.carry()
+    pings = [f.payload for f in world.written(R) if f.kind == wire.PING]
+    assert pings == ([b"behind.."] if spoke else [])
+    world.ends[C].ping(b"another.")
+    world.carry()
+    assert [f.payload for f in world.written(R) if f.kind == wire.PING] == [b"another."]
+    assert world.received(raw, C) == world.sent(raw, R)
+
+
+def test_padding_goes_on() -> None:
+    """DATA of a call that is not held goes on as it came while another is held, padding too."""
+    world = connected()
+    made(world, Plan(THOUSAND, script=REQUEST))
+    raw = world.call(Plan(THOUSAND))
+    assert raw is not None
+    world.carry()
+    forget(world)
+    world.push(C, raw.stream, 500, 7 | 99 << 3)
+    sent = bytes(world.ends[C].out)
+    world.carry()
+    assert bytes(world.passed[R]).endswith(sent)
