@@ -1,0 +1,247 @@
+"""Fifty calls at once on one connection, and how they end: some are a rule's, the others are not.
+
+A rule's action is told as what it makes of a call that goes its way without it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import grpc
+from google.protobuf.message import Message
+
+from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.methods import METHODS
+from criproxy.enforce.hooks import Hook
+from tests.support.cri_peers import (
+    ECHO,
+    EXEC,
+    PULL,
+    STREAM,
+    Ask,
+    Asked,
+    CriPeer,
+    answers,
+    execute,
+    make,
+    pull,
+    stream,
+)
+from tests.support.grpc_peers import LIMIT, Outcome, channel
+from tests.support.ruled import Rule, RuledRelay
+from tests.support.waiting import wait_until
+
+CROWD: Final = 50
+MATCHED: Final = tuple(range(0, CROWD, 3))
+
+WHERE: Final = {
+    PULL: 'request.image.image.startsWith("match/")',
+    EXEC: 'request.cmd[0] == "match"',
+    STREAM: 'request.filter.id == "match"',
+}
+"""How the request tells a rule's calls."""
+
+Change = Callable[[Any], None]
+"""Changes a message, or a list of messages."""
+
+
+class Ended(NamedTuple):
+    """How a call has ended for its client, and what its server got of it, if anything."""
+
+    outcome: Outcome
+    asked: Asked | None
+
+
+@dataclass
+class Case:
+    """An action, and what comes of the calls that match."""
+
+    action: Rule
+    path: str = PULL
+    request: Change | None = None
+    """What becomes of the request."""
+    response: Change | None = None
+    """What becomes of each message of the response."""
+    messages: Callable[[list[bytes]], list[bytes]] = field(default=lambda messages: messages)
+    """Which of them come."""
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    details: str | None = ""
+    """None: the client's own words."""
+    asks: bool = True
+    """Whether the server is asked."""
+    begins: bool = True
+    """Whether the response's headers come, where it is asked."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What is added to the request's metadata."""
+    timeout: float = LIMIT
+    pad: int = 0
+    """Bytes that the requests have more."""
+    size: int = 10
+    """Bytes of the responses."""
+    told_by: Sequence[str] = ("request", "metadata")
+    at_once: int = len(MATCHED)
+    """How many of those that match may be at the server at a time."""
+
+    def rule(self, told_by: str) -> Rule:
+        where = WHERE[self.path] if told_by == "request" else 'metadata["x-group"] == "match"'
+        methods = [self.path.rpartition("/")[2]]
+        return {"name": "it", "match": {"methods": methods, "where": where}, **self.action}
+
+    def ask(self, match: bool) -> Ask:
+        group = "match" if match else "other"
+        more: dict[str, Any] = {"group": group, "size": self.size, "timeout": LIMIT}
+        if match:
+            more["timeout"] = self.timeout
+        if self.path == PULL:
+            return pull(f"{group}/" + "i" * self.pad, **more)
+        if self.path == STREAM:
+            return stream(group, **more, messages=6)
+        return execute(group, "c" * self.pad, **more)
+
+    def crowd(self) -> list[Ask]:
+        """A third match, a third are of the same method, the others are of other kinds."""
+        kinds = _others()
+        return [
+            self.ask(number % 3 == 0) if number % 3 < 2 else kinds[number // 3 % len(kinds)]
+            for number in range(CROWD)
+        ]
+
+    def expected(self, without: Ended) -> Ended:
+        """What a call that matches comes to, by how it ends without rules."""
+        outcome, asked = without
+        assert asked is not None
+        made = asked
+        if self.request is not None:
+            kind = request_class(METHODS[self.path])
+            made = asked._replace(requests=(_changed(asked.requests[0], kind, self.request),))
+        if self.headers:
+            metadata = tuple(sorted((*asked.metadata, *self.headers)))
+            made = made._replace(metadata=metadata)
+        trailing, initial = outcome.trailing, outcome.initial
+        if self.headers and self.asks:
+            echoed = tuple(each for each in made.metadata if each[0].startswith("x-"))
+            initial = tuple(sorted((*echoed, ("x-all", repr(sorted(made.metadata))))))
+            trailing = echoed
+        messages = outcome.messages
+        if self.request is not None:
+            messages = tuple(answers(self.path, made.requests[0], self.size, 6))
+        if self.response is not None:
+            kind = response_class(METHODS[self.path])
+            messages = tuple(_changed(each, kind, self.response) for each in messages)
+        messages = tuple(self.messages(list(messages)))
+        if self.code is not grpc.StatusCode.OK:
+            trailing = ()
+            if not (self.asks and self.begins):
+                initial = ()
+            if self.path != STREAM:
+                messages = ()
+        if not self.asks:
+            messages = ()
+        details = self.details
+        ended = Outcome(self.code, details or "", messages, initial, trailing)
+        return Ended(ended, made if self.asks else None)
+
+
+def _others() -> list[Ask]:
+    return [
+        stream("other", messages=20, size=3000),
+        execute("other", "c" * 100_000, size=200_000),
+        Ask(ECHO, tuple(bytes([number]) * 1000 for number in range(30))),
+        Ask("/runtime.v1.RuntimeService/Status", (b"\x08\x01",)),
+        execute("fails", fails="NOT_FOUND"),
+        Ask("/runtime.v1.RuntimeService/GetContainerEvents", (b"",), messages=0),
+        pull("other/b", size=0),
+    ]
+
+
+def _changed(message: bytes, kind: type[Message], change: Change) -> bytes:
+    changed = kind.FromString(message)
+    change(changed)
+    return changed.SerializeToString()
+
+
+def run(
+    on: grpc.Channel,
+    peer: CriPeer,
+    crowd: Sequence[Ask],
+    arriving: int,
+    **options: Any,
+) -> list[Ended]:
+    """Make all calls at once; let the server answer once so many have arrived at it."""
+    peer.forget()
+    peer.gate.clear()
+    calls = [make(on, ask, number, **options) for number, ask in enumerate(crowd)]
+    wait_until(lambda: len(peer.asked) == arriving, f"{arriving} calls at the server")
+    peer.gate.set()
+    outcomes = [call.outcome() for call in calls]
+    return [Ended(outcome, peer.asked.get(str(number))) for number, outcome in enumerate(outcomes)]
+
+
+def check(
+    relay: RuledRelay,
+    peer: CriPeer,
+    case: Case,
+    told_by: str,
+    hooks: Mapping[str, Hook] | None = None,
+    **options: Any,
+) -> list[Ended]:
+    """Hold fifty calls under a case's rule against the same without rules."""
+    crowd = case.crowd()
+    without = _without_rules(relay, peer, crowd, **options)
+    relay.load(case.rule(told_by), hooks=hooks)
+    arriving = CROWD - len(MATCHED) + (min(case.at_once, len(MATCHED)) if case.asks else 0)
+    with channel(relay.path) as one:
+        ended = run(one, peer, crowd, arriving, **options)
+        for number, (got, plain) in enumerate(zip(ended, without, strict=True)):
+            if number in MATCHED:
+                _is_as_expected(got, case.expected(plain), case.details)
+            else:
+                assert _sorted(got) == _sorted(plain), number
+        assert peer.most.get("match", 0) <= case.at_once
+        relay.is_as_it_was(relay.pairs[-1])
+        _is_usable(one, peer)
+        relay.is_as_it_was(relay.pairs[-1])
+        assert len(relay.pairs) == len(relay.recorder.closed) + 1
+    assert not relay.recorder.stopped
+    return ended
+
+
+_known: dict[object, list[Ended]] = {}
+
+
+def _without_rules(
+    relay: RuledRelay, peer: CriPeer, crowd: list[Ask], **options: Any
+) -> list[Ended]:
+    """How calls end on a relay without rules, which is the same each time."""
+    key = (*crowd, *options.items())
+    if key not in _known:
+        with channel(relay.path) as one:
+            _known[key] = run(one, peer, crowd, CROWD, **options)
+        relay.recorder.all_closed()
+    return _known[key]
+
+
+def _is_usable(on: grpc.Channel, peer: CriPeer) -> None:
+    """See that the windows let as much pass as they did: more than they are, in each direction."""
+    calls = [make(on, execute("more", "c" * 300_000, size=300_000), f"m{n}") for n in range(8)]
+    for call in calls:
+        outcome = call.outcome()
+        assert outcome.code is grpc.StatusCode.OK
+        assert len(outcome.messages[0]) > 300_000
+
+
+def _is_as_expected(got: Ended, expected: Ended, details: str | None) -> None:
+    if details is None:
+        got = got._replace(outcome=got.outcome._replace(details=""))
+    assert _sorted(got) == _sorted(expected)
+
+
+def _sorted(ended: Ended) -> Ended:
+    """Metadata without the order of different names, which is of no meaning."""
+    outcome, asked = ended
+    outcome = outcome._replace(
+        initial=tuple(sorted(outcome.initial)), trailing=tuple(sorted(outcome.trailing))
+    )
+    if asked is not None:
+        asked = asked._replace(metadata=tuple(sorted(asked.metadata)))
+    return Ended(outcome, asked)

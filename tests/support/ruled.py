@@ -1,0 +1,183 @@
+"""A relay with rules, on real sockets, whose connections can be looked into."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from google.protobuf.message import Message
+
+from criproxy.enforce.counts import Counts
+from criproxy.enforce.courses import Workbench
+from criproxy.enforce.hooks import Hook
+from criproxy.enforce.policy import Policy
+from criproxy.enforce.resources import Resources
+from criproxy.relay import listener
+from criproxy.relay.pair import Pair
+from criproxy.rules.facts import Facts
+from criproxy.rules.memory import Memory
+from criproxy.rules.ruleset import compile_rules
+from criproxy.tasks import Tasks
+from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.flow import Budget
+from tests.support.held import Written, specs
+from tests.support.relaying import Relay
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+Rule = dict[str, Any]
+
+_ALL_SERVED = ConnectionReader().flow(Side.CLIENT).last_served
+
+
+class RuledRelay(Relay):
+    """A relay under rules as the configuration has them, once they are loaded."""
+
+    def __init__(
+        self,
+        directory: Path,
+        runtime: Path,
+        *,
+        budget: Budget | None = None,
+        held_limit: int = 1 << 30,
+        **more: Any,
+    ) -> None:
+        super().__init__(directory, runtime, budget=budget or Budget(1 << 30, 1 << 30), **more)
+        self.log = Written()
+        self.counts = Counts()
+        self.pairs: list[Pair] = []
+        self._resources = Resources(
+            memory=Memory(),
+            counts=self.counts,
+            tasks=Tasks(lambda name, error: self.crashes.append(error)),
+            log=self.log,
+            clock=time.perf_counter,
+            held_limit=held_limit,
+            workbench=Workbench(),
+        )
+        self._policy: Policy | None = None
+
+    def load(
+        self, *rules: Rule, hooks: Mapping[str, Hook] | None = None, dry_run: bool = False
+    ) -> None:
+        """Put rules in force, as a reload does; without any there are none."""
+        ruleset = compile_rules(specs(rules), dry_run)
+
+        def swap() -> None:
+            previous = self._policy
+            self._policy = (
+                Policy(ruleset, self._resources, hooks or {}, previous) if rules else None
+            )
+            self.rulebook.policy = self._policy
+
+        self.call(swap)
+
+    def on_loop(self, function: Callable[[], T]) -> T:
+        """Have something told on the loop."""
+        told: list[T] = []
+        self.call(lambda: told.append(function()))
+        return told[0]
+
+    def holds(self, streams: int) -> None:
+        """Wait until so many streams are held."""
+        wait_until(
+            lambda: self.on_loop(lambda: self.rulebook.budget.streams) == streams,
+            f"{streams} held streams",
+            report=lambda: f"there are {self.rulebook.budget.streams}",
+        )
+
+    def waiting(self, calls: int) -> None:
+        """Wait until rules have so many calls waiting."""
+        begun = self.recorder.begun
+        wait_until(
+            lambda: sum(call.waiting_since is not None for call in begun) == calls,
+            f"{calls} calls that wait",
+        )
+
+    def nothing_is_held(self) -> None:
+        """Wait until nothing is held and nobody waits; see that no handling failed."""
+        budget = self.rulebook.budget
+        wait_until(
+            lambda: self.on_loop(lambda: (budget.streams, budget.bytes)) == (0, 0),
+            "end of all that is held",
+            report=lambda: f"{budget.streams} streams, {budget.bytes} bytes",
+        )
+        assert not self.log.of("handling failed")
+        assert not self.crashes, self.crashes
+        assert all(call.waiting_since is None for call in self.recorder.ended)
+
+    def is_as_it_was(self, pair: Pair) -> None:
+        """See that a connection's windows and ledgers are as without rules, and it is in use."""
+        self.nothing_is_held()
+        self.on_loop(lambda: _check(pair))
+
+    def __enter__(self) -> "RuledRelay":
+        self._patch = pytest.MonkeyPatch()
+        pairs = self.pairs
+
+        class Kept(Pair):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                pairs.append(self)
+
+        self._patch.setattr(listener, "Pair", Kept)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            super().__exit__(*exception)
+        finally:
+            self._patch.undo()
+            self._resources.workbench.close()
+
+
+def _check(pair: Pair) -> None:
+    reader = pair.reader
+    assert reader.reading
+    assert reader.flow(Side.CLIENT).last_served == _ALL_SERVED  # there was no GOAWAY
+    if pair.sieve is None:
+        return
+    interception = pair.sieve._interception
+    assert interception is not None
+    if interception.raw:
+        return
+    lanes = interception.lanes
+    assert lanes is not None
+    assert interception.held == 0
+    for lane in lanes:
+        assert (lane.queued, lane.is_queuing, lane.blocked) == (0, False, False)
+        assert not lane._pending
+        assert not lane._deferred
+        assert lane.window.window >= 0
+        assert lane.window.ledger >= 0  # what was due has been granted again
+    requests, responses = lanes
+    view = requests.window.window + requests.window.ledger
+    assert reader.flow(Side.CLIENT).window == view
+    assert reader.flow(Side.RUNTIME).window == responses.window.window
+
+
+class Gate:
+    """A hook that has calls waiting until it is opened."""
+
+    timeout = 60.0
+
+    def __init__(self, *, request: bool = True, response: bool = False) -> None:
+        self.has_request = request
+        self.has_response = response
+        self.opened = asyncio.Event()
+
+    async def request(self, message: Message, facts: Facts) -> Message:
+        await self.opened.wait()
+        return message
+
+    async def response(self, message: Message, facts: Facts) -> Message:
+        await self.opened.wait()
+        return message
+
+
+def gated(*methods: str, name: str = "gate", **more: Any) -> Rule:
+    """A rule whose hook is a Gate, under its name."""
+    return {"name": name, "match": {"methods": list(methods)}, "hook": {"script": "-"}, **more}
