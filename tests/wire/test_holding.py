@@ -1086,3 +1086,23 @@ def test_padding_goes_on() -> None:
     sent = bytes(world.ends[C].out)
     world.carry()
     assert bytes(world.passed[R]).endswith(sent)
+
+
+def test_padding_that_does_not_fit() -> None:
+    """Padded DATA that has to wait goes on without its padding, which is paid back."""
+    world = connected()
+    held = made(world, Plan(Messages((10,)), script=REQUEST))
+    send(world, held, C, 60_000)
+    raw = world.call(Plan(Messages((20_000,))))
+    assert raw is not None
+    while world.push(C, raw.stream, 3000, 7 | 99 << 3):
+        world.carry()
+        world.check_windows()
+    world.acknowledge_all(R)
+    world.carry()
+    assert world.received(raw, R) == world.sent(raw, C)
+    for side in Side:
+        world.acknowledge_all(side)
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
