@@ -16,7 +16,29 @@ _CANNOT_FAIL: Final = frozenset({"delay", "deny", "limit"})
 class Actor:
     """One rule of a Policy. ``delay``, ``fault``, ``limit``, ``hook`` are its action's, or None."""
 
-    __slots__ = ("delay", "fault", "hook", "limit", "rule")
+    __slots__ = (
+        "acts_after",
+        "acts_before",
+        "delay",
+        "ends_the_walk",
+        "fault",
+        "hook",
+        "limit",
+        "limits_pods",
+        "rule",
+        "wants_request",
+    )
+
+    acts_before: bool
+    """Whether it has something to do before the runtime is asked."""
+    acts_after: bool
+    """Whether it has something to do once the runtime answers."""
+    wants_request: bool
+    """Whether it is to see the request, or to keep it from going on."""
+    ends_the_walk: bool
+    """Whether no later rule is looked at, for certain, where this one matches."""
+    limits_pods: bool
+    """Whether it limits each pod's calls."""
 
     def __init__(self, rule: Rule, hook: Hook | None, now: float, earlier: "Actor | None") -> None:
         """``earlier`` is the actor of that name before a reload; ``now`` is when rules are loaded.
@@ -26,6 +48,7 @@ class Actor:
         """
         self.rule = rule
         self.hook = hook
+        self._look()
         if earlier is not None and earlier.rule.spec == rule.spec:
             self.delay: Delay | None = earlier.delay
             self.fault: Fault | None = earlier.fault
@@ -38,47 +61,21 @@ class Actor:
         if self.fault is not None:
             self.fault.started(now)
 
-    @property
-    def ends_the_walk(self) -> bool:
-        """Whether no later rule is looked at, for certain, where this one matches."""
-        rule = self.rule
-        return not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
-
-    @property
-    def acts_before(self) -> bool:
-        """Whether it has something to do before the runtime is asked."""
-        spec = self.rule.spec
+    def _look(self) -> None:
+        """Work out once what is asked for each call."""
+        rule, spec, hook = self.rule, self.rule.spec, self.hook
+        self.acts_after = rule.touches_response if hook is None else hook.has_response
         if spec.delay is not None:
-            return spec.delay.when == "before"
-        if spec.fault is not None:
-            return not self.acts_after
-        if self.hook is not None:
-            return self.hook.has_request
-        return spec.deny is not None or spec.limit is not None or self.rule.touches_request
-
-    @property
-    def acts_after(self) -> bool:
-        """Whether it has something to do once the runtime answers."""
-        spec = self.rule.spec
-        if spec.delay is not None:
-            return spec.delay.when == "after"
-        if spec.fault is not None:
-            fault = spec.fault
-            return fault.when == "after" or fault.cut_after is not None or fault.drop is not None
-        if self.hook is not None:
-            return self.hook.has_response
-        return self.rule.touches_response
-
-    @property
-    def wants_request(self) -> bool:
-        """Whether it is to see the request, or to keep it from going on."""
-        return self.acts_before or self.hook is not None or self.rule.touches_request
-
-    @property
-    def limits_pods(self) -> bool:
-        """Whether it limits each pod's calls."""
-        limit = self.rule.spec.limit
-        return limit is not None and limit.per == "pod"
+            self.acts_before = spec.delay.when == "before"
+        elif spec.fault is not None:
+            self.acts_before = not self.acts_after
+        elif hook is not None:
+            self.acts_before = hook.has_request
+        else:
+            self.acts_before = bool(spec.deny or spec.limit or rule.touches_request)
+        self.wants_request = self.acts_before or hook is not None or rule.touches_request
+        self.ends_the_walk = not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
+        self.limits_pods = spec.limit is not None and spec.limit.per == "pod"
 
     @property
     def refusal(self) -> str:

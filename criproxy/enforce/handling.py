@@ -148,6 +148,8 @@ class HeldCall:
         if not self._shape.learns and not self._walk.acts_after:
             self._stream.pass_on(Side.RUNTIME)
             self._finish()
+            if not self._deeds.places:
+                self._stream.leave()
 
     def _held_request(self) -> HeldMessage:
         kind = self._shape.messages.request

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
-from criproxy.enforce.courses import Course, Workbench
+from criproxy.enforce.courses import LARGE, Course, Workbench
 from criproxy.rules.errors import EvaluationError
 
 _ANY_FORMAT: Final = 32 + zlib.MAX_WBITS
@@ -77,7 +77,10 @@ class HeldMessage:
             raise self._error
         if self._message is None:
             try:
-                self._message = yield from self._workbench.do(self.size, self._decode)
+                if self.size <= LARGE:
+                    self._message = self._decode()
+                else:
+                    self._message = yield from self._workbench.do(self.size, self._decode)
             except EvaluationError as error:
                 self._error = error
                 raise

@@ -14,7 +14,7 @@ from criproxy.enforce.hooks import Hook
 from criproxy.enforce.resources import Resources
 from criproxy.enforce.walk import Candidate, Walk
 from criproxy.peers import Connection
-from criproxy.rules.facts import Facts
+from criproxy.rules.facts import Facts, Metadata
 from criproxy.rules.plan import Plan
 from criproxy.rules.ruleset import RuleSet
 from criproxy.wire.calls import Call
@@ -73,7 +73,7 @@ class Policy:
             named=resolve(stream.path),
             listener=connection.listener,
             caller=connection.peer,
-            metadata=_metadata(headers),
+            metadata=Metadata(headers),
         )
         deeds = Deeds(self._resources, connection, facts.named, call)
         candidates, metadata = self._candidates(plan, facts, deeds)
@@ -152,16 +152,6 @@ def _messages(path: bytes) -> Messages:
     if method is None:
         return Messages()
     return Messages(request_class(method), response_class(method), method.server_streaming)
-
-
-def _metadata(headers: list[Header]) -> dict[str, str]:
-    """Return the request's headers as rules see them."""
-    metadata: dict[str, str] = {}
-    for name, value in headers:
-        if not name.startswith(b":"):
-            key, text = name.decode(errors="replace"), value.decode(errors="replace")
-            metadata[key] = f"{metadata[key]},{text}" if key in metadata else text
-    return metadata
 
 
 def _value(headers: list[Header], wanted: bytes) -> bytes:

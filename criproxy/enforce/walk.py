@@ -10,10 +10,10 @@ runtime's place is raised.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from criproxy.enforce.actors import Actor
-from criproxy.enforce.courses import Course
+from criproxy.enforce.courses import LARGE, Course
 from criproxy.enforce.deeds import Deeds
 from criproxy.enforce.payloads import HeldMessage
 from criproxy.enforce.resources import Resources
@@ -139,6 +139,8 @@ class Walk:
             return True
         facts = yield from self._with_request()
         matches = candidate.actor.rule.matches
+        if request.size <= LARGE:
+            return matches(facts)
         return (yield from self._resources.workbench.do(request.size, matches, facts))
 
     def _with_request(self) -> Course[Facts]:
@@ -148,7 +150,7 @@ class Walk:
             pod = container = None
             if self._find_pods:
                 pod, container = self._resources.memory.find(self._facts.named, message)
-            self._facts = replace(self._facts, request=message, pod=pod, container=container)
+            self._facts = self._facts.having(message, pod, container)
         return self._facts
 
     # Before the runtime is asked.
@@ -160,7 +162,8 @@ class Walk:
         if verdict is not None:
             yield from self._deeds.carry_out(actor, verdict, request, self._facts, "request")
             if request.decoded is not self._facts.request:
-                self._facts = replace(self._facts, request=request.decoded)
+                facts = self._facts
+                self._facts = facts.having(request.decoded, facts.pod, facts.container)
 
     def _verdict_before(self, actor: Actor, request: HeldMessage) -> Course[Verdict | None]:
         match actor.rule.action:
@@ -178,7 +181,10 @@ class Walk:
         if actor.rule.action == "hook":
             return Ask()
         rewrite = actor.rule.rewrite_request
-        after = yield from self._resources.workbench.do(request.size, rewrite, facts)
+        if request.size <= LARGE:
+            after = rewrite(facts)
+        else:
+            after = yield from self._resources.workbench.do(request.size, rewrite, facts)
         return None if after is facts.request else Replace(after)
 
     # Once the runtime answers.

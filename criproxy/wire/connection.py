@@ -145,6 +145,11 @@ class ConnectionReader:
         """Return the call in flight on a stream."""
         return self._streams.open.get(stream)
 
+    @property
+    def last_stream(self) -> int:
+        """The highest stream that the client has opened."""
+        return self._streams.last
+
     def decoder(self, side: Side) -> Decoder:
         """Return the decoder of a side's header blocks; it has decoded all that have been read."""
         return self._readers[side].decoder

@@ -77,6 +77,8 @@ class Commands(Protocol):
 
     def answer(self, stream: "HeldStream", code: StatusCode, message: str) -> None: ...  # noqa: D102
 
+    def leave(self, stream: "HeldStream") -> None: ...  # noqa: D102
+
 
 class HeldStream:
     """A stream that is held, and the commands for it.
@@ -121,3 +123,10 @@ class HeldStream:
         never asked.
         """
         self._commands.answer(self, code, message)
+
+    def leave(self) -> None:
+        """Have nothing more to do with the stream, of which both directions have been passed on.
+
+        The handler is not told when it is over.
+        """
+        self._commands.leave(self)

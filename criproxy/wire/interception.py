@@ -67,6 +67,7 @@ class Interception:
         self._out: tuple[list[bytes], list[bytes]] = ([], [])  # by the side that it came from
         self._machine: Machine | None = None  # None while raw
         self._gatherers: tuple[Gatherer, Gatherer]
+        self._skimmed = [False, False]  # whether the machine has not seen a side's last blocks
         self._inside = False
 
     @property
@@ -133,10 +134,11 @@ class Interception:
         responses.is_to_shrink = runtime.decoder.is_to_shrink
         for flow in (client, runtime):
             flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
+        self._skimmed = [False, False]
         self._machine = Machine(
             (requests, responses),
             self._gatherers,
-            (client.decoder, runtime.decoder),
+            [client.decoder, runtime.decoder],
             client.last_stream,
             client.last_served,
             self._decide,
@@ -146,6 +148,29 @@ class Interception:
         for lane, frames in zip((requests, responses), inserts, strict=True):
             for frame in frames:
                 lane.put(frame)
+
+    def skim(self, side: Side, data: bytes) -> bool:
+        """Tell whether a side's next bytes may go on as they are, though not raw, and count them.
+
+        They mostly may while nothing is held and only grants are owed. If they may not, they are to
+        be received, the client's once they have been shown to the reader.
+        """
+        machine, gatherer = self._machine, self._gatherers[side]
+        assert machine is not None
+        if not machine.held and gatherer.at_boundary and not gatherer.leftover():
+            sums = machine.sums_of(side, data)
+            if sums and (side is Side.RUNTIME or not self._admission.look(data)[1]):
+                machine.pass_sums(side, *sums)
+                self._skimmed[side] = True
+                return True
+        self._catch_up(side)
+        return False
+
+    def _catch_up(self, side: Side) -> None:
+        """Have the machine go on from what the reader has seen of a side in its stead."""
+        if self._skimmed[side] and self._machine is not None:
+            self._skimmed[side] = False
+            self._machine.follow(side, self._reader.decoder(side), self._reader.last_stream)
 
     def receive(self, side: Side, data: bytes, now: float) -> None:
         """Take the next bytes of a side, unless raw. ``now`` is in seconds.
@@ -186,6 +211,7 @@ class Interception:
         if machine is None:
             return
         machine.now = now
+        self._catch_up(Side.CLIENT)
         self._inside = True
         lane = machine.lanes[Side.RUNTIME]
         if side is Side.RUNTIME and machine.undelivered and not lane.blocked:

@@ -85,6 +85,11 @@ class Half:
         self.finished = False
         """Whether the end has gone on, or nothing more may."""
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether all of it went on as it came, and the rest may without being looked at."""
+        return not (self.holding or self.output or self.owed or self.finishing or self.finished)
+
     def granted(self, size: int) -> int:
         """Take the receiver's WINDOW_UPDATE; return what the sender is to be told of it."""
         self.offset += size
@@ -142,6 +147,18 @@ class Lane:
             or self.divorced
             or self.blocked
             or self.window.ledger
+        )
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether what comes may go on as it is, as far as the window takes it."""
+        return not (
+            self._queue
+            or self._pending
+            or self._deferred
+            or self.divorced
+            or self.blocked
+            or self.is_to_shrink
         )
 
     @property

@@ -28,7 +28,7 @@ from criproxy.wire.flow import Budget
 from criproxy.wire.gathering import STREAM_ID, Frame, Gatherer
 from criproxy.wire.grpc import PREFIX_SIZE, StatusCode
 from criproxy.wire.holding import HeldStream, Hold, StreamHandler
-from criproxy.wire.hpack import Decoder
+from criproxy.wire.hpack import LARGEST_TABLE, Decoder
 from criproxy.wire.http2 import ErrorCode
 from criproxy.wire.lanes import Block, Half, Lane
 
@@ -39,6 +39,7 @@ _REMEMBERED_FOR: Final = 30.0
 """Seconds after which nothing comes any more for a stream that was reset. RFC 9113 section 5.1
 speaks of a short time; this is very many round trips of a local socket."""
 
+_header: Final = Struct(">HBBBI").unpack_from
 _u32: Final = Struct(">I").unpack_from
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
@@ -84,7 +85,7 @@ class Machine:
         self,
         lanes: tuple[Lane, Lane],
         gatherers: tuple[Gatherer, Gatherer],
-        decoders: tuple[Decoder, Decoder],
+        decoders: list[Decoder],
         last: int,
         served: int,
         decide: Decide,
@@ -120,6 +121,48 @@ class Machine:
                 break
             del self._swallowed[stream]
         return not self._swallowed and all(lane.at_rest for lane in self.lanes)
+
+    def sums_of(self, side: Side, data: bytes) -> tuple[int, int] | None:
+        """Add up what bytes that may go on as they are take of the connection's windows, and grant.
+
+        None if they may not: while something is held or waits, and if they are not whole frames
+        of the common kinds that the windows take. New calls are for the caller to look for.
+        """
+        lane, other = self.lanes[side], self.lanes[1 - side]
+        clear = lane.is_clear and other.is_clear and not self.lanes[Side.RUNTIME].made_data
+        if self.held or self._swallowed or not clear:
+            return None
+        position, size, flow, granted = 0, len(data), 0, 0
+        while position < size:
+            start = position + http2.FRAME_HEADER_SIZE
+            if start > size:
+                return None
+            high, low, kind, flags, stream = _header(data, position)
+            length = high << 8 | low
+            position = start + length
+            if kind == http2.DATA:
+                flow += length
+            elif kind == http2.WINDOW_UPDATE and length == 4:
+                if not stream & STREAM_ID and position <= size:
+                    granted += _u32(data, start)[0] & STREAM_ID
+            elif kind == http2.HEADERS:
+                if not flags & http2.FLAG_END_HEADERS:
+                    return None
+            elif kind != http2.PING:
+                return None
+        whole = position == size and flow <= lane.window.window
+        return (flow, granted) if whole and not (granted and other.window.ledger) else None
+
+    def pass_sums(self, side: Side, flow: int, granted: int) -> None:
+        """Take notice that bytes of a side went on, which :meth:`sums_of` has added up."""
+        self.lanes[side].window.passed(flow)
+        self.lanes[1 - side].window.window += granted
+
+    def follow(self, side: Side, decoder: Decoder, last: int) -> None:
+        """Go on from the reader's ``decoder`` and ``last`` stream: blocks have gone by unseen."""
+        self._decoders[side] = decoder.copy()
+        self._decoders[side].allow(LARGEST_TABLE)
+        self._last = max(self._last, last)
 
     @property
     def undelivered(self) -> bool:
@@ -459,6 +502,14 @@ class Machine:
             self._answer(stream.id, held, code, message)
             self._commanded()
 
+    def leave(self, stream: HeldStream) -> None:
+        """See HeldStream."""
+        held = self.held.get(stream.id)
+        if held is not None and not (held.request.holding or held.response.holding):
+            held.is_over = True  # as far as the handler is concerned
+            self._after_end(stream.id, held)
+            self._commanded()
+
     def _after_command(self, side: Side) -> None:
         self.pump(side)
         self._commanded()
@@ -516,7 +567,9 @@ class Machine:
     def _after_end(self, stream: int, held: _Held) -> None:
         """See to what follows when the end of a direction has gone on."""
         request, response = held.request, held.response
-        if response.finished:
+        if held.is_over and request.finished and response.is_untouched:
+            self._let_go(stream, held)
+        elif response.finished:
             self._tell_over(held)
             if held.reset:
                 self._remember(stream)

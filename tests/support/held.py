@@ -237,6 +237,11 @@ class Scripted:
             self._do(("answer", code, message))
             self.over()
 
+    def leave(self, stream: HeldStream) -> None:
+        assert self._opened
+        assert not any(self._commanded(side) for side in Side)
+        self.is_over = True  # as far as the handler is concerned
+
     def _do(self, command: Done) -> None:
         self.done.append(command)
         self._more.set()

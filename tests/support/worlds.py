@@ -373,6 +373,10 @@ class World:
             if not data:
                 return
             self.machine.enter()
+        elif self.machine.skim(side, data):
+            self.reader.receive(side, data, self.now)
+            self._write(Side(1 - side), data)
+            return
         if side is C:
             self.reader.receive(C, data, self.now)
         self.machine.receive(side, data, self.now)
