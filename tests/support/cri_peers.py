@@ -186,7 +186,7 @@ class CriPeer:
         self.stop().wait()
 
 
-class _Methods(grpc.GenericRpcHandler[Any, Any]):
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     def __init__(self, peer: CriPeer) -> None:
         self._peer = peer
 
