@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 import hpack
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criproxy.wire.admission import path_of
@@ -382,6 +382,7 @@ def run(world: World, steps: list[Step]) -> None:
         assert not world.ends[R].strikes, "pings that a runtime takes for too many"
 
 
+@settings(max_examples=4 * settings().max_examples)
 @given(WORLDS, STEPS)
 def test_every_call_gets_its_action(world: World, steps: list[Step]) -> None:
     """Whatever the schedule, held calls get their action and the others what was sent."""
