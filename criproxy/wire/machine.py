@@ -311,10 +311,15 @@ class Machine:
         elif not frame.ended:
             held.begun = held.begun or side is Side.RUNTIME
             lane.put_block(block, False)
-        elif side is Side.RUNTIME and held.request.holding and not held.response.given:
+        elif side is Side.RUNTIME and held.request.holding and self._has_gone(held.response):
             self._answered_early(block, held)
         else:
             self._take_trailers(side, held, block)
+
+    def _has_gone(self, response: Half) -> bool:
+        """Tell whether all that came of a response has gone on."""
+        waits = self.lanes[Side.RUNTIME].is_waiting(response.stream)
+        return not (response.given or response.partial or waits)
 
     def _take_trailers(self, side: Side, held: _Held, block: Block) -> None:
         half = held.half(side)
