@@ -1106,3 +1106,23 @@ def test_padding_that_does_not_fit() -> None:
         world.ends[side].grant(None, 1)
     world.carry()
     assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+def test_an_early_answer_behind_what_waits() -> None:
+    """Trailers that come before the request is released do not overtake what waits."""
+    world = connected()
+    plan = Plan(Messages((5, 5)), script=BOTH, reply=Reply(Messages((10,)), early=True))
+    called = made(world, plan, whole=False)
+    stream = world.ends[R].streams[called.stream.number]
+    for _ in range(2):
+        world.push(R, stream)
+    world.carry()
+    send(world, called, R, 100_000)
+    replied(world)
+    end(world, called, R)
+    while world.acknowledge_all(C):
+        world.carry()
+    assert world.received(called, C).data == wire.message(b"s" * 100_000)
+    assert world.received(called, C).headers == world.sent(called, R).headers
+    assert world.received(called, R).code == 8
+    assert handler(called).gone
