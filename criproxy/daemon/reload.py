@@ -142,7 +142,11 @@ class Reloader:
 
 
 def _load(path: Path, files: Files) -> Prepared:
-    return prepare(load(path, files))
+    loaded = load(path, files)
+    if not path.stat().st_size:  # an editor's or a full disk's: without rules it would be open
+        mend = "put a whole one in its place in one step, with 'rules: []' in it for none"
+        raise ConfigError(f"{path}: is an empty file; {mend}")
+    return prepare(loaded)
 
 
 def _differing(one: Section, other: Section, prefix: str = "") -> Iterator[str]:

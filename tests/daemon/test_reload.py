@@ -164,6 +164,14 @@ def test_bad_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> None
     assert ruled.metric(TIMESTAMP) > loaded
 
 
+def test_empty_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> None:
+    """A file that has been cut to nothing does not take the rules away."""
+    files.config.write_text("")
+    assert "is an empty file" in ruled.event("reload failed")["error"]
+    assert ruled.metric(SUCCESS) == 0
+    assert names(ruled) == ["first"]
+
+
 def test_mend_in_a_file_that_was_never_good(ruled: Criproxy, files: Files) -> None:
     """A file that only the bad configuration names is watched for its mend, too."""
     other = files.config.parent / "other"
