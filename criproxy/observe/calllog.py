@@ -48,7 +48,7 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     response_bytes: int | None = None
     slow: bool = False
     rules: tuple[str, ...] = ()
-    held_s: float = 0.0
+    held_s: float | None = None
 
 
 class CallLog:
@@ -111,7 +111,7 @@ class CallLog:
                 response_bytes=response.bytes,
                 slow=slow,
                 rules=call.rules,
-                held_s=round(call.held_by(call.ended), 6),
+                held_s=round(call.held_by(call.ended), 6) or None,
             )
         )
 
