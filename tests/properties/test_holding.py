@@ -445,7 +445,7 @@ def test_nothing_wanted_is_nothing_changed(world: World, steps: list[Step]) -> N
         assert requests.startswith(world.passed[R])
         rest = requests[len(world.passed[R]) :]
         whole = len(rest) >= 9 and len(rest) >= 9 + int.from_bytes(rest[:3], "big")
-        assert not whole or rest[4] in (wire.HEADERS, wire.CONTINUATION)
+        assert not whole or rest[3] in (wire.HEADERS, wire.CONTINUATION)
         if world.is_raw:
             assert responses == world.passed[C]
     world.carry()

@@ -1126,3 +1126,40 @@ def test_an_early_answer_behind_what_waits() -> None:
     assert world.received(called, C).headers == world.sent(called, R).headers
     assert world.received(called, R).code == 8
     assert handler(called).gone
+
+
+def test_what_is_passed_on_waits_for_the_connection() -> None:
+    """DATA that is passed on does not overtake its stream's where only the connection is full."""
+    world = connected(runtime=((INITIAL_WINDOW_SIZE, 200_000),))
+    called = world.call(Plan(Messages((10, 500)), script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, 15)
+    world.carry()
+    send(world, called, C, 100_000)
+    pass_on(world, called, C)
+    world.push_all(C)
+    world.carry()
+    while world.acknowledge_all(R):
+        world.carry()
+    body = wire.message(b"s" * 100_000) + called.expected(C)[15:]
+    assert world.received(called, R).data == body
+    assert world.received(called, R).ended
+
+
+def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
+    """What waits of calls that nobody holds is delivered before the client's connection ends."""
+    world = connected(client=((INITIAL_WINDOW_SIZE, 200_000),))
+    held = made(world, Plan(script=RESPONSE))
+    replied(world)
+    send(world, held, R, 60_000)
+    end(world, held, R)
+    assert handler(held).gone
+    raw = made(world, Plan(reply=Reply(Messages((20_000,)))))
+    replied(world)
+    assert not world.received(raw, C).ended
+    world.lose(R)
+    assert world.machine.undelivered
+    while world.acknowledge_all(C):
+        world.carry()
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert not world.machine.undelivered
