@@ -88,7 +88,6 @@ class Flow(NamedTuple):
     """The same of the other's SETTINGS that have no ACK yet, the oldest first."""
     max_frame_size: int
     decoder: Decoder
-    under_way: UnderWay
     last_stream: int
     """The highest stream that the client has opened."""
     last_served: int
@@ -154,6 +153,10 @@ class ConnectionReader:
         """Return the decoder of a side's header blocks; it has decoded all that have been read."""
         return self._readers[side].decoder
 
+    def under_way(self, side: Side) -> UnderWay:
+        """Return where in what ``side`` sends the reading stands."""
+        return self._readers[side].under_way()
+
     def flow(self, side: Side) -> Flow:
         """Return how things stand with what ``side`` sends, as far as it has been read."""
         source, sink = self._readers[side], self._readers[1 - side]
@@ -163,7 +166,6 @@ class ConnectionReader:
             tuple(sink.unacknowledged),
             source.max_frame_size,
             source.decoder.copy(),
-            source.under_way(),
             self._streams.last,
             self._streams.served,
         )

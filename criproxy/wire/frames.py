@@ -110,6 +110,10 @@ class UnderWay(NamedTuple):
     """Whether the side's first SETTINGS have passed."""
 
 
+AT_BOUNDARY: Final = UnderWay(b"", 0, None, 0, False, True)
+"""Between two frames, behind the first."""
+
+
 class FrameReader:
     """Reads the frames of one direction, in whatever pieces their bytes come.
 
@@ -380,6 +384,8 @@ class FrameReader:
 
     def under_way(self) -> "UnderWay":
         """Return what has come of the frame, or the header block, that is incomplete."""
+        if self.to_boundary == 0:
+            return AT_BOUNDARY
         return UnderWay(
             bytes(self._partial),
             self._data_left + self._skip,

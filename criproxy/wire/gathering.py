@@ -10,7 +10,13 @@ from typing import Final, NamedTuple
 
 from criproxy.wire import http2
 from criproxy.wire.errors import FrameSizeError, LimitError, ProtocolError
-from criproxy.wire.frames import UnderWay, padding_of, without_padding, without_priority
+from criproxy.wire.frames import (
+    AT_BOUNDARY,
+    UnderWay,
+    padding_of,
+    without_padding,
+    without_priority,
+)
 
 STREAM_ID: Final = 0x7FFF_FFFF
 """The highest bit of a frame's stream identifier is reserved (section 4.1)."""
@@ -62,7 +68,9 @@ class Gatherer:
         "max_frame_size",
     )
 
-    def __init__(self, under_way: UnderWay, max_frame_size: int, block_limit: int) -> None:
+    def __init__(
+        self, max_frame_size: int, block_limit: int, under_way: UnderWay = AT_BOUNDARY
+    ) -> None:
         """``under_way`` is what has gone on of a frame or header block that is incomplete."""
         self.max_frame_size = max_frame_size
         self._block_limit = block_limit
@@ -81,6 +89,11 @@ class Gatherer:
     def at_boundary(self) -> bool:
         """Whether all that went on so far were whole frames and whole header blocks."""
         return not (self._begun or self._passing or self._block is not None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is at a boundary and keeps nothing."""
+        return not self._buffer and self.at_boundary
 
     def leftover(self) -> bytes:
         """Return the beginning of a frame, and of its header block, that has not gone on."""

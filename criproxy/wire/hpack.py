@@ -134,7 +134,8 @@ class Decoder:
 
     def copy(self) -> "Decoder":
         """Return a decoder that goes on from here on its own."""
-        other = Decoder()
+        other = Decoder.__new__(Decoder)
+        other.changes = self.changes
         other._entries = self._entries.copy()
         other._size, other._most, other._limit = self._size, self._most, self._limit
         other._least = self._least

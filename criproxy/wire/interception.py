@@ -50,7 +50,7 @@ class Interception:
         wanted and for those that begin while others are held. ``woken`` is called when a
         handler's command has made output outside of :meth:`receive`.
         """
-        under_way = reader.flow(Side.CLIENT).under_way
+        under_way = reader.under_way(Side.CLIENT)
         self._admission = Admission(
             wanted,
             reader.decoder(Side.CLIENT),
@@ -124,13 +124,12 @@ class Interception:
             Lane(flow.window, flow.initial_window, flow.unacknowledged, self._budget, out)
             for flow, out in zip((client, runtime), self._out, strict=True)
         )
-        whole = client.under_way._replace(partial=b"", passing=0, block=None)
+        under_way = self._reader.under_way(Side.RUNTIME)
         self._gatherers = (
-            Gatherer(whole, client.max_frame_size, self._block_limit),
-            Gatherer(runtime.under_way, runtime.max_frame_size, self._block_limit),
+            Gatherer(client.max_frame_size, self._block_limit),
+            Gatherer(runtime.max_frame_size, self._block_limit, under_way),
         )
-        settled = runtime.under_way.settled
-        responses.blocked = not (settled and self._gatherers[Side.RUNTIME].at_boundary)
+        responses.blocked = not (under_way.settled and self._gatherers[Side.RUNTIME].at_boundary)
         responses.is_to_shrink = runtime.decoder.is_to_shrink
         for flow in (client, runtime):
             flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
@@ -157,7 +156,7 @@ class Interception:
         """
         machine, gatherer = self._machine, self._gatherers[side]
         assert machine is not None
-        if not machine.held and gatherer.at_boundary and not gatherer.leftover():
+        if not machine.held and gatherer.is_empty:
             sums = machine.sums_of(side, data)
             if sums and (side is Side.RUNTIME or not self._admission.look(data)[1]):
                 machine.pass_sums(side, *sums)
@@ -236,6 +235,5 @@ class Interception:
         machine = self._machine
         assert machine is not None
         machine.refund()
-        whole = all(each.at_boundary and not each.leftover() for each in self._gatherers)
-        if whole and machine.at_rest:
+        if machine.at_rest and all(each.is_empty for each in self._gatherers):
             self._machine = None

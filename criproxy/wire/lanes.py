@@ -199,6 +199,9 @@ class Lane:
 
     def put(self, frame: bytes, acknowledges: bool = False) -> None:
         """Send a frame in its turn. ``acknowledges``: it is an ACK of SETTINGS."""
+        if not (self._queue or self.blocked or acknowledges):
+            self.out.append(frame)
+            return
         self._queue.append(_Queued(frame, 0, acknowledges))
         self._drain()
 
@@ -257,9 +260,10 @@ class Lane:
 
     def pump(self) -> list[Half]:
         """Send what can be sent now; return the halves whose end has gone on with it."""
-        self._drain()
-        finished = []
-        if not self._queue and not self.blocked:
+        if self._queue:
+            self._drain()
+        finished: list[Half] = []
+        if self._pending and not self._queue and not self.blocked:
             for half in list(self._pending.values()):
                 if self._flush(half):
                     del self._pending[half.stream]

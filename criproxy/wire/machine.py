@@ -601,8 +601,8 @@ class Machine:
         """Hold a stream no longer, and nothing of it."""
         del self.held[stream]
         self._budget.streams -= 1
-        for side in Side:
-            self.lanes[side].take_back(held.half(side))
+        self.lanes[Side.CLIENT].take_back(held.request)
+        self.lanes[Side.RUNTIME].take_back(held.response)
         self._tell_over(held)
 
     def _tell_over(self, held: _Held) -> None:
@@ -617,10 +617,12 @@ class Machine:
 
     def refund(self) -> None:
         """Grant the senders what they are owed, if it is much or nothing is held."""
-        for side in Side:
-            owed = self.lanes[side].window.refund(at_rest=not self.held)
-            if owed:
-                self.lanes[1 - side].urgent(building.window_update(0, owed))
+        requests, responses = self.lanes
+        at_rest = not self.held
+        if owed := requests.window.refund(at_rest):
+            responses.urgent(building.window_update(0, owed))
+        if owed := responses.window.refund(at_rest):
+            requests.urgent(building.window_update(0, owed))
 
     def lose_runtime(self, unanswered: Iterable[tuple[int, bool]]) -> None:
         """Answer what the runtime, which is gone, has not answered in full.
