@@ -197,6 +197,7 @@ def test_raw_data_queues_and_is_split() -> None:
     _, raw = overdrawn(world)
     frames = world.written(R)
     assert data_size(frames, raw.stream.number) == 65_535 - 60_005
+    world.check_windows()
     world.acknowledge_all(R)
     world.carry()
     assert world.received(raw, R) == world.sent(raw, C)
