@@ -16,11 +16,15 @@ PROGRAM = 'echo "hello $NAME"; echo oops >&2; trap "exit 3" TERM; sleep 21474836
 
 @dataclass(frozen=True)
 class Pod:
-    """Where a pod goes: its name, its logs on disk, and the cgroup its cgroup is put in."""
+    """Where a pod goes: its name, its logs on disk, and the cgroup its cgroup is put in.
+
+    ``image`` is the name by which its container's image is asked for.
+    """
 
     name: str
     logs: Path
     cgroup_parent: str
+    image: str = IMAGE
 
     @property
     def log_file(self) -> Path:
@@ -30,7 +34,7 @@ class Pod:
 
 def live(client: Recorder, pod: Pod) -> None:
     """Make a pod with one container, look at it from all sides, and take it down again."""
-    _node(client)
+    _node(client, pod)
     sandbox_config = _sandbox_config(client, pod)
     run = client.call("RunPodSandbox", config=sandbox_config)
     sandbox = client.name(run.pod_sandbox_id, "<sandbox>")
@@ -58,12 +62,12 @@ def log_lines(pod: Pod) -> list[str]:
 _EXPECTED_LOG = ["stderr F oops", "stdout F hello pod"]
 
 
-def _node(client: Recorder) -> None:
+def _node(client: Recorder, pod: Pod) -> None:
     client.call("Version", version="0.1.0")
     client.call("Status")
     client.call("Status", verbose=True)
     client.call("ListImages")
-    client.call("ImageStatus", image={"image": IMAGE})
+    client.call("ImageStatus", image={"image": pod.image})
     client.call("ImageStatus", image={"image": "criproxy.test/absent:1"})
     client.call("ImageFsInfo")
     client.call("ListPodSandbox")
@@ -145,7 +149,7 @@ def _sandbox_config(client: Recorder, pod: Pod) -> Any:
 def _container_config(client: Recorder, pod: Pod) -> Any:
     return client.messages.ContainerConfig(
         metadata={"name": "main"},
-        image={"image": IMAGE},
+        image={"image": pod.image},
         command=["sh", "-c", PROGRAM],
         working_dir="/tmp",
         envs=[{"key": "NAME", "value": client.env_value("pod")}, {"key": "EMPTY"}],

@@ -9,7 +9,6 @@ from tests.e2e.recorder import Recorder
 from tests.support import registry
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
-from tests.support.image import write_archive
 from tests.support.requirements import require
 
 pytestmark = pytest.mark.e2e
@@ -22,12 +21,8 @@ def image(runtime: Containerd, short_dir: Path) -> Iterator[str]:
     """The name of an image that a registry has and the runtime has not."""
     require(registry.missing())
     with registry.Registry(short_dir / "registry") as source:
-        name = f"{source.host}/test/busybox:1"
-        archive = write_archive(short_dir / "image.tar", (name,))
-        # A namespace of its own, which the CRI does not see.
-        runtime.ctr("--namespace", "push", "images", "import", str(archive))
-        runtime.ctr("--namespace", "push", "images", "push", "--plain-http", name)
-        yield name
+        source.push(runtime, "test/busybox:1")
+        yield f"{source.host}/test/busybox:1"
 
 
 def test_image_is_pulled_and_removed(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.support.containerd import Containerd
+from tests.support.image import write_archive
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 
@@ -21,6 +23,7 @@ class Registry(Process):
     def __init__(self, directory: Path) -> None:
         """Keep everything below ``directory``."""
         directory.mkdir()
+        self._archive = directory / "image.tar"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self.host = f"127.0.0.1:{self.port}"
@@ -40,6 +43,15 @@ class Registry(Process):
         """Start it and wait until it accepts connections."""
         super().start()
         wait_until(self._answers, f"registry at {self.host}", report=lambda: self.stderr)
+
+    def push(self, runtime: Containerd, *images: str) -> None:
+        """Put the busybox image into it as ``images``, names without the registry's."""
+        names = tuple(f"{self.host}/{image}" for image in images)
+        # A namespace of its own, which the CRI does not see.
+        push = ("--namespace", "push", "images")
+        runtime.ctr(*push, "import", str(write_archive(self._archive, names)))
+        for name in names:
+            runtime.ctr(*push, "push", "--plain-http", name)
 
     def _answers(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port)):

@@ -1,0 +1,74 @@
+"""Pods on a real containerd that are gone when a test is, whatever it did to them."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from criproxy.client import CriClient
+from tests.support.containerd import Containerd
+from tests.support.image import IMAGE
+
+DEADLINE_SECONDS = 60.0
+
+
+class Pods:
+    """Makes pods and containers through any client; leaving it removes them.
+
+    ``direct`` is a client of the runtime's own socket, of the same API version: what it sees is
+    what the runtime has.
+    """
+
+    def __init__(self, runtime: Containerd, version: str = "v1") -> None:
+        self.direct = CriClient(runtime.endpoint, version, timeout=DEADLINE_SECONDS)
+        self._cgroup_parent = runtime.cgroup_parent
+        self._configs: dict[str, dict[str, Any]] = {}
+
+    def pod(self, client: CriClient, name: str, namespace: str = "e2e", **more: Any) -> str:
+        """Run a pod; ``more`` is of its PodSandboxConfig. Return its id."""
+        config = {
+            "metadata": {"name": name, "uid": f"uid-{name}", "namespace": namespace},
+            "linux": {"cgroup_parent": self._cgroup_parent},
+            **more,
+        }
+        made: str = client.RunPodSandbox(config=config).pod_sandbox_id
+        self._configs[made] = config
+        return made
+
+    def create(self, client: CriClient, pod: str, name: str = "main", **more: Any) -> str:
+        """Create a container that sleeps, ``more`` being of its ContainerConfig. Return its id."""
+        config = {"metadata": {"name": name}, "image": {"image": IMAGE}, **more}
+        answer = client.CreateContainer(
+            pod_sandbox_id=pod, config=config, sandbox_config=self._configs[pod]
+        )
+        made: str = answer.container_id
+        return made
+
+    def start(self, client: CriClient, pod: str, name: str = "main", **more: Any) -> str:
+        """Create a container and start it. Return its id."""
+        container = self.create(client, pod, name, **more)
+        client.StartContainer(container_id=container)
+        return container
+
+    def state(self, container: str) -> str:
+        """The name of a container's state, as the runtime has it."""
+        status = self.direct.ContainerStatus(container_id=container).status
+        name: str = self.direct.messages.ContainerState.Name(status.state)
+        return name.removeprefix("CONTAINER_")
+
+    def names(self, pod: str) -> list[str]:
+        """The names of a pod's containers, as the runtime has them."""
+        listed = self.direct.ListContainers(filter={"pod_sandbox_id": pod}).containers
+        return sorted(container.metadata.name for container in listed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for pod in self._configs:
+            self.direct.StopPodSandbox(pod_sandbox_id=pod)
+            self.direct.RemovePodSandbox(pod_sandbox_id=pod)
+        self.direct.close()

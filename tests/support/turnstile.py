@@ -1,0 +1,85 @@
+"""The way to a registry, on which a test says whose pull goes on."""
+
+import re
+import threading
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.registry import Registry
+
+_REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs)/")
+
+
+class Turnstile:
+    """Sends clients on to a registry, each repository's only once it is let in.
+
+    ``host`` is what images are pulled by in place of the registry's own. A pull asks for several
+    things in turn; until its repository is let in, the first of them waits.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._open: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+        self._waiting: list[str] = []
+        self._closing = False
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(registry.host))
+        self._server.daemon_threads = False  # so that none outlives it
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.asked: list[str] = []
+        """The repository of each request, in the order in which they came."""
+
+    @property
+    def waiting(self) -> set[str]:
+        """The repositories whose pulls have come this far and wait."""
+        return set(self._waiting)
+
+    def let_in(self, *repositories: str) -> None:
+        """Let pulls of these go on, those that wait and those that come."""
+        for repository in repositories:
+            self._open[repository].set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closing = True
+        self.let_in(*self._open)
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _pass(self, repository: str) -> None:
+        self.asked.append(repository)
+        if self._closing:
+            return
+        self._waiting.append(repository)
+        self._open[repository].wait()
+        self._waiting.remove(repository)
+
+    def _handler(self, registry: str) -> type[BaseHTTPRequestHandler]:
+        turnstile = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if asked := _REPOSITORY.match(self.path):
+                    turnstile._pass(asked[1])
+                self.send_response(307)
+                self.send_header("location", f"http://{registry}{self.path}")
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def log_message(self, *arguments: Any) -> None:
+                """Nothing is to be said."""
+
+        return Handler
