@@ -4,7 +4,9 @@ import contextlib
 import json
 import socket
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,39 @@ def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) 
         assert answer.result().runtime_name
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
         assert proxy.metric("criproxy_held_bytes") == 0
+
+
+def test_events_that_are_dropped_and_renamed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Events of one type never arrive, the others do, and tell of images by the client's names.
+
+    Whoever asks the runtime itself gets all of them, by its names.
+    """
+    stopped = "response.container_event_type == ContainerEventType.CONTAINER_STOPPED_EVENT"
+    mirror = {"from": "docker.io/*", "to": "mirror.local/*"}
+    rename = rule("rename", "*Container*", rewrite_images=[mirror]) | {"continue": True}
+    rules = (rename, rule("lose", "GetContainerEvents", fault={"drop": stopped}))
+    with ExitStack() as stack:
+        proxy = stack.enter_context(ruled(short_dir, runtime.endpoint, *rules))
+        client = stack.enter_context(CriClient(proxy.endpoint))
+        direct = stack.enter_context(CriClient(runtime.endpoint))
+        streams = [one.GetContainerEvents(deadline=60.0) for one in (client, direct)]
+        assert all(stream.initial_metadata() is not None for stream in streams)
+        direct.PullImage(image={"image": "mirror.local/library/web:1"})
+        pod = client.RunPodSandbox(config={"metadata": {"name": "web"}}).pod_sandbox_id
+        config = {"metadata": {"name": "main"}, "image": {"image": "docker.io/library/web:1"}}
+        container = client.CreateContainer(pod_sandbox_id=pod, config=config).container_id
+        client.StartContainer(container_id=container)
+        client.StopContainer(container_id=container, timeout=1)
+        client.RemovePodSandbox(pod_sandbox_id=pod)
+        sent = [*islice(streams[1], 8)]
+        lost = client.messages.CONTAINER_STOPPED_EVENT
+        kept = [event for event in sent if event.container_event_type != lost]
+        assert len(kept) == 6
+        assert "mirror.local/library/web" in str(kept)
+        got = [*islice(streams[0], len(kept))]
+        assert str(got) == str(kept).replace("mirror.local", "docker.io")
+        for stream in streams:
+            stream.cancel()
 
 
 def test_limits_of_what_is_held(runtime: EmbeddedRuntime, short_dir: Path) -> None:
