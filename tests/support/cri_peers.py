@@ -138,6 +138,9 @@ class CriPeer:
         )
         self._server.add_generic_rpc_handlers((_Methods(self),))
         self._server.add_insecure_port(f"unix://{path}")
+        self.second = path.with_name(f"second-{path.name}")
+        """Another socket that it serves at, for who takes it for two."""
+        self._server.add_insecure_port(f"unix://{self.second}")
 
     def forget(self) -> None:
         """Have been asked nothing."""
@@ -232,6 +235,11 @@ def make(on: Any, ask: Ask, number: object = 0, **options: Any) -> Started:
     if METHODS[ask.path].server_streaming:
         return Started(on.unary_stream(ask.path)(ask.requests[0], **options), True)
     return Started(on.unary_unary(ask.path).future(ask.requests[0], **options), False)
+
+
+def start(on: Any, path: str, requests: Iterator[bytes]) -> Started:
+    """Start a call whose requests come one by one."""
+    return Started(on.stream_stream(path)(requests, timeout=LIMIT), True)
 
 
 def command(role: str, path: Path) -> list[str]:

@@ -35,11 +35,11 @@ CROWD: Final = 50
 MATCHED: Final = tuple(range(0, CROWD, 3))
 
 WHERE: Final = {
-    PULL: 'request.image.image.startsWith("match/")',
-    EXEC: 'request.cmd[0] == "match"',
-    STREAM: 'request.filter.id == "match"',
+    PULL: 'request.image.image.startsWith("{}/")',
+    EXEC: 'request.cmd[0] == "{}"',
+    STREAM: 'request.filter.id == "{}"',
 }
-"""How the request tells a rule's calls."""
+"""How the request tells a group's calls."""
 
 Change = Callable[[Any], None]
 """Changes a message, or a list of messages."""
@@ -70,7 +70,7 @@ class Case:
     asks: bool = True
     """Whether the server is asked."""
     begins: bool = True
-    """Whether the response's headers come, where it is asked."""
+    """Whether the response's headers come for certain, where it is asked."""
     headers: tuple[tuple[str, str], ...] = ()
     """What is added to the request's metadata."""
     timeout: float = LIMIT
@@ -82,27 +82,38 @@ class Case:
     at_once: int = len(MATCHED)
     """How many of those that match may be at the server at a time."""
 
-    def rule(self, told_by: str) -> Rule:
-        where = WHERE[self.path] if told_by == "request" else 'metadata["x-group"] == "match"'
+    def rule(self, told_by: str, group: str = "match", name: str = "it") -> Rule:
+        """A rule for the calls of a group, which the ``request`` tells or the ``metadata``."""
+        of = WHERE[self.path] if told_by == "request" else 'metadata["x-group"] == "{}"'
         methods = [self.path.rpartition("/")[2]]
-        return {"name": "it", "match": {"methods": methods, "where": where}, **self.action}
+        return {
+            "name": name,
+            "match": {"methods": methods, "where": of.format(group)},
+            **self.action,
+        }
 
-    def ask(self, match: bool) -> Ask:
-        group = "match" if match else "other"
-        more: dict[str, Any] = {"group": group, "size": self.size, "timeout": LIMIT}
-        if match:
-            more["timeout"] = self.timeout
+    def ask(
+        self, group: str, *, pad: int | None = None, size: int | None = None, timeout: float = LIMIT
+    ) -> Ask:
+        """A call of a group."""
+        filling = self.pad if pad is None else pad
+        more: dict[str, Any] = {
+            "group": group,
+            "size": self.size if size is None else size,
+            "timeout": timeout,
+        }
         if self.path == PULL:
-            return pull(f"{group}/" + "i" * self.pad, **more)
+            return pull(f"{group}/" + "i" * filling, **more)
         if self.path == STREAM:
             return stream(group, **more, messages=6)
-        return execute(group, "c" * self.pad, **more)
+        return execute(group, "c" * filling, **more)
 
     def crowd(self) -> list[Ask]:
         """A third match, a third are of the same method, the others are of other kinds."""
-        kinds = _others()
+        match = self.ask("match", timeout=self.timeout)
+        kinds = others()
         return [
-            self.ask(number % 3 == 0) if number % 3 < 2 else kinds[number // 3 % len(kinds)]
+            (match, self.ask("other"), kinds[number // 3 % len(kinds)])[number % 3]
             for number in range(CROWD)
         ]
 
@@ -124,14 +135,16 @@ class Case:
             trailing = echoed
         messages = outcome.messages
         if self.request is not None:
-            messages = tuple(answers(self.path, made.requests[0], self.size, 6))
+            messages = tuple(
+                answers(self.path, made.requests[0], int(dict(made.metadata)["x-size"]), 6)
+            )
         if self.response is not None:
             kind = response_class(METHODS[self.path])
             messages = tuple(_changed(each, kind, self.response) for each in messages)
         messages = tuple(self.messages(list(messages)))
         if self.code is not grpc.StatusCode.OK:
             trailing = ()
-            if not (self.asks and self.begins):
+            if not self.asks:
                 initial = ()
             if self.path != STREAM:
                 messages = ()
@@ -142,7 +155,8 @@ class Case:
         return Ended(ended, made if self.asks else None)
 
 
-def _others() -> list[Ask]:
+def others() -> list[Ask]:
+    """Calls of all kinds, which no rule is for."""
     return [
         stream("other", messages=20, size=3000),
         execute("other", "c" * 100_000, size=200_000),
@@ -194,9 +208,9 @@ def check(
         ended = run(one, peer, crowd, arriving, **options)
         for number, (got, plain) in enumerate(zip(ended, without, strict=True)):
             if number in MATCHED:
-                _is_as_expected(got, case.expected(plain), case.details)
+                is_as(case, got, plain)
             else:
-                assert _sorted(got) == _sorted(plain), number
+                is_the_same(got, plain)
         assert peer.most.get("match", 0) <= case.at_once
         relay.is_as_it_was(relay.pairs[-1])
         _is_usable(one, peer)
@@ -230,10 +244,21 @@ def _is_usable(on: grpc.Channel, peer: CriPeer) -> None:
         assert len(outcome.messages[0]) > 300_000
 
 
-def _is_as_expected(got: Ended, expected: Ended, details: str | None) -> None:
-    if details is None:
+def is_as(case: Case, got: Ended, without: Ended) -> None:
+    """See that a call that matches has ended as the action has it."""
+    expected = case.expected(without)
+    if case.details is None:
         got = got._replace(outcome=got.outcome._replace(details=""))
+    if not case.begins:
+        got, expected = (
+            each._replace(outcome=each.outcome._replace(initial=())) for each in (got, expected)
+        )
     assert _sorted(got) == _sorted(expected)
+
+
+def is_the_same(got: Ended, without: Ended) -> None:
+    """See that a call has ended in every byte as it does without rules."""
+    assert _sorted(got) == _sorted(without)
 
 
 def _sorted(ended: Ended) -> Ended:

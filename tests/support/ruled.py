@@ -14,8 +14,9 @@ from criproxy.enforce.courses import Workbench
 from criproxy.enforce.hooks import Hook
 from criproxy.enforce.policy import Policy
 from criproxy.enforce.resources import Resources
-from criproxy.relay import listener
+from criproxy.relay import listener, split
 from criproxy.relay.pair import Pair
+from criproxy.relay.split import Split
 from criproxy.rules.facts import Facts
 from criproxy.rules.memory import Memory
 from criproxy.rules.ruleset import compile_rules
@@ -47,7 +48,8 @@ class RuledRelay(Relay):
         super().__init__(directory, runtime, budget=budget or Budget(1 << 30, 1 << 30), **more)
         self.log = Written()
         self.counts = Counts()
-        self.pairs: list[Pair] = []
+        self.pairs: list[Pair | Split] = []
+        """The connections, in the order in which they were opened."""
         self._resources = Resources(
             memory=Memory(),
             counts=self.counts,
@@ -108,7 +110,7 @@ class RuledRelay(Relay):
         assert not self.crashes, self.crashes
         assert all(call.waiting_since is None for call in self.recorder.ended)
 
-    def is_as_it_was(self, pair: Pair) -> None:
+    def is_as_it_was(self, pair: Pair | Split) -> None:
         """See that a connection's windows and ledgers are as without rules, and it is in use."""
         self.nothing_is_held()
         self.on_loop(lambda: _check(pair))
@@ -122,7 +124,13 @@ class RuledRelay(Relay):
                 super().__init__(*arguments)
                 pairs.append(self)
 
+        class KeptSplit(Split):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments)
+                pairs.append(self)
+
         self._patch.setattr(listener, "Pair", Kept)
+        self._patch.setattr(split, "Split", KeptSplit)
         super().__enter__()
         return self
 
@@ -134,13 +142,19 @@ class RuledRelay(Relay):
             self._resources.workbench.close()
 
 
-def _check(pair: Pair) -> None:
+def is_going(pair: Pair | Split) -> bool:
+    """Whether a connection's runtime has said which stream is the last that it serves."""
+    return pair.reader.flow(Side.CLIENT).last_served != _ALL_SERVED
+
+
+def _check(pair: Pair | Split) -> None:
     reader = pair.reader
     assert reader.reading
-    assert reader.flow(Side.CLIENT).last_served == _ALL_SERVED  # there was no GOAWAY
-    if pair.sieve is None:
+    assert not is_going(pair)
+    sieve = pair.sieve if isinstance(pair, Pair) else pair._sieve
+    if sieve is None:
         return
-    interception = pair.sieve._interception
+    interception = sieve._interception
     assert interception is not None
     if interception.raw:
         return
@@ -164,9 +178,10 @@ class Gate:
 
     timeout = 60.0
 
-    def __init__(self, *, request: bool = True, response: bool = False) -> None:
-        self.has_request = request
-        self.has_response = response
+    def __init__(self, half: str = "request") -> None:
+        """``half`` is what is kept: the ``request``, or the ``response``."""
+        self.has_request = half == "request"
+        self.has_response = half == "response"
         self.opened = asyncio.Event()
 
     async def request(self, message: Message, facts: Facts) -> Message:

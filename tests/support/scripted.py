@@ -11,7 +11,7 @@ from typing import Self
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, StreamEnded
+from h2.events import DataReceived, RequestReceived, StreamEnded
 from h2.exceptions import ProtocolError
 
 from tests.support.raw_sockets import accept, dial, listening
@@ -23,9 +23,11 @@ Answer = Callable[[H2Connection, int], None]
 class ScriptedServer:
     """Serves at ``path`` from entering to leaving the block; each connection on a thread."""
 
-    def __init__(self, path: Path, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer, began: Answer | None = None) -> None:
+        """``began`` is given a stream whose request's headers have been read."""
         self.path = path
         self._answer = answer
+        self._began = began
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listening = listening(path)
@@ -50,6 +52,8 @@ class ScriptedServer:
                 for event in h2.receive_data(data):
                     if isinstance(event, DataReceived):
                         h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    elif isinstance(event, RequestReceived) and self._began is not None:
+                        self._began(h2, event.stream_id)
                     elif isinstance(event, StreamEnded):
                         self._answer(h2, event.stream_id)
                 client.sendall(h2.data_to_send())
