@@ -30,7 +30,6 @@ def relay(short_dir: Path, peer: CriPeer, loop: str) -> Iterator[RuledRelay]:
 
 
 NAMES = (
-    "name",
     "deny",
     "deny a stream",
     "delay after",
