@@ -202,6 +202,7 @@ def test_rewritten_container(ruled: Ruled, pods: Pods) -> None:
     rewrite = {
         "request": {
             "config.mounts[]": mount,
+            "config.envs[]": '{"key": "POD", "value": pod.name + "\\u00fc"}',
             'config.annotations["pod"]': 'pod.namespace + "/" + pod.name',
             "config.working_dir": '"/shared"',
         }
@@ -210,6 +211,8 @@ def test_rewritten_container(ruled: Ruled, pods: Pods) -> None:
         container = pods.start(client, pods.pod(client, "web"))
         answer = client.ExecSync(container_id=container, cmd=["cat", "word"])
         assert answer.stdout == b"from the host"
+        answer = client.ExecSync(container_id=container, cmd=["sh", "-c", "echo $POD"])
+        assert answer.stdout.decode() == "webü\n"
         status = pods.direct.ContainerStatus(container_id=container).status
         assert status.annotations == {"pod": "e2e/web"}
         assert [each.host_path for each in status.mounts] == [str(shared)]
