@@ -1,7 +1,5 @@
 """Rules on a real containerd: what they do is so at the runtime, asked on its own socket."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +7,6 @@ from typing import Any
 
 import grpc
 import pytest
-import yaml
 
 from criproxy.client import CriClient
 from tests.support.containerd import Containerd
@@ -288,14 +285,6 @@ async def request(call):
 """
 
 
-def _put(directory: Path, *rules: dict[str, Any]) -> Path:
-    """Put other rules into the file, at once, as an editor does."""
-    file, new = directory / "proxy.yaml", directory / "new"
-    new.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"rules": [*rules]}))
-    os.replace(new, file)
-    return file
-
-
 def _words(word: str) -> dict[str, Any]:
     rewrite = {"request": {"cmd": f'["echo", "{word}"]'}}
     return rule(word.replace(" ", "-"), "ExecSync", rewrite=rewrite)
@@ -310,8 +299,7 @@ def test_reload_while_an_exec_is_held(ruled: Ruled, pods: Pods) -> None:
         request = client.messages.ExecSyncRequest(container_id=container, cmd=["true"])
         held = client.raw("ExecSync").future(request, timeout=DEADLINE_SECONDS)
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 1, "held exec")
-        _put(ruled.directory, _words("new rules"))
-        proxy.process.signal(signal.SIGHUP)
+        proxy.reload(rules=[_words("new rules")])
         proxy.event("rules loaded")
         assert client.ExecSync(request).stdout == b"new rules\n"
         assert not held.done()
@@ -330,16 +318,14 @@ def test_reload_of_a_bad_file(ruled: Ruled, pods: Pods) -> None:
         container = pods.start(client, pods.pod(client, "web"))
         request = client.messages.ExecSyncRequest(container_id=container, cmd=["true"])
         bad = _words("second") | {"match": {"methods": ["ExecSync"], "where": "request.cmdd == []"}}
-        file = _put(ruled.directory, _words("third"), bad)
-        proxy.process.signal(signal.SIGHUP)
+        proxy.reload(rules=[_words("third"), bad])
         error = proxy.event("reload failed")["error"]
-        line = file.read_text().split("where:")[0].count("\n") + 1
-        assert error.startswith(f"{file}:{line}: rules[1].match.where: ")
+        line = proxy.file.read_text().split("where:")[0].count("\n") + 1
+        assert error.startswith(f"{proxy.file}:{line}: rules[1].match.where: ")
         assert "undefined field 'cmdd'" in error
         assert proxy.metric("criproxy_config_reload_success") == 0
         assert client.ExecSync(request).stdout == b"first\n"
-        _put(ruled.directory, _words("fourth"))
-        proxy.process.signal(signal.SIGHUP)
+        proxy.reload(rules=[_words("fourth")])
         proxy.event("rules loaded")
         assert proxy.metric("criproxy_config_reload_success") == 1
         assert client.ExecSync(request).stdout == b"fourth\n"

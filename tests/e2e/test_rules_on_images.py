@@ -151,8 +151,13 @@ def _pull(client: CriClient, turnstile: Turnstile, image: str) -> Any:
     return client.raw("PullImage").future(request, timeout=DEADLINE_SECONDS)
 
 
-def _in_flight(proxy: Criproxy) -> float:
-    return proxy.metric("criproxy_calls_in_flight", method="PullImage")
+def _wait_in_flight(proxy: Criproxy, pulls: int) -> None:
+    """Wait until so many pulls have come to the proxy and have not ended."""
+
+    def reached() -> bool:
+        return proxy.metric("criproxy_calls_in_flight", method="PullImage") == pulls
+
+    wait_until(reached, f"{pulls} pulls")
 
 
 @pytest.mark.parametrize("clients", [1, 5])
@@ -170,17 +175,45 @@ def test_pulls_take_turns(
         pulls = [
             _pull(asked[number % clients], turnstile, image) for number, image in enumerate(IMAGES)
         ]
-        wait_until(lambda: _in_flight(proxy) == 5, "five pulls")
+        _wait_in_flight(proxy, 5)
         turns: list[str] = []
         while len(turns) < 5:
             (now,) = wait_until(lambda: turnstile.waiting, "pull at the registry")
             turns.append(now)
             turnstile.let_in(now)
-            wait_until(lambda: _in_flight(proxy) == 5 - len(turns), "pull done")
+            _wait_in_flight(proxy, 5 - len(turns))
         assert all(pull.result().image_ref for pull in pulls)
         assert sorted(turns) == IMAGES
         assert [image for image, _ in groupby(turnstile.asked)] == turns
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
+
+
+def test_pulls_take_turns_across_a_reload(
+    runtime: Containerd, turnstile: Turnstile, short_dir: Path
+) -> None:
+    """A limit that a reload leaves as it is counts the pulls of before, waiting ones too."""
+    limit = _limit("one-pull")
+    other = {"name": "other", "match": {"methods": ["Status"]}, "deny": {}}
+    first, second, third = IMAGES[:3]
+    with (
+        Criproxy(short_dir, runtime.endpoint, config={"rules": [limit]}) as proxy,
+        CriClient(proxy.endpoint) as client,
+    ):
+        pulls = [_pull(client, turnstile, first)]
+        wait_until(lambda: turnstile.waiting == {first}, "pull at the registry")
+        pulls.append(_pull(client, turnstile, second))
+        _wait_in_flight(proxy, 2)
+        proxy.reload(rules=[other, limit])
+        proxy.event("rules loaded")
+        pulls.append(_pull(client, turnstile, third))
+        _wait_in_flight(proxy, 3)
+        for left, image in ((2, first), (1, second), (0, third)):
+            wait_until(lambda: turnstile.waiting, "pull at the registry")
+            assert turnstile.waiting == {image}
+            turnstile.let_in(image)
+            _wait_in_flight(proxy, left)
+        assert all(pull.result().image_ref for pull in pulls)
+        assert [image for image, _ in groupby(turnstile.asked)] == [first, second, third]
 
 
 def test_pulls_without_a_limit(runtime: Containerd, turnstile: Turnstile, short_dir: Path) -> None:
@@ -205,7 +238,7 @@ def test_kubelet_has_its_own_share(
         pulls = [_pull(client, turnstile, first)]
         wait_until(lambda: turnstile.waiting == {first}, "pull at the registry")
         pulls.append(_pull(client, turnstile, second))
-        wait_until(lambda: _in_flight(proxy) == 2, "two pulls")
+        _wait_in_flight(proxy, 2)
         wanted = f"{turnstile.host}/{kubelets}:1"
         with program(short_dir / "kubelet", PULL, proxy.endpoint, wanted) as kubelet:
             wait_until(lambda: turnstile.waiting == {first, kubelets}, "the kubelet's pull")

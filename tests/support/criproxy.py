@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -49,9 +50,9 @@ class Criproxy:
         content["metrics"] = {"address": "127.0.0.1:0"} | content.get("metrics", {})
         content["log"] = {"format": "json", "level": "debug"} | content.get("log", {})
         self._log_file = content["log"].get("file")
-        file = directory / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(content))
-        command = [*launcher, sys.executable, "-m", "criproxy", "run", "-c", str(file)]
+        self.file = directory / f"{name}.yaml"
+        self.file.write_text(yaml.safe_dump(content))
+        command = [*launcher, sys.executable, "-m", "criproxy", "run", "-c", str(self.file)]
         self.process = Process(command, output=directory / name, env=env)
 
     def start(self) -> None:
@@ -63,6 +64,13 @@ class Criproxy:
         """Start it without waiting, because it is to fail. What an earlier run said is gone."""
         self.process.stderr_path.unlink(missing_ok=True)
         self.process.start()
+
+    def reload(self, **changes: Any) -> None:
+        """Put a file in the place of its own that differs in these keys, and send SIGHUP."""
+        new = self.file.with_suffix(".new")
+        new.write_text(yaml.safe_dump(yaml.safe_load(self.file.read_text()) | changes))
+        new.replace(self.file)  # at once: nobody reads half of it
+        self.process.signal(signal.SIGHUP)
 
     def fails(self) -> tuple[int, str]:
         """Start it, wait for its end; return its exit status and what it wrote to stderr."""
