@@ -178,7 +178,7 @@ class Interception:
         """
         machine, gatherer = self._machine, self._gatherers[side]
         assert machine is not None
-        machine.now = now
+        machine.tick(now)
         lane = machine.lanes[side]
         self._inside = True
         try:
@@ -209,7 +209,7 @@ class Interception:
         machine = self._machine
         if machine is None:
             return
-        machine.now = now
+        machine.tick(now)
         self._catch_up(Side.CLIENT)
         self._inside = True
         lane = machine.lanes[Side.RUNTIME]

@@ -99,8 +99,6 @@ class Machine:
         """
         self.lanes = lanes
         self.held: dict[int, _Held] = {}
-        self.now = 0.0
-        """The time, in seconds; whoever gives frames sets it."""
         self._gatherers = gatherers
         self._decoders = decoders
         self._last = last
@@ -108,7 +106,7 @@ class Machine:
         self._decide = decide
         self._commanded = commanded
         self._budget = budget
-        self._swallowed: dict[int, float] = {}
+        self._swallowed: dict[int, float | None] = {}  # since when; None: since the last tick
         self._runtime_spoke = False  # since the client's last PING that went on
 
     @property
@@ -116,11 +114,15 @@ class Machine:
         """Whether nothing is held, nothing remains of what was, and nobody is owed anything."""
         if self.held or self.lanes[Side.RUNTIME].made_data:
             return False
-        for stream, since in tuple(self._swallowed.items()):
-            if self.now - since < _REMEMBERED_FOR:
-                break
-            del self._swallowed[stream]
         return not self._swallowed and all(lane.at_rest for lane in self.lanes)
+
+    def tick(self, now: float) -> None:
+        """Take notice of the time, in seconds: when frames come, and when a peer goes."""
+        for stream, since in tuple(self._swallowed.items()):
+            if since is None:
+                self._swallowed[stream] = now
+            elif now - since > _REMEMBERED_FOR:
+                del self._swallowed[stream]
 
     def sums_of(self, side: Side, data: bytes) -> tuple[int, int] | None:
         """Add up what bytes that may go on as they are take of the connection's windows, and grant.
@@ -611,7 +613,7 @@ class Machine:
             held.handler.over()
 
     def _remember(self, stream: int) -> None:
-        self._swallowed[stream] = self.now
+        self._swallowed[stream] = None  # the last time that is known may be long ago
         if len(self._swallowed) > _MOST_REMEMBERED:
             del self._swallowed[next(iter(self._swallowed))]
 

@@ -63,6 +63,7 @@ SCRIPTS = st.builds(
     METADATA,
     st.booleans(),
     st.sampled_from((False, False, False, True)),
+    st.booleans(),
 ).filter(lambda script: script.request.held or script.response.held)
 MESSAGES = st.builds(Messages, st.lists(SIZES, max_size=3).map(tuple), st.booleans())
 REPLIES = st.builds(
@@ -352,7 +353,7 @@ def check_response(world: World, called: Called) -> None:
     assert body.startswith(got.data), f"the body of response {called.stream.number}"
     if answered_here(got, called):
         request = world.received(called, R)
-        assert request.code == 8 or (request.ended and sent.over)
+        assert request.code == 8 or (request.ended and sent.over) or sent.code is not None
         if handler.script.response.held and R not in handler.finished:
             assert got.data == handler.sent[R]
         return

@@ -91,7 +91,10 @@ class Answer(NamedTuple):
 
 
 class Script(NamedTuple):
-    """What a handler does. ``delayed``: only when it is told to act. ``hangs``: nothing, ever."""
+    """What a handler does. ``delayed``: only when it is told to act. ``hangs``: nothing, ever.
+
+    ``leaves``: it leaves the stream when it has let go of all that was held.
+    """
 
     request: Part = Part()
     response: Part = Part()
@@ -99,6 +102,7 @@ class Script(NamedTuple):
     metadata: tuple[Header, ...] = ()
     delayed: bool = False
     hangs: bool = False
+    leaves: bool = False
 
     def part(self, side: Side) -> Part:
         return self.request if side is C else self.response
@@ -112,7 +116,7 @@ class Handler:
         self.stream = stream
         self.told: list[tuple[object, ...]] = []
         self.sent = {side: bytearray() for side in Side}
-        self.answered = self.in_time = self.gone = False
+        self.answered = self.in_time = self.gone = self.left = False
         self.finished: set[Side] = set()
         self._open = False
         self._given: dict[Side, deque[tuple[bytes, bool]]] = {side: deque() for side in Side}
@@ -149,6 +153,7 @@ class Handler:
         self._tell("too large", side, limit)
 
     def over(self) -> None:
+        assert not self.left, "over, and it has left"
         assert not self.gone, "over twice"
         self.gone = True
         self.told.append(("over",))
@@ -173,7 +178,15 @@ class Handler:
             self.in_time = not self.gone
             self.stream.answer(answer.code, ANSWER_TEXT)
             return True
-        return any(self._act_on(side) for side in Side)
+        return any(self._act_on(side) for side in Side) or self._leave()
+
+    def _leave(self) -> bool:
+        held = {side for side in Side if self.script.part(side).held}
+        if not self.script.leaves or self.gone or not held <= self.finished:
+            return False
+        self.left = self.gone = True
+        self.stream.leave()
+        return True
 
     def _is_due(self, answer: Answer) -> bool:
         if answer.at_end:
