@@ -1164,3 +1164,87 @@ def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
         world.carry()
     assert world.received(raw, C) == world.sent(raw, R)
     assert not world.machine.undelivered
+
+
+# Leaving a stream, and what goes on while only grants are owed
+
+
+LEAVING = Script(request=HELD, leaves=True, delayed=True)
+
+
+def longer_and_left(world: World) -> Called:
+    """A call whose request has gone on longer than it came, and which its handler has left."""
+    called = made(world, Plan(THOUSAND, script=LEAVING))
+    send(world, called, C, 3000)
+    end(world, called, C)
+    do(world, handler(called).stream.leave)
+    handler(called).left = handler(called).gone = True
+    return called
+
+
+def test_left_stream_is_raw_at_once() -> None:
+    """Where nobody is owed anything, a call that was left does not keep its connection from raw."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=LEAVING))
+    while world.command(handler(called).act):
+        world.carry()
+    assert handler(called).left
+    assert world.is_raw
+    replied(world)
+    assert status(world, called) == b"0"
+
+
+def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> None:
+    """Calls that nobody wants pass at once while a grant is owed; the grant is kept when it comes."""
+    world = connected()
+    called = longer_and_left(world)
+    assert world.machine.lanes is not None
+    owed = world.machine.lanes[C].window.ledger
+    assert owed == 2000
+    replied(world)
+    others = [made(world, Plan(THOUSAND)) for _ in range(3)]
+    replied(world)
+    assert world.machine.lanes[C].window.ledger == owed
+    world.check_windows()
+    for each in (called, *others):
+        assert status(world, each) == b"0"
+    world.written(C)
+    world.acknowledge_all(R)
+    world.carry()
+    assert granted(world.written(C), 0) == 4 * SIZE
+    assert world.is_raw
+    world.check_windows()
+
+
+def test_header_tables_are_in_step_after_what_went_by() -> None:
+    """Blocks that went by unseen are in the tables with which the next held call is read."""
+    world = connected()
+    longer_and_left(world)
+    for number in range(3):
+        made(world, Plan(style=number))
+        replied(world)
+    called = made(world, Plan(THOUSAND, script=BOTH))
+    send(world, called, C, 7)
+    end(world, called, C)
+    replied(world)
+    send(world, called, R, 9)
+    end(world, called, R)
+    assert status(world, called) == b"0"
+    assert handler(called).gone
+    world.check_windows()
+
+
+def test_runtime_that_goes_after_what_went_by() -> None:
+    """A call that went by unseen is not left out by the GOAWAY that tells of a runtime's end."""
+    world = connected()
+    first = longer_and_left(world)
+    held = made(world, Plan(THOUSAND, script=RESPONSE))
+    replied(world)
+    do(world, lambda: None)
+    assert first.stream.number < held.stream.number
+    later = made(world, Plan(THOUSAND))
+    world.written(C)
+    world.lose(R)
+    world.carry()
+    (goaway,) = [frame for frame in world.written(C) if frame.kind == wire.GOAWAY]
+    assert int.from_bytes(goaway.payload[:4], "big") >= later.stream.number
