@@ -1195,7 +1195,7 @@ def test_left_stream_is_raw_at_once() -> None:
 
 
 def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> None:
-    """Calls that nobody wants pass at once while a grant is owed; the grant is kept when it comes."""
+    """Calls that nobody wants pass at once while a grant is owed, which is kept when it comes."""
     world = connected()
     called = longer_and_left(world)
     assert world.machine.lanes is not None
