@@ -1,14 +1,17 @@
 """Calls that end while rules have them waiting: by their client, by their server, by the clock."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
+from criproxy.rules.facts import Facts
 from criproxy.wire import building
 from criproxy.wire.http2 import ErrorCode
 from tests.support.cri_peers import (
@@ -20,6 +23,7 @@ from tests.support.cri_peers import (
     make,
     pull,
     start,
+    stream,
 )
 from tests.support.grpc_peers import Outcome, channel, environment
 from tests.support.process import Process
@@ -53,6 +57,41 @@ def test_deadline(relay: RuledRelay, peer: CriPeer, half: str) -> None:
         if half == "request":
             assert not [asked for asked in peer.asked.values() if asked.path == PULL]
         assert peer.stop(60.0).wait(30)  # it does not wait for any
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_answered_in_its_place(short_dir: Path, loop: str, when: str) -> None:
+    """A call that rules answer is over at its server too, which takes only a few at a time."""
+    options = [("grpc.max_concurrent_streams", 3)]
+    fault = {"code": "ABORTED", "when": when}
+    with (
+        CriPeer(short_dir / "peer.sock", options=options) as peer,
+        RuledRelay(short_dir, peer.path, loop=loop) as relay,
+        channel(relay.path) as one,
+    ):
+        relay.load({"name": "it", "match": {"methods": ["PullImage"]}, "fault": fault})
+        calls = [make(one, pull("a"), number) for number in range(20)]
+        assert {call.outcome().code for call in calls} == {CODE.ABORTED}
+        assert make(one, execute("b")).outcome().code is CODE.OK
+        relay.is_as_it_was(relay.pairs[0])
+
+
+def test_pings_of_the_client(relay: RuledRelay, peer: CriPeer) -> None:
+    """A client pings for what we send on late; a server that counts pings is not bothered."""
+
+    class Slow(Gate):
+        async def response(self, message: Message, facts: Facts) -> Message:
+            await asyncio.sleep(0.1)  # a client pings no sooner than that after its last
+            return message
+
+    relay.load(gated("StreamContainers"), hooks={"gate": Slow("response")})
+    with channel(relay.path) as one:
+        call = make(one, stream("a", size=60_000, messages=20))
+        outcome = call.outcome()
+        assert (outcome.code, len(outcome.messages)) == (CODE.OK, 20)
+        relay.is_as_it_was(relay.pairs[0])
+        assert make(one, pull("a")).outcome().code is CODE.OK
+        assert len(relay.pairs) == 1
 
 
 @HALVES
@@ -109,7 +148,8 @@ def test_graceful_stop(relay: RuledRelay, peer: CriPeer, half: str) -> None:
     relay.nothing_is_held()
 
 
-def test_server_killed(short_dir: Path, loop: str) -> None:
+@pytest.mark.parametrize("split", [False, True], ids=["one", "two"])
+def test_server_killed(short_dir: Path, loop: str, split: bool) -> None:
     """What a killed server has answered in full is delivered; the rest is UNAVAILABLE."""
     path = short_dir / "peer.sock"
     server = Process(command("serve", path), output=short_dir / "server", env=ENVIRONMENT)
@@ -120,7 +160,8 @@ def test_server_killed(short_dir: Path, loop: str) -> None:
         yield b"first"
         never.wait(60)
 
-    with server, RuledRelay(short_dir, path, loop=loop) as relay:
+    image = path.with_name("second-peer.sock") if split else None
+    with server, RuledRelay(short_dir, path, image=image, loop=loop) as relay:
         wait_until(lambda: "serving" in server.stdout, "server")
         relay.load(
             gated("PullImage", name="request"), gated("ExecSync", name="response"), hooks=gates
@@ -140,7 +181,8 @@ def test_server_killed(short_dir: Path, loop: str) -> None:
                 outcome = call.outcome()
                 assert (outcome.code, outcome.details) == (CODE.OK, "")
                 assert len(outcome.messages[0]) > 50_000 * number
-            relay.recorder.all_closed()
+            if not split:  # two processes: the other may still be there
+                relay.recorder.all_closed()
         never.set()
         relay.nothing_is_held()
 

@@ -6,9 +6,10 @@ from typing import Any
 import grpc
 import pytest
 
+from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.wire.flow import Budget
 from criproxy.wire.http2 import PREFACE
-from tests.support.cri_peers import CriPeer, execute, make, pull
+from tests.support.cri_peers import CriPeer, execute, make, pull, stream
 from tests.support.grpc_peers import Outcome, channel
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
 from tests.support.ruled import Gate, Rule, RuledRelay, gated
@@ -68,6 +69,50 @@ def test_response_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error:
         assert relay.counts.errors == {("it", "held_limit"): 1}
         assert len(ask(relay.path, 10, 90_000).messages[0]) < 100
         relay.nothing_is_held()
+
+
+@ON_ERROR
+def test_client_that_does_not_read(
+    short_dir: Path, peer: CriPeer, loop: str, on_error: str
+) -> None:
+    """What a client leaves unread counts; past the limit its stream goes on as it is, or fails.
+
+    What had been rewritten by then comes before that, and no message is lost.
+    """
+    budget = Budget(1 << 20, 1 << 30)
+    with RuledRelay(short_dir, peer.path, loop=loop, budget=budget) as relay:
+        where = 'request.filter.id == "match"'
+        relay.load(
+            {
+                "name": "it",
+                "match": {"methods": ["StreamContainers"], "where": where},
+                "on_error": on_error,
+                "rewrite": {
+                    "response": {
+                        "containers[0].image_ref": '"seen" + response.containers[0].image_ref'
+                    }
+                },
+            }
+        )
+        with channel(relay.path) as one:
+            call = make(one, stream("match", size=30_000, messages=400))
+            wait_until(lambda: relay.counts.errors["it", "held_limit"] > 0, "limit")
+            assert make(one, execute("other", "c" * 90_000, size=90_000)).outcome().code is CODE.OK
+            outcome = call.outcome()
+            got = [v1.StreamContainersResponse.FromString(each) for each in outcome.messages]
+            changed = [each.containers[0].image_ref.startswith("seen") for each in got]
+            assert [each.containers[0].id for each in got] == [str(n) for n in range(len(got))]
+            assert changed == sorted(changed, reverse=True)
+            assert changed[0]
+            if on_error == "pass":
+                assert outcome.code is CODE.OK
+                assert len(got) == 400
+                assert not changed[-1]
+            else:
+                assert outcome.code is CODE.INTERNAL
+                assert all(changed)
+                assert len(got) < 400
+            relay.is_as_it_was(relay.pairs[0])
 
 
 @ON_ERROR
