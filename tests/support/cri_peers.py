@@ -6,7 +6,7 @@ What it answers follows from the request and the metadata alone: :func:`answers`
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,7 +122,6 @@ class CriPeer:
         *,
         workers: int = 64,
         compression: grpc.Compression = grpc.Compression.NoCompression,
-        options: Sequence[tuple[str, Any]] = (),
     ) -> None:
         self.path = path
         self.asked: dict[str, Asked] = {}
@@ -135,7 +134,7 @@ class CriPeer:
         self._in_flight: dict[str, int] = {}
         self._lock = threading.Lock()
         self._server = grpc.server(
-            ThreadPoolExecutor(workers), options=[*_OPTIONS, *options], compression=compression
+            ThreadPoolExecutor(workers), options=_OPTIONS, compression=compression
         )
         self._server.add_generic_rpc_handlers((_Methods(self),))
         self._server.add_insecure_port(f"unix://{path}")

@@ -13,6 +13,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
 
 from tests.support.raw_sockets import accept, dial, listening
 
@@ -23,11 +24,17 @@ Answer = Callable[[H2Connection, int], None]
 class ScriptedServer:
     """Serves at ``path`` from entering to leaving the block; each connection on a thread."""
 
-    def __init__(self, path: Path, answer: Answer, began: Answer | None = None) -> None:
-        """``began`` is given a stream whose request's headers have been read."""
+    def __init__(
+        self, path: Path, answer: Answer, began: Answer | None = None, streams: int = 100
+    ) -> None:
+        """``began`` is given a stream whose request's headers have been read.
+
+        A connection on which more than ``streams`` are open at once is closed.
+        """
         self.path = path
         self._answer = answer
         self._began = began
+        self._settings = {SettingCodes.MAX_CONCURRENT_STREAMS: streams}
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listening = listening(path)
@@ -45,6 +52,7 @@ class ScriptedServer:
 
     def _serve(self, client: socket.socket) -> None:
         h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        h2.local_settings = Settings(client=False, initial_values=self._settings)
         h2.initiate_connection()
         try:
             client.sendall(h2.data_to_send())
