@@ -38,12 +38,13 @@ class Soak:
         ]
         self.kinds: list[tuple[Case | None, Ask]] = [(None, ask) for ask in others()]
         for name, case in self.cases.items():
-            self.kinds += [(case, self._ask(case, name)) for _ in range(3)]
-            self.kinds += [(None, self._ask(case, f"not {name}"))]
+            timeout = NEVER if case.timeout < LIMIT else LIMIT
+            self.kinds += [(case, self._ask(case, name, timeout)) for _ in range(3)]
+            self.kinds += [(None, self._ask(case, f"not {name}", LIMIT))]
 
-    def _ask(self, case: Case, group: str) -> Ask:
+    def _ask(self, case: Case, group: str, timeout: float) -> Ask:
         size, pad = self.dice.choice(SIZES), self.dice.choice(PADS)
-        return case.ask(group, size=size, pad=pad, timeout=NEVER if case.timeout < LIMIT else LIMIT)
+        return case.ask(group, size=size, pad=pad, timeout=timeout)
 
 
 @pytest.mark.parametrize(("seed", "loop"), [(1, "uvloop"), (2, "asyncio")])
