@@ -22,6 +22,7 @@ from criproxy.wire.hpack import LARGEST_TABLE
 from criproxy.wire.http2 import ErrorCode
 from criproxy.wire.lanes import Lane
 from criproxy.wire.machine import Decide, Machine
+from criproxy.wire.streams import HeldStreams
 
 
 class Interception:
@@ -83,12 +84,12 @@ class Interception:
     @property
     def held(self) -> int:
         """How many streams are held."""
-        return 0 if self._machine is None else len(self._machine.held)
+        return 0 if self._machine is None else len(self._machine.streams.held)
 
     @property
     def undelivered(self) -> bool:
         """Whether something of the runtime's that is complete has not gone to the client yet."""
-        return self._machine is not None and self._machine.undelivered
+        return self._machine is not None and self._machine.streams.undelivered
 
     def admit(self, data: bytes) -> tuple[bytes, bytes]:
         """Look at the client's next bytes while raw: what goes on now, and what to receive then.
@@ -135,14 +136,12 @@ class Interception:
             flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
         self._skimmed = [False, False]
         self._machine = Machine(
-            (requests, responses),
+            HeldStreams((requests, responses), self._commanded, self._budget),
             self._gatherers,
             [client.decoder, runtime.decoder],
             client.last_stream,
             client.last_served,
             self._decide,
-            self._commanded,
-            self._budget,
         )
         for lane, frames in zip((requests, responses), inserts, strict=True):
             for frame in frames:
@@ -156,7 +155,7 @@ class Interception:
         """
         machine, gatherer = self._machine, self._gatherers[side]
         assert machine is not None
-        if not machine.held and gatherer.is_empty:
+        if not machine.streams.held and gatherer.is_empty:
             sums = machine.sums_of(side, data)
             if sums and (side is Side.RUNTIME or not self._admission.look(data)[1]):
                 machine.pass_sums(side, *sums)
@@ -178,7 +177,7 @@ class Interception:
         """
         machine, gatherer = self._machine, self._gatherers[side]
         assert machine is not None
-        machine.tick(now)
+        machine.streams.tick(now)
         lane = machine.lanes[side]
         self._inside = True
         try:
@@ -186,7 +185,7 @@ class Interception:
                 machine.take(side, frame)
                 if lane.blocked and gatherer.at_boundary:
                     lane.blocked = False
-                    machine.pump(side)
+                    machine.streams.pump(side)
         finally:
             self._inside = False
         self._rest()
@@ -209,20 +208,20 @@ class Interception:
         machine = self._machine
         if machine is None:
             return
-        machine.tick(now)
+        machine.streams.tick(now)
         self._catch_up(Side.CLIENT)
         self._inside = True
         lane = machine.lanes[Side.RUNTIME]
-        if side is Side.RUNTIME and machine.undelivered and not lane.blocked:
+        if side is Side.RUNTIME and machine.streams.undelivered and not lane.blocked:
             machine.lose_runtime(unanswered)
         else:
-            machine.lose_all()
+            machine.streams.lose_all()
         self._inside = False
 
     def cut(self, stream: int, code: ErrorCode) -> None:
         """End a stream to both sides, unless raw: to the client with a reset of ``code``."""
         assert self._machine is not None
-        self._machine.cut(stream, code)
+        self._machine.streams.cut(stream, code)
         self._commanded()
 
     def _commanded(self) -> None:
@@ -234,6 +233,6 @@ class Interception:
         """Pay what is owed; go on raw if nothing remains to be done."""
         machine = self._machine
         assert machine is not None
-        machine.refund()
-        if machine.at_rest and all(each.is_empty for each in self._gatherers):
+        machine.streams.refund()
+        if machine.streams.at_rest and all(each.is_empty for each in self._gatherers):
             self._machine = None
