@@ -4,6 +4,7 @@ A connection's bytes go through it, and it shows them to the witness. As long as
 that a rule may act on it only looks for one.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +12,9 @@ from criproxy.relay.observer import Watched
 from criproxy.relay.rulebook import Rulebook
 from criproxy.wire.connection import Side
 from criproxy.wire.errors import INTERNAL_ERROR, WireError
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.holding import HeldStream, Hold
+from criproxy.wire.hpack import Header
 from criproxy.wire.http2 import ErrorCode
 from criproxy.wire.interception import Interception
 
@@ -20,6 +23,24 @@ DELIVERY: Final = 10.0
 answered and what is still held."""
 
 Write = Callable[[bytes], None]
+
+
+class _Refusal:
+    """Answers a call that rules should have looked at and could not."""
+
+    def __init__(self, stream: HeldStream) -> None:
+        self._stream = stream
+
+    def opened(self) -> None:
+        self._stream.answer(StatusCode.INTERNAL, "criproxy: internal error in the rules")
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None: ...
+
+    def ended(self, side: Side, trailers: list[Header]) -> None: ...
+
+    def too_large(self, side: Side, limit: int) -> None: ...
+
+    def over(self) -> None: ...
 
 
 class Sieve:
@@ -136,7 +157,13 @@ class Sieve:
         if policy is None or not policy.wanted(stream.path):
             return None
         call = watched.reader.call(stream.id)
-        return policy.begin(watched.connection, call, stream, stream.headers)
+        try:
+            return policy.begin(watched.connection, call, stream, stream.headers)
+        except Exception as error:  # ours, not the call's
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "the rules for a call failed", "exception": error}
+            )
+            return Hold(_Refusal(stream), True, True) if policy.enforcing else None
 
     def _pass(self, side: Side, data: bytes, now: float) -> None:
         if side is Side.CLIENT:
