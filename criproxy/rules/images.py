@@ -275,5 +275,5 @@ class ImageMap:
     def _sent(self, full: str) -> str | None:
         for pair in self._pairs:
             if (sent := pair.from_.translate(full, pair.to)) is not None:
-                return sent
+                return _full(sent)  # of docker.io, that may be another
         return None
