@@ -88,6 +88,8 @@ class Watched:
         self.reader = reader
         self.witness = witness
         self.clock = clock
+        self.missed = False
+        """Whether rules came that have to be kept, and not where they could be from then on."""
 
     def cut(self, stream: int) -> None:
         """End a call to both sides: its stream carries a message that is too large."""

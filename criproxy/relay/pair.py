@@ -103,9 +103,10 @@ class Pair(Watched):
                 self.sieve.half_closed()
             end.end_writing()
 
-    def put_sieve(self) -> None:
-        """Begin to keep rules on the connection, unless this is within a frame's header."""
-        if Sieve.can_begin(self):
+    def put_sieve(self, side: Side) -> None:
+        """Begin to keep rules on the connection, now that ``side`` has sent something, unless this
+        is within a frame's header."""
+        if Sieve.can_begin(self, self.rulebook, side):
             self.sieve = Sieve(
                 self,
                 self.rulebook,
@@ -209,7 +210,7 @@ class _End(asyncio.Protocol):
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair
         if pair.rulebook.policy is not None and pair.sieve is None:
-            pair.put_sieve()
+            pair.put_sieve(self._side)
         if pair.sieve is not None:
             pair.sieve.received(self._side, data, now)
         elif self._forward is not None:

@@ -22,6 +22,8 @@ DELIVERY: Final = 10.0
 """Seconds that a client's connection stays open behind a runtime that has gone, for what it had
 answered and what is still held."""
 
+_NOT_READ: Final = "the connection is not read any more, so rules cannot be kept on it"
+
 Write = Callable[[bytes], None]
 
 
@@ -81,9 +83,22 @@ class Sieve:
         )
 
     @staticmethod
-    def can_begin(watched: Watched) -> bool:
-        """Tell whether it is known where in the client's bytes the next frame begins."""
-        return watched.reader.untouched or watched.reader.to_boundary(Side.CLIENT) is not None
+    def can_begin(watched: Watched, rulebook: Rulebook, side: Side) -> bool:
+        """Tell whether it is known where in the client's bytes the next frame begins.
+
+        It is asked when ``side`` has sent something on a connection older than the rules. The next
+        time that it is not known the connection is closed if the rules have to be kept: who ends
+        all that it sends within a frame's header would never come under them.
+        """
+        reader, policy = watched.reader, rulebook.policy
+        if reader.untouched or reader.to_boundary(Side.CLIENT) is not None:
+            return True
+        if side is Side.CLIENT and policy is not None and policy.enforcing:
+            if watched.missed or not reader.reading:
+                watched.witness.refused(watched, INTERNAL_ERROR, _NOT_READ)
+                watched.close()
+            watched.missed = True
+        return False
 
     @property
     def raw(self) -> bool:
@@ -102,6 +117,8 @@ class Sieve:
         try:
             if interception is None or (interception.raw and side is Side.RUNTIME):
                 self._pass(side, data, now)
+            elif not self._watched.reader.reading and interception.needs_reader:
+                self._give_up(side, INTERNAL_ERROR, _NOT_READ, now, data)
             elif not interception.raw:
                 if interception.skim(side, data):
                     self._pass(side, data, now)
@@ -174,8 +191,7 @@ class Sieve:
 
     def _begin_holding(self, interception: Interception, data: bytes, now: float) -> None:
         if not self._watched.reader.reading:
-            reason = "the connection is not read any more, and a call began that rules speak of"
-            self._give_up(Side.CLIENT, INTERNAL_ERROR, reason, now, data)
+            self._give_up(Side.CLIENT, INTERNAL_ERROR, _NOT_READ, now, data)
             return
         interception.enter(self._inserts())
         self._hold(interception, Side.CLIENT, data, now)
@@ -209,7 +225,7 @@ class Sieve:
         policy = self._rulebook.policy
         assert interception is not None
         raw = interception.raw
-        rest = interception.leftover() or data
+        rest = interception.leftover() + data
         self._interception = None
         if raw and (policy is None or not policy.enforcing):
             self._pass(side, rest, now)

@@ -111,15 +111,22 @@ class Split(Watched):
     def from_client(self, data: bytes) -> None:
         """Take what the client has sent."""
         self._since = self.clock()
-        if self._rulebook.policy is not None and self._sieve is None and Sieve.can_begin(self):
+        book = self._rulebook
+        if (
+            book.policy is not None
+            and self._sieve is None
+            and Sieve.can_begin(self, book, Side.CLIENT)
+        ):
             self._sieve = Sieve(
                 self,
-                self._rulebook,
+                book,
                 self._client.write,
                 self._take,
                 lambda: ([], []),
                 self.close,
             )
+        if self._client.is_closing:  # because rules cannot be kept on it
+            return
         if self._sieve is not None:
             self._sieved = []
             self._sieve.received(Side.CLIENT, data, self._since)
@@ -214,6 +221,11 @@ class _Leg(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether new streams may be opened."""
         return not (self._going or self.closed.done())
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent to the peer."""
+        return self._transport is not None and self._transport.is_closing()
 
     def abort(self) -> None:
         if self._transport is not None:

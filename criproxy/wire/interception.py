@@ -77,6 +77,11 @@ class Interception:
         return self._machine is None
 
     @property
+    def needs_reader(self) -> bool:
+        """Whether what comes next can only be understood as long as the reader reads."""
+        return self.raw or any(self._skimmed)
+
+    @property
     def lanes(self) -> tuple[Lane, Lane] | None:
         """What goes from the client to the runtime, and the other way; None while raw."""
         return None if self._machine is None else self._machine.lanes

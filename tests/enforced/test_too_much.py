@@ -1,5 +1,7 @@
 """More than may be held, and connections that cannot be read."""
 
+import contextlib
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.wire.flow import Budget
 from criproxy.wire.http2 import PREFACE
+from tests.support import wire
 from tests.support.cri_peers import CriPeer, execute, make, pull, stream
 from tests.support.grpc_peers import Outcome, channel
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
@@ -205,3 +208,60 @@ def test_calls_of_a_connection_that_is_closed(relay: RuledRelay, peer: CriPeer) 
     relay.recorder.all_closed()
     relay.nothing_is_held()
     assert not peer.asked
+
+
+def _inserted(*fields: tuple[bytes, bytes]) -> bytes:
+    """Fields that go into the header table."""
+    return b"".join(b"\x40" + wire.string(name) + wire.string(value) for name, value in fields)
+
+
+def _opens(stream: int, block: bytes) -> bytes:
+    rest = [(b":method", b"POST"), (b":scheme", b"http"), (b"content-type", b"application/grpc")]
+    return wire.headers(stream, block + wire.block(*rest))
+
+
+@ON_ERROR
+def test_reading_that_has_stopped(short_dir: Path, loop: str, on_error: str) -> None:
+    """Where header blocks are not read any more no call passes whose path is only guessed at."""
+    path = short_dir / "runtime.sock"
+    denied, other = b"/runtime.v1.RuntimeService/ExecSync", (b":path", b"/a.B/C")
+    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop, streams=3) as relay:
+        relay.load({**rule(on_error, deny={}), "match": {"methods": ["ExecSync"]}})
+        with dial(relay.path) as client, accept(runtime) as served:
+            served.sendall(wire.settings())
+            table = _inserted((b"x", b"1"), (b":path", denied)) + wire.block(other)
+            client.sendall(PREFACE + wire.settings() + _opens(1, table))
+            for stream in range(3, 11, 2):
+                client.sendall(_opens(stream, wire.block(other)))
+            wait_until(lambda: bool(relay.recorder.stopped), "end of reading")
+            moves = _opens(11, _inserted((b"x", b"2")) + wire.block(other))
+            guessed = _opens(13, b"\xbf")  # the 63rd field is the path; before, it was (x, 1)
+            client.sendall(moves)
+            passed = b""
+            while moves not in passed and (more := served.recv(1 << 16)):
+                passed += more
+            with contextlib.suppress(BrokenPipeError):  # closed already
+                client.sendall(guessed)
+                client.shutdown(socket.SHUT_WR)
+            assert (guessed in receive_all(served)) == (on_error == "pass")
+        assert len(relay.recorder.refused) == (on_error == "fail")
+
+
+def test_client_that_rules_cannot_reach(short_dir: Path, loop: str) -> None:
+    """A client that always stops within a frame's header is not kept under rules that must be."""
+    path = short_dir / "runtime.sock"
+    call = _opens(1, wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync")))
+    start = PREFACE + wire.settings() + call[:5]
+    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+        with dial(relay.path) as client, accept(runtime) as served:
+            client.sendall(start)
+            assert receive(served, len(start)) == start
+            relay.load({**rule("fail", deny={}), "match": {"methods": ["ExecSync"]}})
+            begun = call[5:] + wire.ping()[:5]
+            client.sendall(begun)  # it began without rules
+            assert receive(served, len(begun)) == begun
+            client.sendall(wire.ping()[5:] + call + wire.ping()[:5])
+            assert receive_all(served) == b""
+            assert receive_all(client) == b""
+        relay.recorder.all_closed()
+        assert len(relay.recorder.refused) == 1
