@@ -129,4 +129,6 @@ def inflated(payload: Payload, encoding: bytes | None, limit: int) -> bytes:
         raise EvaluationError("held_limit", f"inflates to more than {limit} bytes")
     if not inflater.eof:
         raise EvaluationError("compressed", "the compressed message is not complete")
+    if inflater.unused_data:  # a second member of gzip's, which Go reads as more of the message
+        raise EvaluationError("compressed", "something stands behind the compressed message")
     return data

@@ -141,7 +141,7 @@ def _shape(
         messages=_messages(path),
         request_held=learns or any(candidate.wants_request for candidate in candidates),
         response_held=learns or any(candidate.actor.acts_after for candidate in candidates),
-        encoding=_value(headers, b"grpc-encoding"),
+        encoding=b",".join(value for name, value in headers if name == b"grpc-encoding"),
         learns=learns,
     )
 

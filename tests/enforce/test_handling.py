@@ -931,12 +931,14 @@ def test_compressed_beyond_reading() -> None:
         for encoding, payload, reason in (
             (b"snappy", data, "compressed"),
             (b"", data, "compressed"),
+            (b"gzip snappy", data, "compressed"),
             (b"gzip", data[:-4], "compressed"),
+            (b"gzip", data + data, "compressed"),
             (b"gzip", b"not that", "compressed"),
             (b"gzip", bomb, "held_limit"),
         ):
             rules = Rules(rule(TO_MIRROR, "PullImage", where=FROM_DOCKER), held_limit=1000)
-            call = rules.call(PULL, headers=[(b"grpc-encoding", encoding)])
+            call = rules.call(PULL, headers=[(b"grpc-encoding", each) for each in encoding.split()])
             call.asks(payload, compressed=True)
             assert call.done == [("send", CLIENT, payload, "compressed"), ("end", CLIENT)]
             assert rules.counts.errors == {("r0", reason): 1}
