@@ -1,11 +1,14 @@
 """A call's path, as the words that logs and metrics use for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
-from criproxy.cri.methods import METHODS
+from criproxy.cri.methods import METHODS, Method
+
+T = TypeVar("T")
 
 OTHER: Final = "other"
 """What a service or method that is not in the CRI is called in metrics, so that a client's
@@ -13,6 +16,13 @@ invented names do not grow the label set."""
 
 _LONGEST: Final = 200
 """Characters of an unknown path's parts that are kept for the log."""
+
+_PATHS: Final = 1024
+"""Paths that are remembered: the CRI has less than a hundred, the rest is a client's fancy."""
+
+_LONGEST_PATH: Final = 256
+"""Bytes of a path that is remembered. None of the CRI's is half as long, and a client may send as
+much as a header block takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +43,29 @@ class Named:
     mutating: bool
 
 
-@lru_cache(maxsize=1024)
+def by_path(function: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Have what is worked out of a ``:path`` remembered, for a bounded number of bytes."""
+    remembered = lru_cache(maxsize=_PATHS)(function)
+
+    def ask(path: bytes) -> T:
+        return remembered(path) if len(path) <= _LONGEST_PATH else function(path)
+
+    return ask
+
+
+def method_at(path: bytes) -> Method | None:
+    """Return the method of the CRI that a runtime calls for a ``:path``.
+
+    The slash that it begins with may be missing: grpc-go has long done without.
+    """
+    text = path.decode("latin-1")
+    return METHODS.get(text) or METHODS.get("/" + text)
+
+
+@by_path
 def resolve(path: bytes) -> Named:
     """Name a request's ``:path``. Whatever the bytes are, there is an answer."""
-    text = path.decode("ascii", "backslashreplace")
-    method = METHODS.get(text)
+    method = method_at(path)
     if method is not None:
         return Named(
             service=method.service,
@@ -48,6 +76,7 @@ def resolve(path: bytes) -> Named:
             server_streaming=method.server_streaming,
             mutating=method.mutating,
         )
+    text = path.decode("ascii", "backslashreplace")
     service, _, name = text.removeprefix("/").rpartition("/")
     return Named(
         service=service[:_LONGEST],

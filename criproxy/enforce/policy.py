@@ -1,12 +1,10 @@
 """Which streams are held, and under what rules: the relay asks when a stream is opened."""
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 
 from criproxy.cri.messages import request_class, response_class
-from criproxy.cri.methods import METHODS
-from criproxy.cri.naming import resolve
+from criproxy.cri.naming import by_path, method_at, resolve
 from criproxy.enforce.actors import Actor
 from criproxy.enforce.deeds import Deeds
 from criproxy.enforce.handling import HeldCall, Messages, Shape
@@ -146,9 +144,9 @@ def _shape(
     )
 
 
-@lru_cache(maxsize=1024)
+@by_path
 def _messages(path: bytes) -> Messages:
-    method = METHODS.get(path.decode("latin-1"))
+    method = method_at(path)
     if method is None:
         return Messages()
     return Messages(request_class(method), response_class(method), method.server_streaming)

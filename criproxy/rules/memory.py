@@ -95,9 +95,10 @@ class Memory:
             "RemoveContainer": self._remove_container,
         }
         self._wanted = {
-            method.path.encode(): method
+            path.encode(): method
             for method in METHODS.values()
             if method.name in self._lessons
+            for path in (method.path, method.path.removeprefix("/"))  # a runtime takes both
         }
 
     def wants(self, path: bytes) -> bool:

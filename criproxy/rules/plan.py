@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import Message
-
 from criproxy.cri.naming import Named
 
 if TYPE_CHECKING:
@@ -13,11 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rules that may act on a method's calls, in order, and the classes of its messages, which
-    are None outside the CRI."""
+    """The rules that may act on a method's calls, in order."""
 
     rules: "tuple[Rule, ...]"
     named: Named
-    request_class: type[Message] | None
-    response_class: type[Message] | None
-    server_streaming: bool

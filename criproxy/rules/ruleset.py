@@ -1,20 +1,15 @@
 """All rules together, compiled, and the few of them that are for a method."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
-from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
-from criproxy.cri.naming import matches, resolve
+from criproxy.cri.naming import by_path, matches, resolve
 from criproxy.rules.errors import RuleError
 from criproxy.rules.expressions import suggestion
 from criproxy.rules.plan import Plan
 from criproxy.rules.rule import Rule
 from criproxy.rules.spec import RuleSpec
-
-_PATHS: Final = 1024
-"""Paths whose plan is remembered: the CRI has less than a hundred, the rest is a client's fancy."""
 
 _NAMED: Final = tuple(resolve(path.encode()) for path in METHODS)
 _WILDCARDS: Final = frozenset("*?[")
@@ -32,7 +27,7 @@ class RuleSet:
         self.rules: Final = tuple(rules)
         self.needs_pods: Final = any(rule.needs_pods for rule in self.rules)
         self.enforcing: Final = any(rule.fails and not rule.dry_run for rule in self.rules)
-        self.plan = lru_cache(maxsize=_PATHS)(self._plan)
+        self.plan = by_path(self._plan)
 
     def _plan(self, path: bytes) -> Plan | None:
         """Return the rules that may act on calls of a path; None if there are none."""
@@ -40,14 +35,7 @@ class RuleSet:
         rules = tuple(rule for rule in self.rules if rule.concerns(named))
         if not rules:
             return None
-        method = METHODS.get(path.decode("ascii", "replace"))
-        return Plan(
-            rules=rules,
-            named=named,
-            request_class=request_class(method) if method else None,
-            response_class=response_class(method) if method else None,
-            server_streaming=named.server_streaming,
-        )
+        return Plan(rules, named)
 
 
 def compile_rules(specs: Sequence[RuleSpec], dry_run: bool = False) -> RuleSet:

@@ -6,8 +6,9 @@ import pytest
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.peers import Connection, Peer
+from criproxy.wire.grpc import StatusCode
 from tests.support.calls import CONNECTION
-from tests.support.held import CLIENT, IMAGES, Rules
+from tests.support.held import CLIENT, IMAGES, Rules, Scripted
 from tests.support.virtual_time import passed, run, settle
 
 PULL = f"{IMAGES}/PullImage"
@@ -121,6 +122,25 @@ def test_rules_out_of_reach() -> None:
         hold = Rules(rule(DENY), rule(ANSWER)).call(PULL).hold
         assert hold is not None
         assert not hold.response
+
+    run(main)
+
+
+def test_path_without_its_slash() -> None:
+    """It is the same method: a runtime may well answer to it."""
+
+    async def main() -> None:
+        rules = Rules(
+            rule(DENY, methods=["PullImage"], where='request.image.image == "docker.io/nginx"'),
+            rule(DENY, methods=["StopContainer"], where='pod.name == "a"'),
+        )
+        call = Scripted(rules, b"runtime.v1.ImageService/PullImage")
+        call.asks(pull())
+        assert call.done == [("answer", StatusCode.PERMISSION_DENIED, "denied by rule r0")]
+        call = Scripted(rules, b"runtime.v1.ImageService/PullImage")
+        call.asks(pull("quay.io/a"))
+        assert call.done[-1] == ("end", CLIENT)
+        assert rules.policy.wanted(b"runtime.v1.RuntimeService/RunPodSandbox")
 
     run(main)
 

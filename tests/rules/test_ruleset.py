@@ -71,21 +71,12 @@ def test_a_plan_has_the_rules_of_a_method_in_order() -> None:
     assert rule_set("[]").plan(PULL.encode()) is None
 
 
-def test_a_plan_knows_the_messages() -> None:
-    """Its classes are those of the method's version; outside the CRI there are none."""
+def test_a_plan_is_remembered() -> None:
+    """It is made once for a path, unless that is a client's fancy of any length."""
     rules = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]")
-    plan = rules.plan(b"/runtime.v1alpha2.ImageService/PullImage")
-    assert plan is not None
-    assert plan.request_class is v1alpha2.PullImageRequest
-    assert plan.response_class is v1alpha2.PullImageResponse
-    assert (plan.named.method, plan.server_streaming) == ("PullImage", False)
-    assert rules.plan(b"/runtime.v1alpha2.ImageService/PullImage") is plan
-    streaming = rules.plan(f"{RUNTIME}/GetContainerEvents".encode())
-    assert streaming is not None
-    assert streaming.server_streaming
-    outside = rules.plan(FOREIGN.encode())
-    assert outside is not None
-    assert outside.request_class is outside.response_class is None
+    for path, remembered in ((PULL.encode(), True), (b"/a/" + b"b" * 300, False)):
+        assert rules.plan(path) is not None
+        assert (rules.plan(path) is rules.plan(path)) is remembered
 
 
 @pytest.mark.parametrize(
