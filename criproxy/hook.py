@@ -13,8 +13,7 @@ called before the client gets a response (of a server stream: each message), or 
 the Call, and is plain or async.
 """
 
-import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from criproxy.wire.grpc import StatusCode
@@ -27,7 +26,10 @@ __all__ = ["Call", "Deny", "StatusCode"]
 
 
 class Deny(Exception):  # noqa: N818 - a verdict, not an error
-    """Raised by a script, refuses the call: the client gets this code and message."""
+    """Raised by a script, refuses the call: the client gets this code and message.
+
+    A rule that says ``may_deny: false`` takes it for a failure of the script.
+    """
 
     def __init__(self, code: StatusCode | str | int, message: str = "") -> None:
         """``code`` is gRPC's, by name or number: ``"PERMISSION_DENIED"``, 7. OK refuses nothing.
@@ -46,10 +48,13 @@ class Call:
     may be read, changed in place, or replaced by another of its class; it is the script's own copy.
     """
 
-    def __init__(self, message: Any, facts: "Facts", may_wait: bool) -> None:
+    def __init__(
+        self, message: Any, facts: "Facts", pause: Callable[[float], Awaitable[None]] | None
+    ) -> None:
+        """``pause`` has the call wait so many seconds; None where that is not possible."""
         self.message = message
         self._facts = facts
-        self._may_wait = may_wait
+        self._pause = pause
         self._request: Any = None
 
     @property
@@ -101,11 +106,12 @@ class Call:
     def delay(self, seconds: float) -> Awaitable[None]:
         """Keep the call waiting, in an async function: ``await call.delay(0.2)``.
 
-        It counts as time that the hook takes, so the rule's ``timeout`` has to be longer.
+        It does not count as time that the hook takes (the rule's ``timeout``). The call's deadline
+        and its cancellation end it.
         """
-        if not self._may_wait:
+        if self._pause is None:
             raise RuntimeError("call.delay is for async functions; write it as async def")
-        return asyncio.sleep(seconds)
+        return self._pause(seconds)
 
 
 def _status_code(code: StatusCode | str | int) -> StatusCode:

@@ -19,13 +19,12 @@ def command(config: Path) -> None:
     Example:
       criproxy check -c /etc/criproxy/config.yaml
     """
-    from criproxy.config.compiling import compiled, hooks
+    from criproxy.config.compiling import compiled
     from criproxy.config.show import show
 
     loaded = configured(config, {})
     if loaded.rules:
         compiled(loaded)
-        hooks(loaded)
     click.echo(show(loaded.config), nl=False)
     elsewhere = len(loaded.rules) - len(loaded.config.rules)
     if elsewhere:

@@ -84,11 +84,10 @@ def check(file: Path) -> None:
     loaded. An error names the file, the line, the key and the mend.
     """
     from criproxy.cli.rehearsal import described
-    from criproxy.config.compiling import compiled, hooks
+    from criproxy.config.compiling import compiled
 
     loaded = load_rules(file)
-    ruleset = compiled(loaded)
-    hooks(loaded)
+    ruleset, _ = compiled(loaded)
     rows = [
         (
             rule.name,
@@ -123,11 +122,11 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
     from criproxy.cli.callfile import read_calls
     from criproxy.cli.rehearsal import rehearse
     from criproxy.cli.rehearsed import told
-    from criproxy.config.compiling import compiled, hooks
+    from criproxy.config.compiling import compiled
 
     loaded = load_rules(file)
-    ruleset = compiled(loaded)
-    asked = hooks(loaded) if run_hooks else {}
+    ruleset, hooks = compiled(loaded)
+    asked = hooks if run_hooks else {}
     failed = False
     for number, call in enumerate(read_calls(calls)):
         rehearsal: Rehearsal = rehearse(ruleset, asked, call)

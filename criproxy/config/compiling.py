@@ -5,28 +5,41 @@ What is imported within is what rules cost in memory, and is not paid for withou
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from criproxy.config.load import Loaded
 from criproxy.rules.errors import RuleError
 
 if TYPE_CHECKING:
     from criproxy.enforce.hooks import Hook
     from criproxy.rules.ruleset import RuleSet
+    from criproxy.rules.spec import RuleSpec
 
 
-def compiled(loaded: Loaded) -> "RuleSet":
-    """Compile the rules, against the messages of the CRI. Raises ConfigError."""
+def compiled(loaded: Loaded) -> tuple["RuleSet", dict[str, "Hook"]]:
+    """Compile the rules against the messages of the CRI, and make their hooks, by rule.
+
+    Scripts are loaded; webhooks are not asked. Raises ConfigError.
+    """
     from criproxy.rules.ruleset import compile_rules
 
-    specs = [each.spec for each in loaded.rules]
+    hooks = _hooks(loaded)
+    specs = [_settled(each.spec, hooks) for each in loaded.rules]
     try:
-        return compile_rules(specs, loaded.config.rules_mode == "dry-run")
+        return compile_rules(specs, loaded.config.rules_mode == "dry-run"), hooks
     except RuleError as error:
         rule = next(each for each in loaded.rules if each.spec.name == error.rule)
         raise rule.error(error.keys, error.message) from error
 
 
-def hooks(loaded: Loaded) -> dict[str, "Hook"]:
-    """Load the scripts and prepare the webhooks that rules name, by rule. Raises ConfigError."""
+def _settled(spec: "RuleSpec", hooks: dict[str, "Hook"]) -> "RuleSpec":
+    """Have the rule say whether its hook may refuse calls, if it does not."""
+    if spec.hook is None or spec.hook.may_deny is not None:
+        return spec
+    return replace(spec, hook=replace(spec.hook, may_deny=hooks[spec.name].has_deny))
+
+
+def _hooks(loaded: Loaded) -> dict[str, "Hook"]:
     from criproxy.enforce.hooks import make_hook
 
     made = {}

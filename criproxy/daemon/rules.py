@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from criproxy.config.compiling import compiled, hooks
+from criproxy.config.compiling import compiled
 from criproxy.config.load import Loaded
 from criproxy.enforce.counts import Counts
 from criproxy.observe.log import Log
@@ -55,7 +55,7 @@ def prepare(loaded: Loaded) -> Prepared:
     """
     if not loaded.rules:
         return Prepared(loaded)
-    return Prepared(loaded, compiled(loaded), hooks(loaded))
+    return Prepared(loaded, *compiled(loaded))
 
 
 class RulesInForce:

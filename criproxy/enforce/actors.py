@@ -25,6 +25,7 @@ class Actor:
         "hook",
         "limit",
         "limits_pods",
+        "rehearsals",
         "rule",
         "wants_request",
     )
@@ -39,6 +40,8 @@ class Actor:
     """Whether no later rule is looked at, for certain, where this one matches."""
     limits_pods: bool
     """Whether it limits each pod's calls."""
+    rehearsals: int
+    """How many answers of its hook are waited for in dry-run."""
 
     def __init__(self, rule: Rule, hook: Hook | None, now: float, earlier: "Actor | None") -> None:
         """``earlier`` is the actor of that name before a reload; ``now`` is when rules are loaded.
@@ -48,6 +51,7 @@ class Actor:
         """
         self.rule = rule
         self.hook = hook
+        self.rehearsals = 0
         self._look()
         if earlier is not None and earlier.rule.spec == rule.spec:
             self.delay: Delay | None = earlier.delay
@@ -76,6 +80,10 @@ class Actor:
         self.wants_request = self.acts_before or hook is not None or rule.touches_request
         self.ends_the_walk = not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
         self.limits_pods = spec.limit is not None and spec.limit.per == "pod"
+
+    def rehearsed(self) -> None:
+        """Take notice that one of the answers has come, or will not."""
+        self.rehearsals -= 1
 
     @property
     def refusal(self) -> str:

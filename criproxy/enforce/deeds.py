@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from criproxy.cri.naming import Named
 from criproxy.enforce.actors import Actor
 from criproxy.enforce.courses import Course
-from criproxy.enforce.hooks import Denied
+from criproxy.enforce.hooks import Denied, ask
 from criproxy.enforce.limits import Limit, LimitError
 from criproxy.enforce.payloads import HeldMessage
 from criproxy.enforce.resources import Resources
@@ -34,6 +34,11 @@ INTERNAL: Final = "internal"
 
 QUEUE: Final = "queue"
 """The reason for a call that found no place within its rule's limit."""
+
+
+_REHEARSALS: Final = 100
+"""Questions of a hook in dry-run that may be open at a time: no call waits for their answers, and
+each keeps its messages."""
 
 
 class Deeds:
@@ -177,8 +182,7 @@ class Deeds:
             return
         before = yield from held.message()
         if isinstance(verdict, Ask):
-            work = self._rehearse_hook(actor, before, facts, half)
-            self._resources.tasks.start(work, f"dry-run of rule {actor.rule.name}")
+            self._begin_rehearsal(actor, before, facts, half)
             return
         compare = self._resources.workbench.do(held.size, _changes, before, verdict.message)
         self._tell(actor, verdict, half, (yield from compare))
@@ -189,6 +193,15 @@ class Deeds:
             self.places.append(partial(queue.limit.release, key))
         else:
             self._tell(actor, queue, "request")
+
+    def _begin_rehearsal(self, actor: Actor, before: Message, facts: Facts, half: Half) -> None:
+        if actor.rehearsals >= _REHEARSALS:
+            detail = f"not asked in dry-run: {_REHEARSALS} answers are waited for"
+            raise EvaluationError("timeout", detail)
+        actor.rehearsals += 1
+        work = self._rehearse_hook(actor, before, facts, half)
+        task = self._resources.tasks.start(work, f"dry-run of rule {actor.rule.name}")
+        task.add_done_callback(lambda _: actor.rehearsed())
 
     async def _rehearse_hook(self, actor: Actor, before: Message, facts: Facts, half: Half) -> None:
         try:
@@ -226,15 +239,10 @@ async def _forever() -> None:
 
 
 async def _asked(actor: Actor, half: Half, message: Message, facts: Facts) -> Message:
-    hook = actor.hook
-    if hook is None:
+    hook, spec = actor.hook, actor.rule.spec.hook
+    if hook is None or spec is None:
         return message
-    ask = hook.request if half == "request" else hook.response
-    try:
-        async with asyncio.timeout(hook.timeout):
-            return await ask(message, facts)
-    except TimeoutError as error:
-        raise EvaluationError("timeout", f"no answer within {hook.timeout:g} s") from error
+    return await ask(hook, spec, half, message, facts)
 
 
 def _changes(before: Message, after: Message) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from criproxy.enforce.hooks import Denied
+from criproxy.enforce.hooks import Denied, pause
 from criproxy.enforce.workers import Workers
 from criproxy.hook import Call, Deny
 from criproxy.rules.errors import EvaluationError
@@ -52,6 +52,7 @@ class ScriptHook:
         self._response = _function(module, "response", self._path)
         if self._request is None and self._response is None:
             raise ScriptError(f"{self._path}: needs a function request(call) or response(call)")
+        self.has_deny = any(value is Deny for value in vars(module).values())
         self.has_request = self._request is not None
         self.has_response = self._response is not None
         self.timeout = float(spec.timeout)
@@ -69,7 +70,7 @@ class ScriptHook:
         if function is None:
             return message
         if inspect.iscoroutinefunction(function):
-            call = Call(_copy(message), facts, may_wait=True)
+            call = Call(_copy(message), facts, pause)
             try:
                 _refuse_result(await function(call))
             except asyncio.CancelledError:
@@ -82,7 +83,7 @@ class ScriptHook:
         return await self._workers.run(lambda: self._call(function, message, facts))
 
     def _call(self, function: Function, message: Message, facts: Facts) -> Message:
-        call = Call(_copy(message), facts, may_wait=False)
+        call = Call(_copy(message), facts, None)
         try:
             _refuse_result(function(call))
         except BaseException as error:

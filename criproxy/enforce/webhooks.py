@@ -59,6 +59,7 @@ class Webhook:
 
     has_request = True
     has_response = True
+    has_deny = True
 
     def __init__(self, spec: HookSpec) -> None:
         """Nothing is connected yet. Raises ValueError for a URL that cannot be used."""

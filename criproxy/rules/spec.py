@@ -217,13 +217,19 @@ class HookSpec(Section, frozen=True):
     """A Python file, relative to the configuration's directory."""
     url: str | None = None
     timeout: Duration = Duration(1)
-    may_deny: bool = False
+    may_deny: bool | None = None
+    """None: what the hook is able to do. A webhook is, and a script that has Deny."""
 
     def __post_init__(self) -> None:
         if (self.script is None) == (self.url is None):
             raise ValueError("hook takes either script or url")
         if self.timeout <= 0:
             raise ValueError("timeout has to be more than 0")
+
+    @property
+    def denies(self) -> bool:
+        """Whether it may refuse calls, as far as is known before a script is loaded."""
+        return self.url is not None if self.may_deny is None else self.may_deny
 
 
 class LimitSpec(Section, frozen=True):
@@ -276,5 +282,5 @@ class RuleSpec(Section, frozen=True):
     def fails(self) -> bool:
         """Whether a call fails where the rule cannot be evaluated or carried out."""
         if self.on_error is None:
-            return self.deny is not None or (self.hook is not None and self.hook.may_deny)
+            return self.deny is not None or (self.hook is not None and self.hook.denies)
         return self.on_error == "fail"

@@ -281,7 +281,7 @@ class TestTest:
     def test_colours(self, file: Path) -> None:
         """For a terminal, what acts and what differs is coloured; the words are the same."""
         (call,) = read_calls(_write(file.parent / "call.yaml", PULL))
-        rehearsal = rehearse_call(compiled(load_rules(file)), {}, call)
+        rehearsal = rehearse_call(compiled(load_rules(file))[0], {}, call)
         plain = told(rehearsal, colours=False, hooks_run=False)
         coloured = told(rehearsal, colours=True, hooks_run=False)
         assert [click.unstyle(line) for line in coloured] == plain

@@ -74,6 +74,7 @@ BROKEN = 'request.image.annotations["none"] == ""'
 class Hooked:
     """A hook that does what it is told to: returns, raises, or waits."""
 
+    has_deny = True
     timeout = 1.0
 
     def __init__(self, *halves: str, outcome: Any = None, takes: float = 0.0) -> None:

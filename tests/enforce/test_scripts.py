@@ -13,11 +13,13 @@ import pytest
 from criproxy.durations import Duration
 from criproxy.enforce import scripts
 from criproxy.enforce.hooks import Denied, make_hook
+from criproxy.enforce.hooks import ask as ask_hook
 from criproxy.enforce.scripts import ScriptError, ScriptHook
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 from tests.enforce.hooked import PB, UNKNOWN, create, facts, run
+from tests.support import virtual_time
 from tests.support.waiting import wait_until
 
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v1alpha2"])
@@ -28,9 +30,9 @@ KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
 def script(tmp_path: Path) -> Any:
     """Write a script, and make a hook of it."""
 
-    def write(source: str) -> ScriptHook:
+    def write(source: str, timeout: float = 3) -> ScriptHook:
         (tmp_path / "hook.py").write_text(source)
-        return ScriptHook(HookSpec(script="hook.py", timeout=Duration(3)), tmp_path)
+        return ScriptHook(HookSpec(script="hook.py", timeout=Duration(timeout)), tmp_path)
 
     return write
 
@@ -191,15 +193,40 @@ def test_delay_in_a_plain_function(script: Any) -> None:
 
 
 def test_delay_past_the_limit(script: Any) -> None:
-    """A delay ends with the time limit that the caller sets."""
-    hook = script("async def request(call):\n    await call.delay(3600)\n")
+    """The time for which a script has the call wait is not its own; what it takes besides is."""
+    waits = "async def request(call):\n    await call.delay(2)\n    await call.delay(3)\n"
+    hangs = f"{waits}    await asyncio.sleep(3600)\n"
+
+    async def asked(source: str) -> str | None:
+        hook = script(f"import asyncio\n{source}", timeout=1)
+        try:
+            await ask_hook(hook, HookSpec(script="hook.py"), "request", create(), facts())
+        except EvaluationError as error:
+            return str(error)
+        return None
 
     async def main() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await hook.request(create(), facts())
+        time = asyncio.get_running_loop().time
+        assert (await asked(waits), time()) == (None, 5.0)
+        assert (await asked(hangs), time()) == ("timeout: no answer within 1 s", 11.0)
 
-    run(main())
+    virtual_time.run(main)
+
+
+def test_refusal_that_the_rule_does_not_allow(script: Any) -> None:
+    """A refusal is a failure of the script's where its rule says that it may not refuse."""
+    hook = script("from criproxy.hook import Deny\nasync def request(call): raise Deny(7, 'no')\n")
+    assert hook.has_deny
+
+    async def main(may_deny: bool | None) -> None:
+        spec = HookSpec(script="hook.py", may_deny=may_deny)
+        await ask_hook(hook, spec, "request", create(), facts())
+
+    for allowed in (None, True):
+        with pytest.raises(Denied):
+            run(main(allowed))
+    with pytest.raises(EvaluationError, match="refuses the call with PERMISSION_DENIED"):
+        run(main(False))
 
 
 def test_plain_functions_do_not_block(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:

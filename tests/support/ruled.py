@@ -176,6 +176,7 @@ def _check(pair: Pair | Split) -> None:
 class Gate:
     """A hook that has calls waiting until it is opened."""
 
+    has_deny = False
     timeout = 60.0
 
     def __init__(self, half: str = "request") -> None:
