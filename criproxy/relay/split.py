@@ -80,6 +80,8 @@ class Split(Watched):
         self._upstreams: dict[bool, _Leg] = {}
         self._dialling = {True: asyncio.Lock(), False: asyncio.Lock()}
         self._since = clock()
+        self._flushing = False
+        self._unflushed = False
 
     async def run(self, client: socket.socket) -> None:
         """Serve a connected client until it is gone; the socket belongs to this now."""
@@ -98,7 +100,20 @@ class Split(Watched):
         self._since = self.clock()
 
     def flush(self) -> None:
-        """Write what has come about on each connection."""
+        """Write what has come about on each connection, and what comes about by that: the sieve may
+        have something for this side when it is given something of it."""
+        self._unflushed = True
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            while self._unflushed:
+                self._unflushed = False
+                self._write_out()
+        finally:
+            self._flushing = False
+
+    def _write_out(self) -> None:
         for leg in self._upstreams.values():
             leg.write(leg.h2.data_to_send())
         if data := self._client.h2.data_to_send():
