@@ -7,11 +7,15 @@ from typing import Literal
 
 from msgspec import field
 
-from criproxy.config.values import Address, Mode, Owner, Size
+from criproxy.audit.spec import AuditSpec
+from criproxy.config.values import Address, Owner
 from criproxy.durations import Duration
+from criproxy.modes import Mode
 from criproxy.relay.endpoints import Endpoint
-from criproxy.rules.spec import RulesMode, RuleSpec
+from criproxy.rules.profiles import ProfileSpec
+from criproxy.rules.spec import CallersSpec, Globs, RulesMode, RuleSpec
 from criproxy.section import Section
+from criproxy.sizes import Size
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
 
@@ -31,6 +35,18 @@ class ListenerConfig(Section, frozen=True):
     """None: the runtime's socket's."""
     owner: Owner | None = None
     """None: the runtime's socket's."""
+    profile: str = "full"
+    allow: CallersSpec | None = None
+    """Who may connect. None: whom the socket's owner and mode let."""
+
+
+class KubeletConfig(Section, frozen=True):
+    """Who the node's kubelet is: root, and one of these."""
+
+    executable: Globs = field(
+        default_factory=lambda: ["*/kubelet", "*/k3s", "*/k0s", "*/rke2", "*/kubelite"]
+    )
+    unit: Globs = field(default_factory=lambda: ["kubelet.service"])
 
 
 class MetricsConfig(Section, frozen=True):
@@ -108,6 +124,11 @@ class Config(Section, frozen=True):
     rules_dir: str | None = None
     """None: no rules but those of the file."""
     rules_mode: RulesMode = "enforce"
+    kubelet: KubeletConfig = KubeletConfig()
+    profiles: dict[str, ProfileSpec] = field(default_factory=dict)
+    """Beside those that there are: full, read-only, images-only."""
+    audit: AuditSpec | None = None
+    """None: no audit log."""
 
     def __post_init__(self) -> None:
         if not self.listeners:

@@ -7,10 +7,12 @@ import msgspec
 import yaml
 
 from criproxy.config.schema import Config
-from criproxy.config.values import Address, Mode, Owner, Size
+from criproxy.config.values import Address, Owner
 from criproxy.durations import Duration
+from criproxy.modes import Mode
 from criproxy.relay.endpoints import Endpoint
 from criproxy.rules.spec import RuleSpec
+from criproxy.sizes import Size
 
 
 def show(config: Config) -> str:

@@ -1,25 +1,15 @@
 """The kinds of value that the file's keys take, beside plain ones. Each is read from text."""
 
-import re
 from typing import Any, Final
 
 from criproxy.durations import Duration, parse_duration
 from criproxy.errors import EndpointError
+from criproxy.modes import Mode, parse_mode
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 from criproxy.relay.sockets import parse_owner
+from criproxy.sizes import Size, parse_size
 
-_BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SIZE: Final = re.compile(r"(\d+) ?(|B|KiB|MiB|GiB)")
-_LARGEST_MODE: Final = 0o777
 _LARGEST_PORT: Final = 65535
-
-
-class Size(int):
-    """Bytes, written ``65536``, ``64KiB``, ``16MiB``."""
-
-
-class Mode(int):
-    """A file's permission bits, written as a string in octal: ``"0660"``."""
 
 
 class Owner(tuple[int | None, int | None]):
@@ -32,25 +22,6 @@ class Address(tuple[str, int]):
     """A host and a port, written ``127.0.0.1:9440`` or ``[::1]:9440``."""
 
     __slots__ = ()
-
-
-def parse_size(text: str) -> int:
-    """Read a size in bytes. Raises ValueError, saying how to write one."""
-    found = _SIZE.fullmatch(text)
-    if not found:
-        raise ValueError(f"{text!r} is not a size; write it like 65536, 64KiB or 16MiB")
-    return int(found[1]) * _BYTES[found[2]]
-
-
-def parse_mode(text: str) -> int:
-    """Read permission bits. Raises ValueError, saying how to write them."""
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= _LARGEST_MODE:
-        raise ValueError(f'{text!r} is not a file mode; write it in octal and quoted: "0660"')
-    return mode
 
 
 def parse_address(text: str) -> tuple[str, int]:

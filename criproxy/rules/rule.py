@@ -1,19 +1,19 @@
 """A rule, compiled for every method that it is for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Final
 
 from google.protobuf.message import Message
 
 from criproxy.cri.methods import Method
 from criproxy.cri.naming import Named, matches, resolve
+from criproxy.rules.callers import any_glob, is_caller
 from criproxy.rules.errors import EvaluationError, RuleError
 from criproxy.rules.facts import Facts
 from criproxy.rules.images import ImageMap, PairError
 from criproxy.rules.parts import Mistake, Parts, parts_for, parts_outside
 from criproxy.rules.plan import Plan
-from criproxy.rules.spec import Action, CallersSpec, RuleSpec
+from criproxy.rules.spec import Action, RuleSpec
 from criproxy.rules.variables import POD_SUBJECTS, SUBJECTS, Values, values_of
 
 _Key = tuple[str, str]
@@ -83,9 +83,9 @@ class Rule:
         """Tell whether a call comes from whom and where the rule says: all that is known of a call
         before its message is, and false for most calls."""
         match = self.spec.match
-        if match.listeners is not None and not _any_glob(match.listeners, facts.listener):
+        if match.listeners is not None and not any_glob(match.listeners, facts.listener):
             return False
-        return match.callers is None or _is_caller(match.callers, facts)
+        return match.callers is None or is_caller(match.callers, facts.caller)
 
     def matches(self, facts: Facts) -> bool:
         """Tell whether the rule is for a call of a method that it concerns.
@@ -211,19 +211,6 @@ class Rule:
         if fault is not None:
             return fault.cut_after is not None or fault.drop is not None
         return self.action in ("rewrite_images", "hook")
-
-
-def _is_caller(callers: CallersSpec, facts: Facts) -> bool:
-    peer = facts.caller
-    return (
-        (callers.uid is None or peer.uid in callers.uid)
-        and (callers.gid is None or peer.gid in callers.gid)
-        and (callers.executable is None or _any_glob(callers.executable, peer.executable or ""))
-    )
-
-
-def _any_glob(globs: Iterable[str], text: str) -> bool:
-    return any(fnmatchcase(text, glob) for glob in globs)
 
 
 def _header(name: str, value: str) -> bytes:

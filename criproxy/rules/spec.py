@@ -77,6 +77,10 @@ class CallersSpec(Section, frozen=True):
     gid: list[int] | None = None
     executable: Globs | None = None
     """Globs of paths. An executable that is not known is the empty string, as in CEL."""
+    unit: Globs | None = None
+    """Globs of systemd units. One that is not known is the empty string."""
+    kubelet: bool | None = None
+    """Whether the caller is the node's kubelet."""
 
 
 class MatchSpec(Section, frozen=True):

@@ -2,9 +2,10 @@
 
 from enum import StrEnum
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from criproxy.wire.grpc import MessageCounter, StatusCode, parse_timeout
+from criproxy.wire.keeping import Kept
 
 _TIMER_SLACK: Final = 0.005
 """Seconds by which a client's deadline may fire before its grpc-timeout has passed here: it began
@@ -44,12 +45,16 @@ class Call:
     when reading stopped before its end. ``overhead`` is for whoever relays to add to: the seconds
     that the call's bytes spent inside. So are ``rules``, the names of those that acted on the call,
     and ``held``, the seconds for which they made it wait; while it waits, ``waiting_since`` is when
-    that began.
+    that began. ``denied`` says why the proxy refused it (empty: it did not), ``changes`` what rules
+    changed: rule, ``request`` or ``response``, and the messages before and after. ``kept`` has the
+    messages as they passed, if somebody wants them.
     """
 
     __slots__ = (
         "began",
+        "changes",
         "code",
+        "denied",
         "end",
         "ended",
         "first_byte",
@@ -57,6 +62,7 @@ class Call:
         "held",
         "http_status",
         "is_grpc",
+        "kept",
         "message",
         "overhead",
         "path",
@@ -95,6 +101,9 @@ class Call:
         self.rules: tuple[str, ...] = ()
         self.held = 0.0
         self.waiting_since: float | None = None
+        self.denied = ""
+        self.changes: tuple[tuple[str, str, Any, Any], ...] = ()
+        self.kept: Kept | None = None
 
     def held_by(self, now: float) -> float:
         """Return for how long rules have made the call wait, the waiting of now with it."""

@@ -1,0 +1,1 @@
+"""Where records go. One file a sink."""
