@@ -193,20 +193,23 @@ class Decoder:
         path = b""
         position = 0
         size = len(block)
+        entries = self._entries
         try:
             while position < size:
                 byte = block[position]
                 position += 1
                 if byte >= 0x80:
-                    index = byte & 0x7F
-                    if index >= _FIRST_DYNAMIC:
+                    if byte < _FIRST_DYNAMIC | 0x80:
+                        name, value = STATIC_TABLE[byte & 0x7F]
+                    elif byte == 0xFF or inserted:
+                        index = byte & 0x7F
                         if index == 0x7F:
                             index, position = _integer(block, position, index)
                         name, value = self._entry_behind(index, inserted)
-                        if name == b":path":
-                            path = value
-                    elif STATIC_TABLE[index][0] == b":path":
-                        path = STATIC_TABLE[index][1]
+                    else:  # as in _entry, but for the call
+                        name, value = entries[_FIRST_DYNAMIC + 0x7F - byte]
+                    if name == b":path":
+                        path = value
                 elif byte >= 0x40 or byte < 0x20:
                     mask = 0x3F if byte >= 0x40 else 0x0F
                     index = byte & mask
