@@ -153,7 +153,7 @@ class _Daemon:
                 self._watch,
                 connections,
                 clock,
-                rules.book,
+                lambda connection: rules.book,
             )
             made.append(listener)
             self._metrics.connections.labels(str(each.endpoint)).set(0)

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ from criproxy.relay.rulebook import Rulebook
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.tasks import Tasks
 from criproxy.wire.connection import ConnectionReader
+from criproxy.wire.keeping import Keep
 
 _ACCEPTED_AT_ONCE: Final = 64
 """Clients taken at one wake-up, so that a flood of them does not keep the others waiting."""
@@ -70,9 +71,17 @@ class Listener:
         notices: Notices,
         tasks: Tasks,
         clock: Clock,
-        rulebook: Rulebook,
+        rulebook_of: Callable[[Connection], Rulebook],
+        keep_for: Callable[[Connection], Keep | None] = lambda connection: None,
+        identify: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
-        """``access`` holds what is configured; the rest is copied from the runtime's socket."""
+        """``access`` holds what is configured; the rest is copied from the runtime's socket.
+
+        The last three are asked once for each client, when it has been accepted: who it is
+        (``identify``), then, once the observer knows of the connection, which rules hold on it
+        (``rulebook_of``) and of which of its calls the messages are kept (``keep_for``; None: of
+        none). Where one of them raises, the client is closed.
+        """
         self.endpoint = endpoint
         self.runtime = runtime
         self.image = image
@@ -83,7 +92,9 @@ class Listener:
         self._notices = notices
         self._tasks = tasks
         self._clock = clock
-        self._rulebook = rulebook
+        self._rulebook_of = rulebook_of
+        self._keep_for = keep_for
+        self._identify = identify
         self._bound: BoundSocket | None = None
         self._access_copied = False
         self._clients = 0
@@ -142,7 +153,7 @@ class Listener:
 
     async def _serve(self, client: socket.socket) -> None:
         try:
-            connection = Connection(str(self.endpoint), peer_of(client), self._clock())
+            connection = Connection(str(self.endpoint), self._identify(client), self._clock())
             self._observer.connection_opened(connection)
             try:
                 await self._relay(client, connection)
@@ -160,20 +171,26 @@ class Listener:
             header_block_limit=self._limits.header_block,
             stream_limit=self._limits.streams,
             message_limit=inf if self._limits.message is None else self._limits.message,
+            keep=self._keep_for(connection),
         )
+        rulebook = self._rulebook_of(connection)
         if self.image != self.runtime:
-            await self._relay_split(client, connection, reader)
+            await self._relay_split(client, connection, reader, rulebook)
             return
         try:
             runtime = await self._dial(client, connection, self.runtime)
         except OSError:
             return
         write_buffer = self._limits.write_buffer
-        pair = Pair(connection, reader, self._witness, self._clock, write_buffer, self._rulebook)
+        pair = Pair(connection, reader, self._witness, self._clock, write_buffer, rulebook)
         await pair.run(client, runtime)
 
     async def _relay_split(
-        self, client: socket.socket, connection: Connection, reader: ConnectionReader
+        self,
+        client: socket.socket,
+        connection: Connection,
+        reader: ConnectionReader,
+        rulebook: Rulebook,
     ) -> None:
         from criproxy.relay.split import Split  # h2 is loaded only where it is needed
 
@@ -181,9 +198,7 @@ class Listener:
             to = self.image if image else self.runtime
             return self._dial(client, connection, to)
 
-        split = Split(
-            connection, reader, self._witness, self._clock, dial, self._tasks, self._rulebook
-        )
+        split = Split(connection, reader, self._witness, self._clock, dial, self._tasks, rulebook)
         await split.run(client)
 
     async def _dial(

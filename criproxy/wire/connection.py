@@ -37,6 +37,7 @@ from criproxy.wire.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader, UnderW
 from criproxy.wire.grpc import MessageCounter, StatusCode
 from criproxy.wire.hpack import Decoder, Header
 from criproxy.wire.http2 import ErrorCode
+from criproxy.wire.keeping import Keep, Kept, KeptMessages
 
 DEFAULT_STREAM_LIMIT: Final = 10_000
 """Calls in flight that are followed on one connection. Runtimes allow a hundred to a few
@@ -109,13 +110,15 @@ class ConnectionReader:
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
         stream_limit: int = DEFAULT_STREAM_LIMIT,
         message_limit: float = inf,
+        keep: Keep | None = None,
     ) -> None:
         """``header_block_limit`` and ``message_limit`` are in bytes.
 
         A call with a larger message ends as MESSAGE_LIMIT; a larger header block, or more calls at
-        once than ``stream_limit``, end the reading.
+        once than ``stream_limit``, end the reading. ``keep`` is asked what is to be kept of each
+        gRPC call.
         """
-        self._streams = streams = _Streams(stream_limit, message_limit)
+        self._streams = streams = _Streams(stream_limit, message_limit, keep)
         requests = _Requests(streams)
         responses = _Responses(streams)
         client = FrameReader(requests, preface=True, header_block_limit=header_block_limit)
@@ -208,14 +211,15 @@ class ConnectionReader:
 class _Streams:
     """The open streams of a connection, and the events that wait to be fetched."""
 
-    __slots__ = ("events", "last", "limit", "message_limit", "open", "served")
+    __slots__ = ("events", "keep", "last", "limit", "message_limit", "open", "served")
 
-    def __init__(self, limit: int, message_limit: float) -> None:
+    def __init__(self, limit: int, message_limit: float, keep: Keep | None) -> None:
         self.open: dict[int, Call] = {}
         self.last = 0  # the highest stream that the client has opened
         self.served = http2.LARGEST_STREAM  # and that the runtime will serve
         self.limit = limit
         self.message_limit = message_limit
+        self.keep = keep
         self.events: list[Event] = []
 
     def finish(
@@ -226,6 +230,8 @@ class _Streams:
         call.code = code
         call.message = message
         call.ended = now
+        if call.kept is not None:
+            call.kept.end()
         self.events.append(CallEnded(call))
 
     def refuse(self, call: Call, size: int, now: float) -> None:
@@ -241,6 +247,8 @@ class _Direction:
     peer: FrameReader
     _counter: ClassVar["attrgetter[MessageCounter]"]
     """What a call counts of this direction."""
+    _keeper: ClassVar["attrgetter[KeptMessages | None]"]
+    """What is kept of it."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams
@@ -261,6 +269,10 @@ class _Direction:
         if call is not None:
             counter = self._counter(call)
             if call.is_grpc:
+                if call.kept is not None:
+                    keeper = self._keeper(call.kept)
+                    if keeper is not None:
+                        keeper.feed(chunk, start, end)
                 counter.feed(chunk, start, end)
                 if counter.refused:
                     self._streams.refuse(call, counter.refused, now)
@@ -274,7 +286,7 @@ class _Requests(_Direction):
     """The client's frames."""
 
     __slots__ = ()
-    _counter = attrgetter("request")
+    _counter = _keeper = attrgetter("request")
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -299,6 +311,12 @@ class _Requests(_Direction):
         is_grpc = content_type.startswith(b"application/grpc")
         call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
         call.half_closed = ended
+        if streams.keep is not None and is_grpc:
+            limits = streams.keep(path)
+            if limits is not None:
+                call.kept = Kept(limits, streams.message_limit)
+                if call.kept.request is not None:
+                    call.kept.request.encoding = _encoding(headers)
         streams.open[stream] = call
         streams.events.append(CallBegan(call))
 
@@ -327,7 +345,7 @@ class _Responses(_Direction):
     """The runtime's frames."""
 
     __slots__ = ()
-    _counter = attrgetter("response")
+    _counter = _keeper = attrgetter("response")
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -345,6 +363,8 @@ class _Responses(_Direction):
                 if name == b":status":
                     if not value.startswith(b"1"):  # informational: the response is yet to come
                         call.http_status = value
+                        if call.kept is not None and call.kept.response is not None:
+                            call.kept.response.encoding = _encoding(headers)
                     break
 
     def _trailers(self, call: Call, headers: list[Header], now: float) -> None:
@@ -389,3 +409,8 @@ class _Responses(_Direction):
         streams.served = last_stream
         for call in [call for number, call in streams.open.items() if number > last_stream]:
             streams.finish(call, End.GOAWAY, StatusCode.UNAVAILABLE, b"the runtime is going", now)
+
+
+def _encoding(headers: list[Header]) -> bytes:
+    """Return how the compressed messages behind these headers are compressed."""
+    return next((value for name, value in headers if name == b"grpc-encoding"), b"")

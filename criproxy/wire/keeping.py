@@ -4,7 +4,17 @@ What is kept are copies of what goes by, within limits. That a message was too l
 known; its bytes are not.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from math import inf
+from struct import Struct
+from typing import Final, NamedTuple
+
+from criproxy.wire.grpc import PREFIX_SIZE
+
+MOST_MESSAGES: Final = 4096
+"""Messages that are kept of one direction: empty ones cost memory as well, about 100 bytes."""
+
+_prefix: Final = Struct(">?I").unpack_from
 
 
 class Limits(NamedTuple):
@@ -14,24 +24,85 @@ class Limits(NamedTuple):
     response: int
 
 
+Keep = Callable[[bytes], Limits | None]
+"""Says what is kept of the calls of a path; None: nothing. It is asked as each call begins."""
+
+
 class KeptMessages:
     """The messages of one direction: whole ones, in order, as on the wire without their prefixes.
 
     ``messages`` has each with its compressed-flag. ``encoding`` is the direction's grpc-encoding.
-    ``cut`` tells that some are missing: together they were over the limit.
+    ``cut`` tells that more has passed than is here: the first message that was over a limit and
+    whatever came behind it, or one within which the call ended.
     """
 
-    __slots__ = ("cut", "encoding", "messages")
+    __slots__ = (
+        "_flag",
+        "_gathered",
+        "_largest",
+        "_left",
+        "_part",
+        "_room",
+        "cut",
+        "encoding",
+        "messages",
+    )
 
-    def __init__(self, limit: int) -> None:
-        """``limit`` is in bytes, of all messages together."""
+    def __init__(self, limit: int, largest: float = inf) -> None:
+        """``limit`` is in bytes, of all messages together; ``largest`` of a single one."""
         self.messages: list[tuple[bytes, bool]] = []
         self.encoding = b""
         self.cut = False
+        self._room = limit  # bytes that further messages may have
+        self._largest = largest
+        self._part = b""  # of a prefix that a frame's end has cut
+        self._flag = False  # of the message that is being gathered
+        self._gathered = bytearray()
+        self._left = 0  # bytes that it needs
 
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Take ``data[start:end]``, a piece of the direction's DATA."""
-        raise NotImplementedError
+        while start < end and not self.cut:
+            if self._left:
+                start = self._gather(data, start, end)
+                continue
+            if self._part or end - start < PREFIX_SIZE:
+                wanted = PREFIX_SIZE - len(self._part)
+                self._part += data[start : min(start + wanted, end)]
+                start += wanted
+                if len(self._part) < PREFIX_SIZE:
+                    return
+                flag, length = _prefix(self._part)
+                self._part = b""
+            else:
+                flag, length = _prefix(data, start)
+                start += PREFIX_SIZE
+            if length > self._room or length > self._largest or len(self.messages) == MOST_MESSAGES:
+                self.cut = True
+                return
+            self._room -= length
+            if length <= end - start:
+                self.messages.append((data[start : start + length], flag))
+                start += length
+            else:
+                self._left = length
+                self._flag = flag
+
+    def _gather(self, data: bytes, start: int, end: int) -> int:
+        """Go on with a message that a piece's end has cut; return where it ends in this one."""
+        end = min(end, start + self._left)
+        self._gathered += data[start:end]
+        self._left -= end - start
+        if not self._left:
+            self.messages.append((bytes(self._gathered), self._flag))
+            self._gathered.clear()
+        return end
+
+    def end(self) -> None:
+        """Take no more: the call is over."""
+        if self._left or self._part:
+            self.cut = True
+            self._gathered.clear()
 
 
 class Kept:
@@ -39,6 +110,13 @@ class Kept:
 
     __slots__ = ("request", "response")
 
-    def __init__(self, limits: Limits) -> None:
-        self.request = KeptMessages(limits.request) if limits.request else None
-        self.response = KeptMessages(limits.response) if limits.response else None
+    def __init__(self, limits: Limits, largest: float = inf) -> None:
+        """``largest``: bytes of a message above which it is not kept in any case."""
+        self.request = KeptMessages(limits.request, largest) if limits.request else None
+        self.response = KeptMessages(limits.response, largest) if limits.response else None
+
+    def end(self) -> None:
+        """Take no more: the call is over. What of a message has come without its end goes."""
+        for messages in (self.request, self.response):
+            if messages is not None:
+                messages.end()

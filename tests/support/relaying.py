@@ -21,6 +21,7 @@ from criproxy.tasks import Tasks
 from criproxy.wire.calls import Call
 from criproxy.wire.connection import CallBegan, CallEnded, Event, ReadingStopped
 from criproxy.wire.flow import Budget
+from criproxy.wire.keeping import Keep
 from tests.support.waiting import wait_until
 
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
@@ -127,6 +128,8 @@ class Relay:
         access: Access | None = None,
         policy: Policy | None = None,
         budget: Budget | None = None,
+        rulebook_of: Callable[[Connection], Rulebook] | None = None,
+        keep_for: Callable[[Connection], Keep | None] = lambda connection: None,
         **limits: Any,
     ) -> None:
         self.path = directory / "proxy.sock"
@@ -139,6 +142,8 @@ class Relay:
         self._limits = replace(LIMITS, **limits)
         self._access = access or Access()
         self.rulebook = Rulebook(budget or Budget(), policy)
+        self._rulebook_of = rulebook_of
+        self._keep_for = keep_for
         self._thread: threading.Thread | None = None
         self._cut: Callable[[], None]
 
@@ -181,7 +186,8 @@ class Relay:
             self.recorder,
             tasks,
             time.perf_counter,
-            self.rulebook,
+            self._rulebook_of or (lambda connection: self.rulebook),
+            self._keep_for,
         )
         try:
             self._listener.open()
