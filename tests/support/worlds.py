@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.calls import Call
+from criproxy.wire.connection import CallBegan, ConnectionReader, Side
 from criproxy.wire.flow import Budget
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.holding import HeldStream, Hold
 from criproxy.wire.interception import Interception
+from criproxy.wire.keeping import Keep
 from tests.support import wire
 from tests.support.endpoints import Block, End, Endpoint, Half, Outgoing, Stream
 from tests.support.wire import Cut, Header, whole
@@ -297,13 +299,16 @@ class World:
         runtime: Settings = (),
         late: bool = False,
         handlers: type[Handler] = Handler,
+        keep: Keep | None = None,
     ) -> None:
         """``client`` and ``runtime`` are their first SETTINGS.
 
         ``late``: all passes as it is until :meth:`intercept` is called.
         """
         self.budget = budget or Budget()
-        self.reader = ConnectionReader()
+        self.reader = ConnectionReader(keep=keep)
+        self.observed: dict[int, Call] = {}
+        """The calls that the reader has told of, by stream."""
         self.intercepted = not late
         self._machine: Interception | None = None
         self.ends = {C: Endpoint(C, pings=pings), R: Endpoint(R)}
@@ -381,19 +386,24 @@ class World:
             passed, data = data, b""
             if side is C and self._machine is not None:
                 passed, data = self._machine.admit(passed)
-            self.reader.receive(side, passed, self.now)
+            self._observe(side, passed)
             self._write(Side(1 - side), passed)
             if not data:
                 return
             self.machine.enter()
         elif self.machine.skim(side, data):
-            self.reader.receive(side, data, self.now)
+            self._observe(side, data)
             self._write(Side(1 - side), data)
             return
         if side is C:
-            self.reader.receive(C, data, self.now)
+            self._observe(C, data)
         self.machine.receive(side, data, self.now)
         self._take()
+
+    def _observe(self, side: Side, data: bytes) -> None:
+        for event in self.reader.receive(side, data, self.now):
+            if isinstance(event, CallBegan):
+                self.observed[event.call.stream] = event.call
 
     def lose(self, side: Side) -> None:
         """End a side's connection; what the other was sent before still comes to it."""
@@ -407,7 +417,7 @@ class World:
         if self._machine is None:
             return False
         to_client, to_runtime = self.machine.take(C), self.machine.take(R)
-        self.reader.receive(R, to_client, self.now)
+        self._observe(R, to_client)
         assert self.reader.reading
         self._write(C, to_client)
         self._write(R, to_runtime)
