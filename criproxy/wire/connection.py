@@ -413,4 +413,7 @@ class _Responses(_Direction):
 
 def _encoding(headers: list[Header]) -> bytes:
     """Return how the compressed messages behind these headers are compressed."""
-    return next((value for name, value in headers if name == b"grpc-encoding"), b"")
+    for name, value in headers:
+        if name == b"grpc-encoding":
+            return value
+    return b""

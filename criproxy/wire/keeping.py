@@ -117,6 +117,7 @@ class Kept:
 
     def end(self) -> None:
         """Take no more: the call is over. What of a message has come without its end goes."""
-        for messages in (self.request, self.response):
-            if messages is not None:
-                messages.end()
+        if self.request is not None:
+            self.request.end()
+        if self.response is not None:
+            self.response.end()
