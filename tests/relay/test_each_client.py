@@ -1,0 +1,127 @@
+"""What is settled for each client when it has been accepted: its rules, and what is kept of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from criproxy.peers import Connection
+from criproxy.relay.rulebook import Rulebook
+from criproxy.wire.calls import Call
+from criproxy.wire.connection import Side
+from criproxy.wire.flow import Budget
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.hpack import Header
+from criproxy.wire.keeping import Keep, Limits
+from tests.support.grpc_peers import Peer, through
+from tests.support.handlers import EachCall, Handler
+from tests.support.relaying import Relay
+
+EACH = 1 << 20
+
+
+class Refusing(Handler):
+    """Answers each call when its request is there."""
+
+    def ended(self, side: Side, trailers: list[Header]) -> None:
+        if side is Side.CLIENT:
+            self.stream.answer(StatusCode.PERMISSION_DENIED, "not you")
+
+
+class Replacing(Handler):
+    """Each response is another one."""
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None:
+        self.stream.send(side, payload if side is Side.CLIENT else b"another", compressed)
+
+
+def ended(relay: Relay, count: int = 1) -> list[Call]:
+    relay.recorder.calls(count)
+    return sorted(relay.recorder.ended, key=lambda call: call.began)
+
+
+def kept(call: Call) -> tuple[list[bytes], list[bytes]]:
+    assert call.kept is not None
+    assert call.kept.request is not None
+    assert call.kept.response is not None
+    request, response = call.kept.request, call.kept.response
+    assert not request.cut
+    assert not response.cut
+    return [each for each, _ in request.messages], [each for each, _ in response.messages]
+
+
+@pytest.fixture(params=["one process", "two processes"])
+def image(request: pytest.FixtureRequest, short_dir: Path) -> Path | None:
+    """Each test runs also where the image service is another process."""
+    return short_dir / "images.sock" if request.param == "two processes" else None
+
+
+@pytest.fixture(params=["no rules", "replaced", "refused"])
+def policy_name(request: pytest.FixtureRequest) -> str:
+    """The rules that hold."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def keeping(
+    short_dir: Path, peer: Peer, loop: str, image: Path | None, policy_name: str
+) -> Iterator[Relay]:
+    """A relay that keeps everything of each call."""
+    policy = {"no rules": None, "replaced": EachCall(Replacing), "refused": EachCall(Refusing)}
+    with Relay(
+        short_dir,
+        peer.path,
+        image=image,
+        loop=loop,
+        policy=policy[policy_name],
+        budget=Budget(1 << 30, 1 << 30),
+        keep_for=lambda connection: lambda path: Limits(EACH, EACH),
+    ) as relay:
+        yield relay
+
+
+def test_kept(keeping: Relay, policy_name: str) -> None:
+    """What is kept is what the client sent and what it got, under rules as well."""
+    requests = [b"a" * 100_000, b"", b"c"]
+    outcome = through(keeping.path, "stream_stream", "Echo", *requests)
+    (call,) = ended(keeping)
+    if policy_name == "refused":
+        assert outcome.code is grpc.StatusCode.PERMISSION_DENIED
+        assert kept(call) == (requests, [])
+    else:
+        expected = requests if policy_name == "no rules" else [b"another"] * 3
+        assert outcome.messages == tuple(expected)
+        assert kept(call) == (requests, expected)
+
+
+def test_asked_once_for_each_client(short_dir: Path, peer: Peer, loop: str) -> None:
+    """Rules and keeping are a client's own; it is asked for them once, known to the observer."""
+    asked: list[tuple[str, Connection, int]] = []
+    refusing = Rulebook(Budget(), EachCall(Refusing))
+
+    def rulebook_of(connection: Connection) -> Rulebook:
+        asked.append(("rules", connection, len(relay.recorder.opened)))
+        return refusing if len(relay.recorder.opened) == 2 else relay.rulebook
+
+    def keep_for(connection: Connection) -> Keep | None:
+        asked.append(("keep", connection, len(relay.recorder.opened)))
+        return (lambda path: Limits(EACH, EACH)) if len(relay.recorder.opened) == 1 else None
+
+    with Relay(
+        short_dir, peer.path, loop=loop, rulebook_of=rulebook_of, keep_for=keep_for
+    ) as relay:
+        first = through(relay.path, "unary_unary", "Unary", b"one")
+        second = through(relay.path, "unary_unary", "Unary", b"two")
+        one, two = ended(relay, 2)
+        opened = relay.recorder.opened
+    assert (first.code, first.messages) == (grpc.StatusCode.OK, (b"one",))
+    assert (second.code, second.details) == (grpc.StatusCode.PERMISSION_DENIED, "not you")
+    assert kept(one) == ([b"one"], [b"one"])
+    assert two.kept is None
+    assert sorted(asked, key=lambda each: (each[2], each[0])) == [
+        (what, connection, number)
+        for number, connection in enumerate(opened, 1)
+        for what in ("keep", "rules")
+    ]
