@@ -33,6 +33,10 @@ class Pods:
         self._configs[made] = config
         return made
 
+    def keep(self, pod: str) -> None:
+        """Take charge of a pod that somebody else ran: it is gone when the test is."""
+        self._configs[pod] = {}
+
     def create(self, client: CriClient, pod: str, name: str = "main", **more: Any) -> str:
         """Create a container that sleeps, ``more`` being of its ContainerConfig. Return its id."""
         config = {"metadata": {"name": name}, "image": {"image": IMAGE}, **more}
