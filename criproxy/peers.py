@@ -10,9 +10,10 @@ class Peer:
 
     ``executable`` is what /proc named when the connection was made; None where it would not say
     (the process is gone already, or lives in a PID namespace that is not ours: ``pid`` 0). The
-    rest comes from there as well: ``command`` is its command line; ``unit`` (of systemd),
-    ``container`` (the runtime's id) and ``pod_uid`` (Kubernetes's) are from its cgroup, None where
-    that names none. ``kubelet`` tells that it is the node's, as far as the configuration knows it.
+    rest comes from there as well: ``command`` is its command line, the first 8 KiB of a longer one;
+    ``unit`` (of systemd), ``container`` (the runtime's id) and ``pod_uid`` (Kubernetes's) are from
+    its cgroup, None where that names none. ``kubelet`` tells that it is the node's, as far as the
+    configuration knows it.
     """
 
     pid: int
