@@ -90,7 +90,9 @@ class Call:
 
     @property
     def caller(self) -> "Peer":
-        """The process that calls: pid, uid, gid, executable (None where it is not known)."""
+        """The process that calls: pid, uid, gid, executable and unit (None where it is not known),
+        kubelet.
+        """
         return self._facts.caller
 
     @property

@@ -9,13 +9,15 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from msgspec import field
 
+from criproxy.cgroups import Place
 from criproxy.config.document import Document, parse_all, read_text
-from criproxy.config.schema import DEFAULT_ENDPOINT
+from criproxy.config.schema import DEFAULT_ENDPOINT, KubeletConfig
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS, Method
 from criproxy.cri.naming import matches, resolve
 from criproxy.errors import ConfigError
 from criproxy.peers import Peer
+from criproxy.relay.peercred import Kubelet
 from criproxy.rules.facts import Container, Facts, Pod
 from criproxy.rules.memory import Memory
 from criproxy.section import Section
@@ -28,6 +30,18 @@ class CallerSpec(Section, frozen=True):
     uid: int = 0
     gid: int = 0
     executable: str | None = "/usr/bin/kubelet"
+    unit: str | None = None
+    kubelet: bool | None = None
+    """None: whether it is one by what the configuration has for default."""
+
+    def peer(self) -> Peer:
+        """Return it as the relay would see it."""
+        known, place = KubeletConfig(), Place(self.unit)
+        kubelet = self.kubelet
+        if kubelet is None:
+            like = Kubelet(known.executable, known.unit)
+            kubelet = like.fits(self.uid, self.executable, place)
+        return Peer(self.pid, self.uid, self.gid, self.executable, unit=self.unit, kubelet=kubelet)
 
 
 class PodSpec(Section, frozen=True):
@@ -94,7 +108,7 @@ def _call(document: Document) -> WrittenCall:
     facts = Facts(
         named=named,
         listener=spec.listener,
-        caller=Peer(spec.caller.pid, spec.caller.uid, spec.caller.gid, spec.caller.executable),
+        caller=spec.caller.peer(),
         metadata=spec.metadata,
         request=request,
         pod=pod if spec.pod is None else Pod(**_fields(spec.pod)),

@@ -214,7 +214,8 @@ def _why_not(rule: Rule, facts: Facts) -> str:
     caller = facts.caller
     said = {
         "listeners": f"{facts.listener} is none of {match.listeners}",
-        "callers": f"uid {caller.uid}, gid {caller.gid}, executable {caller.executable}",
+        "callers": f"uid {caller.uid}, gid {caller.gid}, executable {caller.executable}, "
+        f"unit {caller.unit}, {'' if caller.kubelet else 'not '}the kubelet",
         "where": f"{match.where} is false",
     }
     for key, why in said.items():

@@ -37,7 +37,14 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "labels": "map",
         "annotations": "map",
     },
-    "Caller": {"pid": "int64", "uid": "int64", "gid": "int64", "executable": "string"},
+    "Caller": {
+        "pid": "int64",
+        "uid": "int64",
+        "gid": "int64",
+        "executable": "string",
+        "unit": "string",
+        "kubelet": "bool",
+    },
 }
 """The messages that variables are, beside the CRI's: their fields and what those are."""
 
@@ -48,6 +55,7 @@ def _declare(
     kinds = {
         "string": descriptor_pb2.FieldDescriptorProto.TYPE_STRING,
         "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
+        "bool": descriptor_pb2.FieldDescriptorProto.TYPE_BOOL,
         "map": descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
     }
     one = descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
@@ -205,7 +213,12 @@ def _container(facts: Facts) -> Message | None:
 def _caller(facts: Facts) -> Message:
     caller = facts.caller
     return _CLASSES["Caller"](
-        pid=caller.pid, uid=caller.uid, gid=caller.gid, executable=caller.executable or ""
+        pid=caller.pid,
+        uid=caller.uid,
+        gid=caller.gid,
+        executable=caller.executable or "",
+        unit=caller.unit or "",
+        kubelet=caller.kubelet,
     )
 
 

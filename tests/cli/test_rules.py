@@ -141,7 +141,10 @@ class TestTest:
         [
             ({"methods": ["Run*", "Stop*"]}, "methods: Run*, Stop*"),
             ({"where": 'request.image.image == "x"'}, 'where: request.image.image == "x" is false'),
-            ({"callers": {"uid": [7]}}, "callers: uid 0, gid 0, executable /usr/bin/kubelet"),
+            (
+                {"callers": {"uid": [7]}},
+                "callers: uid 0, gid 0, executable /usr/bin/kubelet, unit None, the kubelet",
+            ),
             (
                 {"listeners": ["*/other.sock"]},
                 "listeners: unix:///run/criproxy/criproxy.sock is none of ['*/other.sock']",
@@ -225,7 +228,8 @@ class TestTest:
         """Each key of a call is what CEL sees of it."""
         where = (
             'pod.namespace == "n" && pod.labels["a"] == "b" && container.name == "c" '
-            '&& caller.uid == 5 && caller.executable == "/x" && listener == "unix:///l" '
+            '&& caller.uid == 5 && caller.executable == "/x" && caller.unit == "u.service" '
+            '&& caller.kubelet && listener == "unix:///l" '
             '&& api_version == "v1alpha2" && metadata["h"] == "v" && method == "StopContainer"'
         )
         call = {
@@ -233,7 +237,7 @@ class TestTest:
             "api_version": "v1alpha2",
             "pod": {"namespace": "n", "labels": {"a": "b"}},
             "container": {"name": "c"},
-            "caller": {"uid": 5, "executable": "/x"},
+            "caller": {"uid": 5, "executable": "/x", "unit": "u.service", "kubelet": True},
             "listener": "unix:///l",
             "metadata": {"h": "v"},
         }
@@ -243,6 +247,23 @@ class TestTest:
             "StopContainer (v1alpha2) by uid 5, /x",
             "  a  acts: deny: PERMISSION_DENIED",
         ]
+
+    @pytest.mark.parametrize(
+        ("caller", "is_it"),
+        [
+            ({}, True),
+            ({"executable": "/usr/local/bin/k3s"}, True),
+            ({"executable": None, "unit": "kubelet.service"}, True),
+            ({"executable": "/usr/bin/crictl"}, False),
+            ({"uid": 1000}, False),
+            ({"kubelet": False}, False),
+        ],
+    )
+    def test_who_is_the_kubelet(self, file: Path, caller: dict[str, Any], is_it: bool) -> None:
+        """Whether the caller is the kubelet need not be said where its looks tell."""
+        text = written(rule("a", {"deny": {}}, match={"callers": {"kubelet": is_it}}))
+        call = yaml.safe_dump({"method": "PullImage", "caller": caller})
+        assert "acts" in rehearse(file, text, call)[1]
 
     def test_pod_of_the_request(self, file: Path) -> None:
         """A pod that the request itself describes need not be given."""

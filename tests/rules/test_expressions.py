@@ -86,7 +86,7 @@ def test_an_expression_tells_which_variables_it_names(source: str, names: set[st
         (
             "caller.user",
             "1:7: undefined field 'user' not found in struct 'criproxy.rules.Caller'; there"
-            " are pid, uid, gid, executable",
+            " are pid, uid, gid, executable, unit, kubelet",
         ),
         (
             "reqest.image",
@@ -174,6 +174,21 @@ def test_an_unknown_pod_matters_only_where_the_answer_hangs_on_it(source: str, v
 def test_an_executable_that_is_not_known_is_the_empty_string() -> None:
     """CEL has no None to compare with."""
     assert evaluate("caller.executable == ''", call(caller=Peer(0, 1000, 1000, None))) is True
+
+
+@pytest.mark.parametrize(
+    ("caller", "unit", "kubelet"),
+    [
+        (Peer(7, 0, 0, None, unit="kubelet.service", kubelet=True), "kubelet.service", True),
+        (Peer(7, 0, 0, "/usr/bin/kubelet"), "", False),
+    ],
+)
+def test_the_caller_s_unit_and_whether_it_is_the_kubelet(
+    caller: Peer, unit: str, kubelet: bool
+) -> None:
+    """Both can be asked for; a unit that is not known is the empty string."""
+    assert evaluate("caller.unit", call(caller=caller)) == unit
+    assert evaluate("caller.kubelet", call(caller=caller)) is kubelet
 
 
 def test_values_are_made_once_for_all_rules_of_a_call() -> None:

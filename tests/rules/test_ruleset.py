@@ -123,6 +123,14 @@ def test_a_rule_is_planned_where_its_action_has_something_to_do(
         ("executable: ['*']", Peer(1, 5, 9, None), True),
         ("executable: ['']", Peer(1, 5, 9, None), True),
         ("uid: []", Peer(1, 5, 9, None), False),
+        ("unit: ['k3s*.service']", Peer(1, 5, 9, None, unit="k3s-agent.service"), True),
+        ("unit: ['k3s*.service']", Peer(1, 5, 9, None, unit="cron.service"), False),
+        ("unit: ['?*']", Peer(1, 5, 9, None), False),
+        ("unit: ['*']", Peer(1, 5, 9, None), True),
+        ("kubelet: true", Peer(1, 0, 0, None, kubelet=True), True),
+        ("kubelet: true", Peer(1, 0, 0, "/usr/bin/kubelet"), False),
+        ("kubelet: false", Peer(1, 0, 0, "/usr/bin/kubelet"), True),
+        ("kubelet: false", Peer(1, 0, 0, None, kubelet=True), False),
     ],
 )
 def test_a_caller_is_one_of_each_list(callers: str, peer: Peer, matches: bool) -> None:
