@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -27,6 +28,7 @@ from criproxy.observe.metrics import Metrics
 from criproxy.observe.writer import LineWriter
 from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener
+from criproxy.relay.peercred import Kubelet, peer_of
 from criproxy.relay.sockets import Access
 from criproxy.tasks import Tasks
 from criproxy.wire.flow import Budget
@@ -138,6 +140,7 @@ class _Daemon:
 
     def _make_listeners(self, connections: Tasks, rules: RulesInForce) -> list[Listener]:
         limits = self._limits()
+        kubelet = Kubelet(self._config.kubelet.executable, self._config.kubelet.unit)
         made = []
         for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
             if each.runtime is None:
@@ -154,6 +157,7 @@ class _Daemon:
                 connections,
                 clock,
                 lambda connection: rules.book,
+                identify=partial(peer_of, kubelet=kubelet),
             )
             made.append(listener)
             self._metrics.connections.labels(str(each.endpoint)).set(0)
