@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     "check": "check",
     "rules": "rules",
     "version": "version",
+    "doctor": "doctor",
     "runtime": "runtime",
     "demo": "demo",
     "completion": "completion",

@@ -1,0 +1,111 @@
+"""``criproxy doctor``: what criproxy cannot see, and how to close the gap."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from criproxy.cli.settings import config_option
+
+if TYPE_CHECKING:
+    from criproxy.config.schema import Config
+    from criproxy.doctor.findings import Finding
+    from criproxy.relay.endpoints import Endpoint
+
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy doctor -c /etc/criproxy/config.yaml
+  criproxy doctor --runtime-endpoint unix:///run/crio/crio.sock -o json
+
+\b
+Exit status: 0 when there is nothing to mend, 1 for findings, 2 when an option is wrong.
+"""
+
+_COLOURS: Final = {"OK": "green", "WARN": "yellow", "FAIL": "red", "cannot tell": "cyan"}
+_INDENT: Final = 13
+"""Columns of the outcome: the longest and two blanks."""
+
+
+@click.command("doctor", epilog=_EPILOG, short_help="Find what goes past criproxy on this node.")
+@config_option(required=False)
+@click.option(
+    "--runtime-endpoint",
+    metavar="E",
+    help="The runtime's socket: unix:///path or a bare path. Without it the configuration's, else "
+    "the first found where crictl looks.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or JSON for programs.",
+)
+def command(config: Path | None, runtime_endpoint: str | None, output: str) -> None:
+    """Find what goes past criproxy on this node, and say how to close the gap.
+
+    It looks at who is connected to the runtime's socket, at modes and owners of sockets, at where
+    the kubelet is pointed, at containers that have the socket mounted, and at criproxy itself.
+    Nothing is changed. As root it sees most; what it cannot see for want of rights it says.
+    """
+    from criproxy.config.load import Loaded, load
+    from criproxy.config.schema import Config
+    from criproxy.doctor.examine import examine
+    from criproxy.doctor.system import System
+
+    loaded = Loaded(Config()) if config is None else load(config)
+    findings = examine(System(), loaded.config, _runtimes(loaded.config, runtime_endpoint))
+    click.echo(_as_json(findings) if output == "json" else _as_text(findings))
+    sys.exit(1 if any(finding.found for finding in findings) else 0)
+
+
+def _runtimes(config: "Config", option: str | None) -> "list[Endpoint]":
+    """Return the sockets of runtimes: the option's, else those that the listeners stand before."""
+    from criproxy.relay.endpoints import find_runtime, parse_endpoint
+
+    if option is not None:
+        return [parse_endpoint(option)]
+    found = [
+        each
+        for listener in config.listeners
+        for each in (listener.runtime or find_runtime(), listener.image)
+        if each is not None
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _as_json(findings: "list[Finding]") -> str:
+    rows = [
+        {
+            "check": each.check,
+            "outcome": each.outcome.value,
+            "what": each.what,
+            "mend": each.mend or None,
+        }
+        for each in findings
+    ]
+    return json.dumps({"found": sum(each.found for each in findings), "findings": rows}, indent=2)
+
+
+def _as_text(findings: "list[Finding]") -> str:
+    lines = []
+    for each in findings:
+        outcome = each.outcome.value
+        label = click.style(outcome.ljust(_INDENT), fg=_COLOURS[outcome], bold=each.found)
+        lines.append(f"{label}{each.check}: {_printable(each.what)}")
+        if each.mend:
+            lines.append(f"{' ' * _INDENT}-> {_printable(each.mend)}")
+    found = sum(each.found for each in findings)
+    lines.append(f"{found or 'no'} finding{'' if found == 1 else 's'}")
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot steer a terminal: a process chooses its own command line."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
