@@ -1,1 +1,1 @@
-"""Where records go. One file a sink."""
+"""Where records go: one module for each kind of place."""

@@ -1,0 +1,193 @@
+"""Records to a syslog server, as RFC 5424 messages whose text is the record's JSON.
+
+Over a unix socket or UDP each is a datagram; one that is too large for it is dropped and counted,
+as half a record is of no use to anybody. Over TCP each has its length before it (RFC 6587, octet
+counting) and none is too large. A unix socket that takes streams only has one message a line.
+Neither UDP nor TCP tell whether the server has got a message: what the kernel has taken counts as
+written.
+"""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from criproxy.audit.notices import timestamp
+from criproxy.audit.sinks.head import Head, read_head
+from criproxy.audit.sinks.sink import Progress
+from criproxy.audit.spec import SyslogSpec
+from criproxy.errors import UsageError
+
+_FACILITIES: Final = {
+    "kern": 0, "user": 1, "daemon": 3, "auth": 4, "syslog": 5, "cron": 9, "authpriv": 10,
+    "local0": 16, "local1": 17, "local2": 18, "local3": 19,
+    "local4": 20, "local5": 21, "local6": 22, "local7": 23,
+}  # fmt: skip
+_PORTS: Final = {"udp": 514, "tcp": 601}
+_PATIENCE: Final = 5.0
+"""Seconds that connecting and sending may take."""
+_BUFFER: Final = 4 << 20
+"""Bytes asked of the kernel for sending: how large a unix datagram may be hangs on it."""
+_MICROSECONDS: Final = len("2026-11-23T10:15:00.123456")
+"""More digits RFC 5424 does not allow."""
+_UNREADABLE: Final = Head(kind="Unreadable")
+
+
+class SyslogOutlet:
+    """Sends lines to one server."""
+
+    def __init__(self, spec: SyslogSpec, node: str) -> None:
+        """``node`` is the host's name in each message. Raises UsageError for a bad address."""
+        self._address = spec.address
+        self._facility = _FACILITIES[spec.facility]
+        self._host = (node.encode("ascii", "replace")[:255].replace(b" ", b"-")) or b"-"
+        self._scheme, self._target = _parse(spec.address)
+        self._socket: socket.socket | None = None
+        self._streams = False  # whether messages follow each other in a stream
+
+    def write(self, lines: Sequence[bytes]) -> Progress:
+        """Send lines one by one."""
+        done = lost = 0
+        trouble = ""
+        try:
+            for line in lines:
+                if not self._send(self._message(line)):
+                    lost += 1
+                    trouble = f"a record is too large for one message to {self._address}; dropped"
+                done += 1
+        except OSError as error:
+            self._drop_connection()
+            because = error.strerror or str(error)
+            trouble = f"cannot send to {self._address}: {because}; tried again each second"
+        return Progress(done, lost, "too_large" if lost else "", trouble)
+
+    def pause(self) -> float | None:
+        """Nothing is ever due."""
+        return None
+
+    def idle(self) -> str:
+        """Nothing is ever due."""
+        return ""
+
+    def reopen(self) -> None:
+        """Connect anew."""
+        self._drop_connection()
+
+    def abort(self) -> None:
+        """Have a send that waits fail."""
+        connection = self._socket
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> str:
+        """Close the connection."""
+        self._drop_connection()
+        return ""
+
+    def _message(self, line: bytes) -> bytes:
+        try:
+            head = read_head(line)
+        except msgspec.DecodeError:
+            head = _UNREADABLE
+        at = timestamp(head.wall_ns(time.time_ns()))
+        return b"<%d>1 %s %s criproxy-audit %d %s - %b" % (
+            self._facility * 8 + head.severity,
+            at[:_MICROSECONDS].encode() + b"Z",
+            self._host,
+            os.getpid(),
+            head.kind.encode("ascii", "replace")[:32].replace(b" ", b"-") or b"-",
+            line,
+        )
+
+    def _send(self, message: bytes) -> bool:
+        """Send a message; False if none so large can be sent. Raises OSError."""
+        connection = self._socket or self._connect()
+        if self._scheme == "tcp":
+            _look_for_the_end(connection)
+            connection.sendall(b"%d %b" % (len(message), message))
+        elif self._streams:
+            connection.sendall(message + b"\n")
+        else:
+            try:
+                connection.send(message)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    return False
+                raise
+        return True
+
+    def _connect(self) -> socket.socket:
+        if self._scheme == "unix":
+            connection = self._connect_unix()
+        else:
+            kind = socket.SOCK_STREAM if self._scheme == "tcp" else socket.SOCK_DGRAM
+            connection = _connect_any(self._target, kind)
+        if self._scheme == "tcp":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket = connection
+        return connection
+
+    def _connect_unix(self) -> socket.socket:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            connection = socket.socket(socket.AF_UNIX, kind)
+            try:
+                connection.settimeout(_PATIENCE)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+                connection.connect(self._target[0])
+            except OSError as error:
+                connection.close()
+                if error.errno != errno.EPROTOTYPE or kind == socket.SOCK_STREAM:
+                    raise
+            else:
+                self._streams = kind == socket.SOCK_STREAM
+                break
+        return connection
+
+    def _drop_connection(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _parse(address: str) -> tuple[str, tuple[str, int]]:
+    mend = "write it like unix:///dev/log, udp://host:514 or tcp://host:601"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"syslog address {address!r}: {error}; {mend}") from error
+    if parts.scheme == "unix" and parts.path:
+        return "unix", (parts.path, 0)
+    if parts.scheme in _PORTS and parts.hostname:
+        return parts.scheme, (parts.hostname, port or _PORTS[parts.scheme])
+    raise UsageError(f"{address!r} is no syslog address; {mend}")
+
+
+def _connect_any(target: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
+    """Connect to the first of a host's addresses that lets us. Raises OSError."""
+    failure: OSError | None = None
+    for family, type_, protocol, _, address in socket.getaddrinfo(*target, type=kind):
+        connection = socket.socket(family, type_, protocol)
+        try:
+            connection.settimeout(_PATIENCE)
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise failure or OSError(errno.EADDRNOTAVAIL, "the host has no address")
+
+
+def _look_for_the_end(connection: socket.socket) -> None:
+    """Raise if the server has gone: what is sent to it then would be lost without a word."""
+    with suppress(BlockingIOError):
+        if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            raise ConnectionResetError(errno.ECONNRESET, "the server has closed the connection")
