@@ -86,7 +86,7 @@ def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Fact
     wanted = {each.inode for found in at_listener.values() for each in found}
     for found in at_runtime.values():
         wanted |= {each.inode for each in _listening(found)}
-        wanted |= {each.peer for each in found if each.peer}
+        wanted |= _clients(found)
     holders, facts.closed = system.holders(wanted - {0})
     for path, found in at_listener.items():
         facts.criproxy[path] = sorted(
@@ -98,7 +98,7 @@ def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Fact
             facts.listening.add(path)
         facts.runtime_pids |= {pid for each in listening for pid in holders.get(each.inode, [])}
         facts.clients[path] = Counter()
-        for peer in {each.peer for each in found if each.peer}:
+        for peer in _clients(found):
             facts.clients[path].update(holders.get(peer, []))
             if peer not in holders:
                 facts.nameless[path] += 1
@@ -121,6 +121,11 @@ def _at(system: System, path: str, sockets: list[UnixSocket]) -> list[UnixSocket
     return [
         each for each in sockets if each.name in names or (file is not None and each.file == file)
     ]
+
+
+def _clients(sockets: list[UnixSocket]) -> set[int]:
+    """Return the clients' ends of connections, those that wait to be accepted too."""
+    return {inode for each in sockets for inode in (each.peer, *each.waiting) if inode}
 
 
 def _listening(sockets: list[UnixSocket]) -> list[UnixSocket]:

@@ -26,11 +26,12 @@ _NLM_F_DUMP_INTR: Final = 0x010
 _NLM_F_DUMP: Final = 0x300
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
-_UDIAG_SHOW: Final = 0x1 | 0x2 | 0x4
-"""Name, file (VFS), peer."""
+_UDIAG_SHOW: Final = 0x1 | 0x2 | 0x4 | 0x8
+"""Name, file (VFS), peer, who waits to be accepted (ICONS)."""
 _UNIX_DIAG_NAME: Final = 0
 _UNIX_DIAG_VFS: Final = 1
 _UNIX_DIAG_PEER: Final = 2
+_UNIX_DIAG_ICONS: Final = 3
 
 _NLMSGHDR: Final = Struct("=IHHII")
 """Length with the header, type, flags, sequence, port."""
@@ -59,7 +60,7 @@ class UnixSocket:
     """A socket of the kernel's."""
 
     inode: int
-    """As /proc/PID/fd shows it; 0 for a connection that nobody has accepted yet."""
+    """As /proc/PID/fd shows it."""
     state: int
     name: str = ""
     """The address as it was bound; the empty string for none. An abstract one begins with @."""
@@ -67,6 +68,8 @@ class UnixSocket:
     """The device (st_dev) and the inode of the file that it is bound to."""
     peer: int = 0
     """The inode of the other end; 0 for none."""
+    waiting: tuple[int, ...] = ()
+    """The inodes of clients that have connected and are not accepted yet."""
 
 
 def unix_sockets() -> list[UnixSocket]:
@@ -130,6 +133,7 @@ def read_socket(content: bytes) -> UnixSocket:
     try:
         _, _, state, _, inode, _, _ = _ANSWER.unpack_from(content)
         name, file, peer = "", None, 0
+        waiting: tuple[int, ...] = ()
         for kind, value in _attributes(content[_ANSWER.size :]):
             if kind == _UNIX_DIAG_NAME:
                 name = _name(value)
@@ -139,9 +143,11 @@ def read_socket(content: bytes) -> UnixSocket:
                 file = (os.makedev(major, minor), file_inode)
             elif kind == _UNIX_DIAG_PEER:
                 peer = _PEER.unpack_from(value)[0]
+            elif kind == _UNIX_DIAG_ICONS:
+                waiting = tuple(each for (each,) in _PEER.iter_unpack(value) if each)
     except error:
         raise OSError("a socket's description is cut short") from None
-    return UnixSocket(inode, state, name, file, peer)
+    return UnixSocket(inode, state, name, file, peer, waiting)
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
