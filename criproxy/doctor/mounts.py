@@ -27,7 +27,7 @@ def check(facts: Facts) -> Iterator[Finding]:
                 found = True
                 yield _mounted(facts, pid, path, inside, ours)
     if untold:
-        unsure = f"whether the runtime's socket is mounted for all processes: {untold} would not tell"
+        unsure = f"whether every process is without the runtime's socket: {untold} would not tell"
         yield Finding(NAME, Outcome.CANNOT_TELL, unsure, "run it as root (CAP_SYS_PTRACE)")
     elif not wanted:
         unsure = "whether a container has the runtime's socket mounted: it is not seen from here"

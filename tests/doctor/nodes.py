@@ -70,6 +70,7 @@ class Node:
         fds: Sequence[int] = (),
     ) -> Path:
         """Have a process; ``fds`` are the inodes of its sockets."""
+        self.system.__dict__.pop("pids", None)  # as it was when it was asked first
         directory = self.proc / str(pid)
         for name in ("fd", "ns"):
             (directory / name).mkdir(parents=True)

@@ -143,9 +143,7 @@ def test_holder_that_is_not_seen(alive: Node) -> None:
     assert (finding.outcome, "hostPID" in finding.mend) == (Outcome.CANNOT_TELL, True)
 
 
-def test_descriptors_that_may_not_be_read(
-    alive: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_descriptors_that_may_not_be_read(alive: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without rights a connection is there and its holder is not named."""
 
     def refuse(pid: int) -> Iterator[int]:

@@ -64,9 +64,7 @@ def test_pointed(node: Node, words: list[str], outcome: str, what: str) -> None:
     node.file("/etc/kubelet.d/20.conf", "containerRuntimeEndpoint: /x.sock\n")
     node.file("/etc/kubelet.d/30.conf", "kind: KubeletConfiguration\n")
     node.process(20, "/usr/bin/kubelet", ["/usr/bin/kubelet", *words])
-    assert said([*check(node.facts())]) == [
-        (outcome, f"the kubelet (pid 20) is pointed at {what}")
-    ]
+    assert said([*check(node.facts())]) == [(outcome, f"the kubelet (pid 20) is pointed at {what}")]
 
 
 def test_images(node: Node) -> None:
