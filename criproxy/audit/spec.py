@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from msgspec import field
 
+from criproxy.cri.naming import GROUPS
 from criproxy.durations import Duration
 from criproxy.modes import Mode
 from criproxy.rules.spec import CallersSpec, Globs
@@ -21,6 +22,20 @@ Facility = Literal[
 
 LEVELS: Final[tuple[Level, ...]] = ("None", "Metadata", "Request", "RequestResponse")
 """From nothing to everything."""
+
+OPTIONAL: Final = (
+    "caller",
+    "pod",
+    "container",
+    "image",
+    "requestObject",
+    "responseObject",
+    "responseObjects",
+    "message",
+    "rules",
+    "changes",
+)
+"""What ``omit`` may begin with. The rest says what happened and when, and is always there."""
 
 
 class AuditRuleSpec(Section, frozen=True):
@@ -41,9 +56,18 @@ class AuditRuleSpec(Section, frozen=True):
     """Names of gRPC's codes that the call may end with."""
     longer_than: Duration | None = None
     omit: list[str] = field(default_factory=list)
-    """Fields that the record does without: ``requestObject.config.linux``, ``caller.command``."""
+    """Fields that the record does without: ``requestObject.config.linux``, ``caller.command``.
+    They are written as in the record, lists are gone through."""
 
     def __post_init__(self) -> None:
+        for pattern in self.methods:
+            if pattern.startswith("@") and pattern not in GROUPS:
+                raise ValueError(f"{pattern!r} is no group of methods: {', '.join(GROUPS)}")
+        for path in self.omit:
+            if path.partition(".")[0] not in OPTIONAL:
+                raise ValueError(
+                    f"{path!r} is nothing that a record can do without: {', '.join(OPTIONAL)}"
+                )
         for code in self.codes or ():
             if code not in StatusCode.__members__:
                 raise ValueError(f"{code!r} is no gRPC code; write it like PERMISSION_DENIED")

@@ -1,6 +1,6 @@
 """A call's path, as the words that logs and metrics use for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -13,6 +13,19 @@ T = TypeVar("T")
 OTHER: Final = "other"
 """What a service or method that is not in the CRI is called in metrics, so that a client's
 invented names do not grow the label set."""
+
+EXECS: Final = frozenset({"Attach", "Exec", "ExecSync", "PortForward"})
+"""The methods that give a way into a container or a pod."""
+
+_GROUPS: Final[Mapping[str, Callable[["Named"], bool]]] = {
+    "@read": lambda named: not named.mutating,
+    "@mutating": lambda named: named.mutating,
+    "@exec": lambda named: named.method in EXECS,
+}
+
+GROUPS: Final = tuple(_GROUPS)
+"""Words that stand for methods where a glob may: those known to change nothing, all others, and
+those that give a way in (of any service of that name)."""
 
 _LONGEST: Final = 200
 """Characters of an unknown path's parts that are kept for the log."""
@@ -90,7 +103,11 @@ def resolve(path: bytes) -> Named:
 
 
 def matches(pattern: str, named: Named) -> bool:
-    """Tell whether a glob names a method: its short name, ``Service/Method``, or the full path."""
+    """Tell whether a pattern names a method: one of GROUPS, or a glob of its short name, of
+    ``Service/Method`` or of the full path. What else begins with ``@`` names none."""
+    if pattern.startswith("@"):
+        group = _GROUPS.get(pattern)
+        return group is not None and group(named)
     full = f"{named.service}/{named.method}"
     short = full.rpartition(".")[2] if "." in full else full
     return any(fnmatchcase(name, pattern) for name in (named.method, short, full, "/" + full))

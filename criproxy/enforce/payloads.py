@@ -1,18 +1,12 @@
 """A message as it came, as it is decoded, and as it goes on."""
 
-import zlib
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
 from criproxy.enforce.courses import LARGE, Course, Workbench
 from criproxy.rules.errors import EvaluationError
-
-_ANY_FORMAT: Final = 32 + zlib.MAX_WBITS
-"""zlib's window bits for: gzip or zlib (which gRPC calls deflate), whichever it is."""
-
-_ENCODINGS: Final = frozenset({b"gzip", b"deflate"})
-"""What may be said in grpc-encoding of a message that can be looked into."""
+from criproxy.rules.inflating import inflate
 
 _RATIO: Final = 32
 """How many bytes a compressed one is taken for when it is asked what is large."""
@@ -116,19 +110,4 @@ def inflated(payload: Payload, encoding: bytes | None, limit: int) -> bytes:
 
     Raises EvaluationError: ``compressed`` for what cannot be inflated, ``held_limit`` for too much.
     """
-    if not payload.compressed:
-        return payload.data
-    if encoding is not None and encoding not in _ENCODINGS:
-        raise EvaluationError("compressed", f"grpc-encoding {encoding.decode('latin-1')!r}")
-    inflater = zlib.decompressobj(_ANY_FORMAT)
-    try:
-        data = inflater.decompress(payload.data, limit + 1)
-    except zlib.error as error:
-        raise EvaluationError("compressed", str(error)) from error
-    if len(data) > limit:
-        raise EvaluationError("held_limit", f"inflates to more than {limit} bytes")
-    if not inflater.eof:
-        raise EvaluationError("compressed", "the compressed message is not complete")
-    if inflater.unused_data:  # a second member of gzip's, which Go reads as more of the message
-        raise EvaluationError("compressed", "something stands behind the compressed message")
-    return data
+    return inflate(payload.data, encoding, limit) if payload.compressed else payload.data

@@ -158,6 +158,11 @@ class Memory:
                 container = _container("", pod.id if pod else "", config)
         return pod, container
 
+    def container(self, id_: str) -> tuple[Pod | None, Container | None]:
+        """Return the pod and the container of an id, which may be that of a pod sandbox as well."""
+        container = self._containers.find(id_)
+        return self._pods.find(container.pod_id if container else id_), container
+
     def _run_pod(self, request: v1.RunPodSandboxRequest, response: Any) -> None:
         self._pods.put(_pod(response.pod_sandbox_id, request.config))
 

@@ -1,0 +1,408 @@
+"""Records of the audit log: what each says, and how it is made.
+
+A record is a JSON object on a line of its own. ``apiVersion`` is the version of what follows: a
+reader of one version can read all its records; fields may be added to it, none changes its meaning.
+What is not known or does not apply is left out. Times are RFC 3339 in UTC with nine digits.
+
+Of each record::
+
+    apiVersion                 audit.criproxy.io/v1
+    kind                       Event: a call. ConnectionUnread: a connection whose calls are not
+                               recorded any more. Dropped: records that are missing here
+    level                      Metadata, Request or RequestResponse
+    auditID                    a UUID; all records of a call have the same
+    stageTimestamp             when the stage was reached
+    node                       the machine's name, or audit.node of the configuration
+
+Of an Event and a ConnectionUnread::
+
+    listener                   the endpoint that the client is connected to
+    caller.pid .uid .gid       as the kernel vouches for them
+    caller.executable          null where /proc would not say
+    caller.kubelet             whether it is the node's kubelet
+    caller.command             the command line; values of flags for credentials are redacted
+    caller.unit                of systemd
+    caller.container.id .name .podNamespace .podName .podUID
+                               the container that it runs in, from its cgroup
+    message                    the status message; of a ConnectionUnread what was wrong
+
+Of an Event::
+
+    stage                      RequestReceived (of a call that runs for long) or ResponseComplete
+    requestReceivedTimestamp   when the call began
+    service, method            as in the call's path
+    criVersion                 v1 or v1alpha2; left out for what is not of the CRI
+    pod.id .namespace .name .uid
+    container.id .name .image  the image is that which it was created with
+    image                      that the request names, else the container's
+    requestObject              from level Request on: the request as the client sent it
+    responseObject             at level RequestResponse: the response as the client got it
+    responseObjects            instead of it: those of a server stream
+    truncated.request .response
+                               true where not all of it is here that the level asks for
+    unreadable.request .response
+                               why a message is not here: it cannot be decoded, for example
+    rules                      the names of the rules that acted on the call
+    changes[].rule .half .fields
+                               what rules changed: paths of fields, never values
+    denied                     why criproxy refused the call itself
+
+Of an Event at ResponseComplete::
+
+    code                       as gRPC spells it; UNREAD where it is not known
+    durationSeconds            from the call's begin to its end
+    requestMessages .. responseBytes
+                               sizes on the wire
+
+Of a ConnectionUnread::
+
+    reason                     a word
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from google.protobuf.message import Message
+
+from criproxy.audit.commandline import redact_command
+from criproxy.audit.notices import API_VERSION, timestamp
+from criproxy.audit.observed import Item, Observed, Unread
+from criproxy.audit.policy import UNRECORDED, AuditPolicy, covers
+from criproxy.audit.spec import Level, RedactSpec
+from criproxy.audit.subjects import (
+    Half,
+    Subject,
+    names_something,
+    read,
+    request_kind,
+    response_kind,
+    subject_of,
+)
+from criproxy.cri.naming import Named, resolve
+from criproxy.cri.redaction import Redactor, mark, secrets_in
+from criproxy.peers import Connection, Peer
+from criproxy.rules.difference import differences
+from criproxy.rules.errors import EvaluationError
+from criproxy.rules.memory import Memory
+from criproxy.wire.calls import Call
+from criproxy.wire.grpc import StatusCode, parse_message
+from criproxy.wire.keeping import Limits
+
+_NAMES: Final = 64 << 10
+"""Bytes of a request that are kept for the names in it, where fewer are recorded."""
+
+_NEW_IDS: Final = 16 << 10
+"""Bytes of a response that are kept for the ids that it gives out."""
+
+_CALLERS: Final = 256
+"""Clients whose description is remembered; a node has a few, whose connections are many."""
+
+_CHANGES: Final = 100
+"""Fields that are named of what one rule changed in one message."""
+
+_SHORTEST: Final = 4
+"""Characters from which on a password is looked for in a status message: a shorter one would be
+found where it does not stand."""
+
+_WORDS: Final = frozenset(
+    {
+        "apiVersion",
+        "kind",
+        "level",
+        "auditID",
+        "stage",
+        "stageTimestamp",
+        "requestReceivedTimestamp",
+        "criVersion",
+        "code",
+        "requestObject",
+        "responseObject",
+        "responseObjects",
+    }
+)
+"""Fields that no text of a client's or a runtime's is in, or in which it is redacted already."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: as data, and as the line that is written, without its newline."""
+
+    line: bytes
+    fields: dict[str, Any]
+    audit_id: str
+
+
+class RecordMaker:
+    """Makes records of what was observed, and remembers pods and containers for their names.
+
+    ``make`` is called on one thread alone; ``wanted`` may be called from any.
+    """
+
+    def __init__(
+        self,
+        policy: AuditPolicy,
+        redact: RedactSpec,
+        node: str,
+        wall_ns: Callable[[float], int],
+        message_limit: int,
+    ) -> None:
+        """``wall_ns`` turns a time of the calls' clock into nanoseconds since the epoch;
+        ``message_limit`` is in bytes, of the messages of one direction."""
+        self.memory = Memory()
+        """What pods and containers are called."""
+        self._policy = policy
+        self._redactor = Redactor(
+            redact.environment, redact.info, redact.annotations, redact.values
+        )
+        self._node = node
+        self._wall_ns = wall_ns
+        self._limit = message_limit
+        self._read_limit = max(message_limit, _NAMES)
+        self._caller = lru_cache(_CALLERS)(_caller)
+        self.wanted = lru_cache(1024)(self._wanted)
+        """Says which messages have to be kept of a method's calls that are recorded at a level at
+        most: ``wanted(named, ceiling) -> Limits``."""
+
+    def make(self, item: Item) -> Record | None:
+        """Return the record of what was observed; None where there is to be none.
+
+        Nothing that a peer has sent raises.
+        """
+        if isinstance(item, Observed):
+            return self._event(item)
+        if isinstance(item, Unread):
+            return self._unread(item)
+        with suppress(EvaluationError):  # not readable: then names are not known, ids are told
+            self.memory.listed(item.pods, item.containers)
+        return None
+
+    def _wanted(self, named: Named, ceiling: Level) -> Limits:
+        request = response = 0
+        if self._teaches(named):
+            request, response = self._read_limit, _NEW_IDS
+        if covers(ceiling, "Request"):
+            request = max(request, self._limit)
+        if ceiling != "None" and names_something(named):
+            request = max(request, self._read_limit)
+        if ceiling == "RequestResponse":
+            response = max(response, self._limit)
+        return Limits(request, response)
+
+    def _teaches(self, named: Named) -> bool:
+        return self.memory.wants(f"/{named.service}/{named.method}".encode(errors="replace"))
+
+    def _event(self, item: Observed) -> Record | None:
+        """Make a call's record, then learn from the call: a pod that it removes has a name yet."""
+        call = item.call
+        named = resolve(call.path)
+        done = item.stage == "ResponseComplete"
+        teaches = done and call.code is StatusCode.OK and self.memory.wants(call.path)
+        ceiling = self._policy.ceiling(named, item.connection)
+        if ceiling == "None" and not teaches and not call.denied:
+            return None
+        kept = call.kept
+        request = response = Half()
+        if kept is not None:
+            if teaches or covers(ceiling, "Request") or names_something(named):
+                request = read(kept.request, request_kind(named), self._read_limit)
+            if teaches or (done and ceiling == "RequestResponse"):
+                response = read(kept.response, response_kind(named), self._read_limit)
+        subject = subject_of(named, request.first, response.first if teaches else None, self.memory)
+        record = self._record(item, named, subject, request, response)
+        if teaches and request.data and response.data:
+            with suppress(EvaluationError):
+                self.memory.learn(call.path, request.data[0], response.data[0])
+        return record
+
+    def _record(
+        self, item: Observed, named: Named, subject: Subject, request: Half, response: Half
+    ) -> Record | None:
+        call, done = item.call, item.stage == "ResponseComplete"
+        code = duration = None
+        if done and call.ended is not None:
+            code, duration = call.code, call.ended - call.began
+        decision = self._policy.decide(named, item.connection, subject.pod, code, duration)
+        level = decision.level
+        if level == "None":
+            if not call.denied:
+                return None
+            decision, level = UNRECORDED, "Metadata"
+        fields = self._head("Event", level, item.audit_id, item.at, item.connection)
+        fields["stage"] = item.stage
+        fields["requestReceivedTimestamp"] = timestamp(self._wall_ns(call.began))
+        fields["service"] = named.service
+        fields["method"] = named.method
+        if named.api_version is not None:
+            fields["criVersion"] = named.api_version
+        fields.update(subject.fields())
+        self._add_messages(fields, level, named, done, call, request, response)
+        if done:
+            fields["code"] = "UNREAD" if call.code is None else call.code.name
+            if call.message:
+                fields["message"] = _without(parse_message(call.message), request.first)
+            if duration is not None:
+                fields["durationSeconds"] = round(duration, 9)
+            fields["requestMessages"] = call.request.messages
+            fields["requestBytes"] = call.request.bytes
+            fields["responseMessages"] = call.response.messages
+            fields["responseBytes"] = call.response.bytes
+        if call.rules:
+            fields["rules"] = list(call.rules)
+        if call.changes:
+            fields["changes"] = [self._change(*change) for change in call.changes]
+        if call.denied:
+            fields["denied"] = call.denied
+        return self._finish(fields, decision.omit)
+
+    def _add_messages(
+        self,
+        fields: dict[str, Any],
+        level: Level,
+        named: Named,
+        done: bool,
+        call: Call,
+        request: Half,
+        response: Half,
+    ) -> None:
+        truncated = {}
+        unreadable = {}
+        if covers(level, "Request"):
+            shown = self._shown(request)
+            if shown:
+                fields["requestObject"] = shown[0]
+            passed = call.request.messages if done else len(request.messages)
+            if request.unreadable:
+                unreadable["request"] = request.unreadable
+            elif request.missing or len(shown[:1]) < passed:
+                truncated["request"] = True
+        elif request.unreadable and named.api_version is not None:
+            unreadable["request"] = request.unreadable
+        elif request.missing:
+            truncated["request"] = True
+        if level == "RequestResponse" and done:
+            shown = self._shown(response)
+            if named.server_streaming:
+                fields["responseObjects"] = shown
+            elif shown:
+                fields["responseObject"] = shown[0]
+            if response.unreadable:
+                unreadable["response"] = response.unreadable
+            elif response.missing or len(shown) < call.response.messages:
+                truncated["response"] = True
+        if truncated:
+            fields["truncated"] = truncated
+        if unreadable:
+            fields["unreadable"] = unreadable
+
+    def _shown(self, half: Half) -> list[dict[str, Any]]:
+        """Return the messages of a direction for which there is room."""
+        room = self._limit
+        shown = []
+        for data, message in zip(half.data, half.messages, strict=True):
+            room -= len(data)
+            if room < 0:
+                break
+            shown.append(self._redactor.to_json(message))
+        return shown
+
+    def _change(self, rule: str, half: str, before: Any, after: Any) -> dict[str, Any]:
+        """Return what a rule changed: names of fields alone."""
+        names: list[str] = []
+        if isinstance(before, Message) and isinstance(after, Message):
+            changed = differences(before, after, self._redactor.text)
+            names = [each.path for each in changed[:_CHANGES]]
+            if len(changed) > _CHANGES:
+                names.append(f"({len(changed) - _CHANGES} more)")
+        return {"rule": rule, "half": half, "fields": names}
+
+    def _unread(self, item: Unread) -> Record:
+        fields = self._head("ConnectionUnread", "Metadata", str(uuid4()), item.at, item.connection)
+        fields["reason"] = item.reason
+        if item.detail:
+            # The last line says it all; those before, of a fault of ours, are for the daemon's log.
+            fields["message"] = item.detail.strip().rpartition("\n")[2]
+        return self._finish(fields, ())
+
+    def _head(
+        self, kind: str, level: Level, audit_id: str, at: float, connection: Connection
+    ) -> dict[str, Any]:
+        peer = connection.peer
+        caller = self._caller(peer)
+        if peer.container is not None or peer.pod_uid is not None:
+            caller = {**caller, "container": self._container_of(peer)}
+        return {
+            "apiVersion": API_VERSION,
+            "kind": kind,
+            "level": level,
+            "auditID": audit_id,
+            "stageTimestamp": timestamp(self._wall_ns(at)),
+            "node": self._node,
+            "listener": connection.listener,
+            "caller": caller,
+        }
+
+    def _container_of(self, peer: Peer) -> dict[str, str]:
+        """Return the container that a client runs in."""
+        pod, container = self.memory.container(peer.container or "")
+        told = {
+            "id": peer.container,
+            "name": container.name if container else "",
+            "podNamespace": pod.namespace if pod else "",
+            "podName": pod.name if pod else "",
+            "podUID": peer.pod_uid or (pod.uid if pod else ""),
+        }
+        return {key: value for key, value in told.items() if value}
+
+    def _finish(self, fields: dict[str, Any], omit: Iterable[str]) -> Record:
+        for path in omit:
+            fields = _without_field(fields, path.split("."))
+        if self._redactor.reads_texts:
+            texts = self._redactor.texts
+            fields = {
+                key: value if key in _WORDS else texts(value) for key, value in fields.items()
+            }
+        return Record(_encode(fields), fields, fields["auditID"])
+
+
+def _caller(peer: Peer) -> dict[str, Any]:
+    """Describe a client, but for the container that it runs in. Not to be changed."""
+    caller: dict[str, Any] = {
+        "pid": peer.pid,
+        "uid": peer.uid,
+        "gid": peer.gid,
+        "executable": peer.executable,
+        "kubelet": peer.kubelet,
+    }
+    if peer.command:
+        caller["command"] = redact_command(peer.command)
+    if peer.unit is not None:
+        caller["unit"] = peer.unit
+    return caller
+
+
+def _without(text: str, request: Message | None) -> str:
+    """Return a status message without the credentials of its request, which it may quote."""
+    if request is not None:
+        for secret in secrets_in(request):
+            if len(secret) >= _SHORTEST:
+                text = text.replace(secret, mark(len(secret.encode())))
+    return text
+
+
+def _without_field(value: Any, path: list[str]) -> Any:
+    """Return data without a field, in all members of lists on the way; it is not changed itself."""
+    if isinstance(value, list):
+        return [_without_field(each, path) for each in value]
+    if not isinstance(value, dict) or path[0] not in value:
+        return value
+    name, *rest = path
+    if rest:
+        return {**value, name: _without_field(value[name], rest)}
+    return {key: each for key, each in value.items() if key != name}
