@@ -12,9 +12,23 @@ from typing import Final, NamedTuple
 from criproxy.wire.grpc import PREFIX_SIZE
 
 MOST_MESSAGES: Final = 4096
-"""Messages that are kept of one direction: empty ones cost memory as well, about 100 bytes."""
+"""Messages that are kept of one direction: empty ones cost memory as well."""
+
+MESSAGE_COST: Final = 100
+"""Bytes of memory, about, that a message takes beside its own."""
 
 _prefix: Final = Struct(">?I").unpack_from
+
+
+class Store:
+    """Counts what is kept of all the calls in flight that share it, in bytes of memory."""
+
+    __slots__ = ("bytes", "limit")
+
+    def __init__(self, limit: int) -> None:
+        """Above ``limit`` the calls that are in flight are cut."""
+        self.limit = limit
+        self.bytes = 0
 
 
 class Limits(NamedTuple):
@@ -22,6 +36,8 @@ class Limits(NamedTuple):
 
     request: int
     response: int
+    store: Store | None = None
+    """What else they have to fit into. None: nothing."""
 
 
 Keep = Callable[[bytes], Limits | None]
@@ -43,12 +59,14 @@ class KeptMessages:
         "_left",
         "_part",
         "_room",
+        "_store",
+        "_taken",
         "cut",
         "encoding",
         "messages",
     )
 
-    def __init__(self, limit: int, largest: float = inf) -> None:
+    def __init__(self, limit: int, largest: float = inf, store: Store | None = None) -> None:
         """``limit`` is in bytes, of all messages together; ``largest`` of a single one."""
         self.messages: list[tuple[bytes, bool]] = []
         self.encoding = b""
@@ -59,6 +77,8 @@ class KeptMessages:
         self._flag = False  # of the message that is being gathered
         self._gathered = bytearray()
         self._left = 0  # bytes that it needs
+        self._store = store
+        self._taken = 0  # of the store
 
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Take ``data[start:end]``, a piece of the direction's DATA."""
@@ -81,7 +101,11 @@ class KeptMessages:
                 self.cut = True
                 return
             self._room -= length
+            if not self._take(MESSAGE_COST):
+                return
             if length <= end - start:
+                if not self._take(length):
+                    return
                 self.messages.append((data[start : start + length], flag))
                 start += length
             else:
@@ -91,6 +115,9 @@ class KeptMessages:
     def _gather(self, data: bytes, start: int, end: int) -> int:
         """Go on with a message that a piece's end has cut; return where it ends in this one."""
         end = min(end, start + self._left)
+        if not self._take(end - start):
+            self._gathered.clear()
+            return end
         self._gathered += data[start:end]
         self._left -= end - start
         if not self._left:
@@ -98,11 +125,24 @@ class KeptMessages:
             self._gathered.clear()
         return end
 
+    def _take(self, size: int) -> bool:
+        """Take bytes of the store; where it has none left nothing more is kept."""
+        store = self._store
+        if store is not None:
+            if store.bytes + size > store.limit:
+                self.cut = True
+                return False
+            store.bytes += size
+            self._taken += size
+        return True
+
     def end(self) -> None:
-        """Take no more: the call is over."""
+        """Take notice, once, that the call is over."""
         if self._left or self._part:
             self.cut = True
             self._gathered.clear()
+        if self._store is not None:
+            self._store.bytes -= self._taken
 
 
 class Kept:
@@ -112,11 +152,12 @@ class Kept:
 
     def __init__(self, limits: Limits, largest: float = inf) -> None:
         """``largest``: bytes of a message above which it is not kept in any case."""
-        self.request = KeptMessages(limits.request, largest) if limits.request else None
-        self.response = KeptMessages(limits.response, largest) if limits.response else None
+        request, response, store = limits
+        self.request = KeptMessages(request, largest, store) if request else None
+        self.response = KeptMessages(response, largest, store) if response else None
 
     def end(self) -> None:
-        """Take no more: the call is over. What of a message has come without its end goes."""
+        """Take notice, once, that the call is over: a message without its end goes."""
         if self.request is not None:
             self.request.end()
         if self.response is not None:

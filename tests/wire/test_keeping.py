@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from criproxy.wire.calls import Call, End
 from criproxy.wire.connection import CallBegan, CallEnded, ConnectionReader, Side
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.keeping import MOST_MESSAGES, Keep, Kept, KeptMessages, Limits
+from criproxy.wire.keeping import (
+    MESSAGE_COST,
+    MOST_MESSAGES,
+    Keep,
+    Kept,
+    KeptMessages,
+    Limits,
+    Store,
+)
 from tests.properties.test_holding import PLANS
 from tests.support import wire
 from tests.support.cutting import cuts, joined
@@ -162,6 +170,46 @@ def test_a_huge_length() -> None:
     data = b"\0\xff\xff\xff\xffabc"
     kept.feed(data, 0, len(data))
     assert (kept.messages, bytes(kept._gathered), kept.cut) == ([], b"abc", False)
+
+
+def test_a_store_that_is_full() -> None:
+    """Calls that share a store are cut where it is full, and take nothing of it when over."""
+    store = Store(1000)
+
+    def stream(number: int, size: int) -> bytes:
+        return wire.request(number) + wire.data(number, message(b"x" * size))
+
+    sent = conversation(
+        client(stream(1, 400) + stream(3, 300)),  # 100 bytes for each message, and its own
+        client(stream(5, 1)),
+        client(wire.data(3, message(b"more"))),
+        runtime(wire.trailers_only(1, 0)),
+        client(stream(7, 300)),
+        runtime(wire.trailers_only(3, 0) + wire.trailers_only(5, 0) + wire.trailers_only(7, 0)),
+    )
+    for cut in CUTS:
+        calls = calls_in(sent, lambda path: Limits(PLENTY, PLENTY, store), cut)
+        kept = [half(call, C) for call in calls]
+        sizes = [[len(content) for content, _ in each.messages] for each in kept]
+        assert sizes == [[400], [300], [], [300]]
+        assert [each.cut for each in kept] == [False, True, True, False]
+        assert not any(each._gathered for each in kept)
+        assert store.bytes == 0
+
+
+def test_a_store_that_becomes_full_within_a_message() -> None:
+    """A message takes what has come of it; where that does not fit any more it is let go."""
+    store = Store(MESSAGE_COST + 10)
+    kept = KeptMessages(PLENTY, store=store)
+    data = message(b"x" * 10) + message()
+    kept.feed(data, 0, 14)
+    assert (len(kept._gathered), store.bytes) == (9, MESSAGE_COST + 9)
+    kept.feed(data, 14, 15)
+    assert (kept.messages, kept.cut) == ([(b"x" * 10, False)], False)
+    kept = KeptMessages(PLENTY, store=Store(MESSAGE_COST + 9))
+    kept.feed(data, 0, 14)
+    kept.feed(data, 14, 20)
+    assert (kept.messages, bytes(kept._gathered), kept.cut) == ([], b"", True)
 
 
 # The end.
@@ -369,7 +417,8 @@ def test_a_call_that_rules_deny(cut: Cut) -> None:
 @given(st.lists(PLANS, min_size=1, max_size=4), cuts())
 def test_the_client_s_view(plans: list[Plan], cut: Cut) -> None:
     """Whatever rules do: what is kept is what the client sent, and what it got, until the end."""
-    world = World(cut=cut, keep=everything)
+    store = Store(PLENTY)
+    world = World(cut=cut, keep=lambda path: Limits(PLENTY, PLENTY, store))
     calls = [called for plan in plans if (called := world.call(plan)) is not None]
     world.push_all(C)
     world.settle()
@@ -384,3 +433,10 @@ def test_the_client_s_view(plans: list[Plan], cut: Cut) -> None:
             assert requests.cut or not call.half_closed or requests.messages == sent
         else:
             assert received.startswith(body(got.messages))
+    assert store.bytes == sum(
+        MESSAGE_COST * (len(kept.messages) + bool(kept._left))
+        + sum(len(content) for content, _ in kept.messages)
+        + len(kept._gathered)
+        for call in world.reader.calls
+        for kept in (half(call, C), half(call, R))
+    )
