@@ -6,7 +6,7 @@ from typing import Final
 
 from criproxy.doctor.facts import Facts
 from criproxy.doctor.findings import Finding, Outcome
-from criproxy.doctor.mountinfo import Mount, Place, covering, parse, place_of, seen_at
+from criproxy.doctor.mountinfo import Mount, Place, parse, place_of, seen_at
 
 NAME: Final = "mounts"
 
@@ -15,11 +15,13 @@ def check(facts: Facts) -> Iterator[Finding]:
     """Look at one process of each mount namespace that is not the node's."""
     own = parse(facts.system.text(os.getpid(), "mountinfo") or facts.system.text(1, "mountinfo"))
     wanted = list(_wanted(facts, own))
+    # The doctor may be in a container itself: the node's tree is what its first process sees.
+    roots = {place_of("/", own), place_of("/", parse(facts.system.text(1, "mountinfo"))), None}
     seen, untold = _namespaces(facts)
     found = False
     for pid in seen:
         mounts = parse(facts.system.text(pid, "mountinfo"))
-        if _is_nodes(facts, pid, own, mounts):
+        if _is_nodes(facts, pid, roots, mounts):
             continue
         for path, place, ours in wanted:
             inside = seen_at(place, mounts)
@@ -69,20 +71,17 @@ def _namespaces(facts: Facts) -> tuple[list[int], int]:
     return list(first.values()), untold
 
 
-def _is_nodes(facts: Facts, pid: int, own: list[Mount], mounts: list[Mount]) -> bool:
+def _is_nodes(facts: Facts, pid: int, roots: set[Place | None], mounts: list[Mount]) -> bool:
     """Tell whether a process sees the node's own tree, as a service with a private /tmp does.
 
-    So do the runtime, and criproxy: they need the socket.
+    The runtime and criproxy pass for those: they need the socket.
     """
     if pid in facts.runtime_pids or pid in facts.criproxy_pids:
         return True
     place = facts.system.process(pid).place
     if place.container is not None or place.pod_uid is not None:
         return False
-    here, there = covering("/", own), covering("/", mounts)
-    if here is None or there is None:
-        return True
-    return (here.device, here.root) == (there.device, there.root)
+    return place_of("/", mounts) in roots
 
 
 def _mounted(facts: Facts, pid: int, path: str, inside: str, ours: bool) -> Finding:

@@ -119,6 +119,13 @@ def test_kubelet_that_is_pointed_at_criproxy(alive: Node) -> None:
     assert "cAdvisor" in finding.what
 
 
+def test_runtime_itself(alive: Node) -> None:
+    """A runtime may be its own client."""
+    alive.connected(RUNTIME.path, 2)
+    [finding] = check(alive.facts())
+    assert finding.outcome is Outcome.OK
+
+
 def test_client_that_waits(alive: Node) -> None:
     """Who has connected is found before the runtime has accepted him."""
     alive.process(20, "/opt/agent", fds=[5])

@@ -67,6 +67,18 @@ def test_pointed(node: Node, words: list[str], outcome: str, what: str) -> None:
     assert said([*check(node.facts())]) == [(outcome, f"the kubelet (pid 20) is pointed at {what}")]
 
 
+def test_kubelet_with_a_root_of_its_own(node: Node) -> None:
+    """The file is read where the kubelet sees it, and a relative path from where it is."""
+    node.file(f"/rootfs{CONFIG}", f"containerRuntimeEndpoint: {PROXY}\n")
+    node.file("/srv/relative.yaml", f"containerRuntimeEndpoint: {PROXY}\n")
+    apart = node.process(20, "/usr/bin/kubelet", ["kubelet", f"--config={CONFIG}"])
+    (apart / "root").symlink_to(node.root / "rootfs")
+    here = node.process(21, "/usr/bin/kubelet", ["kubelet", "--config", "relative.yaml"])
+    (here / "root").symlink_to("/")
+    (here / "cwd").symlink_to("/srv")
+    assert [each.outcome for each in check(node.facts())] == [Outcome.OK, Outcome.OK]
+
+
 def test_images(node: Node) -> None:
     """An endpoint for images is looked at as well."""
     words = ["kubelet", f"{FLAG}={PROXY}", "--image-service-endpoint=/run/other.sock"]

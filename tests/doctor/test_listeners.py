@@ -110,6 +110,13 @@ def test_allowed_and_kept_out(there: Node, allow: str, lacking: str | None) -> N
     assert wrong(there, text) == []
 
 
+def test_two_with_every_right(there: Node) -> None:
+    """Of two listeners with every right one may have more users, as the runtime's socket has."""
+    for path in (RUNTIME.path, PROXY):
+        os.chown(there.root / path[1:], 0, 4_999)
+    assert wrong(there, CONFIG.replace(", profile: read-only", "")) == []
+
+
 def test_directory_of_others(there: Node) -> None:
     """Who may write to the directory may put another socket there."""
     (there.root / PROXY[1:]).parent.chmod(0o777)

@@ -92,6 +92,28 @@ def test_service_of_the_node(placed: Node) -> None:
     assert "pid 21, " in next(iter(check(placed.facts()))).what
 
 
+def test_doctor_in_a_container(placed: Node) -> None:
+    """Where the doctor is in a container, what the first process sees is the node's tree."""
+    node = ["22 1 8:9 / / rw - ext4 /dev/sda9 rw", "23 22 0:21 / /run rw - tmpfs tmpfs rw"]
+    (placed.proc / "1/mountinfo").write_text("\n".join(node))
+    (placed.proc / str(os.getpid()) / "ns/mnt").unlink()
+    (placed.proc / str(os.getpid()) / "ns/mnt").symlink_to("mnt:[7]")
+    placed.process(20, "/app", mounts=node, namespace=2)
+    assert said([*check(placed.facts())]) == [NONE]
+
+
+def test_those_who_need_it(placed: Node) -> None:
+    """The runtime and criproxy may be in containers; the kubelet is named without being blamed."""
+    mounts = [OVERLAY, "51 50 0:21 / /run rw - tmpfs tmpfs rw"]
+    placed.listens(RUNTIME.path, 1)
+    placed.listens(PROXY, 2)
+    placed.process(20, "/usr/bin/containerd", mounts=mounts, namespace=2, fds=[1])
+    placed.process(21, "/criproxy", mounts=mounts, namespace=3, cgroup=IN_POD, fds=[2])
+    assert said([*check(placed.facts())]) == [NONE]
+    placed.process(22, "/usr/bin/kubelet", mounts=mounts, namespace=4)
+    assert {each.outcome for each in check(placed.facts())} == {Outcome.OK}
+
+
 def test_process_that_does_not_tell(placed: Node) -> None:
     """Without rights to a process's namespaces there is no telling."""
     directory = placed.process(20, "/app", namespace=2)

@@ -1,5 +1,6 @@
 """What the kernel tells of unix sockets."""
 
+import errno
 import os
 import socket
 import struct
@@ -15,6 +16,7 @@ from criproxy.doctor.sockdiag import (
     read_socket,
     unix_sockets,
 )
+from criproxy.errors import UnavailableError
 
 HEADER = struct.pack("=BBBBIII", 1, 1, LISTEN, 0, 4711, 1, 0)
 
@@ -96,6 +98,24 @@ def test_kernel(short_dir: Path) -> None:
         inode[accepted], ESTABLISHED, path, file, inode[client]
     )
     assert found[inode[client]].peer == inode[accepted]
+
+
+def test_table_that_changed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is asked again where its table changed while it was read."""
+    answers = [([], False), ([UnixSocket(1, LISTEN)], True)]
+    monkeypatch.setattr("criproxy.doctor.sockdiag._dump", lambda: answers.pop(0))
+    assert unix_sockets() == [UnixSocket(1, LISTEN)]
+
+
+def test_kernel_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that has no sock_diag for unix sockets is said to have none."""
+
+    def refuse() -> None:
+        raise OSError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("criproxy.doctor.sockdiag._dump", refuse)
+    with pytest.raises(UnavailableError, match="sock_diag"):
+        unix_sockets()
 
 
 def test_connection_that_nobody_accepted(short_dir: Path) -> None:
