@@ -1,0 +1,181 @@
+import json
+import math
+import re
+from base64 import b64decode, b64encode
+
+import msgspec
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.methods import METHODS
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
+from criproxy.cri.redaction import Redactor, is_secret, secrets_in
+from tests.support.messages import messages
+from tests.support.planted import CREDENTIALS, HIDDEN_ANNOTATION, Secrets, fill, plant
+
+KINDS = [kind(method) for method in METHODS.values() for kind in (request_class, response_class)]
+OPEN = Redactor(environment=False, info=False)
+TOKEN = r"tok-[0-9a-f]+"
+
+versions = pytest.mark.parametrize("api", [v1, v1alpha2], ids=["v1", "v1alpha2"])
+
+
+def without_credentials(message: Message) -> Message:
+    for auth in [message.auth] if message.DESCRIPTOR.name == "PullImageRequest" else []:
+        for name in CREDENTIALS:
+            auth.ClearField(name)
+    return message
+
+
+@given(kind=st.sampled_from(KINDS), data=st.data())
+def test_it_is_protobufs_json(kind: type[Message], data: st.DataObject) -> None:
+    """Where nothing is redacted, the JSON is that of protobuf's own library."""
+    message = without_credentials(data.draw(messages(kind)))
+    shown = OPEN.to_json(message)
+    assert shown == MessageToDict(message)
+    assert json.loads(msgspec.json.encode(shown)) == json.loads(json.dumps(shown))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.DESCRIPTOR.full_name)
+def test_it_is_protobufs_json_of_every_field(kind: type[Message]) -> None:
+    """This is so of each field of each type."""
+    message = kind()
+    fill(message, lambda field: f"{field.name}-é")
+    without_credentials(message)
+    assert OPEN.to_json(message) == MessageToDict(message)
+
+
+def test_numbers_that_json_has_no_words_for() -> None:
+    """They are written as protobuf does."""
+    message = v1.PsiData(Avg10=math.inf, Avg60=-math.inf, Avg300=math.nan)
+    assert OPEN.to_json(message) == MessageToDict(message)
+
+
+@given(kind=st.sampled_from(KINDS), data=st.data())
+def test_no_planted_secret_is_shown(kind: type[Message], data: st.DataObject) -> None:
+    """Credentials, environment, verbose info, hidden annotations and unknown fields stay out,
+    whatever else is in a message."""
+    message = data.draw(messages(kind))
+    secrets = Secrets()
+    plant(message, secrets)
+    shown = msgspec.json.encode(Redactor(annotations=["hidden.*"]).to_json(message)).decode()
+    for secret in secrets.made:
+        assert secret not in shown
+        assert b64encode(secret.encode()).decode() not in shown
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.DESCRIPTOR.full_name)
+def test_what_expressions_find_is_shown_nowhere(kind: type[Message]) -> None:
+    """They are asked about every text, map key, map value and run of bytes."""
+    message = kind()
+    fill(message, lambda field: f"a tok-{len(field.name):08x} z")
+    redactor = Redactor(environment=False, info=False, values=[TOKEN])
+    shown = redactor.to_json(message)
+    assert "tok-" not in msgspec.json.encode(shown).decode()
+    if kind.DESCRIPTOR.name == "ExecSyncResponse":
+        assert b64decode(shown["stdout"]) == b"a [redacted: 12 bytes] z"
+
+
+@versions
+def test_marks_have_the_length(api) -> None:
+    """What is kept out leaves a mark with its bytes; the rest is there."""
+    pull = api.PullImageRequest(
+        image=api.ImageSpec(image="a", annotations={"a.b/c": "é", "d": "e"}),
+        auth=api.AuthConfig(
+            username="me",
+            password="secret",
+            auth="x",
+            identity_token="",
+            registry_token="grüße",
+            server_address="registry",
+        ),
+    )
+    assert Redactor(annotations=["a.*", "x"]).to_json(pull) == {
+        "image": {
+            "image": "a",
+            "annotations": {"a.b/c": "[redacted: 2 bytes]", "d": "e"},
+        },
+        "auth": {
+            "username": "me",
+            "password": "[redacted: 6 bytes]",
+            "auth": "[redacted: 1 bytes]",
+            "registryToken": "[redacted: 7 bytes]",
+            "serverAddress": "registry",
+        },
+    }
+    assert sorted(secrets_in(pull)) == ["grüße", "secret", "x"]
+
+
+@versions
+def test_what_may_be_shown_on_demand(api) -> None:
+    """Environment and verbose info are kept out unless that is turned off, each by itself."""
+    kind = api.KeyValue.DESCRIPTOR.fields_by_name["value"]
+    value = b"blue" if kind.type == kind.TYPE_BYTES else "blue"
+    config = api.ContainerConfig(envs=[api.KeyValue(key="COLOUR", value=value)])
+    status = api.StatusResponse(info={"config": "{}"})
+    hidden, shown = Redactor(), OPEN
+    assert hidden.to_json(config) == {"envs": [{"key": "COLOUR", "value": "[redacted: 4 bytes]"}]}
+    assert hidden.to_json(status) == {"info": {"config": "[redacted: 2 bytes]"}}
+    assert shown.to_json(config) == MessageToDict(config)
+    assert shown.to_json(status) == MessageToDict(status)
+
+
+@versions
+def test_all_that_is_marked_is_secret(api) -> None:
+    """Credentials are in both versions, whether the API marks them or not."""
+    fields = api.AuthConfig.DESCRIPTOR.fields
+    assert {field.name for field in fields if is_secret(field)} == CREDENTIALS
+    every = [
+        field for kind in api.DESCRIPTOR.message_types_by_name.values() for field in kind.fields
+    ]
+    assert all(is_secret(field) for field in every if field.GetOptions().debug_redact)
+    assert sum(map(is_secret, every)) == len(CREDENTIALS)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "text", "redacted"),
+    [
+        (["b+"], "abbbc", "a[redacted: 3 bytes]c"),
+        (["ab", "bc"], "xabcx", "x[redacted: 3 bytes]x"),
+        (["a", "b"], "ab", "[redacted: 1 bytes][redacted: 1 bytes]"),
+        (["x*"], "abc", "abc"),
+        (["x*"], "axxb", "a[redacted: 2 bytes]b"),
+        (["(?i)SECRET", r"\d+"], "secret 12", "[redacted: 6 bytes] [redacted: 2 bytes]"),
+        ([".+"], "é", "[redacted: 2 bytes]"),
+        (["(?<=password=)\\w+"], "password=abc&x", "password=[redacted: 3 bytes]&x"),
+        ([], "abc", "abc"),
+    ],
+)
+def test_expressions(patterns: list[str], text: str, redacted: str) -> None:
+    """All of them look at the text as it came; what two find that overlaps is one."""
+    assert Redactor(values=patterns).text(text) == redacted
+
+
+@given(st.text(), st.lists(st.text(alphabet="ab.*", min_size=1), max_size=3))
+def test_what_is_not_found_stays(text: str, words: list[str]) -> None:
+    """A text without its marks is the text without what was found."""
+    redacted = Redactor(values=[re.escape(word) for word in words]).text(text)
+    left = re.sub(r"\[redacted: \d+ bytes\]", "", redacted)
+    assert set(left) <= set(text)
+    assert (redacted == text) == (not any(word in text for word in words))
+
+
+def test_bytes_that_are_no_text() -> None:
+    """Bytes of any kind are looked through, and what is not found of them stays."""
+    message = v1.ExecSyncResponse(stdout=b"\xff\xfetok-12\x80")
+    shown = Redactor(values=[TOKEN]).to_json(message)
+    assert b64decode(shown["stdout"]) == b"\xff\xfe[redacted: 6 bytes]\x80"
+
+
+def test_hidden_annotations_have_their_keys() -> None:
+    """Of an annotation that is kept out, the name is told."""
+    config = v1.PodSandboxConfig(annotations={HIDDEN_ANNOTATION: "x", "other": "tok-1"})
+    shown = Redactor(annotations=["hidden.*/*"], values=[TOKEN]).to_json(config)
+    assert shown == {
+        "annotations": {HIDDEN_ANNOTATION: "[redacted: 1 bytes]", "other": "[redacted: 5 bytes]"}
+    }
