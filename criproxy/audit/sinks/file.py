@@ -250,6 +250,8 @@ class FileOutlet:
             data += line
             data += b"\n"
             ends.append(len(data))
+        if self._size == 0:
+            self._began = self._wall_ns()
         error = None
         position = self._torn
         view = memoryview(data)
