@@ -45,18 +45,19 @@ class Process:
         return path.removesuffix(" (deleted)").rpartition("/")[2]
 
     def __str__(self) -> str:
-        words = [f"pid {self.pid}", self.executable or "an unknown executable"]
+        executable = self.executable or "an unknown executable"
         spoken = _without_options(self.command)
-        if spoken:
-            words.append(f"({spoken})")
-        words.append(f"uid {'unknown' if self.uid is None else self.uid}")
+        if spoken not in ("", executable):
+            executable += f" ({spoken})"
+        uid = "unknown" if self.uid is None else self.uid
+        words = [f"pid {self.pid}", executable, f"uid {uid}"]
         if self.place.unit:
             words.append(f"in {self.place.unit}")
         if self.place.container:
             words.append(f"in container {self.place.container[:12]}")
         if self.place.pod_uid:
             words.append(f"of pod {self.place.pod_uid}")
-        return ", ".join(words).replace(", (", " (")
+        return ", ".join(words)
 
 
 def answers(endpoint: Endpoint) -> str | None:
