@@ -1,0 +1,206 @@
+"""Which calls are recorded, and how much of them."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from criproxy.audit.policy import AuditPolicy, Decision, covers
+from criproxy.audit.spec import LEVELS, AuditRuleSpec
+from criproxy.config.values import decode
+from criproxy.cri.methods import METHODS, READS
+from criproxy.cri.naming import Named, resolve
+from criproxy.peers import Connection, Peer
+from criproxy.rules.facts import Pod
+from criproxy.wire.grpc import StatusCode
+
+KUBELET = Peer(1, 0, 0, "/usr/bin/kubelet", unit="kubelet.service", kubelet=True)
+AGENT = Peer(2, 1000, 100, "/opt/agent", unit="agent.service")
+POD = Pod("id", "shop", "web-0", "uid", labels={"app": "web", "tier": "front"})
+INVENTED = "/runtime.v9.RuntimeService/Invented"
+EXECS = {"Exec", "ExecSync", "Attach", "PortForward"}
+
+
+def named(method: str) -> Named:
+    path = method if method.startswith("/") else f"/runtime.v1.RuntimeService/{method}"
+    return resolve(path.encode())
+
+
+def connection(peer: Peer, listener: str = "unix:///run/a.sock") -> Connection:
+    return Connection(listener, peer, 0.0)
+
+
+def policy(*rules: dict[str, Any]) -> AuditPolicy:
+    return AuditPolicy(msgspec.convert(list(rules), list[AuditRuleSpec], dec_hook=decode))
+
+
+def decide(
+    policy: AuditPolicy,
+    method: str = "StartContainer",
+    peer: Peer = KUBELET,
+    *,
+    listener: str = "unix:///run/a.sock",
+    pod: Pod | None = POD,
+    code: StatusCode | None = StatusCode.OK,
+    duration: float | None = 1.0,
+) -> str:
+    where = connection(peer, listener)
+    return policy.decide(named(method), where, pod, code, duration).level
+
+
+@pytest.mark.parametrize("path", [*METHODS, INVENTED])
+def test_the_default_policy(path: str) -> None:
+    """The kubelet's reads are not recorded and its changes are as metadata; ways into a container,
+    and all that anybody else does, are recorded with the request."""
+    method = path.rpartition("/")[2]
+    default = AuditPolicy()
+    for pod, code in ((POD, StatusCode.OK), (None, StatusCode.NOT_FOUND), (None, None)):
+        assert decide(default, path, AGENT, pod=pod, code=code) == "Request"
+        expected = "Request" if method in EXECS else "None" if method in READS else "Metadata"
+        assert decide(default, path, KUBELET, pod=pod, code=code) == expected
+    assert default.ceiling(named(path), connection(KUBELET)) == expected
+    assert default.ceiling(named(path), connection(AGENT)) == "Request"
+
+
+def test_each_rule_of_the_default_policy() -> None:
+    """Each rule decides about what is left to it by those before."""
+    rules = [msgspec.to_builtins(rule) for rule in AuditPolicy.DEFAULT]
+    calls = [
+        ("Version", KUBELET, "None"),
+        ("ExecSync", KUBELET, "Request"),
+        ("Version", AGENT, "Request"),
+        ("StartContainer", KUBELET, "Metadata"),
+    ]
+    assert len(rules) == len(calls) + 1
+    for number, (method, peer, level) in enumerate(calls):
+        alone = policy(*rules[: number + 1])
+        assert decide(alone, method, peer) == level
+        assert decide(policy(*rules[:number]), method, peer) == "None"
+    assert decide(policy(rules[-1]), "Version", KUBELET) == "Metadata"
+
+
+@pytest.mark.parametrize(
+    ("rule", "call", "fits"),
+    [
+        ({}, {}, True),
+        ({"methods": ["Start*"]}, {}, True),
+        ({"methods": ["RuntimeService/Start*", "x"]}, {}, True),
+        ({"methods": ["Stop*"]}, {}, False),
+        ({"methods": []}, {}, False),
+        ({"methods": ["@read"]}, {"method": INVENTED}, False),
+        ({"methods": ["@mutating"]}, {"method": INVENTED}, True),
+        ({"methods": ["@exec"]}, {"method": "Attach"}, True),
+        ({"callers": {"uid": [0]}}, {}, True),
+        ({"callers": {"uid": [0]}}, {"peer": AGENT}, False),
+        ({"callers": {"gid": [100]}}, {"peer": AGENT}, True),
+        ({"callers": {"executable": ["/opt/*"]}}, {"peer": AGENT}, True),
+        ({"callers": {"executable": ["/opt/*"], "uid": [0]}}, {"peer": AGENT}, False),
+        ({"callers": {"unit": ["agent.*"]}}, {"peer": AGENT}, True),
+        ({"callers": {"kubelet": True}}, {}, True),
+        ({"callers": {"kubelet": False}}, {}, False),
+        ({"listeners": ["*/a.sock"]}, {}, True),
+        ({"listeners": ["*/a.sock"]}, {"listener": "unix:///run/b.sock"}, False),
+        ({"namespaces": ["sh*"]}, {}, True),
+        ({"namespaces": ["sh*"]}, {"pod": None}, False),
+        ({"namespaces": [""]}, {"pod": None}, True),
+        ({"pods": ["web-*"]}, {}, True),
+        ({"pods": ["db-*"]}, {}, False),
+        ({"pods": ["*"]}, {"pod": None}, True),
+        ({"labels": {"app": "w*"}}, {}, True),
+        ({"labels": {"app": "w*", "tier": "back"}}, {}, False),
+        ({"labels": {"none": "*"}}, {}, False),
+        ({"labels": {"app": "*"}}, {"pod": None}, False),
+        ({"codes": ["OK"]}, {}, True),
+        ({"codes": ["NOT_FOUND", "UNKNOWN"]}, {"code": StatusCode.UNKNOWN}, True),
+        ({"codes": ["NOT_FOUND"]}, {}, False),
+        ({"codes": ["OK"]}, {"code": None}, False),
+        ({"longer_than": "500ms"}, {}, True),
+        ({"longer_than": "1s"}, {}, False),
+        ({"longer_than": "1s"}, {"duration": None}, False),
+    ],
+)
+def test_what_a_rule_asks_for(rule: dict[str, Any], call: dict[str, Any], fits: bool) -> None:
+    """A rule decides about calls that fit all that it has; the next decides about the others."""
+    rules = policy({"level": "Request", **rule}, {"level": "Metadata"})
+    assert decide(rules, **call) == ("Request" if fits else "Metadata")
+
+
+def test_the_first_that_fits_decides() -> None:
+    """Later rules are not asked, higher or lower as they may be; none is, nothing is recorded."""
+    rules = policy(
+        {"level": "Metadata", "methods": ["Start*"], "omit": ["caller.command"]},
+        {"level": "RequestResponse", "methods": ["Start*", "Stop*"]},
+    )
+    where = connection(AGENT)
+    decision = rules.decide(named("StartContainer"), where, None, None, None)
+    assert decision == Decision("Metadata", ("caller.command",))
+    assert decide(rules, "StopContainer") == "RequestResponse"
+    assert decide(rules, "Version") == "None"
+    assert rules.ceiling(named("StartContainer"), where) == "Metadata"
+    assert rules.ceiling(named("Version"), where) == "None"
+
+
+def test_the_ceiling_is_that_of_what_may_turn_out() -> None:
+    """What is known only later is left open, and no more than that."""
+    rules = policy(
+        {"level": "RequestResponse", "codes": ["INTERNAL"], "callers": {"uid": [0]}},
+        {"level": "Request", "namespaces": ["shop"]},
+        {"level": "Metadata"},
+        {"level": "RequestResponse"},
+    )
+    assert rules.ceiling(named("Version"), connection(KUBELET)) == "RequestResponse"
+    assert rules.ceiling(named("Version"), connection(AGENT)) == "Request"
+
+
+def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+SPECS = st.builds(
+    AuditRuleSpec,
+    level=st.sampled_from(LEVELS),
+    methods=st.lists(st.sampled_from(["*", "@read", "@mutating", "@exec", "Start*"]), max_size=2),
+    callers=st.sampled_from([rule.callers for rule in AuditPolicy.DEFAULT]),
+    listeners=maybe(st.just(["*/a.sock"])),
+    namespaces=maybe(st.sampled_from([["shop"], ["*"], [""]])),
+    pods=maybe(st.sampled_from([["web-*"], [""]])),
+    labels=maybe(st.sampled_from([{}, {"app": "web"}])),
+    codes=maybe(st.sampled_from([["OK"], ["INTERNAL", "UNKNOWN"]])),
+    longer_than=maybe(st.sampled_from([0.0, 1.0])),
+)
+
+
+@given(
+    specs=st.lists(SPECS, max_size=5),
+    method=st.sampled_from([*METHODS, INVENTED]),
+    peer=st.sampled_from([KUBELET, AGENT]),
+    listener=st.sampled_from(["unix:///run/a.sock", "unix:///run/b.sock"]),
+    pod=st.sampled_from([POD, None]),
+    code=st.sampled_from([StatusCode.OK, StatusCode.INTERNAL, None]),
+    duration=st.sampled_from([0.5, 2.0, None]),
+)
+def test_nothing_is_decided_above_the_ceiling(
+    specs, method, peer, listener, pod, code, duration
+) -> None:
+    """What is kept of a call is enough for whatever is decided in the end."""
+    rules = AuditPolicy(specs)
+    ceiling = rules.ceiling(named(method), connection(peer, listener))
+    level = decide(rules, method, peer, listener=listener, pod=pod, code=code, duration=duration)
+    assert covers(ceiling, level)
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ({"methods": ["@reads"]}, "'@reads' is no group of methods: @read, @mutating, @exec"),
+        ({"codes": ["OKAY"]}, "'OKAY' is no gRPC code; write it like PERMISSION_DENIED"),
+        ({"omit": ["auditID"]}, "'auditID' is nothing that a record can do without: caller, "),
+    ],
+)
+def test_rules_that_are_none(rule: dict[str, Any], error: str) -> None:
+    """What could never fit or would spoil records is refused when it is read."""
+    with pytest.raises(msgspec.ValidationError) as refused:
+        policy({"level": "Request", **rule})
+    assert str(refused.value).startswith(error)
