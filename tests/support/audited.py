@@ -1,156 +1,137 @@
-"""An audit pipeline for tests: items are made of numbers, and outlets do as they are told."""
+"""Calls made by hand, with the messages that were kept of them, and records of these."""
 
 import gzip
-import json
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import zlib
 from typing import Any
 
-from criproxy.audit.chain import Verdict, check
-from criproxy.audit.counts import SinkCounts
-from criproxy.audit.notices import timestamp
-from criproxy.audit.observed import Item, Unread
-from criproxy.audit.pipeline import INTAKE, IntakeLimits, Pipeline
-from criproxy.audit.queues import Queue
-from criproxy.audit.sinks.rotation import in_order, put_aside
-from criproxy.audit.sinks.sink import Outlet, Progress, Sink
+from google.protobuf.message import Message
+
+from criproxy.audit.observed import Observed, Stage
+from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.records import Record, RecordMaker
+from criproxy.audit.spec import AuditRuleSpec, Level, RedactSpec
+from criproxy.cri.methods import METHODS
+from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.peers import Connection, Peer
+from criproxy.wire.calls import Call
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.keeping import Kept, KeptMessages, Limits
+from tests.support.calls import ended, running
 
-_CONNECTION = Connection("unix:///run/test.sock", Peer(1, 0, 0, "/usr/bin/test"), 0.0)
+POD_ID = "aa" * 32
+CONTAINER_ID = "bb" * 32
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+"""When the calls' clock was at 0, in nanoseconds since the epoch."""
 
+KUBELET = Peer(
+    4711, 0, 0, "/usr/bin/kubelet", ("kubelet", "--v=2"), unit="kubelet.service", kubelet=True
+)
+AGENT = Peer(815, 1000, 100, None, container=CONTAINER_ID, pod_uid="uid-web")
+LISTENER = "unix:///run/criproxy/criproxy.sock"
 
-@dataclass(frozen=True)
-class Line:
-    line: bytes
-
-
-def item(number: int) -> Item:
-    """An item of which a record with this number is made."""
-    return Unread(_CONNECTION, "test", str(number), 0.0)
-
-
-def record(number: int, padding: int = 0) -> bytes:
-    """A record's line, as the maker of records might write it."""
-    fields: dict[str, Any] = {
-        "apiVersion": "audit.criproxy.io/v1",
-        "kind": "Event",
-        "level": "Metadata",
-        "auditID": f"id-{number}",
-        "stage": "ResponseComplete",
-        "stageTimestamp": timestamp(1_795_429_800_123_456_789 + number),
-        "service": "runtime.v1.RuntimeService",
-        "method": "RunPodSandbox",
-        "code": "OK",
-        "number": number,
-    }
-    if padding:
-        fields["padding"] = "x" * padding
-    return json.dumps(fields, separators=(",", ":")).encode()
+POD_CONFIG = v1.PodSandboxConfig(
+    metadata=v1.PodSandboxMetadata(name="web", namespace="shop", uid="uid-web"),
+    labels={"app": "web"},
+)
+CONTAINER_CONFIG = v1.ContainerConfig(
+    metadata=v1.ContainerMetadata(name="main"), image=v1.ImageSpec(image="nginx:1")
+)
 
 
-def make(made: Item) -> Line:
-    """Make a record of an item."""
-    assert isinstance(made, Unread)
-    return Line(record(int(made.detail)))
-
-
-class Gate:
-    """An outlet that keeps what it is given, once it is let write."""
-
-    def __init__(self, opened: bool = True) -> None:
-        self.lines: list[bytes] = []
-        self.open = threading.Event()
-        self.entered = threading.Event()
-        self.refuse: Callable[[Sequence[bytes]], Progress] | None = None
-        self.reopened = 0
-        self.closed = False
-        if opened:
-            self.open.set()
-
-    def write(self, lines: Sequence[bytes]) -> Progress:
-        self.entered.set()
-        self.open.wait()
-        if self.refuse is not None:
-            return self.refuse(lines)
-        self.lines += lines
-        return Progress(len(lines))
-
-    def pause(self) -> float | None:
-        return None
-
-    def idle(self) -> str:
-        return ""
-
-    def reopen(self) -> None:
-        self.reopened += 1
-
-    def abort(self) -> None:
-        self.open.set()
-
-    def close(self) -> str:
-        self.closed = True
-        return ""
-
-
-def sink(
-    outlet: Outlet,
-    counts: SinkCounts,
-    *,
-    name: str = "test",
-    blocking: bool = False,
-    records: int = 1000,
-    size: int = 1 << 20,
-    complain: Callable[[str], None] = lambda _: None,
-    synced: bool = False,
-) -> Sink:
-    """A sink that is not started."""
-    queue = Queue(
-        records=records,
-        size=size,
-        blocking=blocking,
-        counts=counts,
-        notice=lambda missing: missing.line("node", name, 0),
+def maker(level: Level | AuditPolicy = "RequestResponse", limit: int = 1 << 18, **redact: Any):
+    """A maker of records, all of one level unless it is given a policy."""
+    policy = level if isinstance(level, AuditPolicy) else AuditPolicy([AuditRuleSpec(level)])
+    return RecordMaker(
+        policy, RedactSpec(**redact), "node-1", lambda now: START + round(now * SECOND), limit
     )
-    return Sink(name, queue, outlet, counts, complain, synced=synced, max_wait=3.0)
 
 
-def pipeline(
-    *sinks: Sink,
-    limits: IntakeLimits = INTAKE,
-    complain: Callable[[str], None] = lambda _: None,
-    maker: Callable[[Item], Line | None] = make,
-) -> Pipeline:
-    """A pipeline of numbers."""
-    return Pipeline(maker, sinks, complain, limits)
+def packed(message: Message | bytes, encoding: bytes = b"") -> tuple[bytes, bool]:
+    """A message as it is on the wire, compressed if there is an encoding."""
+    data = message if isinstance(message, bytes) else message.SerializeToString()
+    if not encoding:
+        return data, False
+    return (gzip.compress(data) if encoding == b"gzip" else zlib.compress(data)), True
 
 
-def numbers(lines: Iterable[bytes]) -> list[int]:
-    """The numbers of the records among lines."""
-    return [found["number"] for found in map(json.loads, lines) if found["kind"] == "Event"]
+def kept_of(messages: tuple[Message | bytes, ...], encoding: bytes = b"") -> KeptMessages:
+    """What is kept of one direction."""
+    kept = KeptMessages(1 << 30)
+    kept.encoding = encoding
+    kept.messages = [packed(message, encoding) for message in messages]
+    return kept
 
 
-def reported(lines: Iterable[bytes]) -> int:
-    """How many records lines say to have been dropped."""
-    return sum(found["dropped"] for found in map(json.loads, lines) if found["kind"] == "Dropped")
+def observed(
+    method: str,
+    request: Message | bytes | None = None,
+    *responses: Message | bytes,
+    peer: Peer = KUBELET,
+    code: StatusCode | None = StatusCode.OK,
+    stage: Stage = "ResponseComplete",
+    message: bytes = b"",
+    encoding: bytes = b"",
+    rules: tuple[str, ...] = (),
+    denied: str = "",
+    changes: tuple[tuple[str, str, Any, Any], ...] = (),
+) -> Observed:
+    """A call of a method (of v1, or a whole path) at one of its stages, and its messages."""
+    path = method if method.startswith("/") else path_of(method)
+    requests = () if request is None else (request,)
+    if stage == "ResponseComplete":
+        call: Call = ended(
+            path.encode(),
+            code,
+            began=10.0,
+            took=0.25,
+            message=message,
+            rules=rules,
+            request=(len(requests), sum(len(packed(each)[0]) for each in requests)),
+            response=(len(responses), sum(len(packed(each)[0]) for each in responses)),
+        )
+    else:
+        call = running(path.encode(), began=10.0)
+        call.rules = rules
+    call.kept = Kept(Limits(1, 1))
+    call.kept.request = kept_of(requests, encoding)
+    call.kept.response = kept_of(responses, encoding)
+    call.denied, call.changes = denied, changes
+    return Observed(stage, "audit-id", Connection(LISTENER, peer, 0.0), call, at=10.25)
 
 
-def files_of(path: Path) -> list[Path]:
-    """All files of an audit log, in order."""
-    aside = [one.path for one in put_aside(path)]
-    return in_order([*aside, path] if path.exists() else aside)
+def path_of(method: str, version: str = "v1") -> str:
+    """The path of a method of the CRI."""
+    return next(
+        path
+        for path, each in METHODS.items()
+        if each.name == method and each.api_version == version
+    )
 
 
-def lines_of(*paths: Path) -> list[bytes]:
-    """The lines of files one after another, torn ones among them."""
-    lines: list[bytes] = []
-    for path in paths:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines += data.splitlines()
-    return lines
+def run_pod(peer: Peer = KUBELET) -> Observed:
+    """A pod is made."""
+    response = v1.RunPodSandboxResponse(pod_sandbox_id=POD_ID)
+    return observed("RunPodSandbox", v1.RunPodSandboxRequest(config=POD_CONFIG), response)
 
 
-def verify(path: Path) -> Verdict:
-    """Check the chain of an audit log."""
-    return check(lines_of(*files_of(path)))
+def create_container() -> Observed:
+    """A container is made in it."""
+    request = v1.CreateContainerRequest(pod_sandbox_id=POD_ID, config=CONTAINER_CONFIG)
+    return observed(
+        "CreateContainer", request, v1.CreateContainerResponse(container_id=CONTAINER_ID)
+    )
+
+
+def populated(made: RecordMaker) -> RecordMaker:
+    """Have a maker know the pod and its container."""
+    made.make(run_pod())
+    made.make(create_container())
+    return made
+
+
+def fields_of(made: RecordMaker, item: Any) -> dict[str, Any]:
+    """The record of something that has one."""
+    record = made.make(item)
+    assert isinstance(record, Record)
+    return record.fields
