@@ -69,8 +69,9 @@ from uuid import uuid4
 import msgspec
 from google.protobuf.message import Message
 
-from criproxy.audit.commandline import redact_command
+from criproxy.audit.callers import Callers
 from criproxy.audit.notices import API_VERSION, timestamp
+from criproxy.audit.objects import Objects
 from criproxy.audit.observed import Item, Observed, Unread
 from criproxy.audit.policy import UNRECORDED, AuditPolicy, covers
 from criproxy.audit.spec import Level, RedactSpec
@@ -85,11 +86,10 @@ from criproxy.audit.subjects import (
 )
 from criproxy.cri.naming import Named, resolve
 from criproxy.cri.redaction import Redactor, mark, secrets_in
-from criproxy.peers import Connection, Peer
+from criproxy.peers import Connection
 from criproxy.rules.difference import differences
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.memory import Memory
-from criproxy.wire.calls import Call
 from criproxy.wire.grpc import StatusCode, parse_message
 from criproxy.wire.keeping import Limits
 
@@ -99,8 +99,8 @@ _NAMES: Final = 64 << 10
 _NEW_IDS: Final = 16 << 10
 """Bytes of a response that are kept for the ids that it gives out."""
 
-_CALLERS: Final = 256
-"""Clients whose description is remembered; a node has a few, whose connections are many."""
+_REMEMBERED: Final = 1024
+"""Methods at levels for which it is remembered what has to be kept."""
 
 _CHANGES: Final = 100
 """Fields that are named of what one rule changed in one message."""
@@ -152,10 +152,12 @@ class RecordMaker:
         node: str,
         wall_ns: Callable[[float], int],
         message_limit: int,
+        memory: Memory | None = None,
     ) -> None:
         """``wall_ns`` turns a time of the calls' clock into nanoseconds since the epoch;
-        ``message_limit`` is in bytes, of the messages of one direction."""
-        self.memory = Memory()
+        ``message_limit`` is in bytes, of the messages of one direction. ``memory`` is that of a
+        maker in whose place this one is to work; None: a new one."""
+        self.memory = Memory() if memory is None else memory
         """What pods and containers are called."""
         self._policy = policy
         self._redactor = Redactor(
@@ -165,8 +167,9 @@ class RecordMaker:
         self._wall_ns = wall_ns
         self._limit = message_limit
         self._read_limit = max(message_limit, _NAMES)
-        self._caller = lru_cache(_CALLERS)(_caller)
-        self.wanted = lru_cache(1024)(self._wanted)
+        self._callers = Callers(self.memory)
+        self._objects = Objects(self._redactor, message_limit)
+        self.wanted = lru_cache(_REMEMBERED)(self._wanted)
         """Says which messages have to be kept of a method's calls that are recorded at a level at
         most: ``wanted(named, ceiling) -> Limits``."""
 
@@ -242,7 +245,14 @@ class RecordMaker:
         if named.api_version is not None:
             fields["criVersion"] = named.api_version
         fields.update(subject.fields())
-        self._add_messages(fields, level, named, done, call, request, response)
+        passed = call.request.messages if done else len(request.messages)
+        told = self._objects.of_request(level, named, request, passed)
+        if done:
+            more = self._objects.of_response(level, named, response, call.response.messages)
+            for lack in told.keys() & more.keys():  # truncated, unreadable: of both directions
+                more[lack] = told[lack] | more[lack]
+            told |= more
+        fields.update(told)
         if done:
             fields["code"] = "UNREAD" if call.code is None else call.code.name
             if call.message:
@@ -260,57 +270,6 @@ class RecordMaker:
         if call.denied:
             fields["denied"] = call.denied
         return self._finish(fields, decision.omit)
-
-    def _add_messages(
-        self,
-        fields: dict[str, Any],
-        level: Level,
-        named: Named,
-        done: bool,
-        call: Call,
-        request: Half,
-        response: Half,
-    ) -> None:
-        truncated = {}
-        unreadable = {}
-        if covers(level, "Request"):
-            shown = self._shown(request)
-            if shown:
-                fields["requestObject"] = shown[0]
-            passed = call.request.messages if done else len(request.messages)
-            if request.unreadable:
-                unreadable["request"] = request.unreadable
-            elif request.missing or len(shown[:1]) < passed:
-                truncated["request"] = True
-        elif request.unreadable and named.api_version is not None:
-            unreadable["request"] = request.unreadable
-        elif request.missing:
-            truncated["request"] = True
-        if level == "RequestResponse" and done:
-            shown = self._shown(response)
-            if named.server_streaming:
-                fields["responseObjects"] = shown
-            elif shown:
-                fields["responseObject"] = shown[0]
-            if response.unreadable:
-                unreadable["response"] = response.unreadable
-            elif response.missing or len(shown) < call.response.messages:
-                truncated["response"] = True
-        if truncated:
-            fields["truncated"] = truncated
-        if unreadable:
-            fields["unreadable"] = unreadable
-
-    def _shown(self, half: Half) -> list[dict[str, Any]]:
-        """Return the messages of a direction for which there is room."""
-        room = self._limit
-        shown = []
-        for data, message in zip(half.data, half.messages, strict=True):
-            room -= len(data)
-            if room < 0:
-                break
-            shown.append(self._redactor.to_json(message))
-        return shown
 
     def _change(self, rule: str, half: str, before: Any, after: Any) -> dict[str, Any]:
         """Return what a rule changed: names of fields alone."""
@@ -333,10 +292,6 @@ class RecordMaker:
     def _head(
         self, kind: str, level: Level, audit_id: str, at: float, connection: Connection
     ) -> dict[str, Any]:
-        peer = connection.peer
-        caller = self._caller(peer)
-        if peer.container is not None or peer.pod_uid is not None:
-            caller = {**caller, "container": self._container_of(peer)}
         return {
             "apiVersion": API_VERSION,
             "kind": kind,
@@ -345,20 +300,8 @@ class RecordMaker:
             "stageTimestamp": timestamp(self._wall_ns(at)),
             "node": self._node,
             "listener": connection.listener,
-            "caller": caller,
+            "caller": self._callers.describe(connection.peer),
         }
-
-    def _container_of(self, peer: Peer) -> dict[str, str]:
-        """Return the container that a client runs in."""
-        pod, container = self.memory.container(peer.container or "")
-        told = {
-            "id": peer.container,
-            "name": container.name if container else "",
-            "podNamespace": pod.namespace if pod else "",
-            "podName": pod.name if pod else "",
-            "podUID": peer.pod_uid or (pod.uid if pod else ""),
-        }
-        return {key: value for key, value in told.items() if value}
 
     def _finish(self, fields: dict[str, Any], omit: Iterable[str]) -> Record:
         for path in omit:
@@ -369,22 +312,6 @@ class RecordMaker:
                 key: value if key in _WORDS else texts(value) for key, value in fields.items()
             }
         return Record(_encode(fields), fields, fields["auditID"])
-
-
-def _caller(peer: Peer) -> dict[str, Any]:
-    """Describe a client, but for the container that it runs in. Not to be changed."""
-    caller: dict[str, Any] = {
-        "pid": peer.pid,
-        "uid": peer.uid,
-        "gid": peer.gid,
-        "executable": peer.executable,
-        "kubelet": peer.kubelet,
-    }
-    if peer.command:
-        caller["command"] = redact_command(peer.command)
-    if peer.unit is not None:
-        caller["unit"] = peer.unit
-    return caller
 
 
 def _without(text: str, request: Message | None) -> str:

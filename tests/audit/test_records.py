@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from criproxy.audit.observed import Listed, Unread
 from criproxy.audit.policy import AuditPolicy
-from criproxy.audit.spec import LEVELS, AuditRuleSpec
+from criproxy.audit.records import RecordMaker
+from criproxy.audit.spec import LEVELS, AuditRuleSpec, RedactSpec
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS, Method
 from criproxy.cri.naming import resolve
@@ -462,6 +463,26 @@ def test_what_expressions_find_is_recorded_nowhere(path: str) -> None:
         assert record is not None
         assert b"tok-" not in record.line
         assert b64encode(b"\xc3\xa9 tok-")[:8] not in record.line
+
+
+def test_what_expressions_find_in_names_of_fields() -> None:
+    """A key that is named as changed is looked through before it is cut and escaped."""
+    after = v1.ContainerConfig(labels={"x" * 50 + "tok-" + "1" * 100: "1", 'tok-"é': "2"})
+    changes = (("a", "request", v1.ContainerConfig(), after),)
+    record = maker(values=["tok-.+"]).make(observed("Version", changes=changes))
+    assert record is not None
+    assert record.fields["changes"][0]["fields"] == [
+        'labels["[redacted: 7 bytes]"]',
+        f'labels["{"x" * 50}[redacted: 104 bytes]"]',
+    ]
+
+
+def test_a_maker_in_anothers_place() -> None:
+    """A new policy does not have pods forgotten."""
+    made = RecordMaker(
+        AuditPolicy(), RedactSpec(), "node-1", round, 1000, populated(maker()).memory
+    )
+    assert fields_of(made, observed("ExecSync", EXEC))["container"] == MAIN
 
 
 def test_command_lines_hide_credentials() -> None:
