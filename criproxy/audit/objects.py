@@ -1,13 +1,22 @@
 """What records have of messages, and what they have not: the objects of each level."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from criproxy.audit.policy import covers
 from criproxy.audit.spec import Level
 from criproxy.audit.subjects import Half
 from criproxy.cri.naming import Named
 from criproxy.cri.redaction import Redactor
+
+_LARGE: Final = 4096
+"""Bytes from which on a message's object is remembered: lists, which are asked for every second and
+seldom change. To look one up takes a hundredth of the time of making it."""
+
+_RECENT: Final = 8
+"""Objects that are remembered; one takes about ten times the memory of its message."""
 
 
 class Objects:
@@ -17,6 +26,7 @@ class Objects:
         """``limit`` is in bytes, of the messages of one direction."""
         self._redactor = redactor
         self._limit = limit
+        self._recent: dict[tuple[str, bytes], dict[str, Any]] = {}
 
     def of_request(self, level: Level, named: Named, request: Half, passed: int) -> dict[str, Any]:
         """Return what a record says of a request; ``passed`` is how many messages it had."""
@@ -50,7 +60,18 @@ class Objects:
             room -= len(data)
             if room < 0:
                 break
-            shown.append(self._redactor.to_json(message))
+            shown.append(self._json(data, message))
+        return shown
+
+    def _json(self, data: bytes, message: Message) -> dict[str, Any]:
+        """Return a message's object, which is not to be changed; ``data`` are its bytes."""
+        if len(data) < _LARGE:
+            return self._redactor.to_json(message)
+        key = message.DESCRIPTOR.full_name, data
+        shown = self._recent.pop(key, None) or self._redactor.to_json(message)
+        self._recent[key] = shown  # as the newest
+        if len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
         return shown
 
 

@@ -253,10 +253,11 @@ class RecordMaker:
                 more[lack] = told[lack] | more[lack]
             told |= more
         fields.update(told)
+        quoted = (request.first, *(change[3] for change in call.changes))
         if done:
             fields["code"] = "UNREAD" if call.code is None else call.code.name
             if call.message:
-                fields["message"] = _without(parse_message(call.message), request.first)
+                fields["message"] = _without(parse_message(call.message), quoted)
             if duration is not None:
                 fields["durationSeconds"] = round(duration, 9)
             fields["requestMessages"] = call.request.messages
@@ -268,7 +269,7 @@ class RecordMaker:
         if call.changes:
             fields["changes"] = [self._change(*change) for change in call.changes]
         if call.denied:
-            fields["denied"] = call.denied
+            fields["denied"] = _without(call.denied, quoted)
         return self._finish(fields, decision.omit)
 
     def _change(self, rule: str, half: str, before: Any, after: Any) -> dict[str, Any]:
@@ -314,10 +315,11 @@ class RecordMaker:
         return Record(_encode(fields), fields, fields["auditID"])
 
 
-def _without(text: str, request: Message | None) -> str:
-    """Return a status message without the credentials of its request, which it may quote."""
-    if request is not None:
-        for secret in secrets_in(request):
+def _without(text: str, messages: Iterable[Any]) -> str:
+    """Return a text without the credentials of messages that it may quote: a registry's refusal,
+    for one, may have those of the request, or those that a rule has put there."""
+    for message in messages:
+        for secret in secrets_in(message) if isinstance(message, Message) else ():
             if len(secret) >= _SHORTEST:
                 text = text.replace(secret, mark(len(secret.encode())))
     return text

@@ -402,6 +402,40 @@ def test_a_status_message_does_not_quote_credentials() -> None:
         assert fields["message"] == "https://me:[redacted: 8 bytes]@r: 401"
 
 
+def test_no_text_quotes_what_a_rule_has_put_in() -> None:
+    """Credentials that a rule adds are those of the call then, for a refusal as well."""
+    request = v1.PullImageRequest(image=v1.ImageSpec(image="x"))
+    after = v1.PullImageRequest(auth=v1.AuthConfig(registry_token="hunter22"))
+    item = observed(
+        "PullImage",
+        request,
+        message=b"no hunter22",
+        denied="not hunter22",
+        changes=(("login", "request", request, after),),
+    )
+    fields = fields_of(maker("Metadata"), item)
+    assert fields["message"] == "no [redacted: 8 bytes]"
+    assert fields["denied"] == "not [redacted: 8 bytes]"
+
+
+def test_large_messages_that_come_again() -> None:
+    """A list that has not changed has the same object, one that has another; omit spoils none."""
+    rules = [
+        AuditRuleSpec("RequestResponse", codes=["OK"]),
+        AuditRuleSpec("RequestResponse", omit=["responseObject.images.id"]),
+    ]
+    made = maker(AuditPolicy(rules))
+    for _ in range(2):
+        for count in range(100, 120):
+            images = [v1.Image(id=f"{number:060}") for number in range(count)]
+            response = v1.ListImagesResponse(images=images)
+            for code in (StatusCode.UNKNOWN, StatusCode.OK, StatusCode.UNKNOWN):
+                item = observed("ListImages", v1.ListImagesRequest(), response, code=code)
+                shown = fields_of(made, item)["responseObject"]["images"]
+                known = [{"id": each.id} if code is StatusCode.OK else {} for each in images]
+                assert shown == known
+
+
 @given(
     method=st.sampled_from(list(METHODS.values())),
     level=st.sampled_from(LEVELS[1:]),
