@@ -10,6 +10,7 @@ from criproxy.config.document import Document, Keys, parse_one, read
 from criproxy.config.files import Files
 from criproxy.config.schema import Config
 from criproxy.errors import ConfigError
+from criproxy.rules.profiles import ProfileError, check_profiles
 from criproxy.rules.spec import RuleSpec
 from criproxy.section import Section
 
@@ -67,6 +68,7 @@ def load(path: Path, files: Files | None = None) -> Loaded:
     files.note(path)
     document = read(path, "; see -c")
     config = document.convert(Config) if document.value is not None else Config()
+    _check_profiles(document, config)
     placed = _placed(document, config.rules, ("rules",))
     if config.rules_dir is not None:
         directory = path.parent / config.rules_dir
@@ -96,6 +98,13 @@ def parse(text: str, name: str) -> Config:
     """Read a configuration from text; ``name`` is what errors call it. Raises ConfigError."""
     document = parse_one(text, name)
     return document.convert(Config) if document.value is not None else Config()
+
+
+def _check_profiles(document: Document, config: Config) -> None:
+    try:
+        check_profiles(config.profiles, [each.profile for each in config.listeners])
+    except ProfileError as error:
+        raise document.error(error.keys, error.message) from error
 
 
 def _scripts(loaded: Loaded) -> list[Path]:

@@ -1,4 +1,7 @@
-"""How often rules matched and failed: plain numbers, for metrics and for the list of rules."""
+"""How often rules matched and failed, and calls were denied.
+
+Plain numbers, for metrics and for the list of rules.
+"""
 
 from collections import Counter
 
@@ -11,10 +14,16 @@ class Counts:
         """By rule, action and mode (``enforce`` or ``dry-run``)."""
         self.errors: Counter[tuple[str, str]] = Counter()
         """By rule and reason."""
+        self.denied: Counter[tuple[str, str, str]] = Counter()
+        """By listener, method (as a metric's label) and reason."""
 
     def matched(self, rule: str, action: str, dry_run: bool) -> None:
         """Count a call that a rule matched."""
         self.matches[rule, action, "dry-run" if dry_run else "enforce"] += 1
+
+    def deny(self, listener: str, method: str, reason: str) -> None:
+        """Count a call that was denied."""
+        self.denied[listener, method, reason] += 1
 
     def failed(self, rule: str, reason: str) -> None:
         """Count a rule that could not be evaluated, or not be carried out."""

@@ -13,8 +13,20 @@ from criproxy.enforce.courses import Course
 from criproxy.enforce.hooks import Denied, ask
 from criproxy.enforce.limits import Limit, LimitError
 from criproxy.enforce.payloads import HeldMessage
+from criproxy.enforce.refusals import note_denial
 from criproxy.enforce.resources import Resources
-from criproxy.enforce.verdicts import Add, Answer, Ask, Drop, Hang, Pause, Queue, Replace, Verdict
+from criproxy.enforce.verdicts import (
+    Add,
+    Answer,
+    Ask,
+    Drop,
+    Hang,
+    Pause,
+    Queue,
+    Refused,
+    Replace,
+    Verdict,
+)
 from criproxy.peers import Connection
 from criproxy.rules.difference import differences
 from criproxy.rules.errors import EvaluationError
@@ -31,6 +43,9 @@ UNKNOWN_POD: Final = "unknown_pod"
 
 INTERNAL: Final = "internal"
 """The reason for what should not have been raised."""
+
+RULE: Final = "rule"
+"""The reason for a call that a rule denies."""
 
 QUEUE: Final = "queue"
 """The reason for a call that found no place within its rule's limit."""
@@ -65,6 +80,16 @@ class Deeds:
         name = actor.rule.name
         if self._call is not None and name not in self._call.rules:
             self._call.rules += (name,)
+
+    def denied(self, reason: str) -> None:
+        """Count that the call is denied, and note with it why."""
+        counts = self._resources.counts
+        note_denial(counts, self._connection, self._named, self._call, reason)
+
+    def refused(self, refusal: Refused) -> Answer:
+        """Take notice that the listener's profile denies the call; return what it is answered."""
+        self.denied(refusal.reason)
+        return Answer(StatusCode.PERMISSION_DENIED, refusal.message)
 
     def waits(self) -> None:
         """Note with the call that rules have it waiting from now on."""
@@ -101,6 +126,8 @@ class Deeds:
         self.acted(actor)
         match verdict:
             case Answer():
+                if actor.rule.spec.deny is not None:
+                    self.denied(RULE)
                 raise verdict
             case Pause(seconds):
                 yield partial(asyncio.sleep, seconds)
@@ -118,6 +145,7 @@ class Deeds:
             raise error
         if isinstance(error, Denied):
             self.acted(actor)
+            self.denied(RULE)
             raise Answer(error.code, error.message or actor.refusal) from error
         detail = self._confess(actor, error)
         if detail is not None and actor.rule.fails and not actor.rule.dry_run:
@@ -151,12 +179,24 @@ class Deeds:
             case Drop():
                 held.dropped = True
             case Replace(message):
+                self._changed(actor, half, held.decoded, message)
                 held.replace(message)
             case Ask():
                 message = yield from held.message()
                 after = yield partial(_asked, actor, half, message, facts)
                 if after is not message:
+                    self._changed(actor, half, message, after)
                     held.replace(after)
+
+    def _changed(self, actor: Actor, half: Half, before: Message | None, after: Message) -> None:
+        """Note with the call what a rule changes, if somebody keeps its messages; of a stream's
+        messages the first: of the others there may be any number."""
+        call = self._call
+        if call is None or call.kept is None or before is None:
+            return
+        name = actor.rule.name
+        if not any(change[:2] == (name, half) for change in call.changes):
+            call.changes += ((name, half, before, after),)
 
     def _take_place(self, actor: Actor, limit: Limit, facts: Facts) -> Course[None]:
         key = limit.key(facts)

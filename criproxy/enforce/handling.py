@@ -186,6 +186,9 @@ class HeldCall:
         yield from self._walk.response(held, last=True, ok=ok)
         if held is not None and held.is_readable:
             yield from self._send(held, payloads[0])
+        elif self._walk.scope is not None:  # nobody has looked at what comes with a failure
+            for _ in payloads:
+                self._stream.drop(Side.RUNTIME)
         else:
             self._send_all(payloads)
         self._stream.end(Side.RUNTIME)

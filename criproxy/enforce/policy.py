@@ -10,7 +10,7 @@ from criproxy.enforce.deeds import Deeds
 from criproxy.enforce.handling import HeldCall, Messages, Shape
 from criproxy.enforce.hooks import Hook
 from criproxy.enforce.resources import Resources
-from criproxy.enforce.walk import Candidate, Walk
+from criproxy.enforce.walk import Candidate, Scope, Walk
 from criproxy.peers import Connection
 from criproxy.rules.facts import Facts, Metadata
 from criproxy.rules.plan import Plan
@@ -33,17 +33,20 @@ class Policy:
         resources: Resources,
         hooks: Mapping[str, Hook] = MappingProxyType({}),
         previous: "Policy | None" = None,
+        learning: bool = False,
     ) -> None:
         """``hooks`` are by rules' names: each rule that has one needs its own there.
 
         ``previous`` is the Policy that this takes the place of: rules that are in both, and the
-        same, go on where they stood.
+        same, go on where they stood. ``learning`` has pods remembered even if no rule asks for
+        them: a profile may.
         """
         earlier: Mapping[str, Actor] = {} if previous is None else previous._actors
         now = resources.clock()
         self.ruleset = ruleset
         self.enforcing = ruleset.enforcing
         """Whether there are rules that have to be kept even where a connection cannot be read."""
+        self._learning = learning or ruleset.needs_pods
         self._resources = resources
         self._actors: dict[str, Actor] = {
             rule.name: Actor(
@@ -57,15 +60,21 @@ class Policy:
         return self._learns(path) or self.ruleset.plan(path) is not None
 
     def begin(
-        self, connection: Connection, call: Call | None, stream: HeldStream, headers: list[Header]
+        self,
+        connection: Connection,
+        call: Call | None,
+        stream: HeldStream,
+        headers: list[Header],
+        scope: Scope | None = None,
     ) -> Hold | None:
         """Say what is to be held of a stream that has been opened; None: it passes as it is.
 
         ``headers`` are the request's; ``call`` is what is known of the call, if that is followed.
+        ``scope`` has a say before the rules and after them.
         """
         learns = self._learns(stream.path)
         plan = self.ruleset.plan(stream.path)
-        if plan is None and not learns:
+        if plan is None and not learns and scope is None:
             return None
         facts = Facts(
             named=resolve(stream.path),
@@ -75,16 +84,16 @@ class Policy:
         )
         deeds = Deeds(self._resources, connection, facts.named, call)
         candidates, metadata = self._candidates(plan, facts, deeds)
-        if not candidates and not learns:
+        if not candidates and not learns and scope is None:
             return None
-        shape = _shape(stream.path, candidates, learns, headers)
-        walk = Walk(self._resources, deeds, facts, candidates, self.ruleset.needs_pods)
+        shape = _shape(stream.path, candidates, learns, headers, scope)
+        walk = Walk(self._resources, deeds, facts, candidates, self.ruleset.needs_pods, scope)
         deadline = self._deadline(call, headers)
         handler = HeldCall(self._resources, stream, shape, walk, deeds, deadline)
         return Hold(handler, shape.request_held, shape.response_held, metadata)
 
     def _learns(self, path: bytes) -> bool:
-        return self.ruleset.needs_pods and self._resources.memory.wants(path)
+        return self._learning and self._resources.memory.wants(path)
 
     def _candidates(
         self, plan: Plan | None, facts: Facts, deeds: Deeds
@@ -134,11 +143,15 @@ def _shape(
     candidates: Iterable[Candidate],
     learns: bool,
     headers: list[Header],
+    scope: Scope | None,
 ) -> Shape:
+    looks = scope is not None and scope.looks_at_request
     return Shape(
         messages=_messages(path),
-        request_held=learns or any(candidate.wants_request for candidate in candidates),
-        response_held=learns or any(candidate.actor.acts_after for candidate in candidates),
+        request_held=learns or looks or any(candidate.wants_request for candidate in candidates),
+        response_held=learns
+        or scope is not None
+        or any(candidate.actor.acts_after for candidate in candidates),
         encoding=b",".join(value for name, value in headers if name == b"grpc-encoding"),
         learns=learns,
     )

@@ -21,6 +21,15 @@ class Answer(Exception):  # noqa: N818 - a verdict, not an error
         return f"answer {self.code.name}: {self.message}"
 
 
+class Refused(Exception):  # noqa: N818 - a verdict, not an error
+    """A listener's profile has the call denied; ``reason`` is one word for it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
 @dataclass(frozen=True, slots=True)
 class Add:
     """Headers are added to the request's."""

@@ -9,8 +9,11 @@ Nothing here knows of streams: what becomes of a message is noted with it, and a
 runtime's place is raised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from criproxy.enforce.actors import Actor
 from criproxy.enforce.courses import LARGE, Course
@@ -25,12 +28,28 @@ from criproxy.enforce.verdicts import (
     Hang,
     Pause,
     Queue,
+    Refused,
     Replace,
     Verdict,
 )
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack import Header
+
+T = TypeVar("T")
+
+
+class Scope(Protocol):
+    """What a listener's profile says of a call's messages. Both raise Refused to deny the call."""
+
+    looks_at_request: bool
+
+    def request(self, message: Message) -> Message:
+        """Return what may be asked: a copy."""
+
+    def response(self, message: Message) -> Message | None:
+        """Return what may be seen of a response, a copy; None where nothing is left of it."""
 
 
 @dataclass(slots=True)
@@ -60,8 +79,14 @@ class Walk:
         facts: Facts,
         candidates: Sequence[Candidate],
         find_pods: bool,
+        scope: Scope | None = None,
     ) -> None:
-        """``facts`` are without the request; ``find_pods`` tells that some rule asks for pods."""
+        """``facts`` are without the request; ``find_pods`` tells that some rule asks for pods.
+
+        ``scope`` is asked about the request before all rules, and about what they leave of the
+        response. What it cannot look at does not go on.
+        """
+        self.scope = scope
         self._resources = resources
         self._deeds = deeds
         self._facts = facts
@@ -74,8 +99,8 @@ class Walk:
 
     @property
     def acts_after(self) -> bool:
-        """Whether a rule that has matched has a say in the response."""
-        return any(actor.acts_after for actor in self._matched)
+        """Whether a rule that has matched has a say in the response, or the scope."""
+        return self.scope is not None or any(actor.acts_after for actor in self._matched)
 
     def request(self, request: HeldMessage) -> Course[None]:
         """Lead the call to where the runtime is asked; ``request`` is what it is to be asked.
@@ -83,6 +108,8 @@ class Walk:
         Raises Answer if it is not to be asked.
         """
         self._request = request
+        if self.scope is not None and self.scope.looks_at_request:
+            request.replace((yield from self._scoped(request, self.scope.request)))
         for candidate in self._candidates:
             actor = candidate.actor
             rule = actor.rule
@@ -118,6 +145,12 @@ class Walk:
             cut = cut or verdict
             if response is not None and response.dropped:
                 break
+        if self.scope is not None and response is not None and not response.dropped:
+            shown = yield from self._scoped(response, self.scope.response)
+            if shown is None:
+                response.dropped = True
+            else:
+                response.replace(shown)
         self._answering = True
         if response is not None and not response.dropped:
             self._passed += 1
@@ -131,6 +164,18 @@ class Walk:
         for actor in self._matched:
             if actor.acts_after:
                 self._deeds.failed(actor, error)
+        if self.scope is not None:
+            raise _unseen(error)
+
+    def _scoped(self, held: HeldMessage, look: Callable[[Message], T]) -> Course[T]:
+        """Have the scope look at a message; whatever keeps it from that fails the call."""
+        try:
+            message = yield from held.message()
+            return (yield from self._resources.workbench.do(held.size, look, message))
+        except Refused as refusal:
+            raise self._deeds.refused(refusal) from refusal
+        except EvaluationError as error:
+            raise _unseen(error) from error
 
     def _matches(self, candidate: Candidate, request: HeldMessage) -> Course[bool]:
         if candidate.error is not None:
@@ -244,6 +289,12 @@ class Walk:
 
     def _strikes(self, actor: Actor) -> bool:
         return actor.fault is not None and actor.fault.strikes(self._resources.clock())
+
+
+def _unseen(error: EvaluationError) -> Answer:
+    """Return what a call is answered of which a message cannot be looked at."""
+    code = StatusCode.RESOURCE_EXHAUSTED if error.reason == "held_limit" else StatusCode.INTERNAL
+    return Answer(code, f"criproxy: not shown at a listener with a profile: {error.detail}")
 
 
 def _pause(actor: Actor) -> Pause | None:

@@ -163,6 +163,19 @@ class Memory:
         container = self._containers.find(id_)
         return self._pods.find(container.pod_id if container else id_), container
 
+    def pod(self, id_: str) -> Pod | None:
+        """Return the pod of a pod sandbox's id."""
+        return self._pods.find(id_)
+
+    def container_alone(self, id_: str) -> tuple[Pod | None, Container | None]:
+        """Return the pod and the container of an id, which is that of no pod sandbox; neither
+        where it is not certain whose the container is."""
+        container = self._containers.find(id_)
+        if container is None:
+            return None, None
+        pod = self._pods.find(container.pod_id)
+        return (pod, container) if pod is not None and pod.id == container.pod_id else (None, None)
+
     def _run_pod(self, request: v1.RunPodSandboxRequest, response: Any) -> None:
         self._pods.put(_pod(response.pod_sandbox_id, request.config))
 
