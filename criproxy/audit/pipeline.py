@@ -105,6 +105,11 @@ class Pipeline:
         """
         self._submit(item, done)
 
+    def lose(self, reason: str) -> None:
+        """Count a call of which there is to be no record, for each sink."""
+        for sink in self._sinks:
+            sink.queue.lose(1, reason)
+
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back once, from a thread, when ``full`` is false; at once if it is that now."""
         with self._lock:

@@ -11,7 +11,7 @@ from criproxy.audit.counts import SinkCounts
 from criproxy.audit.observed import Item, Listed
 from criproxy.audit.pipeline import IntakeLimits
 from criproxy.audit.sinks.sink import Progress
-from tests.support.audited import Gate, Line, item, make, numbers, pipeline, reported, sink
+from tests.support.audit_lines import Gate, Line, item, make, numbers, pipeline, reported, sink
 from tests.support.waiting import wait_until
 
 

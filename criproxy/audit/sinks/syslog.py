@@ -9,6 +9,7 @@ written.
 
 import errno
 import os
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -188,6 +189,7 @@ def _connect_any(target: tuple[str, int], kind: socket.SocketKind) -> socket.soc
 
 def _look_for_the_end(connection: socket.socket) -> None:
     """Raise if the server has gone: what is sent to it then would be lost without a word."""
-    with suppress(BlockingIOError):
-        if not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-            raise ConnectionResetError(errno.ECONNRESET, "the server has closed the connection")
+    reading = select.poll()
+    reading.register(connection, select.POLLIN)
+    if reading.poll(0) and not connection.recv(1, socket.MSG_PEEK):
+        raise ConnectionResetError(errno.ECONNRESET, "the server has closed the connection")

@@ -23,7 +23,7 @@ from criproxy.durations import Duration
 from criproxy.errors import UnavailableError
 from criproxy.modes import Mode
 from criproxy.sizes import Size
-from tests.support.audited import (
+from tests.support.audit_lines import (
     files_of,
     item,
     lines_of,
@@ -565,7 +565,7 @@ import sys
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.file import FileOutlet
 from tests.audit.sinks.test_file import under_load
-from tests.support.audited import item, pipeline, sink
+from tests.support.audit_lines import item, pipeline, sink
 
 outlet = FileOutlet(under_load(sys.argv[1], sys.argv[2]), print)
 running = pipeline(sink(outlet, SinkCounts(), blocking=True, synced=True))

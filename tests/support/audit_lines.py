@@ -1,0 +1,156 @@
+"""An audit pipeline for tests: items are made of numbers, and outlets do as they are told."""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from criproxy.audit.chain import Verdict, check
+from criproxy.audit.counts import SinkCounts
+from criproxy.audit.notices import timestamp
+from criproxy.audit.observed import Item, Unread
+from criproxy.audit.pipeline import INTAKE, IntakeLimits, Pipeline
+from criproxy.audit.queues import Queue
+from criproxy.audit.sinks.rotation import in_order, put_aside
+from criproxy.audit.sinks.sink import Outlet, Progress, Sink
+from criproxy.peers import Connection, Peer
+
+_CONNECTION = Connection("unix:///run/test.sock", Peer(1, 0, 0, "/usr/bin/test"), 0.0)
+
+
+@dataclass(frozen=True)
+class Line:
+    line: bytes
+
+
+def item(number: int) -> Item:
+    """An item of which a record with this number is made."""
+    return Unread(_CONNECTION, "test", str(number), 0.0)
+
+
+def record(number: int, padding: int = 0) -> bytes:
+    """A record's line, as the maker of records might write it."""
+    fields: dict[str, Any] = {
+        "apiVersion": "audit.criproxy.io/v1",
+        "kind": "Event",
+        "level": "Metadata",
+        "auditID": f"id-{number}",
+        "stage": "ResponseComplete",
+        "stageTimestamp": timestamp(1_795_429_800_123_456_789 + number),
+        "service": "runtime.v1.RuntimeService",
+        "method": "RunPodSandbox",
+        "code": "OK",
+        "number": number,
+    }
+    if padding:
+        fields["padding"] = "x" * padding
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def make(made: Item) -> Line:
+    """Make a record of an item."""
+    assert isinstance(made, Unread)
+    return Line(record(int(made.detail)))
+
+
+class Gate:
+    """An outlet that keeps what it is given, once it is let write."""
+
+    def __init__(self, opened: bool = True) -> None:
+        self.lines: list[bytes] = []
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self.refuse: Callable[[Sequence[bytes]], Progress] | None = None
+        self.reopened = 0
+        self.closed = False
+        if opened:
+            self.open.set()
+
+    def write(self, lines: Sequence[bytes]) -> Progress:
+        self.entered.set()
+        self.open.wait()
+        if self.refuse is not None:
+            return self.refuse(lines)
+        self.lines += lines
+        return Progress(len(lines))
+
+    def pause(self) -> float | None:
+        return None
+
+    def idle(self) -> str:
+        return ""
+
+    def reopen(self) -> None:
+        self.reopened += 1
+
+    def abort(self) -> None:
+        self.open.set()
+
+    def close(self) -> str:
+        self.closed = True
+        return ""
+
+
+def sink(
+    outlet: Outlet,
+    counts: SinkCounts,
+    *,
+    name: str = "test",
+    blocking: bool = False,
+    records: int = 1000,
+    size: int = 1 << 20,
+    complain: Callable[[str], None] = lambda _: None,
+    synced: bool = False,
+) -> Sink:
+    """A sink that is not started."""
+    queue = Queue(
+        records=records,
+        size=size,
+        blocking=blocking,
+        counts=counts,
+        notice=lambda missing: missing.line("node", name, 0),
+    )
+    return Sink(name, queue, outlet, counts, complain, synced=synced, max_wait=3.0)
+
+
+def pipeline(
+    *sinks: Sink,
+    limits: IntakeLimits = INTAKE,
+    complain: Callable[[str], None] = lambda _: None,
+    maker: Callable[[Item], Line | None] = make,
+) -> Pipeline:
+    """A pipeline of numbers."""
+    return Pipeline(maker, sinks, complain, limits)
+
+
+def numbers(lines: Iterable[bytes]) -> list[int]:
+    """The numbers of the records among lines."""
+    return [found["number"] for found in map(json.loads, lines) if found["kind"] == "Event"]
+
+
+def reported(lines: Iterable[bytes]) -> int:
+    """How many records lines say to have been dropped."""
+    return sum(found["dropped"] for found in map(json.loads, lines) if found["kind"] == "Dropped")
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of an audit log, in order."""
+    aside = [one.path for one in put_aside(path)]
+    return in_order([*aside, path] if path.exists() else aside)
+
+
+def lines_of(*paths: Path) -> list[bytes]:
+    """The lines of files one after another, torn ones among them."""
+    lines: list[bytes] = []
+    for path in paths:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines += data.splitlines()
+    return lines
+
+
+def verify(path: Path) -> Verdict:
+    """Check the chain of an audit log."""
+    return check(lines_of(*files_of(path)))
