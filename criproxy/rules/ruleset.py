@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from criproxy.cri.methods import METHODS
-from criproxy.cri.naming import by_path, matches, resolve
+from criproxy.cri.naming import GROUPS, by_path, matches, resolve
 from criproxy.rules.errors import RuleError
 from criproxy.rules.expressions import suggestion
 from criproxy.rules.plan import Plan
@@ -58,6 +58,12 @@ def _check_globs(spec: RuleSpec) -> None:
     for index, glob in enumerate(spec.match.methods):
         if any(matches(glob, named) for named in _NAMED):
             continue
+        if glob.startswith("@"):
+            raise RuleError(
+                spec.name,
+                ("match", "methods", index),
+                f"{glob!r} is no group of methods: {', '.join(GROUPS)}",
+            )
         service, _, name = glob.lstrip("/").rpartition("/")
         if service and service not in _SERVICES and not service.startswith("runtime."):
             continue

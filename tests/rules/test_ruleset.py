@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from criproxy.cri.naming import resolve
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
 from criproxy.peers import Peer
@@ -526,3 +527,16 @@ def test_names_are_unique() -> None:
     )
     assert (error.rule, error.keys, error.message) == ("a", ("name",), "two rules have this name")
     assert str(error) == "rule 'a': name: two rules have this name"
+
+
+def test_groups_of_methods() -> None:
+    """A group stands for its methods, and one that is none is refused."""
+    (rule,) = rule_set("[{name: it, match: {methods: ['@exec']}, deny: {}}]").rules
+    assert rule.concerns(resolve(b"/runtime.v1.RuntimeService/ExecSync"))
+    assert not rule.concerns(resolve(b"/runtime.v1.RuntimeService/StartContainer"))
+    for name in ("@execs", "@*"):
+        with pytest.raises(RuleError) as refused:
+            rule_set(f"[{{name: it, match: {{methods: ['{name}']}}, deny: {{}}}}]")
+        assert refused.value.message == (
+            f"'{name}' is no group of methods: @read, @mutating, @exec"
+        )
