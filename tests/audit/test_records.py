@@ -671,3 +671,25 @@ def test_rules_about_pods() -> None:
     populated(made)
     assert made.make(observed("ExecSync", EXEC)) is None
     assert made.make(observed("ExecSync", EXEC, peer=AGENT)) is not None
+
+
+@given(
+    path=st.sampled_from(list(METHODS)),
+    junk=st.tuples(st.binary(max_size=60), st.binary(max_size=60)),
+    compressed=st.booleans(),
+    encoding=st.sampled_from([b"", b"gzip", b"identity", b"\xff"]),
+    message=st.binary(max_size=20),
+)
+def test_nothing_that_a_peer_sends_raises(path, junk, compressed, encoding, message) -> None:
+    """Whatever the bytes of the messages and of the status are, there is a record in JSON."""
+    made = maker(values=["[a-z]+"])
+    item = observed(path, *junk, message=message)
+    assert item.call.kept is not None
+    for half, data in zip((item.call.kept.request, item.call.kept.response), junk, strict=True):
+        assert half is not None
+        half.messages = [(data, compressed)]
+        half.encoding = encoding
+    for _ in range(2):  # again, with what may have been learned
+        record = made.make(item)
+        assert record is not None
+        assert json.loads(record.line) == record.fields
