@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from criproxy.observe.calllog import CallLog
 from criproxy.observe.flight import CallsInFlight
@@ -11,6 +11,9 @@ from criproxy.observe.metrics import Metrics
 from criproxy.peers import Connection, Peer
 from criproxy.relay.observer import Clock
 from criproxy.wire.connection import CallBegan, CallEnded, Event
+
+if TYPE_CHECKING:  # importing it costs the memory of protobuf
+    from criproxy.audit.recorder import Recorder
 
 _SWEEP: Final = 0.5
 """Seconds between looks for calls that have become slow."""
@@ -37,6 +40,11 @@ class Watch:
     It is the relay's Observer and its listeners' Notices.
     """
 
+    recorder: "Recorder | None" = None
+    """Who is told for the audit log."""
+    received_after: float = 0.0
+    """The age, in seconds, at which that has a record of a call that runs on; 0: none."""
+
     def __init__(
         self, log: Log, calls: CallsInFlight, call_log: CallLog, metrics: Metrics, clock: Clock
     ) -> None:
@@ -55,6 +63,8 @@ class Watch:
     def connection_closed(self, connection: Connection) -> None:
         """See Observer."""
         self._metrics.connections.labels(connection.listener).dec()
+        if self.recorder is not None:
+            self.recorder.forget(connection)
         age = round(self._clock() - connection.opened, 6)
         self._log.debug("connection closed", **connection.fields(), age_s=age)
 
@@ -75,6 +85,8 @@ class Watch:
                 detail=event.detail,
                 note="its bytes are still relayed",
             )
+        if self.recorder is not None:
+            self.recorder.observe(connection, event, self._clock())
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
         """See Observer."""
@@ -110,9 +122,14 @@ class Watch:
         )
 
     async def sweep(self) -> None:
-        """Warn of each call once when it becomes slow. Never returns."""
+        """Warn of each call once when it becomes slow, and have those recorded that run for long.
+
+        Never returns.
+        """
         while True:
             await asyncio.sleep(_SWEEP)
             now = self._clock()
             for call, connection in self._calls.newly_slow(now):
                 self._call_log.slow(connection, call, now)
+            if self.recorder is not None and self.received_after:
+                self.recorder.sweep(self._calls.snapshot(), now, self.received_after)

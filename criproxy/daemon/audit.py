@@ -1,0 +1,96 @@
+"""The audit log in the daemon: what it is made of, and when it begins and ends.
+
+Imported only where the configuration asks for it: protobuf's memory is not paid for without.
+"""
+
+import time
+from collections.abc import Callable
+from platform import node as host_name
+from typing import Final
+
+from criproxy.audit.counts import AuditCounts
+from criproxy.audit.observed import Listed
+from criproxy.audit.pipeline import Pipeline
+from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.queues import Done
+from criproxy.audit.recorder import REFUSED, Recorder
+from criproxy.audit.records import RecordMaker
+from criproxy.audit.sinks.make import make_sinks
+from criproxy.audit.spec import AuditSpec
+from criproxy.observe.log import Log
+from criproxy.peers import Connection
+from criproxy.relay.observer import Clock
+from criproxy.wire.calls import Call
+from criproxy.wire.keeping import Store
+
+_KEPT: Final = 64 << 20
+"""Bytes of memory that the messages of calls in flight may take for their records."""
+
+_CLOSING: Final = 5.0
+"""Seconds that what waits for the sinks has to be written when the daemon ends."""
+
+
+class Audit:
+    """The audit log, from the recorder on the event loop to the sinks.
+
+    It is the gate's AuditLog (:mod:`criproxy.enforce.gate`).
+    """
+
+    def __init__(self, spec: AuditSpec, log: Log, clock: Clock) -> None:
+        """Open the sinks. Raises UnavailableError and UsageError for what cannot be opened.
+
+        ``clock`` is the one that calls are timed with: seconds.
+        """
+        self._log = log
+        self._clock = clock
+        self.counts = AuditCounts()
+        self.refused_calls = 0
+        """Calls that were refused because they could not be recorded."""
+        node = spec.node or host_name()
+        policy = AuditPolicy(spec.policy)
+        maker = RecordMaker(policy, spec.redact, node, wall_clock_ns(clock), spec.message)
+        sinks = make_sinks(spec.sinks, self.counts, node, self._complain)
+        self._pipeline = Pipeline(maker.make, sinks, self._complain)
+        self.recorder = Recorder(policy, maker, self._pipeline, Store(_KEPT))
+        self.received_after = float(spec.received_after)
+        self.blocking = self._pipeline.blocking
+        self.synced = self._pipeline.synced
+        self.max_wait = self._pipeline.max_wait
+        self.records = self.recorder.records
+        self.when_room = self._pipeline.when_room
+        self.reopen = self._pipeline.reopen
+
+    @property
+    def full(self) -> bool:
+        """See AuditLog."""
+        return self._pipeline.full
+
+    def received(self, connection: Connection, call: Call, done: Done) -> None:
+        """See AuditLog."""
+        self.recorder.received(connection, call, self._clock(), done)
+
+    def refused(self, call: Call | None) -> None:
+        """See AuditLog."""
+        self.refused_calls += 1
+        if call is not None:
+            call.denied = REFUSED
+
+    def listed(self, pods: bytes, containers: bytes) -> None:
+        """Learn what a runtime has already: its answers to ListPodSandbox and ListContainers."""
+        self._pipeline.submit(Listed(pods, containers))
+
+    def close(self) -> None:
+        """Write what waits, as far as that can be done in a few seconds."""
+        self._pipeline.close(_CLOSING)
+        lost = sum(each.dropped["closing"] for each in self.counts.sinks.values())
+        if lost:
+            self._log.warning("audit records lost", records=lost, waited_s=_CLOSING)
+
+    def _complain(self, trouble: str) -> None:
+        self._log.error("audit log in trouble", trouble=trouble)
+
+
+def wall_clock_ns(clock: Clock) -> Callable[[float], int]:
+    """Return what turns a time of a clock that only grows into nanoseconds since the epoch."""
+    offset = time.time_ns() - round(clock() * 1e9)
+    return lambda moment: offset + round(moment * 1e9)
