@@ -116,10 +116,10 @@ class Queue:
         with self._lock:
             if self._closed:  # given up while they were being written
                 return
+            was_full = self.full
             tickets = self._take_out(done, lost, reason)
-            had_room = not self.full
             self._changed()
-            room = not self.full and not had_room
+            room = was_full and not self.full
         for ticket in tickets:
             ticket(durable and not lost)
         if room:

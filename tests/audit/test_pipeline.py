@@ -343,6 +343,25 @@ def test_memory_stays_flat_over_many_records() -> None:
     assert _resident() - before < count * len(make(item(count)).line) / 2
 
 
+def test_a_fault_in_a_sink_does_not_end_it() -> None:
+    """What an outlet raises is said, and the records are tried again."""
+    gate, counts = Gate(), SinkCounts()
+    complaints: list[str] = []
+
+    def fault(lines: Sequence[bytes]) -> Progress:
+        gate.refuse = None
+        raise ZeroDivisionError
+
+    gate.refuse = fault
+    running = pipeline(sink(gate, counts, blocking=True, complain=complaints.append))
+    running.submit(item(1))
+    wait_until(lambda: gate.lines, "the record")
+    running.close(within=30)
+
+    assert numbers(gate.lines) == [1]
+    assert "a fault of criproxy's" in complaints[0]
+
+
 def _resident() -> int:
     status = Path("/proc/self/status").read_text()
     return next(

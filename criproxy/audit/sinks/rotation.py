@@ -19,6 +19,8 @@ from typing import Final, NamedTuple
 _NAME: Final = re.compile(r"(.+)\.(\d{8,})-\d{8}T\d{6}Z(\.gz)?")
 _PARTIAL: Final = ".partial"
 _CHUNK: Final = 1 << 18
+_LEAVING: Final = 5.0
+"""Seconds that the end of a compression may take: a disk that hangs holds up nobody's leaving."""
 _LEVEL: Final = 6
 _GZIP: Final = 31
 """zlib's word for the gzip format with the largest window."""
@@ -112,7 +114,7 @@ class Keeper:
         """Stop. A compression that is under way is left for the next start."""
         self._closing.set()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(_LEAVING)
 
     def _run(self) -> None:
         while True:

@@ -132,16 +132,26 @@ class Sink:
             elif closing:
                 return
             else:
-                self._note(self._outlet.idle())
+                self._idle()
             if self._deadline is not None and monotonic() >= self._deadline:
                 return
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        progress = self._outlet.write(lines)
+        try:
+            progress = self._outlet.write(lines)
+        except Exception as error:  # ours, and it must not end the sink
+            progress = Progress(0, trouble=f"a fault of criproxy's, tried again: {error!r}")
         self.queue.finish(progress.done, progress.lost, progress.reason, progress.durable)
         self._note(progress.trouble)
         if progress.done < len(lines) and progress.trouble:
             self._wait(progress.retry)
+
+    def _idle(self) -> None:
+        try:
+            self._note(self._outlet.idle())
+        except Exception as error:  # ours, and it must not end the sink
+            self._note(f"a fault of criproxy's, tried again: {error!r}")
+            self._wait(RETRY)
 
     def _wait(self, seconds: float) -> None:
         if self._closing.wait(seconds) and self._deadline is not None:
