@@ -78,13 +78,13 @@ class Recorder:
     def received(
         self, connection: Connection, call: Call, now: float, done: Done | None = None
     ) -> None:
-        """Record that a call has begun, if it is to be recorded and that has not been done.
+        """Record that a call has begun.
 
         ``done`` is told, from a thread, when that record is durable.
         """
-        if call in self._ids:
-            return
-        audit_id = self._ids[call] = _new_id()
+        audit_id = self._ids.get(call)  # it may be long under way, and waiting to be recorded
+        if audit_id is None:
+            audit_id = self._ids[call] = _new_id()
         item = Observed("RequestReceived", audit_id, connection, call, now)
         if done is None:
             self._pipeline.submit(item)

@@ -6,6 +6,7 @@ not there. Where each call has to be on record before the runtime hears of it, e
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from criproxy.peers import Connection
@@ -107,7 +108,9 @@ class GatedPolicy:
         inner = None
         if self.inner is not None and self.inner.wanted(stream.path):
             inner = self.inner.begin(connection, call, stream, headers)
-        if not (log.synced or log.full) or not log.records(connection, stream.path):
+        if not log.records(connection, stream.path):
+            return inner
+        if call is not None and not (log.synced or log.full):
             return inner
         timeout = next((value for name, value in headers if name == b"grpc-timeout"), b"")
         waiting = _Waiting(self._gate, connection, call, stream, inner, parse_timeout(timeout))
@@ -137,6 +140,7 @@ class _Waiting:
         self._timeout = timeout
         self._messages: list[tuple[bytes, bool]] = []
         self._complete = False
+        self._answers: list[Callable[[], None]] = []  # what has come too early, to be handed on
         self._recording = False
         """Whether it only waits for its record: there was room."""
         self._recorded = False
@@ -163,6 +167,8 @@ class _Waiting:
         """Keep a message, or hand it on."""
         if self._through is not None:
             self._through.message(side, payload, compressed)
+        elif side is Side.RUNTIME:
+            self._answers.append(partial(self.message, side, payload, compressed))
         else:
             self._messages.append((payload, compressed))
             self._record()
@@ -171,6 +177,8 @@ class _Waiting:
         """Take notice of the request's end, or hand on an end."""
         if self._through is not None:
             self._through.ended(side, trailers)
+        elif side is Side.RUNTIME:
+            self._answers.append(partial(self.ended, side, trailers))
         else:
             self._complete = True
             self._record()
@@ -194,7 +202,9 @@ class _Waiting:
         log = self._gate.log
         if self._timer is None:
             return
-        if log.full:
+        if self._call is None:  # it cannot be read, or not any more: there will be no record
+            self._give_up(late=False)
+        elif log.full:
             self._gate.wait_for_room(self)
         elif log.synced:
             self._recording = True
@@ -207,9 +217,7 @@ class _Waiting:
         if not self._recording or self._recorded or not (self._messages or self._complete):
             return
         self._recorded = True
-        if self._call is None:  # nothing is known of it, so there is nothing to be recorded
-            self._give_up(late=False)
-            return
+        assert self._call is not None
         loop = asyncio.get_running_loop()
 
         def done(durable: bool) -> None:
@@ -245,6 +253,9 @@ class _Waiting:
             handler.ended(Side.CLIENT, [])
         if not self._over:
             handler.opened()
+        for hand_on in self._answers:
+            if not self._over:
+                hand_on()
 
     def _give_up(self, late: bool) -> None:
         self._stop()
