@@ -19,7 +19,9 @@ from criproxy.audit.sinks.make import make_sinks
 from criproxy.audit.spec import AuditSpec
 from criproxy.observe.log import Log
 from criproxy.peers import Connection
+from criproxy.relay.gate import Gate, GatedPolicy
 from criproxy.relay.observer import Clock
+from criproxy.relay.rulebook import Policy
 from criproxy.wire.calls import Call
 from criproxy.wire.keeping import Store
 
@@ -33,7 +35,7 @@ _CLOSING: Final = 5.0
 class Audit:
     """The audit log, from the recorder on the event loop to the sinks.
 
-    It is the gate's AuditLog (:mod:`criproxy.enforce.gate`).
+    It is the gate's AuditLog (:mod:`criproxy.relay.gate`).
     """
 
     def __init__(self, spec: AuditSpec, log: Log, clock: Clock) -> None:
@@ -43,19 +45,23 @@ class Audit:
         """
         self._log = log
         self._clock = clock
-        self.counts = AuditCounts()
+        counts = AuditCounts()
+        self.sinks = counts.sinks
+        """What became of the records, by sink."""
         self.refused_calls = 0
         """Calls that were refused because they could not be recorded."""
         node = spec.node or host_name()
         policy = AuditPolicy(spec.policy)
         maker = RecordMaker(policy, spec.redact, node, wall_clock_ns(clock), spec.message)
-        sinks = make_sinks(spec.sinks, self.counts, node, self._complain)
+        sinks = make_sinks(spec.sinks, counts, node, self._complain)
         self._pipeline = Pipeline(maker.make, sinks, self._complain)
         self.recorder = Recorder(policy, maker, self._pipeline, Store(_KEPT))
         self.received_after = float(spec.received_after)
         self.blocking = self._pipeline.blocking
         self.synced = self._pipeline.synced
         self.max_wait = self._pipeline.max_wait
+        self.gate = Gate(self, clock) if self.blocking else None
+        """Where calls wait for a sink that must not lose a record."""
         self.records = self.recorder.records
         self.when_room = self._pipeline.when_room
         self.reopen = self._pipeline.reopen
@@ -64,6 +70,15 @@ class Audit:
     def full(self) -> bool:
         """See AuditLog."""
         return self._pipeline.full
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait to be recorded."""
+        return 0 if self.gate is None else self.gate.waiting
+
+    def before(self, policy: Policy | None) -> Policy | None:
+        """Return what acts on calls where ``policy`` did, behind the gate if there is one."""
+        return policy if self.gate is None else GatedPolicy(self.gate, policy)
 
     def received(self, connection: Connection, call: Call, done: Done) -> None:
         """See AuditLog."""
@@ -82,7 +97,7 @@ class Audit:
     def close(self) -> None:
         """Write what waits, as far as that can be done in a few seconds."""
         self._pipeline.close(_CLOSING)
-        lost = sum(each.dropped["closing"] for each in self.counts.sinks.values())
+        lost = sum(each.dropped["closing"] for each in self.sinks.values())
         if lost:
             self._log.warning("audit records lost", records=lost, waited_s=_CLOSING)
 

@@ -1,16 +1,13 @@
 """Asking the runtimes for the pods and containers that were there before the proxy was."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.unary import call
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
-
-if TYPE_CHECKING:
-    from criproxy.rules.memory import Memory
 
 _AGAIN: Final = 2.0
 """Seconds until a runtime that does not answer is asked again."""
@@ -19,7 +16,17 @@ _PATIENCE: Final = 60.0
 """Seconds that a runtime may take to list what it has."""
 
 
-async def list_pods(runtime: Endpoint, memory: "Memory", log: Log) -> None:
+class Learner(Protocol):
+    """What is to learn of pods: criproxy.rules.memory's Memory, or who passes it on to one."""
+
+    def listed(self, pods: bytes, containers: bytes) -> None:
+        """Learn from the responses of ListPodSandbox and ListContainers.
+
+        Raises EvaluationError where they cannot be decoded.
+        """
+
+
+async def list_pods(runtime: Endpoint, memory: Learner, log: Log) -> None:
     """Let ``memory`` learn of all that a runtime has; asks until there is an answer."""
     wrong = ""
     while True:
@@ -35,7 +42,7 @@ async def list_pods(runtime: Endpoint, memory: "Memory", log: Log) -> None:
                     "pods not listed yet",
                     runtime=str(runtime),
                     error=wrong,
-                    note="to rules, the pods of before are unknown until then",
+                    note="until then the pods of before are unknown by their names",
                 )
             await asyncio.sleep(_AGAIN)
         else:

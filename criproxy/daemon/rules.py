@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from criproxy.config.compiling import compiled
 from criproxy.config.load import Loaded
+from criproxy.daemon.books import Books
 from criproxy.enforce.counts import Counts
 from criproxy.observe.log import Log
 from criproxy.relay.observer import Clock
-from criproxy.relay.rulebook import Rulebook
 from criproxy.tasks import Tasks
 from criproxy.wire.flow import Budget
 
@@ -59,10 +59,12 @@ def prepare(loaded: Loaded) -> Prepared:
 
 
 class RulesInForce:
-    """What is done to calls now. The relay finds its policy in ``book``."""
+    """What is done to calls now. The relay finds it in ``books``."""
 
     def __init__(
         self,
+        books: Books,
+        counts: DatedCounts,
         budget: Budget,
         tasks: Tasks,
         log: Log,
@@ -70,8 +72,9 @@ class RulesInForce:
         list_pods: Callable[["Memory"], None],
     ) -> None:
         """``list_pods`` has a memory learn what the runtimes have already; it returns at once."""
-        self.book = Rulebook(budget)
-        self.counts = DatedCounts()
+        self.books = books
+        self.counts = counts
+        self._budget = budget
         self._tasks = tasks
         self._log = log
         self._clock = clock
@@ -84,20 +87,23 @@ class RulesInForce:
     def adopt(self, prepared: Prepared) -> None:
         """Put rules in force, for the calls that begin from now on."""
         ruleset = prepared.ruleset
-        if ruleset is None:
+        learning = self.books.bound_pods or (ruleset is not None and ruleset.needs_pods)
+        if ruleset is None and not self.books.scoped:
             self._policy = None
         else:
             from criproxy.enforce.policy import Policy
+            from criproxy.rules.ruleset import compile_rules
 
             resources = self._resources = self._resources or self._new_resources()
-            self._policy = Policy(ruleset, resources, prepared.hooks, self._policy)
-            for rule in ruleset.rules:  # from the start there is a 0, for rates to begin at
+            rules = compile_rules([]) if ruleset is None else ruleset
+            self._policy = Policy(rules, resources, prepared.hooks, self._policy, learning)
+            for rule in rules.rules:  # from the start there is a 0, for rates to begin at
                 self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
-            if ruleset.needs_pods and not self._learning:
+            if learning and not self._learning:
                 self._list_pods(resources.memory)
-        self.book.policy = self._policy
+        self.books.adopt(self._policy, self._resources)
         self._ruleset = ruleset
-        self._learning = ruleset is not None and ruleset.needs_pods
+        self._learning = learning
 
     def described(self) -> dict[str, Any]:
         """Describe the rules in order, for /rules. Safe to ask for from another thread."""
@@ -133,7 +139,7 @@ class RulesInForce:
             tasks=self._tasks,
             log=self._log,
             clock=self._clock,
-            held_limit=self.book.budget.stream_limit,
+            held_limit=self._budget.stream_limit,
             workbench=Workbench(),
         )
 

@@ -12,12 +12,13 @@ import uvloop
 from criproxy import __version__
 from criproxy.config.load import Loaded
 from criproxy.config.schema import ListenerConfig
+from criproxy.daemon.books import Books
 from criproxy.daemon.files import clients_for, raise_limit
 from criproxy.daemon.health import Loop, RuntimeHealth
 from criproxy.daemon.notify import notify, watchdog_interval
 from criproxy.daemon.pods import list_pods
 from criproxy.daemon.reload import Reloader
-from criproxy.daemon.rules import Prepared, RulesInForce, prepare
+from criproxy.daemon.rules import DatedCounts, Prepared, RulesInForce, prepare
 from criproxy.daemon.watch import WallClock, Watch
 from criproxy.errors import EndpointError
 from criproxy.observe.calllog import CallLog
@@ -27,13 +28,14 @@ from criproxy.observe.log import Journal
 from criproxy.observe.metrics import Metrics
 from criproxy.observe.writer import LineWriter
 from criproxy.relay.endpoints import Endpoint, find_runtime
-from criproxy.relay.listener import Limits, Listener
+from criproxy.relay.listener import Limits, Listener, keeps_nothing
 from criproxy.relay.peercred import Kubelet, peer_of
 from criproxy.relay.sockets import Access
 from criproxy.tasks import Tasks
 from criproxy.wire.flow import Budget
 
-if TYPE_CHECKING:  # importing it costs the memory of protobuf
+if TYPE_CHECKING:  # importing these costs the memory of protobuf
+    from criproxy.daemon.audit import Audit
     from criproxy.rules.memory import Memory
 
 clock = time.perf_counter
@@ -73,6 +75,7 @@ class _Daemon:
         self._watch = Watch(self._log, calls, call_log, self._metrics, clock)
         self._stopping = asyncio.Event()
         self._listeners: list[Listener] = []
+        self._audit: Audit | None = None
 
     async def run(self) -> None:
         """Start, serve until told to stop, and stop."""
@@ -80,10 +83,11 @@ class _Daemon:
         loop.set_exception_handler(self._loop_failed)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._writer.reopen)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         background, connections = Tasks(self._crashed), Tasks(self._crashed)
-        rules = self._make_rules(background, connections)
         http: HTTPServer | None = None
+        self._open_audit()
+        rules = self._make_rules(background, connections)
         try:
             self._listeners = self._make_listeners(connections, rules)
             health = self._start_health(background)
@@ -99,6 +103,7 @@ class _Daemon:
                 )
             background.start(self._watch.sweep(), "slow calls")
             self._start_watchdog(background)
+            self._start_audit(background)
             self._start_reloading(rules, background)
             self._log.info("ready", version=__version__)
             notify("READY=1")
@@ -112,9 +117,32 @@ class _Daemon:
             await connections.cancel()
             await background.cancel()
             rules.close()
+            if self._audit is not None:
+                self._audit.close()
             if http is not None:
                 http.close()
             self._writer.close()
+
+    def _open_audit(self) -> None:
+        if self._config.audit is None:
+            return
+        from criproxy.daemon.audit import Audit
+
+        audit = self._audit = Audit(self._config.audit, self._log, clock)
+        self._watch.recorder = audit.recorder
+        self._watch.received_after = audit.received_after
+        self._metrics.add_audit(audit)
+
+    def _start_audit(self, background: Tasks) -> None:
+        if self._audit is not None:
+            for runtime in {each.runtime for each in self._listeners}:
+                listing = list_pods(runtime, self._audit, self._log)
+                background.start(listing, f"pods of {runtime}, for the audit log")
+
+    def _reopen(self) -> None:
+        self._writer.reopen()
+        if self._audit is not None:
+            self._audit.reopen()
 
     def _make_rules(self, background: Tasks, connections: Tasks) -> RulesInForce:
         def learn_pods(memory: "Memory") -> None:
@@ -123,7 +151,9 @@ class _Daemon:
 
         limits = self._config.limits
         budget = Budget(limits.held_stream, limits.held)
-        rules = RulesInForce(budget, connections, self._log, clock, learn_pods)
+        config, counts = self._config, DatedCounts()
+        books = Books(config.listeners, config.profiles, budget, counts, self._audit)
+        rules = RulesInForce(books, counts, budget, connections, self._log, clock, learn_pods)
         self._metrics.add_rules(rules.counts, budget)
         return rules
 
@@ -133,7 +163,7 @@ class _Daemon:
         background.start(reloader.watch(), "watch of the configuration")
 
         def hang_up() -> None:
-            self._writer.reopen()
+            self._reopen()
             reloader.ask()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
@@ -156,7 +186,8 @@ class _Daemon:
                 self._watch,
                 connections,
                 clock,
-                lambda connection: rules.book,
+                rules.books.of,
+                keeps_nothing if self._audit is None else self._audit.recorder.keep_for,
                 identify=partial(peer_of, kubelet=kubelet),
             )
             made.append(listener)

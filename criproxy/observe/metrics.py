@@ -178,7 +178,7 @@ class CallMetrics(Collector):
 
 
 class RuleCounts(Protocol):
-    """How often rules matched and failed."""
+    """How often rules matched and failed, and calls were denied."""
 
     @property
     def matches(self) -> Mapping[tuple[str, str, str], int]:
@@ -187,6 +187,10 @@ class RuleCounts(Protocol):
     @property
     def errors(self) -> Mapping[tuple[str, str], int]:
         """By rule and reason."""
+
+    @property
+    def denied(self) -> Mapping[tuple[str, str, str], int]:
+        """By listener, method and reason."""
 
 
 class Held(Protocol):
@@ -226,12 +230,95 @@ class RuleMetrics(Collector):
         for error_labels, count in sorted(dict(self._counts.errors).items()):
             errors.add_metric(error_labels, count)
         yield errors
+        denied = CounterMetricFamily(
+            "criproxy_denied",
+            "Calls that the proxy denied, and why.",
+            labels=("listener", "method", "reason"),
+        )
+        for denied_labels, count in sorted(dict(self._counts.denied).items()):
+            denied.add_metric(denied_labels, count)
+        yield denied
         streams = GaugeMetricFamily("criproxy_held_streams", "Streams that are held for rules.")
         streams.add_metric((), self._held.streams)
         yield streams
         held = GaugeMetricFamily("criproxy_held_bytes", "Message bytes that are held for rules.")
         held.add_metric((), self._held.bytes)
         yield held
+
+
+class SinkCounts(Protocol):
+    """What became of the records that a sink of the audit log was given."""
+
+    written: int
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """By reason."""
+
+    errors: int
+    backlog: int
+    backlog_bytes: int
+
+
+class AuditCounts(Protocol):
+    """What became of all records, and of the calls that waited for it."""
+
+    @property
+    def sinks(self) -> Mapping[str, SinkCounts]:
+        """By their names."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait to be recorded."""
+
+    @property
+    def refused_calls(self) -> int:
+        """Calls that were refused because they could not be recorded."""
+
+
+class AuditMetrics(Collector):
+    """What is counted of the audit log."""
+
+    def __init__(self, counts: AuditCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        records = CounterMetricFamily(
+            "criproxy_audit_records", "Audit records that were written.", labels=("sink",)
+        )
+        dropped = CounterMetricFamily(
+            "criproxy_audit_dropped",
+            "Audit records that were not written, and why.",
+            labels=("sink", "reason"),
+        )
+        errors = CounterMetricFamily(
+            "criproxy_audit_errors", "Attempts to write that failed.", labels=("sink",)
+        )
+        backlog = GaugeMetricFamily(
+            "criproxy_audit_queue_records", "Audit records that wait.", labels=("sink",)
+        )
+        size = GaugeMetricFamily(
+            "criproxy_audit_queue_bytes", "Bytes of audit records that wait.", labels=("sink",)
+        )
+        for name, counts in sorted(self._counts.sinks.items()):
+            records.add_metric((name,), counts.written)
+            for reason, count in sorted(dict(counts.dropped).items()):
+                dropped.add_metric((name, reason), count)
+            errors.add_metric((name,), counts.errors)
+            backlog.add_metric((name,), counts.backlog)
+            size.add_metric((name,), counts.backlog_bytes)
+        yield from (records, dropped, errors, backlog, size)
+        waiting = GaugeMetricFamily(
+            "criproxy_audit_waiting_calls", "Calls that wait to be recorded."
+        )
+        waiting.add_metric((), self._counts.waiting)
+        yield waiting
+        refused = CounterMetricFamily(
+            "criproxy_audit_refused", "Calls that were refused as they could not be recorded."
+        )
+        refused.add_metric((), self._counts.refused_calls)
+        yield refused
 
 
 class Metrics:
@@ -289,3 +376,7 @@ class Metrics:
     def add_rules(self, counts: RuleCounts, held: Held) -> None:
         """Export what is counted of rules, too."""
         self.registry.register(RuleMetrics(counts, held))
+
+    def add_audit(self, counts: AuditCounts) -> None:
+        """Export what is counted of the audit log, too."""
+        self.registry.register(AuditMetrics(counts))

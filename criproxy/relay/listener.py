@@ -47,6 +47,11 @@ class Limits:
     """Bytes of a message above which its call is ended with RESOURCE_EXHAUSTED; None for any."""
 
 
+def keeps_nothing(connection: Connection) -> Keep | None:
+    """Say for a client that nothing of its calls is kept."""
+    return None
+
+
 class Notices(Protocol):
     """What a listener tells the operator, beside what it tells the observer."""
 
@@ -72,7 +77,7 @@ class Listener:
         tasks: Tasks,
         clock: Clock,
         rulebook_of: Callable[[Connection], Rulebook],
-        keep_for: Callable[[Connection], Keep | None] = lambda connection: None,
+        keep_for: Callable[[Connection], Keep | None] = keeps_nothing,
         identify: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
         """``access`` holds what is configured; the rest is copied from the runtime's socket.

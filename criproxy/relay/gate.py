@@ -27,14 +27,14 @@ _NO_ROOM: Final = (
 class AuditLog(Protocol):
     """What is asked of the audit log, on the event loop."""
 
-    blocking: bool
-    """Whether a sink must not lose a record."""
     synced: bool
     """Whether a call has to be on record, durably, before the runtime hears of it."""
-    full: bool
-    """Whether there is no room for records."""
     max_wait: float
     """Seconds that a call may wait for room."""
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for records."""
 
     def records(self, connection: Connection, path: bytes) -> bool:
         """Tell whether calls of a ``:path`` may be recorded."""
