@@ -202,6 +202,27 @@ def test_a_file_is_put_aside_by_age(outlet: Opener, path: Path) -> None:
     assert two.pause() is None
 
 
+def test_an_empty_file_does_not_age(outlet: Opener, path: Path) -> None:
+    """A file that has waited for its first record for long is as old as that record."""
+    now = 1_795_429_800_000_000_000
+    one = outlet(RotateSpec(age=Duration(86_400), compress=False), wall_ns=lambda: now)
+    now += 2 * _DAY_NS
+    fill(one, 0, 2)
+
+    assert one.pause() == 86_400
+    assert put_aside(path) == []
+
+
+@pytest.mark.parametrize("names", [("", ".gz"), (".gz", "")])
+def test_what_is_there_both_ways_counts_once(path: Path, names: tuple[str, str]) -> None:
+    """Of a file that is there plain and compressed it is the compressed one that is read."""
+    path.parent.mkdir()
+    for name in names:
+        path.with_name(f"audit.jsonl.00000001-20260101T000000Z{name}").touch()
+
+    assert [file.compressed for file in put_aside(path)] == [True]
+
+
 def test_the_order_does_not_hang_on_the_clock(outlet: Opener, path: Path) -> None:
     """A clock that is set back does not bring the files out of order."""
     times = iter(range(1_795_429_800 * 10**9, 0, -_DAY_NS))
