@@ -16,7 +16,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 _PATHS: Final = frozenset({"host_path", "log_path", "log_directory"})
-_ENVIRONMENT_KEYS: Final = frozenset({"env", "envs", "environ", "environment", "envfrom"})
+_ENVIRONMENT_KEYS: Final = frozenset(
+    {"env", "envs", "envfrom", "environ", "environment", "environmentvariables", "envvars"}
+)
 _MOUNT_KEYS: Final = frozenset(
     {
         "mounts",
@@ -106,7 +108,7 @@ class Scrubber:
             return {
                 key: self._without(each)
                 for key, each in value.items()
-                if key.lower().replace("_", "") not in self._keys
+                if _plain(key) not in self._keys
             }
         if isinstance(value, list):
             return [self._without(each) for each in value]
@@ -118,6 +120,11 @@ class Scrubber:
             scrubbed = self._without(inner)
             return value if scrubbed == inner else json.dumps(scrubbed)
         return value
+
+
+def _plain(key: str) -> str:
+    """Return a key as it is looked for: without regard to how its words are joined."""
+    return key.lower().replace("_", "").replace("-", "")
 
 
 def _any_field(kind: Descriptor, meant: Any, seen: set[str]) -> bool:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import Method
+from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.peers import Peer
 from criproxy.rules.callers import any_glob
 from criproxy.rules.facts import Container, Pod
@@ -112,6 +113,7 @@ _EVENT: Final = frozenset(
         "containers_statuses",
     }
 )
+_DELETED: Final = v1.CONTAINER_DELETED_EVENT
 _MADE: Final = frozenset({"container_id", "pod_sandbox_id", "restored_containers"})
 """Fields of the responses to what makes pods and containers: those of the request's pod."""
 
@@ -159,7 +161,7 @@ class Sight:
         self._own_id = self._own_uid = ""
         self._seen: set[str] = set()
         if spec.own_pod:
-            pod = memory.container(peer.container)[0] if peer.container else None
+            pod = _pod_of(memory, peer.container or "")
             if pod is not None:
                 self._own_id, self._own_uid = pod.id, pod.uid
             else:
@@ -294,7 +296,13 @@ class Sight:
         return sees
 
 
-_DELETED: Final = 3
+def _pod_of(memory: Memory, id_: str) -> Pod | None:
+    """Return the pod of a container, or of the one that holds a pod together; the id is whole."""
+    pod, container = memory.container_alone(id_)
+    if container is None:
+        pod = memory.pod(id_)
+        return pod if pod is not None and pod.id == id_ else None
+    return pod if container.id == id_ else None
 
 
 def _is_whole(container: Container | None, id_: str) -> bool:

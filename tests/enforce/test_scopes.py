@@ -437,7 +437,7 @@ def test_events() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("me", [caller("web-c"), caller("web"), caller(None, "u1")])
+@pytest.mark.parametrize("me", [caller("web-c"), caller("web-id"), caller(None, "u1")])
 def test_own_pod(me: Connection) -> None:
     """The caller's pod is that of its container, or that whose uid its cgroup names."""
 
@@ -452,7 +452,7 @@ def test_own_pod(me: Connection) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("me", [caller(), caller("nobody"), caller("")])
+@pytest.mark.parametrize("me", [caller(), caller("nobody"), caller(""), caller("web")])
 def test_caller_in_no_pod(me: Connection) -> None:
     """Who runs in no pod that is known may ask for nothing that is about pods, and for the rest."""
 
@@ -505,6 +505,23 @@ def test_answers_that_cannot_be_looked_at() -> None:
         data = v1.StatusResponse(info={"a": SECRET}).SerializeToString()
         call.answers(gzip.compress(data), compressed=True)
         assert call.done == [("send", RUNTIME, b""), ("end", RUNTIME)]
+
+    run(main)
+
+
+def test_large_answers() -> None:
+    """An answer that takes a thread to look at is filtered all the same."""
+
+    async def main() -> None:
+        scoped = Scoped(namespaces=["shop"])
+        hidden = [v1.Container(id=f"{n}-" + "x" * 60, pod_sandbox_id="db-id") for n in range(5000)]
+        call = scoped.asks("ListContainers", v1.ListContainersRequest())
+        call.forget()
+        call.answers(v1.ListContainersResponse(containers=[*hidden, CONTAINER, *hidden]))
+        await call.has_done(2)
+        shown = v1.ListContainersResponse(containers=[CONTAINER]).SerializeToString()
+        assert call.done == [("send", RUNTIME, shown), ("end", RUNTIME)]
+        scoped.resources.workbench.close()
 
     run(main)
 

@@ -350,3 +350,18 @@ def _plain(ids: set[str], asked: str) -> str | None:
         return asked or None
     begin = [id_ for id_ in ids if id_.startswith(asked)]
     return begin[0] if len(begin) == 1 else None
+
+
+def test_container_of_an_uncertain_pod() -> None:
+    """A container whose pod is known by the beginning of its id alone is nobody's: that of a pod
+    which came later may be the same."""
+    memory = Memory()
+    listed = v1.ListContainersResponse(containers=[v1.Container(id="c", pod_sandbox_id="po")])
+    pods = v1.ListPodSandboxResponse(items=[v1.PodSandbox(id="pod")])
+    memory.listed(pods.SerializeToString(), listed.SerializeToString())
+    assert memory.container_alone("c") == (None, None)
+    assert memory.container_alone("pod") == (None, None)
+    assert memory.pod("") is None
+    found = memory.pod("po")
+    assert found is not None
+    assert found.id == "pod"
