@@ -147,7 +147,7 @@ def test_own_pod_from_within(runtime: Containerd, short_dir: Path) -> None:
         mine = pods.create(
             kubelet,
             own,
-            command=["chroot", "/host", "sh", str(start)],
+            command=["/bin/busybox", "chroot", "/host", "sh", str(start)],
             mounts=[{"container_path": "/host", "host_path": "/"}],
         )
         arguments = [endpoint, str(out), own, other, mine, theirs]
