@@ -88,7 +88,7 @@ class Scrubber:
 
     def _scrub_entry(self, entries: Any, key: str) -> None:
         text = entries[key]
-        if text.lstrip()[:1] not in ("{", "["):
+        if not _is_like_json(text):
             return
         try:
             value = json.loads(text)
@@ -112,7 +112,7 @@ class Scrubber:
             }
         if isinstance(value, list):
             return [self._without(each) for each in value]
-        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        if isinstance(value, str) and _is_like_json(value):
             try:  # JSON within JSON: an annotation within a configuration
                 inner = json.loads(value)
             except ValueError:
@@ -120,6 +120,11 @@ class Scrubber:
             scrubbed = self._without(inner)
             return value if scrubbed == inner else json.dumps(scrubbed)
         return value
+
+
+def _is_like_json(text: str) -> bool:
+    """Tell whether a text may have a mapping within: a text in quotes may, as JSON within JSON."""
+    return text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", '"')
 
 
 def _plain(key: str) -> str:

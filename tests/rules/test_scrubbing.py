@@ -82,8 +82,18 @@ def test_json_of_verbose_answers(scrub: list[str]) -> None:
 def test_what_cannot_be_read_is_taken_out() -> None:
     """What looks like JSON and cannot be read is not shown."""
     response = v1.ContainerStatusResponse(info={"a": "{" + SECRET, "b": "[" * 100_000})
+    response.info["c"] = "\ufeff" + json.dumps(HIDDEN)
     Scrubber(["environment"]).scrub(response)
     assert dict(response.info) == {}
+
+
+def test_json_in_quotes() -> None:
+    """JSON that stands in a text of JSON is looked into as well."""
+    response = v1.ContainerStatusResponse(info={"a": json.dumps(json.dumps(HIDDEN)), "b": '"x"'})
+    Scrubber(["environment", "mounts"]).scrub(response)
+    assert SECRET not in response.info["a"]
+    assert "kept" in response.info["a"]
+    assert response.info["b"] == '"x"'
 
 
 def test_environment_wherever_it_stands() -> None:
