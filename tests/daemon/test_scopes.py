@@ -1,0 +1,190 @@
+"""Listeners with fewer rights in a running daemon: what they let through, and what is told."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.criproxy import Criproxy
+
+DENIED = "criproxy_denied_total"
+NOTHING = [{"level": "None"}]
+"""A policy under which no call is recorded for its own sake."""
+
+
+def failure_of(call: Callable[[], Any]) -> tuple[str, str]:
+    """The code and the message that a call ends with."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name), str(error.details())
+    return "OK", ""
+
+
+@contextmanager
+def scoped(
+    directory: Path,
+    runtime: EmbeddedRuntime,
+    listener: dict[str, Any],
+    policy: list[dict[str, Any]] = NOTHING,
+    **config: Any,
+) -> Iterator[tuple[Criproxy, str]]:
+    """A proxy with a full listener and another, and an audit log; with the other's endpoint."""
+    endpoint = f"unix://{directory}/scoped.sock"
+    listeners = [
+        {"endpoint": f"unix://{directory}/proxy.sock", "runtime": runtime.endpoint},
+        {"endpoint": endpoint, "runtime": runtime.endpoint} | listener,
+    ]
+    sinks = [{"file": {"path": str(directory / "audit.jsonl")}}]
+    audit = {"policy": policy, "sinks": sinks}
+    content = {"listeners": listeners, "audit": audit, **config}
+    with Criproxy(directory, config=content) as proxy:
+        yield proxy, endpoint
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
+
+
+def test_a_read_only_socket(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """What reads goes on, what changes is denied, counted, and in the log though the policy says
+    None; the runtime knows nothing of it, and the other listener is as it was."""
+    with (
+        scoped(short_dir, runtime, {"profile": "read-only"}) as (proxy, endpoint),
+        CriClient(endpoint) as client,
+        CriClient(proxy.endpoint) as full,
+    ):
+        container = client.ListContainers().containers[0].id
+        assert client.Version().runtime_name
+        code, message = failure_of(lambda: client.StopContainer(container_id=container))
+        assert code == "PERMISSION_DENIED"
+        assert message == "criproxy: profile read-only does not allow StopContainer"
+        running = client.messages.CONTAINER_RUNNING
+        assert client.ContainerStatus(container_id=container).status.state == running
+        labels = {"listener": endpoint, "method": "StopContainer", "reason": "method"}
+        assert proxy.metric(DENIED, **labels) == proxy.metric(DENIED) == 1
+        full.StopContainer(container_id=container)
+        assert client.ContainerStatus(container_id=container).status.state != running
+        assert proxy.stop() == 0
+    (record,) = records(short_dir)
+    assert (record["method"], record["listener"]) == ("StopContainer", endpoint)
+    assert (record["level"], record["denied"]) == ("Metadata", "method")
+    assert record["code"] == "PERMISSION_DENIED"
+
+
+def test_methods_nobody_knows(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A method that is not of the CRI is denied, and counted under one name."""
+    with (
+        scoped(short_dir, runtime, {"profile": "read-only"}) as (proxy, endpoint),
+        grpc.insecure_channel(endpoint) as channel,
+    ):
+        for path in ("/x.Y/Z", "/runtime.v1.RuntimeService/ListEverything"):
+            call = channel.unary_unary(path)
+            assert failure_of(lambda: call(b"", timeout=10))[0] == "PERMISSION_DENIED"  # noqa: B023
+        assert proxy.metric(DENIED, method="other", reason="unknown_method") == 2
+        assert proxy.stop() == 0
+    assert [each["denied"] for each in records(short_dir)] == ["unknown_method"] * 2
+
+
+def test_callers_that_may_not_connect(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """All calls of a caller that the listener is not for are denied, with the reason."""
+    with (
+        scoped(short_dir, runtime, {"allow": {"uid": [4711]}}) as (proxy, endpoint),
+        CriClient(endpoint) as client,
+        CriClient(proxy.endpoint) as full,
+    ):
+        code, message = failure_of(client.Version)
+        assert code == "PERMISSION_DENIED"
+        assert "uid" in message
+        assert full.Version().runtime_name
+        assert proxy.metric(DENIED, listener=endpoint, method="Version", reason="caller") == 1
+        assert proxy.stop() == 0
+    (record,) = records(short_dir)
+    assert (record["method"], record["denied"]) == ("Version", "caller")
+
+
+@pytest.mark.parametrize("allow", [{"kubelet": True}, {"kubelet": False}], ids=str)
+def test_a_listener_for_the_kubelet(
+    runtime: EmbeddedRuntime, short_dir: Path, allow: dict[str, Any]
+) -> None:
+    """Who the kubelet is, is what the configuration says."""
+    with (
+        scoped(short_dir, runtime, {"allow": allow}, kubelet={"executable": ["*/python*"]}) as it,
+        CriClient(it[1]) as client,
+    ):
+        code = "OK" if allow["kubelet"] else "PERMISSION_DENIED"
+        assert failure_of(client.Version)[0] == code
+
+
+def test_namespaces_of_before(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A profile of namespaces shows the pods of these, those from before the start too."""
+    with CriClient(runtime.endpoint) as direct:
+        config = {"metadata": {"name": "web", "uid": "uid-web", "namespace": "shop"}}
+        own = direct.RunPodSandbox(config=config).pod_sandbox_id
+        others = [each.id for each in direct.ListPodSandbox().items if each.id != own]
+    profiles = {"shop": {"methods": ["@read"], "namespaces": ["shop"]}}
+    with (
+        scoped(short_dir, runtime, {"profile": "shop"}, profiles=profiles) as (proxy, endpoint),
+        CriClient(endpoint) as client,
+    ):
+        proxy.event("pods listed")
+        assert others
+        assert [each.id for each in client.ListPodSandbox().items] == [own]
+        assert client.PodSandboxStatus(pod_sandbox_id=own).status.id == own
+        status = failure_of(lambda: client.PodSandboxStatus(pod_sandbox_id=others[0]))
+        assert status[0] == "PERMISSION_DENIED"
+
+
+def test_rules_and_a_profile(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Rules hold on what a profile lets through, also those that come with a reload, and the
+    profile holds on when they go."""
+    rule = {"name": "no", "match": {"methods": ["Status"]}, "deny": {"message": "not now"}}
+    with (
+        scoped(short_dir, runtime, {"profile": "read-only"}, rules=[rule]) as (proxy, endpoint),
+        CriClient(endpoint) as client,
+        CriClient(proxy.endpoint) as full,
+    ):
+        assert failure_of(client.Status) == ("PERMISSION_DENIED", "not now")
+        assert failure_of(full.Status) == ("PERMISSION_DENIED", "not now")
+        proxy.reload(rules=[])
+        proxy.event("rules loaded", rules=0)
+        assert failure_of(client.Status)[0] == failure_of(full.Status)[0] == "OK"
+        assert failure_of(lambda: client.RemoveImage(image={"image": "x"}))[0] == (
+            "PERMISSION_DENIED"
+        )
+
+
+def test_a_changed_profile_needs_a_restart(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A reload leaves listeners and profiles as they were, and says so."""
+    mine = {"mine": {"methods": ["Version"]}}
+    with (
+        scoped(short_dir, runtime, {"profile": "mine"}, profiles=mine) as (proxy, endpoint),
+        CriClient(endpoint) as client,
+    ):
+        proxy.reload(profiles={"mine": {"methods": ["Status"]}})
+        assert proxy.event("changed keys need a restart")["keys"] == ["profiles"]
+        assert failure_of(client.Version)[0] == "OK"
+        assert failure_of(client.Status)[0] == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"listeners": [{"profile": "readonly"}]}, "read-only"),
+        ({"profiles": {"mine": {"methods": ["StopContainers"]}}}, "StopContainer"),
+        ({"profiles": {"full": {"methods": ["Version"]}}}, "full"),
+    ],
+    ids=["name", "method", "taken"],
+)
+def test_profiles_that_cannot_be(short_dir: Path, config: dict[str, Any], what: str) -> None:
+    """A profile that cannot be used is said in one line, with the mend, before anything is open."""
+    status, stderr = Criproxy(short_dir, f"unix://{short_dir}/cri.sock", config=config).fails()
+    assert status == 2
+    assert len(stderr.splitlines()) == 1
+    assert what in stderr
