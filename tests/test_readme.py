@@ -4,15 +4,17 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from textwrap import indent
+from typing import Any, ClassVar, get_args, get_origin
 
 import click
 import msgspec
 import pytest
 from click.testing import CliRunner
 
+from criproxy.audit.counts import SinkCounts
 from criproxy.cli import cli
-from criproxy.config.load import parse
+from criproxy.config.load import load, parse
 from criproxy.config.schema import Config
 from criproxy.enforce.counts import Counts
 from criproxy.observe.calllog import CallLine
@@ -45,9 +47,17 @@ def _section(kind: Any, listed: bool = False) -> tuple[type[Section] | None, boo
     return next((each for each in found if each[0] is not None), (None, False))
 
 
+class AuditNumbers:
+    """What an audit log counts that has nothing to do."""
+
+    sinks: ClassVar[dict[str, SinkCounts]] = {}
+    waiting = refused_calls = 0
+
+
 def _metrics() -> list[str]:
     metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
     metrics.add_rules(Counts(), Budget())
+    metrics.add_audit(AuditNumbers())
     return [
         family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         for family in metrics.registry.collect()
@@ -135,10 +145,37 @@ def test_rules_do_what_they_say(call: str, expected: str, tmp_path: Path) -> Non
     assert expected in _rehearse(tmp_path, RULES, call)
 
 
-def _uncommented(text: str) -> str:
-    """The rules that config.example.yaml shows in its comments."""
-    shown = text[text.index("# rules:\n") : text.index("# None, as it stands here.")]
+def _uncommented(text: str, key: str) -> str:
+    """What config.example.yaml shows in its comments of a key."""
+    begin = text.index(f"# {key}:\n")
+    shown = text[begin : text.index("# None, as it stands here.", begin)]
     return "".join(line.removeprefix("# ") for line in shown.splitlines(keepends=True))
+
+
+WHOLE = ("audit", "profiles", "listeners", "rules", "metrics", "log", "slow")
+"""Keys with which a configuration begins; others are of its section audit."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [text for kind, text in BLOCKS if kind == "yaml" and "apiVersion" not in text],
+)
+def test_configurations_that_are_shown(text: str, tmp_path: Path) -> None:
+    """Each configuration that is shown, or part of one, can be loaded."""
+    key = text.lstrip("# ").partition(":")[0]
+    if key in ("policy", "redact"):
+        text = f"audit:\n  sinks: [{{stdout: {{}}}}]\n{indent(text, '  ')}"
+    elif key not in WHOLE:
+        return  # crictl's
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert load(file).config != Config()
+
+
+@pytest.mark.parametrize("key", ["profiles", "audit"])
+def test_keys_of_the_example(key: str) -> None:
+    """So can what config.example.yaml shows of a key."""
+    assert getattr(parse(_uncommented(EXAMPLE, key), "config.example.yaml"), key)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +187,7 @@ def _uncommented(text: str) -> str:
 )
 def test_rules_of_the_example(call: str, expected: str, tmp_path: Path) -> None:
     """So is each that config.example.yaml shows."""
-    text = _uncommented(EXAMPLE)
+    text = _uncommented(EXAMPLE, "rules")
     assert len(parse(text, "config.example.yaml").rules) == 2
     assert expected in _rehearse(tmp_path, text, call)
 
