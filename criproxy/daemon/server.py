@@ -265,7 +265,7 @@ class _Daemon:
 
     async def _drain(self, connections: Tasks) -> None:
         """Give the calls in flight a moment to end; connections without any are cut at once."""
-        grace = self._config.limits.shutdown_grace
+        grace = float(self._config.limits.shutdown_grace)
         until = clock() + grace
         while self._calls.answers_awaited() and connections and clock() < until:
             await connections.finished(_DRAIN_STEP)
