@@ -16,7 +16,7 @@ CALLER = "caller"
 
 
 class Refusal:
-    """Answers a call with PERMISSION_DENIED; the runtime gets none of its messages."""
+    """Answers a call with PERMISSION_DENIED; the runtime hears nothing of it."""
 
     def __init__(self, stream: HeldStream, message: str) -> None:
         self._stream = stream
@@ -51,7 +51,7 @@ def refused(
     """Deny a call that has been opened, for a ``reason`` in one word; ``message`` is the client's
     to read."""
     note_denial(counts, connection, named, call, reason)
-    return Hold(Refusal(stream, message), True, True)
+    return Hold(Refusal(stream, message), True, True, unheard=True)
 
 
 def note_denial(

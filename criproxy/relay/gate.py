@@ -6,6 +6,7 @@ not there. Where each call has to be on record before the runtime hears of it, e
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -116,7 +117,7 @@ class GatedPolicy:
         waiting = _Waiting(self._gate, connection, call, stream, inner, parse_timeout(timeout))
         if inner is None:
             return Hold(waiting, request=True, response=False)
-        return Hold(waiting, True, inner.response, inner.metadata)
+        return replace(inner, handler=waiting, request=True)
 
 
 class _Waiting:

@@ -180,7 +180,9 @@ class Sieve:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the rules for a call failed", "exception": error}
             )
-            return Hold(_Refusal(stream), True, True) if policy.enforcing else None
+            if not policy.enforcing:
+                return None
+            return Hold(_Refusal(stream), True, True, unheard=True)
 
     def _pass(self, side: Side, data: bytes, now: float) -> None:
         if side is Side.CLIENT:

@@ -17,6 +17,16 @@ _pack_header: Final = Struct(">HBBBI").pack
 _pack_u32: Final = Struct(">I").pack
 _pack_two_u32: Final = Struct(">II").pack
 
+BLANK: Final[list[Header]] = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/criproxy/denied"),
+    (b":authority", b"localhost"),
+    (b"te", b"trailers"),
+    (b"content-type", b"application/grpc"),
+]
+"""The headers of a call of nothing: no server has such a method."""
+
 _UNENCODED: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What stands as it is in a grpc-message ("Responses"): printable ASCII but the percent sign."""
 

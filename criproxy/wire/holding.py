@@ -21,7 +21,8 @@ class StreamHandler(Protocol):
     """
 
     def opened(self) -> None:
-        """Take notice that the request's headers went on: from now on commands are taken."""
+        """Take notice that the request's headers went on, unless it is to be unheard: from now on
+        commands are taken."""
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         """Take a whole message that ``side`` sent in a direction that is held.
@@ -61,6 +62,9 @@ class Hold:
     response: bool
     metadata: list[Header] = field(default_factory=list)
     """Added to the request's headers."""
+    unheard: bool = False
+    """Whether the runtime is to hear nothing of the call, its headers neither: the handler answers
+    it as soon as it is opened. ``request`` has to be held."""
 
 
 class Commands(Protocol):

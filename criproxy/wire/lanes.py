@@ -225,6 +225,15 @@ class Lane:
         """Send a header block in its turn, with END_STREAM or without and with fields added."""
         self.put(self._encoded(block, ended, added or []))
 
+    def put_blank(self, block: Block) -> None:
+        """Open a stream with nothing of what its header block says, in its turn.
+
+        It has to be opened: to a peer that has not heard of a stream, one with a lower number that
+        is opened later, which no honest client does, is a new one.
+        """
+        self.forget(block)
+        self.put(self._literal(block.frame.stream, building.BLANK, False))
+
     def put_fields(self, stream: int, fields: list[hpack.Header]) -> None:
         """Send a header block of our own in its turn, which ends its stream."""
         self.put(self._literal(stream, fields, True))

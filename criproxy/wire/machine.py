@@ -2,7 +2,8 @@
 
 Theory. Frames of streams that are not held go on in their turn. A held stream's request headers go
 on at once, without END_STREAM, so that streams are opened in order and both header tables stay in
-step; its messages are given to its handler, which says what goes on instead (see
+step (those of a call that the runtime is to hear nothing of are replaced by blank ones); its
+messages are given to its handler, which says what goes on instead (see
 :mod:`criproxy.wire.streams`). The sender is granted again what it sends of a stream that is held,
 and the receiver's grants for what we send are kept from it (see :mod:`criproxy.wire.flow`).
 
@@ -239,7 +240,10 @@ class Machine:
         request = held.request
         request.ended = frame.ended
         request.finished = frame.ended and not request.holding
-        lane.put_block(block, request.finished, hold.metadata)
+        if hold.unheard:
+            lane.put_blank(block)
+        else:
+            lane.put_block(block, request.finished, hold.metadata)
         held.handler.opened()
         if frame.ended and request.holding and not held.is_over:
             held.handler.ended(Side.CLIENT, [])
