@@ -26,6 +26,9 @@ _PATHS: Final = 256
 """Paths that are remembered of a connection: the CRI has less than a hundred, the rest is a
 client's fancy."""
 
+_LONGEST_PATH: Final = 256
+"""Bytes of a path that is remembered: more than any of the CRI's has."""
+
 _VERSION: Final = 4 << 76 | 2 << 62
 _WITHOUT_VERSION: Final = ~(0xF << 76 | 0x3 << 62)
 
@@ -115,7 +118,7 @@ class Recorder:
 
     def _prospect(self, connection: Connection, path: bytes) -> _Prospect:
         known = self._connections.get(connection)
-        if known is None:  # closed by now: what ends late is still told
+        if known is None or len(path) > _LONGEST_PATH:  # what ends after it is closed is still told
             return self._find_prospect(connection, path)
         prospect = known.get(path)
         if prospect is None:

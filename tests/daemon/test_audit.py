@@ -177,7 +177,10 @@ def test_names_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str
 
 def test_names_from_calls_that_are_not_recorded(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """Pods are known by name, though the calls that made them are not recorded."""
-    policy = [{"level": "None", "methods": ["RunPodSandbox"]}, {"level": "Metadata"}]
+    policy: list[dict[str, Any]] = [
+        {"level": "None", "methods": ["RunPodSandbox"]},
+        {"level": "Metadata"},
+    ]
     config = {"metadata": {"name": "web", "uid": "uid-web", "namespace": "shop"}}
     with audited(short_dir, runtime.endpoint, policy) as proxy, CriClient(proxy.endpoint) as client:
         pod = client.RunPodSandbox(config=config).pod_sandbox_id

@@ -85,7 +85,7 @@ def test_methods_nobody_knows(runtime: EmbeddedRuntime, short_dir: Path) -> None
         grpc.insecure_channel(endpoint) as channel,
     ):
         for path in ("/x.Y/Z", "/runtime.v1.RuntimeService/ListEverything"):
-            call = channel.unary_unary(path)
+            call = channel.unary_unary(path, None, None)
             assert failure_of(lambda: call(b"", timeout=10))[0] == "PERMISSION_DENIED"  # noqa: B023
         assert proxy.metric(DENIED, method="other", reason="unknown_method") == 2
         assert proxy.stop() == 0

@@ -88,7 +88,7 @@ def test_changes_at_a_read_only_socket(runtime: Containerd, short_dir: Path, ver
         invented = [f"/runtime.{version}.RuntimeService/ExecEverything", "/x.Y/Z"]
         stop = pods.direct.messages.StopContainerRequest(container_id=container)
         for path in paths + invented:
-            call = channel.unary_unary(path)
+            call = channel.unary_unary(path, None, None)
             request = stop.SerializeToString()  # for all: an id that some of them take
             denied = code_of(lambda: call(request, timeout=DEADLINE_SECONDS))  # noqa: B023
             assert (path, denied) == (path, "PERMISSION_DENIED")
