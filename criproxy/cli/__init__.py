@@ -13,6 +13,7 @@ _COMMANDS: Final = {
     "run": "run",
     "check": "check",
     "rules": "rules",
+    "audit": "audit",
     "version": "version",
     "doctor": "doctor",
     "runtime": "runtime",

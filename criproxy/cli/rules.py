@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from criproxy.cli.tables import print_table
 from criproxy.config.load import load, load_rules
 from criproxy.config.schema import Config
 
@@ -97,7 +98,7 @@ def check(file: Path) -> None:
         )
         for rule in ruleset.rules
     ]
-    _print_table([("NAME", "ACTION", "MODE", "METHODS"), *rows] if rows else [])
+    print_table([("NAME", "ACTION", "MODE", "METHODS"), *rows] if rows else [])
     click.echo(f"OK: {len(rows)} {'rule' if len(rows) == 1 else 'rules'}")
 
 
@@ -168,7 +169,7 @@ def list_(config: Path | None, address: str | None, output: str) -> None:
         click.echo(json.dumps(said, indent=2))
         return
     header = ("NAME", "ACTION", "MODE", "METHODS", "MATCHES", "ERRORS", "LAST MATCH")
-    _print_table([header, *map(_row, said["rules"])])
+    print_table([header, *map(_row, said["rules"])])
 
 
 def _row(rule: dict[str, Any]) -> tuple[str, ...]:
@@ -181,10 +182,3 @@ def _row(rule: dict[str, Any]) -> tuple[str, ...]:
         str(rule["errors"]),
         rule["last_match"] or "-",
     )
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())

@@ -34,6 +34,11 @@ class PutAside(NamedTuple):
     compressed: bool
 
 
+def is_put_aside(path: Path) -> bool:
+    """Tell by a file's name whether it was put aside."""
+    return _NAME.fullmatch(path.name) is not None
+
+
 def put_aside(path: Path) -> list[PutAside]:
     """Find what was put aside of a file, the oldest first.
 

@@ -1,0 +1,316 @@
+"""``criproxy audit``: does an audit log's chain hold, and what do its records say?"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from criproxy.audit.query import COLUMNS
+from criproxy.cli.tables import print_table
+from criproxy.errors import UsageError
+
+if TYPE_CHECKING:
+    from criproxy.audit.chain import Verdict
+    from criproxy.audit.reading import Line
+
+_SHOWN: Final = {
+    "time": "strftime(time, '%Y-%m-%d %H:%M:%S.%g')",
+    "executable": "regexp_extract(executable, '[^/]*$')",
+    "method": "coalesce(method, kind)",
+    "namespace": "namespace",
+    "pod": "pod",
+    "container": "container",
+    "code": "code",
+    "duration": "CASE WHEN duration IS NULL THEN NULL ELSE printf('%.3f s', duration) END",
+}
+"""The columns of a table, and how they are shown."""
+
+_ROWS: Final = 200
+"""Rows of a table, unless more are asked for."""
+
+_VERIFY_EPILOG: Final = """\
+\b
+Examples:
+  criproxy audit verify /var/log/criproxy/audit.jsonl     and what was put aside of it
+  criproxy audit verify --contains HASH /var/log/criproxy/
+  ssh node cat /var/log/criproxy/audit.jsonl | criproxy audit verify -
+
+\b
+Exit status: 0 when the chain holds, 1 when it does not, 2 when an option or a file is wrong.
+"""
+
+_QUERY_EPILOG: Final = """\
+\b
+Examples:
+  criproxy audit query /var/log/criproxy/audit.jsonl --since 1h
+  criproxy audit query FILES --where "method = 'ExecSync' and not kubelet"
+  criproxy audit query FILES --where "namespace = 'prod' and code <> 'OK'" -o json | jq .
+  criproxy audit query FILES --where "request->>'$.cmd[0]' = 'sh'"
+  criproxy audit query FILES --sql "select executable, method, count(*) as calls,
+      max(duration) as longest from audit group by all order by calls desc"
+
+Columns:"""
+
+
+@click.group("audit", short_help="Verify and query audit logs.")
+def command() -> None:
+    """Verify audit logs, and ask what their records say.
+
+    FILES are audit logs (with each goes what was put aside of it, compressed or not), files that
+    were put aside, or directories.
+    """
+
+
+@command.command("verify", epilog=_VERIFY_EPILOG, short_help="Look whether the chain holds.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--from", "first", metavar="HASH", help="What the first record has to have for the one before."
+)
+@click.option(
+    "--contains",
+    metavar="HASH",
+    multiple=True,
+    help="The hash of a record, as printed before, that has to be there. May be repeated.",
+)
+def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]) -> None:
+    """Look whether the chain of FILES holds: whether each record has the hash of the one before.
+
+    Names the first record that was changed, removed, reordered or inserted. A line that a crash has
+    torn is none of these. Prints the last record's hash: kept elsewhere, it shows later on whether
+    the end was cut off or all was written anew.
+    """
+    from criproxy.audit.chain import check, digest
+    from criproxy.audit.reading import files_of
+
+    paths = None if files == (Path("-"),) else files_of(files)
+    wanted = set(contains)
+    seen = _Seen()
+
+    def lines() -> Iterator[bytes]:
+        for line in seen.watch(_read(paths)):
+            if wanted:
+                wanted.discard(digest(line.text.rstrip(b"\r\n")))
+            yield line.text
+
+    verdict = check(lines())
+    if verdict.last is None:
+        mend = "write it with chain: true in the sink's file"
+        raise UsageError(f"{_names(files)}: {verdict.records} records, and no chain; {mend}")
+    for number in verdict.torn:
+        click.echo(f"{seen.place(number)}: torn by a crash, which is no tampering", err=True)
+    if verdict.unchained:
+        click.echo(f"{verdict.unchained} records before the chain begins: nothing holds them")
+    failed = _broken(verdict, seen, paths)
+    if first is not None and verdict.first != first:
+        click.echo(f"FAILED: the chain begins behind {verdict.first}, not behind {first}")
+        failed = True
+    for each in sorted(wanted):
+        click.echo(f"FAILED: no record has the hash {each}")
+        failed = True
+    if failed:
+        sys.exit(1)
+    _print_whole(verdict, seen)
+
+
+@command.command(
+    "query",
+    epilog=f"{_QUERY_EPILOG} {', '.join(COLUMNS)}.",
+    short_help="Ask what the records say, in SQL.",
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--where", metavar="SQL", help="Which records: a condition on the columns below.")
+@click.option("--since", metavar="TIME", help="Not older: 90s, 1h, or 2026-11-23T10:00:00Z.")
+@click.option("--until", metavar="TIME", help="Older than.")
+@click.option("--sql", help="A whole question, on the view audit; instead of the options above.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table, or JSON, one line a record.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    help=f"So many at most; 0: all. For a table {_ROWS} if not said, else all.",
+)
+def query(
+    files: tuple[Path, ...],
+    where: str | None,
+    since: str | None,
+    until: str | None,
+    sql: str | None,
+    output: str,
+    limit: int | None,
+) -> None:
+    """Ask what the records of FILES say.
+
+    The answer is a table that fits the terminal, or with -o json the records themselves. It takes
+    DuckDB: pip install 'criproxy[query]'. Nothing is written, and no other file is read.
+    """
+    from criproxy.audit.query import AuditLog, question, watched
+    from criproxy.audit.reading import files_of
+
+    if sql is not None and (where or since or until):
+        raise UsageError("--sql is a whole question; put --where, --since and --until into it")
+    most = (
+        (_ROWS if output == "table" and sql is None else None) if limit is None else limit or None
+    )
+    if sql is None:
+        shown = [f'{what} AS "{name}"' for name, what in _SHOWN.items()]
+        columns = shown if output == "table" else ["record"]
+        more = None if most is None else most + 1
+        sql = question(columns, where, _moment("--since", since), _moment("--until", until), more)
+    paths = files_of(files)
+    log = AuditLog(paths)
+    answer = watched(log, sql, _tell_percent(sum(path.stat().st_size for path in paths)))
+    if output == "json":
+        _print_json(answer.columns, answer.rows, most)
+    else:
+        _print_rows(answer.columns, answer.rows, most)
+    skipped = log.skipped()
+    if skipped:
+        click.echo(f"criproxy: {skipped} torn lines skipped", err=True)
+
+
+class _Seen:
+    """What has been read: where the lines stand, and the first and last of them."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[int, Path]] = []  # number of the line before a file's first
+        self.count = 0
+        self.first = self.last = b""
+
+    def watch(self, lines: "Iterable[Line]") -> "Iterator[Line]":
+        for line in lines:
+            if line.number == 1:
+                self.files.append((self.count, line.path))
+            self.count += 1
+            self.first = self.first or line.text
+            self.last = line.text
+            yield line
+
+    def place(self, number: int) -> str:
+        before, path = next(each for each in reversed(self.files) if each[0] < number)
+        return f"{path}:{number - before}"
+
+
+def _read(paths: list[Path] | None) -> "Iterator[Line]":
+    from criproxy.audit.reading import Line, lines_of
+
+    if paths is None:
+        for number, text in enumerate(sys.stdin.buffer, 1):
+            yield Line(Path("-"), number, text)
+        return
+    size = sum(path.stat().st_size for path in paths)
+    tell, read = _tell_percent(size), 0
+
+    def progress(more: int) -> None:
+        nonlocal read
+        read += more
+        tell(100 * read / max(size, 1))
+
+    yield from lines_of(paths, progress)
+
+
+def _tell_percent(size: int) -> Any:
+    """Return what tells on a terminal how far something is, if it is large."""
+    if not sys.stderr.isatty() or size < 32 << 20:
+        return lambda percent: None
+    shown = -1
+
+    def tell(percent: float) -> None:
+        nonlocal shown
+        if int(percent) != shown and percent >= 0:
+            shown = int(percent)
+            end = "\r" if percent < 100 else "\r" + " " * 20 + "\r"
+            click.echo(f"{shown:3} % read{end}", err=True, nl=False)
+
+    return tell
+
+
+def _broken(verdict: "Verdict", seen: _Seen, paths: list[Path] | None) -> bool:
+    broken = verdict.broken
+    if broken is None:
+        return False
+    click.echo(f"FAILED: {seen.place(broken.line)}: {broken.kind}: {broken.says}")
+    if paths is not None:
+        record = next(
+            (line.text for at, line in enumerate(_read(paths), 1) if at == broken.line), b""
+        )
+        said = _members(record)
+        if "auditID" in said:
+            what = f"auditID {said['auditID']}, at {said.get('stageTimestamp')}"
+            click.echo(f"        it says {what}; trust nothing from there on")
+    return True
+
+
+def _print_whole(verdict: "Verdict", seen: _Seen) -> None:
+    assert verdict.last is not None
+    first, last = (_members(line).get("stageTimestamp") for line in (seen.first, seen.last))
+    files = len(seen.files)
+    click.echo(
+        f"OK: {verdict.records} records in {files} file{'s' if files != 1 else ''}, "
+        f"from {first} to {last}"
+    )
+    if verdict.first is not None and verdict.first.strip("0"):
+        click.echo(f"The chain begins behind {verdict.first}: what was before is not here.")
+    click.echo(f"The last is record {verdict.last.sequence}. Keep its hash elsewhere:")
+    click.echo(verdict.last.digest)
+
+
+def _members(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _names(files: tuple[Path, ...]) -> str:
+    return ", ".join(map(str, files))
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    from criproxy.audit.query import moment
+
+    if text is None:
+        return None
+    try:
+        return moment(text, datetime.now(UTC))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]], most: int | None) -> None:
+    for number, row in enumerate(rows):
+        if most is not None and number >= most:
+            return
+        if columns == ["record"]:
+            click.echo(row[0])
+        else:
+            click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str))
+
+
+def _print_rows(columns: list[str], rows: Iterable[tuple[Any, ...]], most: int | None) -> None:
+    shown: list[tuple[str, ...]] = [tuple(column.upper() for column in columns)]
+    more = False
+    for row in rows:
+        if most is not None and len(shown) > most:
+            more = True
+            break
+        shown.append(tuple("-" if cell is None else _printable(str(cell)) for cell in row))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print_table(shown, width)
+    if more:
+        click.echo(f"criproxy: the first {most} of more; --limit 0 shows all", err=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

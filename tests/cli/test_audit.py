@@ -1,0 +1,272 @@
+"""``criproxy audit``: chains that are looked at, and records that are asked for."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from criproxy.audit.chain import BEGINNING, GENESIS, Link, digest, link
+from criproxy.cli import cli
+from criproxy.errors import CriproxyError, UsageError
+
+ASIDE = "audit.jsonl.{:08}-20261123T101500Z"
+
+
+def record(number: int, **more: Any) -> bytes:
+    """A record such as the daemon writes."""
+    return json.dumps(
+        {
+            "kind": "Event",
+            "auditID": f"id-{number}",
+            "stageTimestamp": f"2025-11-23T10:00:{number:02}.000000001Z",
+            "method": "ExecSync",
+            "code": "OK",
+            "durationSeconds": number / 10,
+            "caller": {"executable": "/usr/bin/agent", "uid": number, "kubelet": False},
+            "pod": {"namespace": "shop", "name": f"web-{number}"},
+            "requestObject": {"cmd": ["sh", str(number)]},
+            **more,
+        }
+    ).encode()
+
+
+def chained(records: Iterable[bytes], after: Link = BEGINNING) -> tuple[list[bytes], Link]:
+    lines = []
+    for each in records:
+        line, after = link(each, after)
+        lines.append(line)
+    return lines, after
+
+
+def write(path: Path, lines: Iterable[bytes], end: bytes = b"\n") -> None:
+    data = b"\n".join(lines) + end
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def ask(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(cli, ["audit", *map(str, arguments)], input=stdin)
+
+
+def refusal(*arguments: object) -> str:
+    result = ask(*arguments)
+    assert isinstance(result.exception, CriproxyError)
+    return str(result.exception)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """An audit log of ten records, of which the first six were put aside in two files."""
+    lines, _ = chained(record(number) for number in range(10))
+    log = tmp_path / "audit.jsonl"
+    write(tmp_path / (ASIDE.format(1) + ".gz"), lines[:3])
+    write(tmp_path / ASIDE.format(2), lines[3:6])
+    write(log, lines[6:])
+    return log
+
+
+class TestVerify:
+    def test_whole_chain(self, log: Path) -> None:
+        """A log is looked at with what was put aside of it, and its last hash is told."""
+        result = ask("verify", log)
+        last = log.read_bytes().splitlines()[-1]
+        assert result.exit_code == 0
+        assert result.output.splitlines() == [
+            "OK: 10 records in 3 files, from 2025-11-23T10:00:00.000000001Z"
+            " to 2025-11-23T10:00:09.000000001Z",
+            "The last is record 10. Keep its hash elsewhere:",
+            digest(last),
+        ]
+        assert ask("verify", log.parent).output == result.output
+        everything = sorted(log.parent.iterdir(), reverse=True)
+        assert ask("verify", *everything).output == result.output
+
+    def test_standard_input(self, log: Path) -> None:
+        """Lines come from standard input as well."""
+        lines = log.read_bytes()
+        result = ask("verify", "-", stdin=lines)
+        assert result.output.startswith("OK: 4 records in 1 file, ")
+        assert "The chain begins behind " in result.output
+
+    @pytest.mark.parametrize(
+        ("tamper", "place", "kind"),
+        [
+            (lambda lines: [lines[0], lines[1].replace(b"OK", b"KO"), *lines[2:]], 2, "changed"),
+            (lambda lines: [lines[0], *lines[2:]], 2, "removed"),
+            (lambda lines: [lines[1], lines[0], *lines[2:]], 1, "reordered"),
+        ],
+    )
+    def test_tampering(self, log: Path, tamper: Any, place: int, kind: str) -> None:
+        """The first record that was tampered with is named by file, line and id."""
+        aside = log.parent / ASIDE.format(2)
+        write(aside, tamper(aside.read_bytes().splitlines()))
+        result = ask("verify", log)
+        assert result.exit_code == 1
+        first, second = result.output.splitlines()
+        assert first.startswith(f"FAILED: {aside}:{place}: {kind}: ")
+        assert re.search(r"auditID id-\d, at 2025-11-23T10:00:0\d", second)
+
+    def test_file_that_is_gone(self, log: Path) -> None:
+        """A whole file that was removed is found missing at the beginning of the next."""
+        (log.parent / ASIDE.format(2)).unlink()
+        result = ask("verify", log)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"FAILED: {log}:1: removed: records 4 to 6, ")
+
+    def test_torn_line(self, log: Path) -> None:
+        """A line that a crash has torn is told, and no tampering."""
+        lines = log.read_bytes().splitlines()
+        write(log, [*lines[:2], b'{"kind":"Ev', *lines[2:]])
+        result = ask("verify", log)
+        assert result.exit_code == 0
+        assert f"{log}:3: torn by a crash, which is no tampering" in result.output
+
+    def test_hashes_that_were_kept(self, log: Path) -> None:
+        """A hash that was kept has to be found again, and the beginning can be said."""
+        kept = digest(log.read_bytes().splitlines()[1])
+        assert ask("verify", log, "--contains", kept, "--from", GENESIS).exit_code == 0
+        lines, _ = chained(record(number, code="KO") for number in range(10))
+        for path in log.parent.iterdir():
+            path.unlink()
+        write(log, lines)
+        assert ask("verify", log).exit_code == 0
+        result = ask("verify", log, "--contains", kept)
+        assert result.exit_code == 1
+        assert result.output == f"FAILED: no record has the hash {kept}\n"
+        result = ask("verify", log, "--from", "1" * 64)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"FAILED: the chain begins behind {GENESIS}, not behind 1")
+
+    def test_no_chain(self, tmp_path: Path) -> None:
+        """A log without a chain is said to be one, with the mend."""
+        log = tmp_path / "audit.jsonl"
+        write(log, [record(1), record(2)])
+        assert refusal("verify", log) == (
+            f"{log}: 2 records, and no chain; write it with chain: true in the sink's file"
+        )
+
+    def test_what_is_not_there(self, tmp_path: Path) -> None:
+        """Files that are not there, or not whole, are named."""
+        assert refusal("verify", tmp_path).startswith(f"{tmp_path}: has no audit log")
+        assert refusal("verify", tmp_path / "x").startswith(f"{tmp_path / 'x'}: no such file")
+        broken = tmp_path / (ASIDE.format(1) + ".gz")
+        broken.write_bytes(gzip.compress(record(1))[:-10])
+        assert refusal("verify", broken).startswith(f"{broken}: is not a whole gzip file")
+
+
+class TestQuery:
+    def test_table(self, log: Path) -> None:
+        """Records of all files are shown in a table, those that fit."""
+        result = ask("query", log, "--where", "pod in ('web-1', 'web-8')")
+        assert result.exit_code == 0
+        assert [line.split() for line in result.output.splitlines()] == [
+            ["TIME", "EXECUTABLE", "METHOD", "NAMESPACE", "POD", "CONTAINER", "CODE", "DURATION"],
+            [
+                "2025-11-23",
+                "10:00:01.000",
+                "agent",
+                "ExecSync",
+                "shop",
+                "web-1",
+                "-",
+                "OK",
+                "0.100",
+                "s",
+            ],
+            [
+                "2025-11-23",
+                "10:00:08.000",
+                "agent",
+                "ExecSync",
+                "shop",
+                "web-8",
+                "-",
+                "OK",
+                "0.800",
+                "s",
+            ],
+        ]
+
+    def test_records(self, log: Path) -> None:
+        """With -o json the records come as they are, one a line."""
+        result = ask("query", log, "-o", "json", "--where", "request->>'$.cmd[1]' = '5'")
+        aside = log.parent / ASIDE.format(2)
+        assert json.loads(result.output) == json.loads(aside.read_bytes().splitlines()[2])
+
+    def test_times(self, log: Path) -> None:
+        """--since and --until bound the records' times."""
+        bounds = ("--since", "2025-11-23T10:00:03Z", "--until", "2025-11-23T12:00:05+02:00")
+        result = ask("query", log, *bounds, "-o", "json")
+        found = [json.loads(line)["auditID"] for line in result.output.splitlines()]
+        assert found == ["id-3", "id-4"]
+        assert refusal("query", log, "--since", "yesterday").startswith(
+            "--since: 'yesterday' is no time; write how long ago (90s, 1h)"
+        )
+
+    def test_recent(self, log: Path) -> None:
+        """--since takes how long ago."""
+        write(log, [record(1, stageTimestamp="2999-01-01T00:00:00.000000000Z")])
+        result = ask("query", log, "--since", "1h", "-o", "json")
+        assert len(result.output.splitlines()) == 1
+
+    def test_whole_question(self, log: Path) -> None:
+        """--sql asks anything of the view audit; what comes is a table, or JSON."""
+        sql = "select method, count(*) as calls, max(uid) as uid from audit group by all"
+        assert ask("query", log, "--sql", sql).output.splitlines() == [
+            "METHOD    CALLS  UID",
+            "ExecSync  10     9",
+        ]
+        result = ask("query", log, "--sql", sql, "-o", "json")
+        assert json.loads(result.output) == {"method": "ExecSync", "calls": 10, "uid": 9}
+
+    def test_limit(self, log: Path) -> None:
+        """--limit bounds the rows, and says that there are more."""
+        result = ask("query", log, "--limit", "4")
+        assert len(result.stdout.splitlines()) == 5
+        assert result.stderr == "criproxy: the first 4 of more; --limit 0 shows all\n"
+
+    def test_torn_lines(self, log: Path) -> None:
+        """Torn lines are passed over, and counted."""
+        with log.open("ab") as file:
+            file.write(b'{"kind":"Ev')
+        result = ask("query", log, "-o", "json")
+        assert len(result.stdout.splitlines()) == 10
+        assert result.stderr == "criproxy: 1 torn lines skipped\n"
+
+    def test_control_characters(self, log: Path) -> None:
+        """What a record says does nothing to the terminal."""
+        write(log, [record(1, method="\x1b[31mred")])
+        result = ask("query", log, "--where", "method <> 'ExecSync'")
+        assert "\x1b" not in result.output
+        assert "\N{REPLACEMENT CHARACTER}[31mred" in result.output
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--where", "nosuch = 1"), 'Referenced column "nosuch" not found'),
+            (("--where", "method ="), "syntax error"),
+            (("--sql", "select * from read_csv('/etc/passwd')"), "disabled by configuration"),
+            (("--sql", "copy audit to 'out.csv'"), "disabled by configuration"),
+            (("--sql", "select 1", "--since", "1h"), "--sql is a whole question"),
+        ],
+    )
+    def test_questions_that_are_none(self, log: Path, options: tuple[str, ...], said: str) -> None:
+        """A question that cannot be answered, or reaches for other files, is one clear error."""
+        result = ask("query", log, *options)
+        assert isinstance(result.exception, UsageError)
+        assert said in str(result.exception)
+        assert "\n" not in str(result.exception)
+
+    def test_columns_are_told(self, log: Path) -> None:
+        """Who asks for a column that there is not is told of those that there are."""
+        assert "the columns are time, began, " in refusal("query", log, "--where", "nosuch = 1")
+        assert "duration" in ask("query", "--help").output
+
+    def test_without_duckdb(self, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without DuckDB the mend is told."""
+        monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
+        assert refusal("query", log).endswith("install it with: pip install 'criproxy[query]'")
