@@ -171,9 +171,11 @@ class Sieve:
 
     def _decide(self, stream: HeldStream) -> Hold | None:
         policy, watched = self._rulebook.policy, self._watched
-        if policy is None or not policy.wanted(stream.path):
+        if policy is None:
             return None
         call = watched.reader.call(stream.id)
+        if call is not None and not policy.wanted(stream.path):  # of others nobody is told
+            return None
         try:
             return policy.begin(watched.connection, call, stream, stream.headers)
         except Exception as error:  # ours, not the call's

@@ -1,10 +1,13 @@
 """The gate before the audit log: who waits, for how long, and that nothing goes on too early."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 
 from criproxy.enforce.refusals import CALLER, RefusalPolicy
@@ -12,12 +15,16 @@ from criproxy.peers import Connection
 from criproxy.relay.gate import Gate, GatedPolicy
 from criproxy.relay.rulebook import Policy
 from criproxy.wire.calls import Call
+from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.holding import HeldStream, Hold
 from criproxy.wire.hpack import Header
+from tests.support.grpc_peers import Peer, channel, start
 from tests.support.handlers import EachCall, Handler
 from tests.support.held import CLIENT, RUNTIME, V1, Rules, Scripted
+from tests.support.relaying import Relay
 from tests.support.virtual_time import passed, run, settle
+from tests.support.waiting import wait_until
 
 PASSED = [("send", CLIENT, b"one"), ("end", CLIENT)]
 """What becomes of a call of one message that nothing else acts on."""
@@ -427,3 +434,36 @@ def test_a_request_that_is_too_large_to_wait() -> None:
         assert inner.handlers[0].told[1].startswith("CLIENT over")
 
     run(test)
+
+
+class _Keeping(Handler):
+    """Lets nothing of a call go on."""
+
+    def message(self, side: Side, payload: bytes, compressed: bool) -> None: ...
+
+    def ended(self, side: Side, trailers: list[Header]) -> None: ...
+
+
+class _KeepsOne(EachCall):
+    """Keeps the calls of one method."""
+
+    def wanted(self, path: bytes) -> bool:
+        return path.endswith(b"/Hang")
+
+
+def test_calls_of_a_connection_that_is_not_read_any_more(
+    short_dir: Path, peer: Peer, loop: str
+) -> None:
+    """While others are held on it a connection stays that cannot be read; its next calls, which
+    would have no record, are refused."""
+    policy = GatedPolicy(Gate(Log(), time.perf_counter), _KeepsOne(_Keeping))
+    with (
+        Relay(short_dir, peer.path, loop=loop, policy=policy, streams=1) as relay,
+        channel(relay.path) as one,
+    ):
+        start(one, "unary_stream", "Hang", b"")
+        wait_until(lambda: relay.recorder.begun, "begun call")
+        refused = start(one, "unary_unary", "Unary", b"x").outcome()
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        assert relay.recorder.stopped
+        assert "audit log" in refused.details
