@@ -461,9 +461,10 @@ def test_calls_of_a_connection_that_is_not_read_any_more(
         Relay(short_dir, peer.path, loop=loop, policy=policy, streams=1) as relay,
         channel(relay.path) as one,
     ):
-        start(one, "unary_stream", "Hang", b"")
+        kept = start(one, "unary_stream", "Hang", b"")
         wait_until(lambda: relay.recorder.begun, "begun call")
         refused = start(one, "unary_unary", "Unary", b"x").outcome()
         assert refused.code is grpc.StatusCode.UNAVAILABLE
         assert relay.recorder.stopped
         assert "audit log" in refused.details
+        kept.call.cancel()
