@@ -33,6 +33,13 @@ _SHOWN: Final = {
 _ROWS: Final = 200
 """Rows of a table, unless more are asked for."""
 
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy audit verify /var/log/criproxy/audit.jsonl
+  criproxy audit query /var/log/criproxy/audit.jsonl --since 1h
+"""
+
 _VERIFY_EPILOG: Final = """\
 \b
 Examples:
@@ -57,7 +64,7 @@ Examples:
 Columns:"""
 
 
-@click.group("audit", short_help="Verify and query audit logs.")
+@click.group("audit", epilog=_EPILOG, short_help="Verify and query audit logs.")
 def command() -> None:
     """Verify audit logs, and ask what their records say.
 
