@@ -166,30 +166,8 @@ class TestQuery:
         called = ["agent", "ExecSync", "shop"]
         assert [line.split() for line in result.output.splitlines()] == [
             ["TIME", "EXECUTABLE", "METHOD", "NAMESPACE", "POD", "CONTAINER", "CODE", "DURATION"],
-            [
-                "2025-11-23",
-                "10:00:01.000",
-                "agent",
-                "ExecSync",
-                "shop",
-                "web-1",
-                "-",
-                "OK",
-                "0.100",
-                "s",
-            ],
-            [
-                "2025-11-23",
-                "10:00:08.000",
-                "agent",
-                "ExecSync",
-                "shop",
-                "web-8",
-                "-",
-                "OK",
-                "0.800",
-                "s",
-            ],
+            ["2025-11-23", "10:00:01.000", *called, "web-1", "-", "OK", "0.100", "s"],
+            ["2025-11-23", "10:00:08.000", *called, "web-8", "-", "OK", "0.800", "s"],
         ]
 
     def test_records(self, log: Path) -> None:
