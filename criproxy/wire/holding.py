@@ -63,8 +63,8 @@ class Hold:
     metadata: list[Header] = field(default_factory=list)
     """Added to the request's headers."""
     unheard: bool = False
-    """Whether the runtime is to hear nothing of the call, its headers neither: the handler answers
-    it as soon as it is opened. ``request`` has to be held."""
+    """Whether the runtime is to hear nothing of the call, its headers neither: the handler is to
+    answer it. Both directions have to be held."""
 
 
 class Commands(Protocol):

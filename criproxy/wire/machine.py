@@ -147,9 +147,7 @@ class Machine:
             self._runtime_spoke = True
         held = self.streams.held.get(frame.stream)
         length = len(frame.payload)
-        if frame.stream in self.streams.swallowed or (
-            held is not None and held.half(side).finished
-        ):
+        if frame.stream in self.streams.swallowed or (held is not None and held.swallows(side)):
             lane.window.held(length)
         elif held is None:
             self._pass_data(side, frame)
@@ -199,9 +197,7 @@ class Machine:
         if side is Side.CLIENT and frame.stream > self._last:
             self._last = frame.stream
             self._open(block)
-        elif frame.stream in self.streams.swallowed or (
-            held is not None and held.half(side).finished
-        ):
+        elif frame.stream in self.streams.swallowed or (held is not None and held.swallows(side)):
             lane.forget(block)
         elif held is None:
             lane.put_block(block, frame.ended)
@@ -242,6 +238,7 @@ class Machine:
         request.finished = frame.ended and not request.holding
         if hold.unheard:
             lane.put_blank(block)
+            lane.put(building.reset(frame.stream, ErrorCode.CANCEL))
         else:
             lane.put_block(block, request.finished, hold.metadata)
         held.handler.opened()
@@ -269,7 +266,7 @@ class Machine:
             held = self.streams.held.get(frame.stream)
             if held is not None:
                 told = held.half(Side(1 - side)).granted(size)
-                told = 0 if held.answered else told
+                told = 0 if held.answered or held.unheard else told
             else:
                 told = 0 if frame.stream in self.streams.swallowed else size
         back = self.lanes[side]
@@ -287,6 +284,10 @@ class Machine:
         held = self.streams.held.get(frame.stream)
         if frame.stream in self.streams.swallowed:
             if held is not None and side is Side.CLIENT:
+                self.streams.let_go(frame.stream, held)
+        elif held is not None and held.unheard:
+            if side is Side.CLIENT:
+                self.streams.remember(frame.stream)
                 self.streams.let_go(frame.stream, held)
         elif held is None:
             self.lanes[side].put(frame.raw)

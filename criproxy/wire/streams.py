@@ -37,7 +37,16 @@ _RUNTIME_GONE: Final = "the runtime closed the connection"
 class Held:
     """What is known of a held stream."""
 
-    __slots__ = ("answered", "begun", "handler", "is_over", "request", "reset", "response")
+    __slots__ = (
+        "answered",
+        "begun",
+        "handler",
+        "is_over",
+        "request",
+        "reset",
+        "response",
+        "unheard",
+    )
 
     def __init__(self, stream: int, hold: Hold) -> None:
         self.handler: StreamHandler = hold.handler
@@ -47,10 +56,15 @@ class Held:
         self.answered = False  # in the runtime's place
         self.is_over = False  # and the handler was told
         self.reset = b""  # the runtime's, behind its response that is held
+        self.unheard = hold.unheard  # the runtime has been sent a blank one, and its reset
 
     def half(self, side: Side) -> Half:
         """Return the direction of what a side sends."""
         return self.request if side is Side.CLIENT else self.response
+
+    def swallows(self, side: Side) -> bool:
+        """Tell whether what comes from a side goes nowhere."""
+        return self.half(side).finished or (self.unheard and side is Side.RUNTIME)
 
     @property
     def is_answered(self) -> bool:
@@ -221,7 +235,8 @@ class HeldStreams:
         held.request.finished = True
         if not done:
             self.remember(stream)
-            requests.put(building.reset(stream, ErrorCode.CANCEL))
+            if not held.unheard:
+                requests.put(building.reset(stream, ErrorCode.CANCEL))
         response = held.response
         while response.given:
             self._give_back(response)
@@ -335,5 +350,6 @@ class HeldStreams:
         if held is not None:
             self.remember(stream)
             self.let_go(stream, held)
-        self.lanes[Side.CLIENT].put(building.reset(stream, ErrorCode.CANCEL))
+        if held is None or not held.unheard:
+            self.lanes[Side.CLIENT].put(building.reset(stream, ErrorCode.CANCEL))
         self.lanes[Side.RUNTIME].put(building.reset(stream, code))

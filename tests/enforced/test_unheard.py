@@ -1,6 +1,7 @@
 """Denied calls of which the runtime hears nothing: no path, no metadata, no message."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -13,6 +14,9 @@ from h2.connection import H2Connection
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.enforce.refusals import RefusalPolicy
+from criproxy.peers import Connection
+from criproxy.relay.gate import AuditLog, Gate, GatedPolicy
+from criproxy.wire.calls import Call
 from tests.enforced.test_scopes import empty, scope
 from tests.support import wire
 from tests.support.cri_peers import ECHO, Ask, CriPeer, make
@@ -35,9 +39,35 @@ def _refuse(relay: RuledRelay) -> None:
     relay.call(lambda: setattr(relay.rulebook, "policy", policy))
 
 
+class _Log:
+    """An audit log in which each call is to be before the runtime hears of it."""
+
+    synced, full, max_wait = True, False, LIMIT
+
+    def records(self, connection: Connection, path: bytes) -> bool:
+        return True
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        raise AssertionError("there is room")
+
+    def received(self, connection: Connection, call: Call, done: Callable[[bool], None]) -> None:
+        done(True)
+
+    def refused(self, call: Call | None) -> None:
+        raise AssertionError("it can be recorded")
+
+
+def _behind_the_gate(relay: RuledRelay, log: AuditLog | None = None) -> None:
+    scope(relay, "read-only")
+    scoped = relay.rulebook.policy
+    gate = Gate(log or _Log(), time.perf_counter)
+    relay.call(lambda: setattr(relay.rulebook, "policy", GatedPolicy(gate, scoped)))
+
+
 DENY: Final[dict[str, Deny]] = {
     "profile": lambda relay: scope(relay, "read-only"),
     "caller": _refuse,
+    "profile, on record before": _behind_the_gate,
 }
 DENIALS = pytest.mark.parametrize("deny", DENY.values(), ids=DENY.keys())
 
@@ -52,7 +82,7 @@ class _Eager(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in th
         self.heard.append(repr((details.method, details.invocation_metadata)))
 
         def act(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            yield b"done"
+            yield b""
 
         return grpc.stream_stream_rpc_method_handler(act)
 
@@ -88,7 +118,7 @@ def test_methods_that_need_no_message(short_dir: Path, loop: str, deny: Deny) ->
                 assert call.code() is grpc.StatusCode.PERMISSION_DENIED
         relay.nothing_is_held()
         with channel(runtime) as one:  # it is behind all that the relay has sent
-            assert list(one.stream_stream("/last")(iter(()), timeout=LIMIT)) == [b"done"]
+            assert list(one.stream_stream("/last")(iter(()), timeout=LIMIT)) == [b""]
     assert "/last" in methods.heard[-1]
     assert not [heard for heard in methods.heard if SECRET in heard]
 
@@ -231,3 +261,30 @@ def test_client_streams(relay: RuledRelay, peer: CriPeer) -> None:
         outcome = make(one, empty("/runtime.v1.RuntimeService/Version"), "v").outcome()
         assert outcome.code is grpc.StatusCode.OK
     assert set(peer.asked) == {"v"}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_late_denial(short_dir: Path, loop: str, cancelled: bool) -> None:
+    """What a runtime says to the blank call is not said to a client that waits for its denial; a
+    client that waits no longer leaves nothing behind."""
+    log = _Log()
+    denials: list[Callable[[bool], None]] = []
+    log.received = lambda connection, call, done: denials.append(done)  # type: ignore[method-assign]
+    runtime = short_dir / "eager.sock"
+    with _eager(runtime), RuledRelay(short_dir, runtime, loop=loop) as relay:
+        _behind_the_gate(relay, log)
+        with channel(relay.path) as one:
+            call = one.stream_stream("/test.Other/Act")(iter(()), timeout=LIMIT)
+            wait_until(lambda: bool(denials), "a record of the call")
+            answered = one.unary_stream(VERSION.decode())(b"", timeout=LIMIT)
+            wait_until(lambda: len(denials) == 2, "a record of the read")
+            denials.pop()(True)
+            assert list(answered) == [b""]  # behind what the runtime has said to the blank call
+            if cancelled:
+                call.cancel()
+            else:
+                denials.pop()(True)
+                with pytest.raises(grpc.RpcError):
+                    list(call)
+                assert call.code() is grpc.StatusCode.PERMISSION_DENIED
+            relay.is_as_it_was(relay.pairs[0])
