@@ -1,0 +1,143 @@
+"""What is to be redacted is on no disk: every method, through every kind of sink."""
+
+import gzip
+import socket
+import threading
+from base64 import b64encode
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from criproxy.audit.counts import AuditCounts
+from criproxy.audit.pipeline import Pipeline
+from criproxy.audit.sinks.make import make_sinks
+from criproxy.audit.spec import (
+    FileSpec,
+    JournaldSpec,
+    OtlpSpec,
+    RotateSpec,
+    SinkSpec,
+    StdoutSpec,
+    SyslogSpec,
+)
+from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.methods import METHODS
+from criproxy.sizes import Size
+from tests.support.audited import maker, observed
+from tests.support.planted import Secrets, fill, plant
+from tests.support.waiting import wait_until
+
+SINKS = ("file", "stdout", "syslog", "journald", "otlp")
+
+
+class Catcher:
+    """Servers for the sinks that have one; what they are sent ends up in files."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.syslog = socket.create_server(("127.0.0.1", 0))
+        self.journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.journal.bind(str(directory / "journal.sock"))
+        self.otlp = HTTPServer(("127.0.0.1", 0), self._handler())
+        self._threads = [
+            threading.Thread(target=self._serve_syslog),
+            threading.Thread(target=self._serve_journal),
+            threading.Thread(target=self.otlp.serve_forever, args=(0.01,)),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop; all that was sent is in the files then."""
+        self.journal.shutdown(socket.SHUT_RD)
+        self.otlp.shutdown()
+        for thread in self._threads:
+            thread.join()
+        self.otlp.server_close()
+        self.journal.close()
+        self.syslog.close()
+
+    def _keep(self, name: str, data: bytes) -> None:
+        with (self._directory / name).open("ab") as file:
+            file.write(data)
+
+    def _serve_syslog(self) -> None:
+        connection, _ = self.syslog.accept()
+        with connection:
+            while data := connection.recv(1 << 20):
+                self._keep("syslog", data)
+
+    def _serve_journal(self) -> None:
+        while data := self.journal.recv(1 << 20):
+            self._keep("journald", data)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        keep: Callable[[str, bytes], None] = self._keep
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                gzipped = self.headers.get("content-encoding") == "gzip"
+                keep("otlp", gzip.decompress(body) if gzipped else body)
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.send_header("connection", "close")
+                self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                """Nothing is to be said."""
+
+        return Handler
+
+
+def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """With everything recorded, nothing of what is to be redacted goes through any sink; all else
+    does."""
+    secrets, log, catcher = Secrets(), short_dir / "audit.jsonl", Catcher(short_dir)
+    rotate = RotateSpec(size=Size(64 << 10), keep=None)
+    port = catcher.syslog.getsockname()[1]
+    specs = [
+        SinkSpec(file=FileSpec(str(log), rotate=rotate, chain=True)),
+        SinkSpec(stdout=StdoutSpec()),
+        SinkSpec(syslog=SyslogSpec(f"tcp://127.0.0.1:{port}")),
+        SinkSpec(journald=JournaldSpec(str(short_dir / "journal.sock"))),
+        SinkSpec(otlp=OtlpSpec(f"http://127.0.0.1:{catcher.otlp.server_port}/v1/logs")),
+    ]
+    counts, complaints = AuditCounts(), list[str]()
+    sinks = make_sinks(specs, counts, "node-1", complaints.append)
+    made = maker("RequestResponse", annotations=["hidden.*"])
+    pipeline = Pipeline(made.make, sinks, complaints.append)
+    for method in METHODS.values():
+        messages = []
+        for kind in (request_class(method), response_class(method)):
+            message = kind()
+            fill(message, lambda field: f"plain-{field.name}")
+            plant(message, secrets)
+            messages.append(message)
+        pipeline.submit(observed(method.path, *messages))
+    wait_until(
+        lambda: {each.written for each in counts.sinks.values()} == {len(METHODS)},
+        "all records in all sinks",
+        report=lambda: f"{counts} {complaints}",
+    )
+    wait_until(lambda: len([*short_dir.glob("audit.jsonl.*.gz")]) >= 2, "compressed files")
+    pipeline.close(10)
+    catcher.close()
+    (short_dir / "stdout").write_bytes(capfdbinary.readouterr().out)
+    assert not complaints
+    for sink in SINKS:
+        files = [*short_dir.glob("audit.jsonl*")] if sink == "file" else [short_dir / sink]
+        found = b"".join(
+            gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            for file in files
+        )
+        assert found.count(b"[redacted: ") > len(METHODS), sink
+        assert found.count(b"plain-") > len(METHODS), sink
+        for secret in secrets.made:
+            assert secret.encode() not in found, (sink, secret)
+            assert b64encode(secret.encode()) not in found, (sink, secret)
