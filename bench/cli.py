@@ -20,8 +20,8 @@ from bench.report import render
 from bench.results import Results
 from bench.rounds import Plan, compare
 from bench.running import work_directory
-from bench.sections import PROXIES, SECTIONS, contenders
-from bench.targets import SOAK_CALLS
+from bench.sections import AUDIT, PROXIES, SECTIONS, contenders
+from bench.targets import SOAK_CALLS, unaccounted
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
@@ -54,12 +54,12 @@ QUICK_ROUNDS, QUICK_SOAK_CALLS = 2, 50_000
     "section_names",
     multiple=True,
     type=click.Choice([part.name for part in SECTIONS]),
-    help="Run this part of the comparison alone; may be repeated. The long run is of proxies.",
+    help="Run this part alone; may be repeated. proxies and audit have a long run.",
 )
 @click.option(
     "--soak-calls",
     type=click.IntRange(0),
-    help=f"Calls of the long run that watches criproxy's memory; 0 leaves it out.  [{SOAK_CALLS}]",
+    help=f"Calls of each long run that watches criproxy's memory; 0: none.  [{SOAK_CALLS}]",
 )
 @click.option("--quick", is_flag=True, help="Two rounds and a short soak: does everything work?")
 @click.option(
@@ -83,14 +83,15 @@ def main(
     Starts a private containerd and the embedded runtime, puts each contender in front of them,
     and gives each a turn under every load, round by round. Prints the figures with ratios and
     targets, and keeps them in bench/RESULTS.md; every round is in bench/.work/results.json.
-    Leave the machine alone meanwhile: everything shares its cores. The long run needs 1 GB of
-    temporary disk space for its call log.
+    Leave the machine alone meanwhile: everything shares its cores. The long runs need 2 GB of
+    temporary disk space for their logs. Fails if the audit log lacks a record of a call.
 
     \b
     Examples:
       python -m bench                                everything, some minutes
       python -m bench --quick                        does it all work?
       python -m bench --section rules                what rules cost, and others' like
+      python -m bench --section audit                what an audit log costs, and Envoy's log
       python -m bench --only criproxy --only socat --load go-1 --soak-calls 0
     """
     if listing:
@@ -100,10 +101,12 @@ def main(
     wanted = [part for part in SECTIONS if not section_names or part.name in section_names]
     if soak_calls is None:
         soak_calls = QUICK_SOAK_CALLS if quick else SOAK_CALLS
+    parts = {part.name for part in wanted}
     plan = Plan(
         [part.only(names, load_names) for part in wanted],
         rounds or (QUICK_ROUNDS if quick else ROUNDS),
-        soak_calls if any(part.name == PROXIES for part in wanted) else 0,
+        soak_calls if PROXIES in parts else 0,
+        soak_calls if AUDIT in parts else 0,
     )
     results = _begin(contenders(plan.sections))
     began = time.monotonic()
@@ -113,11 +116,13 @@ def main(
     RAW.parent.mkdir(exist_ok=True)
     RAW.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     click.echo(render(results, ""))
-    parts = names or load_names or section_names
-    whole = not (quick or parts) and plan.soak_calls >= SOAK_CALLS
+    cut = names or load_names or section_names
+    whole = not (quick or cut) and plan.soak_calls >= SOAK_CALLS
     if output := output or (RESULTS if whole else None):
         output.write_text(render(results, NOTES.read_text()))
         _say(f"written to {output}")
+    if wrong := unaccounted(results):
+        raise click.ClickException(f"the audit log does not add up: {'; '.join(wrong)}")
 
 
 def _begin(compared: list[Contender]) -> Results:

@@ -136,11 +136,15 @@ http {{
     return ["-e", "stderr", "-c", place.write("nginx.conf", config)]
 
 
-def envoy(*faults: Mapping[str, object]) -> Callable[[Place], list[str]]:
-    """Return the arguments of an Envoy, whose fault filter injects ``faults`` if there are any."""
+def envoy(*faults: Mapping[str, object], logs: bool = False) -> Callable[[Place], list[str]]:
+    """Return the arguments of an Envoy, whose fault filter injects ``faults`` if there are any.
+
+    One that ``logs`` writes a line of JSON for every call.
+    """
 
     def arguments(place: Place) -> list[str]:
-        config = envoy_config.config(place.listen, place.upstream, faults)
+        log = place.directory / envoy_config.LOG if logs else None
+        config = envoy_config.config(place.listen, place.upstream, faults, log)
         file = place.write("envoy.json", json.dumps(config, indent=1))
         return ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
 

@@ -1,5 +1,6 @@
 """criproxy's configuration in the comparison, and what it claims to have seen."""
 
+import gzip
 import socket
 import time
 import urllib.request
@@ -13,11 +14,19 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from criproxy.audit.sinks.rotation import put_aside
+
 FILE = "config.yaml"
 LOG = "calls.log"
+AUDIT_LOG = "audit.jsonl"
 CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
+AUDIT_SECONDS = 120.0
+"""How long records may take to be written, and files that are full to be compressed."""
 _CALLS: Final = "criproxy_calls_total"
+_WRITTEN: Final = "criproxy_audit_records_total"
+_DROPPED: Final = "criproxy_audit_dropped_total"
+_COMPLETE: Final = b'"stage":"ResponseComplete"'
 _RULE_COUNTS: Final = {
     "criproxy_rule_matches_total": "matches",
     "criproxy_rule_errors_total": "errors",
@@ -33,8 +42,24 @@ def ruled(
     rules: Sequence[Mapping[str, Any]], directory: Path, listen: Path, upstream: Path
 ) -> Path:
     """Write what ``everything_on`` writes, with rules besides; return its path."""
-    log = {"format": "json", "level": "debug", "file": str(directory / LOG)}
-    return _write(directory, listen, upstream, {"log": log} | ({"rules": rules} if rules else {}))
+    more = _logging(directory) | ({"rules": rules} if rules else {})
+    return _write(directory, listen, upstream, more)
+
+
+def audited(
+    audit: Mapping[str, Any],
+    more: Mapping[str, Any],
+    directory: Path,
+    listen: Path,
+    upstream: Path,
+) -> Path:
+    """Write what ``everything_on`` writes, with an audit log in a file besides; return its path.
+
+    ``audit`` is what its section says beside the file, ``more`` what other sections say.
+    """
+    file = {"path": str(directory / AUDIT_LOG), "fsync": "interval", "rotate": {"keep": None}}
+    section = {**audit, "sinks": [{"file": file}]}
+    return _write(directory, listen, upstream, {**_logging(directory), **more, "audit": section})
 
 
 def defaults(directory: Path, listen: Path, upstream: Path) -> Path:
@@ -48,6 +73,25 @@ class Seen:
 
     counted: int
     logged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of the calls in the audit log.
+
+    ``wanted`` is how many ended calls the policy records, ``records`` how many of them are in the
+    files, and ``dropped`` what criproxy says that it has dropped, by reason.
+    """
+
+    calls: int
+    wanted: int
+    records: int
+    dropped: dict[str, int]
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether each call that had to be recorded is, or is known to be missing."""
+        return self.records + sum(self.dropped.values()) == self.wanted
 
 
 def seen(directory: Path) -> Seen:
@@ -75,6 +119,40 @@ def acted(directory: Path) -> dict[str, int]:
     return dict(counts)
 
 
+def recorded(directory: Path, every_call: bool) -> Recorded:
+    """Read the audit log of a running criproxy that was started with ``audited``.
+
+    Its policy records ``every_call``, or none. Records may be on their way to the file: they are
+    given a while.
+    """
+    deadline = time.monotonic() + AUDIT_SECONDS
+    while True:
+        samples = _samples(directory)
+        calls, written = (
+            int(sum(one.value for one in samples if one.name == name))
+            for name in (_CALLS, _WRITTEN)
+        )
+        dropped = {
+            one.labels["reason"]: int(one.value)
+            for one in samples
+            if one.name == _DROPPED and one.value
+        }
+        wanted = calls if every_call else 0
+        aside = put_aside(directory / AUDIT_LOG)
+        settled = written + sum(dropped.values()) >= wanted and all(one.compressed for one in aside)
+        if settled or time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    files = [*(one.path for one in aside), directory / AUDIT_LOG]
+    return Recorded(calls, wanted, sum(map(_complete, files)), dropped)
+
+
+def _complete(path: Path) -> int:
+    """Return how many records of ended calls a file has, compressed or not."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        return sum(_COMPLETE in line for line in lines)
+
+
 def _samples(directory: Path) -> list[Sample]:
     config: dict[str, Any] = yaml.safe_load((directory / FILE).read_text())
     with urllib.request.urlopen(f"http://{config['metrics']['address']}/metrics") as answer:
@@ -85,6 +163,10 @@ def _samples(directory: Path) -> list[Sample]:
 def _logged(path: Path) -> int:
     with path.open("rb") as log:
         return sum(b'"method"' in line for line in log)
+
+
+def _logging(directory: Path) -> dict[str, Any]:
+    return {"log": {"format": "json", "level": "debug", "file": str(directory / LOG)}}
 
 
 def _write(directory: Path, listen: Path, upstream: Path, more: dict[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""Envoy's configuration: one listener, one cluster, and a fault filter where it is wanted."""
+"""Envoy's configuration: one listener, one cluster; a fault filter and a log where wanted."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 _FILTERS: Final = f"{_EXTENSIONS}.filters"
+LOG: Final = "access.log"
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -19,11 +20,13 @@ def delay(seconds: float, percentage: int) -> dict[str, Any]:
     return {"delay": {"fixed_delay": f"{seconds:g}s", "percentage": _percent(percentage)}}
 
 
-def config(listen: Path, upstream: Path, faults: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-    """Return the whole configuration, as for a file of JSON."""
+def config(
+    listen: Path, upstream: Path, faults: Sequence[Mapping[str, object]], log: Path | None = None
+) -> dict[str, Any]:
+    """Return the whole configuration, as for a file of JSON; ``log`` gets a line for each call."""
     return {
         "static_resources": {
-            "listeners": [_listener(listen, faults)],
+            "listeners": [_listener(listen, faults, log)],
             "clusters": [_cluster(upstream)],
         }
     }
@@ -33,9 +36,11 @@ def _percent(percentage: int) -> dict[str, Any]:
     return {"numerator": percentage, "denominator": "HUNDRED"}
 
 
-def _listener(listen: Path, faults: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+def _listener(
+    listen: Path, faults: Sequence[Mapping[str, object]], log: Path | None
+) -> dict[str, Any]:
     route = {"match": {"prefix": "/"}, "route": {"cluster": "runtime", "timeout": "0s"}}
-    manager = {
+    manager: dict[str, Any] = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "cri",
         "codec_type": "HTTP2",
@@ -43,6 +48,8 @@ def _listener(listen: Path, faults: Sequence[Mapping[str, object]]) -> dict[str,
         "http_filters": _http_filters(faults),
         "route_config": {"virtual_hosts": [{"name": "cri", "domains": ["*"], "routes": [route]}]},
     }
+    if log:
+        manager["access_log"] = [_access_log(log)]
     network_filter = {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": manager,
@@ -51,6 +58,32 @@ def _listener(listen: Path, faults: Sequence[Mapping[str, object]]) -> dict[str,
         "name": "cri",
         "address": {"pipe": {"path": str(listen)}},
         "filter_chains": [{"filters": [network_filter]}],
+    }
+
+
+def _access_log(path: Path) -> dict[str, Any]:
+    """Return what writes of a call what an access log has of it: no message, no process."""
+    line = {
+        "start": "%START_TIME(%Y-%m-%dT%H:%M:%S.%9fZ)%",
+        "path": "%REQ(:PATH)%",
+        "authority": "%REQ(:AUTHORITY)%",
+        "user_agent": "%REQ(USER-AGENT)%",
+        "http_status": "%RESPONSE_CODE%",
+        "grpc_status": "%GRPC_STATUS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "duration_ms": "%DURATION%",
+        "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%",
+        "connection": "%CONNECTION_ID%",
+        "upstream": "%UPSTREAM_HOST%",
+    }
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": f"{_EXTENSIONS}.access_loggers.file.v3.FileAccessLog",
+            "path": str(path),
+            "log_format": {"json_format": line},
+        },
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from bench.load import LARGE_WINDOW, Connection
-from bench.processes import cpu_seconds
+from bench.processes import cpu_seconds, settle
 from bench.running import Running
 from bench.wire import DEFAULT_WINDOW, LoadError, prefixed
 
@@ -26,7 +26,11 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load: ``calls`` a round, ``at_once`` of them open, for an ``answer``."""
+    """One load: ``calls`` a turn, ``at_once`` of them open, for an ``answer``.
+
+    After one that is to ``settle`` a contender is left alone until it is idle, and what it does
+    until then, as the writing of records, counts as CPU time of the calls.
+    """
 
     name: str
     title: str
@@ -34,6 +38,7 @@ class Load:
     answer: Answer
     at_once: int
     calls: int
+    settle: bool = False
 
 
 LOADS: Final = (
@@ -54,6 +59,14 @@ RULE_LOADS: Final = (
     Load("rules-16", "rules, Version, 16 at once", "grpc-go-like", Answer.VERSION, 16, 200),
 )
 """As go-1 and go-16, in short turns."""
+
+AUDIT_LOADS: Final = (
+    Load("audit-1", "audit, Version, one at a time", "grpc-go-like", Answer.VERSION, 1, 300, True),
+    Load("audit-16", "audit, Version, 16 at once", "grpc-go-like", Answer.VERSION, 16, 800, True),
+    Load("audit-list-1", "audit, a list of 1 MiB", "grpc-go-like", Answer.LIST, 1, 15, settle=True),
+)
+"""As go-1, go-16 and list-1, in turns of several times as long as records are gathered before they
+are written (20 ms): the writing falls into them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,8 @@ def _like_grpc_go(load: Load, target: Running) -> Figures:
         requests = connection.build(call, load.calls)
         cpu = _cpu(target)
         outcome = connection.run(call, requests, load.at_once)
+        if load.settle and target.pid:
+            settle(target.pid)
         cpu = _cpu(target) - cpu
     return _figures(
         load.calls,

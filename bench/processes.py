@@ -1,6 +1,7 @@
 """What a process and its descendants cost, from /proc."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 MIB = 1 << 20
+IDLE_SECONDS = 0.05
+SETTLE_SECONDS = 30.0
 
 
 def cpu_seconds(pid: int) -> float:
@@ -21,6 +24,18 @@ def cpu_seconds(pid: int) -> float:
 def rss_bytes(pid: int) -> int:
     """Resident memory of a process and its descendants; shared pages count in each."""
     return sum(int(fields[21]) * _PAGE for fields in _tree(pid))
+
+
+def settle(pid: int) -> None:
+    """Wait until a process and its descendants do next to nothing, or for half a minute."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    before = cpu_seconds(pid)
+    while time.monotonic() < deadline:
+        time.sleep(IDLE_SECONDS)
+        now = cpu_seconds(pid)
+        if now == before:
+            return
+        before = now
 
 
 def _tree(pid: int) -> Iterator[list[str]]:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.contenders import DIRECT
-from bench.loads import RULE_LOADS
+from bench.criproxy_config import Recorded
+from bench.loads import AUDIT_LOADS, RULE_LOADS
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
 from bench.sections import unit_of
-from bench.targets import FLAT_MIB, RULE_RATIOS, added, verdicts
+from bench.targets import AUDIT_RATIOS, FLAT_MIB, RULE_RATIOS, added, unaccounted, verdicts
 
 
 def render(results: Results, notes: str) -> str:
@@ -25,9 +26,14 @@ def render(results: Results, notes: str) -> str:
         parts += [f"## {load}: {results.titles[load]}", _load(results, load)]
     if "rules-1" in results.figures:
         parts += ["## What rules cost", *_rules(results)]
+    if results.recorded:
+        parts += ["## What an audit log costs", *_audit(results)]
     parts += ["## Memory", _memory(results)]
     if results.soak:
-        parts.append(_soak(results.soak))
+        parts.append(_soak(results.soak, ""))
+    if results.audited_soak:
+        recording = " and an audit log of every call's request and response"
+        parts.append(_soak(results.audited_soak, recording))
     parts += ["## How it was measured", _method(results)]
     if notes.strip():
         parts.append(notes.strip())
@@ -137,6 +143,31 @@ def _rules(results: Results) -> list[str]:
     return [_table(("", "figure", "", "beside", *loads), rows), words, *([asked] * bool(counts))]
 
 
+def _audit(results: Results) -> list[str]:
+    loads = [one.name for one in AUDIT_LOADS if one.name in results.figures]
+    rows = [
+        (one.what, figure, one.mine, one.other, *(_times(ratio(results, load)) for load in loads))
+        for one in AUDIT_RATIOS
+        for figure, ratio in (("added p50", one.added), ("calls/s", one.throughput))
+    ]
+    words = (
+        "Records are made and written while the calls go on, and after them: a contender's CPU per "
+        "call goes on until it is idle again."
+    )
+    wrong = "; ".join(unaccounted(results)) or "every call is accounted for"
+    counts = {name: _records(one) for name, one in results.recorded.items()}
+    asked = f"What became of the records after the rounds ({wrong}):\n\n{_bullets(counts)}"
+    return [_table(("", "figure", "", "beside", *loads), rows), words, asked]
+
+
+def _records(found: Recorded) -> str:
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in found.dropped.items())
+    return (
+        f"{found.calls:,} calls, {found.wanted:,} of them to be recorded; "
+        f"{found.records:,} records in the files, dropped: {dropped or 'none'}"
+    )
+
+
 def _times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} x"
 
@@ -155,16 +186,18 @@ def _memory(results: Results) -> str:
     )
 
 
-def _soak(soak: Soak) -> str:
+def _soak(soak: Soak, besides: str) -> str:
     calls = soak.samples[-1][0]
     lines = [
-        f"{calls:,} calls on one connection, 16 at once, through criproxy with everything on: "
-        f"{soak.calls_per_s:,.0f} calls/s, "
+        f"{calls:,} calls on one connection, 16 at once, through criproxy with everything on"
+        f"{besides}: {soak.calls_per_s:,.0f} calls/s, "
         f"errors: {_errors(soak.errors, 0)}; {soak.seen.counted:,} calls counted in its metrics, "
         f"{soak.seen.logged:,} in its log (a few are the bench's own probes). Resident: "
         f"{soak.idle / MIB:.1f} MiB idle; flat means at most {FLAT_MIB:g} MiB more at the end "
         "than after the first tenth.",
     ]
+    if soak.recorded:
+        lines.append(f"Its audit log: {_records(soak.recorded)}.")
     step = max(1, len(soak.samples) // 10)
     samples = soak.samples[step - 1 :: step]
     table = _table(
@@ -177,14 +210,15 @@ def _soak(soak: Soak) -> str:
 def _method(results: Results) -> str:
     own = summarise(results, "go-16", DIRECT)
     words = [
-        "Every contender has a turn under each load in every round (eight short ones where rules "
-        "are compared), in an order drawn each time. Figures are medians of the turns; what is "
-        "added is taken against direct in the same turn; CPU per call is user and system time of "
-        "the contender's processes, all rounds together.",
-        "The changing-header loads (go-*, list-*, rules-*) are made by `bench/load.py`: grpc-go's "
-        "frames around each call, its header compression, another grpc-timeout each time; each "
-        "answer is compared byte by byte and by its status. h2load repeats one header block and "
-        "checks the HTTP status alone. Generator, contender and runtime share the machine.",
+        "Every contender has a turn under each load in every round (several short ones where rules "
+        "and audit logs are compared), in an order drawn each time. Figures are medians of the "
+        "turns; what is added is taken against direct in the same turn; CPU per call is user and "
+        "system time of the contender's processes, all rounds together.",
+        "The changing-header loads (go-*, list-*, rules-*, audit-*) are made by `bench/load.py`: "
+        "grpc-go's frames around each call, its header compression, another grpc-timeout each "
+        "time; each answer is compared byte by byte and by its status. h2load repeats one header "
+        "block and checks the HTTP status alone. Generator, contender and runtime share the "
+        "machine.",
     ]
     if own:
         words.append(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from bench.contenders import DIRECT
-from bench.criproxy_config import Seen
+from bench.criproxy_config import Recorded, Seen
 from bench.loads import Figures
 
 
@@ -20,13 +20,17 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """A long run through criproxy. ``samples`` are (calls so far, resident bytes)."""
+    """A long run through criproxy. ``samples`` are (calls so far, resident bytes).
+
+    ``recorded`` is of its audit log, if it has one.
+    """
 
     idle: int
     samples: list[tuple[int, int]]
     calls_per_s: float
     errors: dict[str, int]
     seen: Seen
+    recorded: Recorded | None = None
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class Results:
     """Everything found, as it is written to results.json.
 
     ``figures``: load, contender, rounds. ``acted``: how often a contender's rules did what.
+    ``recorded``: backend and contender, what became of its records.
     """
 
     began: str
@@ -48,7 +53,9 @@ class Results:
     memory: dict[str, Memory] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     acted: dict[str, dict[str, int]] = field(default_factory=dict)
+    recorded: dict[str, Recorded] = field(default_factory=dict)
     soak: Soak | None = None
+    audited_soak: Soak | None = None
     seconds: float = 0.0
 
 

@@ -1,4 +1,4 @@
-"""The order of things: every contender in every round under every load, then the soak."""
+"""The order of things: every contender in every round under every load, then the soaks."""
 
 import gc
 import shutil
@@ -9,10 +9,11 @@ from pathlib import Path
 from random import Random
 
 from bench import criproxy_config
+from bench.audited import EVERYTHING, RECORDS
 from bench.contenders import DIRECT, EVERYTHING_ON, Contender
 from bench.loads import Answer, run
 from bench.processes import rss_bytes
-from bench.results import Memory, Results
+from bench.results import Memory, Results, Soak
 from bench.ruled import WITH_RULES
 from bench.running import (
     LIST,
@@ -32,11 +33,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compare; ``soak_calls`` 0 leaves the soak out."""
+    """What to compare; no ``soak_calls``, or none of the audited soak, leave that soak out."""
 
     sections: Sequence[Section]
     rounds: int
     soak_calls: int
+    audited_soak_calls: int = 0
 
 
 def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
@@ -46,11 +48,12 @@ def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
     noted in the results, and the rest goes on.
     """
     everyone = contenders(plan.sections)
-    soaked = [which for which in everyone if which.name == EVERYTHING_ON]
+    soaks = {EVERYTHING_ON: plan.soak_calls, EVERYTHING: plan.audited_soak_calls}
+    soaked = [which for which in everyone if soaks.get(which.name)]
     for answer in Answer:
         sections = [_with_answer(part, answer, results, say) for part in plan.sections]
         sections = [part for part in sections if part.loads and part.contenders]
-        soaking = plan.soak_calls > 0 and soaked and answer is Answer.VERSION
+        soaking = soaked if answer is Answer.VERSION else []
         if not sections and not soaking:
             continue
         with ExitStack() as stack:
@@ -65,8 +68,13 @@ def compare(plan: Plan, results: Results, directory: Path, say: Say) -> None:
             for part in sections:
                 place = directory / f"{answer.value}-{part.name}"
                 _rounds(part, plan.rounds, backend, results, place, say)
-            if soaking:
-                _soak(soaked[0], plan.soak_calls, backend, results, directory / "soak", say)
+            for which in soaking:
+                place = directory / f"soak-{which.name}"
+                found = _soak(which, soaks[which.name], backend, results, place, say)
+                if which.name == EVERYTHING_ON:
+                    results.soak = found
+                else:
+                    results.audited_soak = found
 
 
 def _with_answer(part: Section, answer: Answer, results: Results, say: Say) -> Section:
@@ -126,15 +134,20 @@ def _rounds(
                 results.seen[backend.call.path] = criproxy_config.seen(one.directory)
             if one.name in WITH_RULES:
                 results.acted[one.name] = criproxy_config.acted(one.directory)
+            if one.name in RECORDS:
+                found = criproxy_config.recorded(one.directory, RECORDS[one.name])
+                results.recorded[f"{backend.call.path}, {one.name}"] = found
 
 
 def _soak(
     which: Contender, calls: int, backend: Backend, results: Results, directory: Path, say: Say
-) -> None:
+) -> Soak | None:
+    say(f"the long run of {which.name}")
     try:
-        results.soak = soak(which, backend, directory, calls, say)
+        return soak(which, backend, directory, calls, say)
     except NotRunningError as error:
-        _skip(results, "the long run", str(error), say)
+        _skip(results, f"the long run of {which.name}", str(error), say)
+        return None
 
 
 def _skip(results: Results, name: str, why: str, say: Say) -> None:

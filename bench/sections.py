@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from bench.audited import AUDITED
 from bench.contenders import CONTENDERS, EVERYTHING_ON, Contender
-from bench.loads import LOADS, RULE_LOADS, Load
+from bench.loads import AUDIT_LOADS, LOADS, RULE_LOADS, Load
 from bench.ruled import RULED
 
 PROXIES: Final = "proxies"
 RULES: Final = "rules"
+AUDIT: Final = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Section:
 SECTIONS: Final = (
     Section(PROXIES, CONTENDERS, LOADS, unit="socat"),
     Section(RULES, RULED, RULE_LOADS, unit=EVERYTHING_ON, turns=8),
+    Section(AUDIT, AUDITED, AUDIT_LOADS, unit=EVERYTHING_ON, turns=5),
 )
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from bench.audited import RECORDS
 from bench.contenders import Contender
-from bench.criproxy_config import seen
+from bench.criproxy_config import recorded, seen
 from bench.load import Connection
 from bench.processes import rss_bytes
 from bench.results import Soak
@@ -39,4 +40,12 @@ def soak(
                 if done % SAY_EVERY == 0 or done == calls:
                     say(f"{done:,} of {calls:,} calls, {samples[-1][1] >> 20} MiB resident")
         rate = done / (elapsed / 1e9)
-        return Soak(idle, samples, rate, dict(errors), seen(running.directory))
+        every_call = RECORDS.get(which.name)
+        return Soak(
+            idle,
+            samples,
+            rate,
+            dict(errors),
+            seen(running.directory),
+            None if every_call is None else recorded(running.directory, every_call),
+        )

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET
 from bench.contenders import EVERYTHING_ON
 from bench.processes import MIB
-from bench.results import Results, Summary, summarise
+from bench.results import Results, Soak, Summary, summarise
 
 FLAT_MIB: Final = 2.0
 """How much memory may grow after the first tenth of the long run and still count as flat."""
@@ -35,6 +36,7 @@ def verdicts(results: Results) -> list[Verdict]:
         _ratio(results, "go-16", "grpc.aio", _throughput, "throughput, 16 at once", 5.0),
         _ratio(results, "go-16", "haproxy", _throughput, "throughput (the mark to pass)", 1.0),
         *[_of_rules(results, one) for one in RULE_RATIOS if one.limit is not None],
+        *_of_audit(results),
         *_memory(results),
     ]
 
@@ -89,6 +91,68 @@ def _of_rules(results: Results, one: RuleRatio) -> Verdict:
     return _verdict(target, one.value(results, "rules-1"), one.limit, " x", at_most=True)
 
 
+@dataclass(frozen=True, slots=True)
+class AuditRatio:
+    """A contender with a log beside the same one without; limits, if any, are of Version."""
+
+    what: str
+    mine: str
+    other: str
+    added_at_most: float | None = None
+    throughput_at_least: float | None = None
+
+    def added(self, results: Results, load: str) -> float | None:
+        """Return the ratio of what is added to direct at the median; None: not measured."""
+        return _quotient(results, load, self.mine, self.other, added)
+
+    def throughput(self, results: Results, load: str) -> float | None:
+        """Return the ratio of calls a second; None where it was not measured."""
+        return _quotient(results, load, self.mine, self.other, _throughput)
+
+
+AUDIT_RATIOS: Final = (
+    AuditRatio("the default policy, the kubelet's reads", KUBELET, EVERYTHING_ON, 1.25, 0.8),
+    AuditRatio("the default policy, another's reads", DEFAULT, EVERYTHING_ON),
+    AuditRatio("RequestResponse on everything", EVERYTHING, EVERYTHING_ON),
+    AuditRatio("an access log", ENVOY_LOG, "envoy"),
+)
+"""What the audit section is for, in the order of the report."""
+
+
+def unaccounted(results: Results) -> list[str]:
+    """Name the audit logs in which calls are neither recorded nor known to be dropped."""
+    found = dict(results.recorded)
+    if results.audited_soak and results.audited_soak.recorded:
+        found["the long run"] = results.audited_soak.recorded
+    return [
+        f"{name}: {one.wanted:,} to record, {one.records:,} recorded, {one.dropped or 'no'} dropped"
+        for name, one in found.items()
+        if not one.adds_up
+    ]
+
+
+def _of_audit(results: Results) -> list[Verdict]:
+    found: list[Verdict] = []
+    for one in AUDIT_RATIOS:
+        if (limit := one.added_at_most) is not None:
+            target = f"audit, {one.what}: added p50 / {one.other}'s"
+            value = one.added(results, "audit-1")
+            found.append(_verdict(target, value, limit, " x", at_most=True))
+        if (limit := one.throughput_at_least) is not None:
+            target = f"audit, {one.what}: throughput, 16 at once / {one.other}'s"
+            value = one.throughput(results, "audit-16")
+            found.append(_verdict(target, value, limit, " x", at_most=False))
+    growth = _growth(results.audited_soak) if results.audited_soak else None
+    target = "audit, everything: growth after the first tenth of the long run"
+    return [*found, _verdict(target, growth, FLAT_MIB, " MiB", at_most=True)]
+
+
+def _growth(soak: Soak) -> float:
+    """Return by how many MiB memory has grown after the first tenth of a long run."""
+    calls, last = soak.samples[-1]
+    return (last - next(rss for done, rss in soak.samples if done >= calls / 10)) / MIB
+
+
 def _ratio(
     results: Results,
     load: str,
@@ -116,8 +180,7 @@ def _memory(results: Results) -> list[Verdict]:
     if soak := results.soak:
         idle, last = soak.idle / MIB, soak.samples[-1][1] / MIB
         calls = soak.samples[-1][0]
-        settled = next(rss for done, rss in soak.samples if done >= calls / 10)
-        growth = last - settled / MIB
+        growth = _growth(soak)
     after = f"resident after {calls or SOAK_CALLS:,} calls"
     return [
         _verdict("resident, idle", idle, 45, " MiB", at_most=True),

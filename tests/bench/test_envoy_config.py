@@ -19,6 +19,20 @@ def test_faults_stand_before_the_router() -> None:
     assert names == ["grpc_stats", "fault", "fault", "router"]
 
 
+def test_a_log_is_a_file_of_json() -> None:
+    """Envoy logs each call to the file that is named, as JSON, and nothing when none is."""
+    for path in (None, Path("/log")):
+        [listener] = config(Path("/l"), Path("/u"), (), path)["static_resources"]["listeners"]
+        [chain] = listener["filter_chains"]
+        manager = chain["filters"][0]["typed_config"]
+        if path is None:
+            assert "access_log" not in manager
+        else:
+            [log] = manager["access_log"]
+            assert log["typed_config"]["path"] == "/log"
+            assert "%REQ(:PATH)%" in log["typed_config"]["log_format"]["json_format"].values()
+
+
 def test_a_fault_is_as_envoy_writes_it() -> None:
     """A code, a duration and a percentage have the form of envoy.extensions.filters.http.fault."""
     _, first, second, _ = http_filters(abort(14, 0), delay(0.001, 100))

@@ -2,13 +2,14 @@
 
 import pytest
 
+from bench.audited import DEFAULT, ENVOY_LOG, KUBELET
 from bench.contenders import DIRECT, EVERYTHING_ON
-from bench.criproxy_config import Seen
+from bench.criproxy_config import Recorded, Seen
 from bench.loads import Figures
 from bench.processes import MIB
 from bench.report import render
 from bench.results import Results, Soak, summarise
-from bench.targets import verdicts
+from bench.targets import unaccounted, verdicts
 
 BROKEN = Figures(10, *[float("nan")] * 5, errors={"refused": 10}, goaways=0)
 
@@ -125,6 +126,67 @@ def test_the_page_says_what_rules_cost(results: Results) -> None:
     ]
     assert "| a request rewritten            | added p50 | criproxy-request   | criproxy" in page
     assert "- criproxy-deny: 1,100 matches rule=deny" in page
+
+
+@pytest.fixture
+def audited(results: Results) -> Results:
+    """Return results of the audit section, in which one criproxy has lost a record."""
+    for load in ("audit-1", "audit-16"):
+        results.titles[load] = "audit"
+        results.figures[load] = {
+            DIRECT: [figures(100, 2000)],
+            EVERYTHING_ON: [figures(200, 1000)],
+            KUBELET: [figures(230, 700)],
+            DEFAULT: [figures(300, 500)],
+            "envoy": [figures(300, 800)],
+            ENVOY_LOG: [figures(340, 600)],
+        }
+    results.recorded["Version, kubelet"] = Recorded(1200, 0, 0, {})
+    results.recorded["Version, default"] = Recorded(1200, 1200, 1100, {"intake_full": 99})
+    return results
+
+
+def test_an_audit_log_is_judged_beside_none(audited: Results) -> None:
+    """Added latency, throughput (both of the kubelet's reads) and the growth have limits."""
+    samples = [(100, 50 * MIB), (1000, 51 * MIB)]
+    audited.audited_soak = Soak(40 * MIB, samples, 1000.0, {}, Seen(1000, 1000))
+    latency, throughput, growth = [one for one in verdicts(audited) if "audit" in one.target]
+    assert (latency.limit, latency.measured, latency.missed_by) == (
+        "at most 1.25 x",
+        "1.30 x",
+        "0.05 x (4%)",
+    )
+    assert (throughput.limit, throughput.measured, throughput.missed_by) == (
+        "at least 0.8 x",
+        "0.70 x",
+        "0.10 x (13%)",
+    )
+    assert (growth.measured, growth.met) == ("1.00 MiB", True)
+
+
+def test_a_call_without_record_is_named(audited: Results) -> None:
+    """Logs that do not add up are named, with what is there, those of the long run as well."""
+    [wrong] = unaccounted(audited)
+    assert wrong.startswith("Version, default: 1,200 to record, 1,100 recorded")
+    lost = Recorded(1000, 1000, 999, {})
+    audited.audited_soak = Soak(0, [(1000, MIB)], 1.0, {}, Seen(1000, 1000), lost)
+    assert [one.partition(":")[0] for one in unaccounted(audited)] == [
+        "Version, default",
+        "the long run",
+    ]
+
+
+def test_the_page_says_what_an_audit_log_costs(audited: Results) -> None:
+    """Each is beside the one without, what was not measured is open, records are counted."""
+    page = render(audited, "")
+    table = page.partition("## What an audit log costs")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert ["an access log", "added p50", "envoy-log", "envoy", "1.20 x", "1.20 x"] in rows
+    assert ["an access log", "calls/s", "envoy-log", "envoy", "0.75 x", "0.75 x"] in rows
+    unmeasured = ["RequestResponse on everything", "calls/s", "criproxy-audit-everything"]
+    assert [*unmeasured, "criproxy", "-", "-"] in rows
+    assert "1,100 records in the files, dropped: 99 intake_full" in table
+    assert "(Version, default: 1,200 to record" in table
 
 
 def test_the_page_has_tables_and_notes(results: Results) -> None:

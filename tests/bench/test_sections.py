@@ -1,6 +1,6 @@
 """What is compared with what."""
 
-from bench.sections import PROXIES, RULES, SECTIONS, contenders, unit_of
+from bench.sections import AUDIT, PROXIES, RULES, SECTIONS, contenders, unit_of
 
 
 def test_a_section_can_be_cut_down() -> None:
@@ -22,4 +22,4 @@ def test_names_mean_one_thing() -> None:
     for part in SECTIONS:
         assert part.unit in {which.name for which in part.contenders}
         assert {unit_of(load.name) for load in part.loads} == {part.unit}
-    assert [part.name for part in SECTIONS] == [PROXIES, RULES]
+    assert [part.name for part in SECTIONS] == [PROXIES, RULES, AUDIT]
