@@ -70,12 +70,13 @@ class _Table(Generic[_T]):
             del self._sorted[bisect_left(self._sorted, id_)]
 
     def find(self, id_: str) -> _T | None:
+        """Look an id up, on whatever thread: what is forgotten meanwhile may not be found."""
         whole = self._by_id.get(id_)
         if whole is not None or not id_:
             return whole
         place = bisect_left(self._sorted, id_)
         beginning = [known for known in self._sorted[place : place + 2] if known.startswith(id_)]
-        return self._by_id[beginning[0]] if len(beginning) == 1 else None
+        return self._by_id.get(beginning[0]) if len(beginning) == 1 else None
 
     def values(self) -> Iterable[_T]:
         return self._by_id.values()

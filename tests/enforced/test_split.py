@@ -16,6 +16,10 @@ from tests.enforced.test_reloads import (  # noqa: F401
     test_calls_end_under_their_rules,
     test_rules_for_a_busy_connection,
 )
+from tests.enforced.test_unheard import (  # noqa: F401
+    test_client_streams,
+    test_large_requests,
+)
 from tests.support.cri_peers import CriPeer
 from tests.support.crowds import check
 from tests.support.ruled import RuledRelay

@@ -14,7 +14,7 @@ from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
 from criproxy.rules import memory as module
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Container, Pod
-from criproxy.rules.memory import Memory
+from criproxy.rules.memory import Memory, _Table
 
 POD_ID = "aa" * 32
 CONTAINER_ID = "bb" * 32
@@ -365,3 +365,17 @@ def test_container_of_an_uncertain_pod() -> None:
     found = memory.pod("po")
     assert found is not None
     assert found.id == "pod"
+
+
+def test_lookup_beside_a_change() -> None:
+    """What is forgotten while it is being looked up on another thread is not found: that is all."""
+
+    class Id(str):
+        def startswith(self, *arguments: Any) -> bool:
+            table.remove(self)
+            return super().startswith(*arguments)
+
+    table = _Table[Pod]()
+    table.put(Pod(Id("abc"), "shop", "web", "u"))
+    assert table.find("ab") is None
+    assert len(table) == 0
