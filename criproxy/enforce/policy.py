@@ -90,7 +90,8 @@ class Policy:
         walk = Walk(self._resources, deeds, facts, candidates, self.ruleset.needs_pods, scope)
         deadline = self._deadline(call, headers)
         handler = HeldCall(self._resources, stream, shape, walk, deeds, deadline)
-        return Hold(handler, shape.request_held, shape.response_held, metadata)
+        denies = bool(candidates) and candidates[0].denies
+        return Hold(handler, shape.request_held, shape.response_held, metadata, unheard=denies)
 
     def _learns(self, path: bytes) -> bool:
         return self._learning and self._resources.memory.wants(path)

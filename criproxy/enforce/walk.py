@@ -68,6 +68,12 @@ class Candidate:
         """Whether the request is not to go on before the rule has had its turn."""
         return not self.certain or self.error is not None or self.actor.wants_request
 
+    @property
+    def denies(self) -> bool:
+        """Whether it denies the call, whatever the request is, when it is asked."""
+        rule = self.actor.rule
+        return self.certain and rule.action == "deny" and not rule.dry_run and self.error is None
+
 
 class Walk:
     """The rules of one call: :meth:`request` once, then :meth:`response` for what comes of it."""

@@ -64,7 +64,7 @@ class Hold:
     """Added to the request's headers."""
     unheard: bool = False
     """Whether the runtime is to hear nothing of the call, its headers neither: the handler is to
-    answer it. Both directions have to be held."""
+    answer it. ``request`` has to be held."""
 
 
 class Commands(Protocol):

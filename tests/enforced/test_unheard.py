@@ -22,7 +22,7 @@ from tests.support import wire
 from tests.support.cri_peers import ECHO, Ask, CriPeer, make
 from tests.support.grpc_peers import LIMIT, channel
 from tests.support.raw_sockets import accept, dial, listening, receive_all
-from tests.support.ruled import RuledRelay
+from tests.support.ruled import Rule, RuledRelay
 from tests.support.scripted import ScriptedServer
 from tests.support.waiting import wait_until
 
@@ -30,6 +30,8 @@ SECRET: Final = "for-the-runtime-alone"
 STOP: Final = b"/runtime.v1.RuntimeService/StopContainer"
 VERSION: Final = b"/runtime.v1.RuntimeService/Version"
 CALLS: Final = 20
+
+_RULE: Final[Rule] = {"name": "deny", "match": {"methods": ["*"]}, "deny": {"message": "no"}}
 
 Deny = Callable[[RuledRelay], None]
 
@@ -66,6 +68,7 @@ def _behind_the_gate(relay: RuledRelay, log: AuditLog | None = None) -> None:
 DENY: Final[dict[str, Deny]] = {
     "profile": lambda relay: scope(relay, "read-only"),
     "caller": _refuse,
+    "rule": lambda relay: relay.load(_RULE),
     "profile, on record before": _behind_the_gate,
 }
 DENIALS = pytest.mark.parametrize("deny", DENY.values(), ids=DENY.keys())
