@@ -113,6 +113,8 @@ class GatedPolicy:
             return inner
         if call is not None and not (log.synced or log.full):
             return inner
+        if inner is not None and inner.unheard and not log.full:
+            return inner  # the runtime does not hear of it, so nothing has to be on record before
         timeout = next((value for name, value in headers if name == b"grpc-timeout"), b"")
         waiting = _Waiting(self._gate, connection, call, stream, inner, parse_timeout(timeout))
         if inner is None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from criproxy.enforce.counts import Counts
 from criproxy.enforce.refusals import CALLER, RefusalPolicy
 from criproxy.peers import Connection
 from criproxy.relay.gate import Gate, GatedPolicy
@@ -96,6 +97,19 @@ def test_with_room_nothing_is_held() -> None:
         assert hold is not None
         assert hold.handler is inner.handlers[0]
         assert gated.policy.enforcing
+
+    run(test)
+
+
+def test_a_call_that_is_denied_waits_for_no_record() -> None:
+    """Of what the runtime does not hear of nothing has to be on record before; there has to be
+    room for its record, though."""
+
+    async def test() -> None:
+        denying = RefusalPolicy("this caller", Counts())
+        call = Gated(Log(synced=True), denying).call()
+        assert [done[:2] for done in call.done] == [("answer", StatusCode.PERMISSION_DENIED)]
+        assert Gated(Log(synced=True, full=True), denying).call().done == []
 
     run(test)
 
