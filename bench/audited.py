@@ -1,7 +1,7 @@
 """The contenders that write records of calls: criproxy with an audit log, Envoy with a JSON log.
 
 Every criproxy among them has everything on, as ``criproxy`` has, and an audit log besides. Each
-writes to a file; fsync and rotation are as they come, but that no file is ever thrown away.
+writes to a file, with fsync once a second; full files are compressed, and none is thrown away.
 """
 
 import sys

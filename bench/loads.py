@@ -63,7 +63,7 @@ RULE_LOADS: Final = (
 AUDIT_LOADS: Final = (
     Load("audit-1", "audit, Version, one at a time", "grpc-go-like", Answer.VERSION, 1, 300, True),
     Load("audit-16", "audit, Version, 16 at once", "grpc-go-like", Answer.VERSION, 16, 800, True),
-    Load("audit-list-1", "audit, a list of 1 MiB", "grpc-go-like", Answer.LIST, 1, 15, settle=True),
+    Load("audit-list-1", "audit, a list of 1 MiB", "grpc-go-like", Answer.LIST, 1, 10, settle=True),
 )
 """As go-1, go-16 and list-1, in turns of several times as long as records are gathered before they
 are written (20 ms): the writing falls into them."""

@@ -42,7 +42,7 @@ class Section:
 SECTIONS: Final = (
     Section(PROXIES, CONTENDERS, LOADS, unit="socat"),
     Section(RULES, RULED, RULE_LOADS, unit=EVERYTHING_ON, turns=8),
-    Section(AUDIT, AUDITED, AUDIT_LOADS, unit=EVERYTHING_ON, turns=5),
+    Section(AUDIT, AUDITED, AUDIT_LOADS, unit=EVERYTHING_ON, turns=3),
 )
 
 
