@@ -43,7 +43,7 @@ def _tree(pid: int) -> Iterator[list[str]]:
     everyone = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            text = path.read_text()
+            text = path.read_text(errors="replace")  # a name may be any bytes
         except OSError:  # it has just ended
             continue
         everyone[int(path.parent.name)] = text.rpartition(")")[2].split()
