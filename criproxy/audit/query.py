@@ -40,9 +40,10 @@ COLUMNS: Final[Mapping[str, str]] = {
     "namespace": "json->>'$.pod.namespace'",
     "pod": "json->>'$.pod.name'",
     "pod_id": "json->>'$.pod.id'",
+    "pod_uid": "json->>'$.pod.uid'",
     "container": "json->>'$.container.name'",
     "container_id": "json->>'$.container.id'",
-    "image": "json->>'$.image'",
+    "image": "coalesce(json->>'$.image', json->>'$.container.image')",
     "code": "json->>'$.code'",
     "message": "json->>'$.message'",
     "duration": "try_cast(json->>'$.durationSeconds' AS DOUBLE)",
@@ -51,6 +52,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "rules": "json->'$.rules'",
     "changes": "json->'$.changes'",
     "denied": "json->>'$.denied'",
+    "reason": "coalesce(json->>'$.reason', json->>'$.reasons')",
     "dropped": "try_cast(json->>'$.dropped' AS BIGINT)",
     "request": "json->'$.requestObject'",
     "response": "coalesce(json->'$.responseObject', json->'$.responseObjects')",
@@ -108,7 +110,7 @@ class AuditLog:
         columns = ", ".join(f'{what} AS "{name}"' for name, what in COLUMNS.items())
         self._connection.execute(f"CREATE VIEW lines AS SELECT json FROM {source}")  # noqa: S608
         self._connection.execute(
-            f"CREATE VIEW audit AS SELECT {columns} FROM lines WHERE json IS NOT NULL"  # noqa: S608
+            f"CREATE VIEW audit AS SELECT {columns} FROM lines WHERE json_type(json) = 'OBJECT'"  # noqa: S608
         )
 
     def ask(self, sql: str) -> Answer:
@@ -117,16 +119,20 @@ class AuditLog:
         :meth:`progress` may be asked from another thread meanwhile.
         """
         try:
-            result = self._connection.execute(sql)
+            statements = self._connection.extract_statements(sql)
+            # The paths that may be read may be written as well: by COPY, for one.
+            if [each.type.name for each in statements] != ["SELECT"]:
+                raise UsageError("one SELECT is asked for, and nothing that changes anything")
+            result = self._connection.execute(statements[0])
         except self._error as error:
             raise UsageError(_told(error)) from error
         columns = [column[0] for column in result.description or ()]
         return Answer(columns, self._rows(result))
 
     def skipped(self) -> int:
-        """Count the lines that are no JSON: torn ones."""
+        """Count the lines that are no records: torn ones, and what is no JSON object."""
         (count,) = self._connection.execute(
-            "SELECT count(*) FROM lines WHERE json IS NULL"
+            "SELECT count(*) FROM lines WHERE json IS NULL OR json_type(json) <> 'OBJECT'"
         ).fetchone() or (0,)
         return int(count)
 

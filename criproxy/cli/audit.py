@@ -183,7 +183,7 @@ def query(
         _print_rows(answer.columns, answer.rows, most)
     skipped = log.skipped()
     if skipped:
-        click.echo(f"criproxy: {skipped} torn lines skipped", err=True)
+        click.echo(f"criproxy: {skipped} lines skipped that are no records", err=True)
 
 
 class _Seen:

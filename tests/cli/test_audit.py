@@ -209,12 +209,12 @@ class TestQuery:
         assert result.stderr == "criproxy: the first 4 of more; --limit 0 shows all\n"
 
     def test_torn_lines(self, log: Path) -> None:
-        """Torn lines are passed over, and counted."""
+        """Torn lines, and what is no record, are passed over and counted."""
         with log.open("ab") as file:
-            file.write(b'{"kind":"Ev')
+            file.write(b'42\n{"kind":"Ev')
         result = ask("query", log, "-o", "json")
         assert len(result.stdout.splitlines()) == 10
-        assert result.stderr == "criproxy: 1 torn lines skipped\n"
+        assert result.stderr == "criproxy: 2 lines skipped that are no records\n"
 
     def test_control_characters(self, log: Path) -> None:
         """What a record says does nothing to the terminal."""
@@ -229,7 +229,7 @@ class TestQuery:
             (("--where", "nosuch = 1"), 'Referenced column "nosuch" not found'),
             (("--where", "method ="), "syntax error"),
             (("--sql", "select * from read_csv('/etc/passwd')"), "disabled by configuration"),
-            (("--sql", "copy audit to 'out.csv'"), "disabled by configuration"),
+            (("--sql", "copy audit to 'out.csv'"), "one SELECT is asked for"),
             (("--sql", "select 1", "--since", "1h"), "--sql is a whole question"),
         ],
     )
@@ -239,6 +239,17 @@ class TestQuery:
         assert isinstance(result.exception, UsageError)
         assert said in str(result.exception)
         assert "\n" not in str(result.exception)
+
+    @pytest.mark.parametrize("option", ["--where", "--sql"])
+    @pytest.mark.parametrize("ending", ["", ", use_tmp_file false"])
+    def test_log_is_not_written(self, log: Path, option: str, ending: str) -> None:
+        """No question writes the log that it is asked about, however it is put."""
+        before = log.read_bytes()
+        copy = f"copy (select 1 as a) to '{log}' (format json{ending})"
+        asked = copy if option == "--sql" else f"true); {copy}; select (1"
+        result = ask("query", log, option, asked)
+        assert isinstance(result.exception, UsageError)
+        assert log.read_bytes() == before
 
     def test_columns_are_told(self, log: Path) -> None:
         """Who asks for a column that there is not is told of those that there are."""
