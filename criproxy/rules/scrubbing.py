@@ -91,7 +91,7 @@ class Scrubber:
         if not _is_like_json(text):
             return
         try:
-            value = json.loads(text)
+            value = _read(text)
         except (ValueError, RecursionError):  # what cannot be read may have anything in it
             del entries[key]
             return
@@ -114,12 +114,25 @@ class Scrubber:
             return [self._without(each) for each in value]
         if isinstance(value, str) and _is_like_json(value):
             try:  # JSON within JSON: an annotation within a configuration
-                inner = json.loads(value)
+                inner = _read(value)
             except ValueError:
                 return ""
             scrubbed = self._without(inner)
             return value if scrubbed == inner else json.dumps(scrubbed)
         return value
+
+
+def _read(text: str) -> Any:
+    """Read JSON. Raises ValueError, too, where a key comes twice: of such a mapping one value would
+    be looked at, and all of them shown."""
+    return json.loads(text, object_pairs_hook=_mapping)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key comes twice")
+    return mapping
 
 
 def _is_like_json(text: str) -> bool:
