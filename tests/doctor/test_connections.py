@@ -18,6 +18,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.relay.endpoints import Endpoint
 from tests.doctor.nodes import CONTAINER, PROXY, RUNTIME, Node, said
 from tests.support.criproxy import Criproxy
+from tests.support.waiting import wait_until
 
 CLIENT = """
 import socket, sys
@@ -187,7 +188,13 @@ def test_real_processes(short_dir: Path) -> None:
     with EmbeddedRuntime(str(runtime)), Criproxy(short_dir, str(runtime)) as criproxy:
         config = load(criproxy.file).config
         with connected(criproxy.path), connected(Path(runtime.path)) as direct:
-            facts = gather(System(), config, [runtime])
+            facts = wait_until(
+                lambda: (
+                    (now := gather(System(), config, [runtime])).clients[runtime.path].total() == 2
+                    and now
+                ),
+                "criproxy's own connection to the runtime",
+            )
             # The runtime is within this process; so are connections that other tests left open.
             found = [each for each in check(facts) if f"pid {direct.pid}," in each.what]
         assert facts.criproxy_pids == {criproxy.process.pid}

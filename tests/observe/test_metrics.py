@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from criproxy.audit.counts import SinkCounts
 from criproxy.observe.flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
 from criproxy.peers import Connection
@@ -175,6 +176,7 @@ class Counts:
     def __init__(self) -> None:
         self.matches = Counter({("first", "deny", "enforce"): 0})
         self.errors: Counter[tuple[str, str]] = Counter()
+        self.denied: Counter[tuple[str, str, str]] = Counter()
 
 
 def test_rules(metrics: Metrics, value: Value) -> None:
@@ -190,8 +192,31 @@ def test_rules(metrics: Metrics, value: Value) -> None:
     assert value("criproxy_rule_matches_total", **labels) == 2
     assert value("criproxy_rule_matches_total", **labels | {"mode": "dry-run"}) == 1
     assert value("criproxy_rule_errors_total", rule="first", reason="cel") == 3
+    counts.denied["a.sock", "ExecSync", "method"] += 6
+    denied = {"listener": "a.sock", "method": "ExecSync", "reason": "method"}
+    assert value("criproxy_denied_total", **denied) == 6
     assert value("criproxy_held_streams") == 4
     assert value("criproxy_held_bytes") == 5
+
+
+class AuditNumbers:
+    def __init__(self) -> None:
+        self.sinks = {"file": SinkCounts(written=7, errors=2, backlog=3, backlog_bytes=400)}
+        self.waiting, self.refused_calls = 4, 5
+
+
+def test_audit(metrics: Metrics, value: Value) -> None:
+    """What became of audit records is read by sink, and what became of calls that had to wait."""
+    counts = AuditNumbers()
+    counts.sinks["file"].dropped["queue_full"] += 6
+    metrics.add_audit(counts)
+    assert value("criproxy_audit_records_total", sink="file") == 7
+    assert value("criproxy_audit_dropped_total", sink="file", reason="queue_full") == 6
+    assert value("criproxy_audit_errors_total", sink="file") == 2
+    assert value("criproxy_audit_queue_records", sink="file") == 3
+    assert value("criproxy_audit_queue_bytes", sink="file") == 400
+    assert value("criproxy_audit_waiting_calls") == 4
+    assert value("criproxy_audit_refused_total") == 5
 
 
 def test_exported_text(metrics: Metrics) -> None:
