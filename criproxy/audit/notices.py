@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 from uuid import uuid4
 
@@ -9,12 +10,19 @@ import msgspec
 
 API_VERSION: Final = "audit.criproxy.io/v1"
 _SECOND: Final = 1_000_000_000
+_DATES: Final = 64
+"""Seconds whose date is remembered: most records are of the last few."""
 
 
 def timestamp(wall_ns: int) -> str:
     """Write a time, in nanoseconds since the epoch, as RFC 3339 in UTC with nine digits."""
     seconds, rest = divmod(wall_ns, _SECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+    return f"{_date(seconds)}.{rest:09}Z"
+
+
+@lru_cache(_DATES)
+def _date(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class Missing:
