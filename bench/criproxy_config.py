@@ -21,9 +21,9 @@ LOG = "calls.log"
 AUDIT_LOG = "audit.jsonl"
 CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
-AUDIT_FILE_MIB = 10
-"""When a file is put aside and compressed: some 12,000 records of Version, so that this happens in
-the rounds as well, and several times in the first tenth of the long run."""
+AUDIT_FILE_MIB = 25
+"""When a file is put aside and compressed: some 30,000 records of Version, so that this happens in
+the rounds as well, and in the first tenth of the long run."""
 AUDIT_SECONDS = 120.0
 """How long records may take to be written, and files that are full to be compressed."""
 _CALLS: Final = "criproxy_calls_total"
