@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -28,6 +28,11 @@ from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode, parse_status
 from criproxy.wire.holding import HeldStream
 from criproxy.wire.hpack import Header
+
+_HIDDEN: Final = (
+    "criproxy: the runtime failed; what it says of that is not shown at a listener whose profile "
+    "bounds pods, since it may be about others"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +111,7 @@ class HeldCall:
         if self._done:
             return
         if side is Side.RUNTIME:
-            self._runner.run(self._answer_last(_is_ok(trailers)))
+            self._runner.run(self._answer_last(trailers))
             return
         self._complete = True
         if self._shape.messages.request is not None:
@@ -175,8 +180,9 @@ class HeldCall:
         if cut is not None:
             raise cut.answer
 
-    def _answer_last(self, ok: bool) -> Course[None]:
+    def _answer_last(self, trailers: list[Header]) -> Course[None]:
         """Lead the response's end to the client, and the message of one that is not a stream."""
+        ok = _is_ok(trailers)
         if ok and self._shape.learns:
             yield from self._learn()
         payloads, self._responses = self._responses, []
@@ -184,9 +190,12 @@ class HeldCall:
         if ok and not self._shape.messages.streaming:
             held = self._held_unary_response(payloads)
         yield from self._walk.response(held, last=True, ok=ok)
+        scope = self._walk.scope
+        if not ok and scope is not None and scope.hides_failures:
+            raise Answer(_code_of(trailers), _HIDDEN)
         if held is not None and held.is_readable:
             yield from self._send(held, payloads[0])
-        elif self._walk.scope is not None:  # nobody has looked at what comes with a failure
+        elif scope is not None:  # nobody has looked at what comes with a failure
             for _ in payloads:
                 self._stream.drop(Side.RUNTIME)
         else:
@@ -277,6 +286,12 @@ class HeldCall:
     def _finish(self) -> None:
         self._done = True
         self._runner.stop()
+
+
+def _code_of(trailers: list[Header]) -> StatusCode:
+    """Return the status that a response failed with."""
+    codes = (parse_status(value) for name, value in trailers if name == b"grpc-status")
+    return next(codes, StatusCode.UNKNOWN)
 
 
 def _is_ok(trailers: list[Header]) -> bool:

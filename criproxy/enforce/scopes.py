@@ -16,6 +16,7 @@ from criproxy.rules.visibility import (
     OWN_POD,
     OutOfSightError,
     Sight,
+    is_about_one,
     is_about_pods,
     is_in_tables,
 )
@@ -41,6 +42,7 @@ class Scope:
     ) -> None:
         """``sight`` is None where the call may be about any pod, or is about none."""
         self.looks_at_request = sight is not None
+        self.hides_failures = sight is not None and not is_about_one(method)
         self._profile = profile
         self._method = method
         self._sight = sight

@@ -44,6 +44,8 @@ class Scope(Protocol):
     """What a listener's profile says of a call's messages. Both raise Refused to deny the call."""
 
     looks_at_request: bool
+    hides_failures: bool
+    """Whether what the runtime says of a failure may be about what is not to be seen."""
 
     def request(self, message: Message) -> Message:
         """Return what may be asked: a copy."""

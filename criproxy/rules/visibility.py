@@ -123,6 +123,12 @@ def is_about_pods(method: Method) -> bool:
     return method.name not in NOT_ABOUT_PODS
 
 
+def is_about_one(method: Method) -> bool:
+    """Tell whether a request of a method says which pod or container it is about."""
+    fields = request_class(method).DESCRIPTOR.fields_by_name
+    return any(name in fields for name in ("container_id", "pod_sandbox_id", "config"))
+
+
 def is_in_tables(method: Method) -> bool:
     """Tell whether it is known of all that a method's messages have whose it is."""
     if not is_about_pods(method):

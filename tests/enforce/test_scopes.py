@@ -509,6 +509,38 @@ def test_answers_that_cannot_be_looked_at() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("method", ["ListContainerStats", "StreamContainers", "GetContainerEvents"])
+def test_failures_that_may_name_others(method: str) -> None:
+    """Where a list or a stream fails, the client of a profile that bounds pods is told the code
+    alone: the runtime's message may name a hidden pod."""
+
+    async def main() -> None:
+        kind = request_class(METHODS[f"/{V1}/{method}"])
+        call = Scoped(namespaces=["shop"]).asks(method, kind())
+        call.forget()
+        call.answers(status=StatusCode.NOT_FOUND)
+        assert [each[:2] for each in call.done] == [("answer", StatusCode.NOT_FOUND)]
+        call = Scoped(name="read-only").asks(method, kind())
+        call.forget()
+        call.answers(status=StatusCode.NOT_FOUND)
+        assert call.done == [("end", RUNTIME)]
+
+    run(main)
+
+
+def test_failures_of_what_may_be_seen() -> None:
+    """Where a call about a pod that may be seen fails, the runtime's message goes on."""
+
+    async def main() -> None:
+        request = v1.ContainerStatusRequest(container_id="web-c")
+        call = Scoped(namespaces=["shop"]).asks("ContainerStatus", request)
+        call.forget()
+        call.answers(status=StatusCode.NOT_FOUND)
+        assert call.done == [("end", RUNTIME)]
+
+    run(main)
+
+
 def test_large_answers() -> None:
     """An answer that takes a thread to look at is filtered all the same."""
 
