@@ -58,6 +58,21 @@ class _Log:
     def refused(self, call: Call | None) -> None: ...
 
 
+class _FullLog(_Log):
+    """An audit log that has no room for a record of what is not a read."""
+
+    synced, full = False, True
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def records(self, connection: Connection, path: bytes) -> bool:
+        return path != VERSION
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+
 def _behind_the_gate(relay: RuledRelay, log: AuditLog | None = None) -> None:
     scope(relay, "read-only")
     scoped = relay.rulebook.policy
@@ -269,23 +284,20 @@ def test_client_streams(relay: RuledRelay, peer: CriPeer) -> None:
 def test_late_denial(short_dir: Path, loop: str, cancelled: bool) -> None:
     """What a runtime says to the blank call is not said to a client that waits for its denial; a
     client that waits no longer leaves nothing behind."""
-    log = _Log()
-    denials: list[Callable[[bool], None]] = []
-    log.received = lambda connection, call, done: denials.append(done)  # type: ignore[method-assign]
+    log = _FullLog()
     runtime = short_dir / "eager.sock"
     with _eager(runtime), RuledRelay(short_dir, runtime, loop=loop) as relay:
         _behind_the_gate(relay, log)
         with channel(relay.path) as one:
             call = one.stream_stream("/test.Other/Act")(iter(()), timeout=LIMIT)
-            wait_until(lambda: bool(denials), "a record of the call")
+            wait_until(lambda: bool(log.waiting), "a call that waits for room")
             answered = one.unary_stream(VERSION.decode())(b"", timeout=LIMIT)
-            wait_until(lambda: len(denials) == 2, "a record of the read")
-            denials.pop()(True)
             assert list(answered) == [b""]  # behind what the runtime has said to the blank call
             if cancelled:
                 call.cancel()
             else:
-                denials.pop()(True)
+                log.full = False
+                log.waiting.pop()()
                 with pytest.raises(grpc.RpcError):
                     list(call)
                 assert call.code() is grpc.StatusCode.PERMISSION_DENIED
