@@ -25,6 +25,10 @@ _TURN: Final = 4
 """Items after which the relay has its turn at the interpreter, if it waits for one: some hundred
 microseconds, where it would be given one only after a millisecond. More often costs both more."""
 
+_BEHIND: Final = 1000
+"""Items that wait from which on the encoder gives nobody his turn: else a relay that never rests
+would have it fall behind until records are dropped."""
+
 Complain = Callable[[str], None]
 """Says on the daemon's log what the audit log cannot say itself."""
 
@@ -188,7 +192,7 @@ class Pipeline:
         tickets: list[Done] = []
         failed = unmade = size = 0
         for made in range(count):
-            if made % _TURN == 0:
+            if made % _TURN == 0 and len(self._items) < _BEHIND:
                 sleep(0)
             item, bytes_of_it, done = self._items.popleft()
             size += bytes_of_it
