@@ -1,62 +1,85 @@
-"""Records of the audit log: what each says, and how it is made.
+"""Makes the records of the audit log.
 
-A record is a JSON object on a line of its own. ``apiVersion`` is the version of what follows: a
-reader of one version can read all its records; fields may be added to it, none changes its meaning.
-What is not known or does not apply is left out. Times are RFC 3339 in UTC with nine digits.
+A record is a JSON object on a line of its own. ``apiVersion`` names the version of this schema: a
+reader of a version can read all its records; fields may be added to a version, and no field
+changes its meaning. Fields that are unknown or do not apply are left out. Times are RFC 3339 in
+UTC with nine digits. Objects are protobuf's JSON mapping: camelCase names, 64-bit numbers and
+bytes as strings, bytes in base64. The reference of the schema is generated from these tables.
 
-Of each record::
+All records::
 
-    apiVersion                 audit.criproxy.io/v1
-    kind                       Event: a call. ConnectionUnread: a connection whose calls are not
-                               recorded any more. Dropped: records that are missing here
-    level                      Metadata, Request or RequestResponse
-    auditID                    a UUID; all records of a call have the same
-    stageTimestamp             when the stage was reached
-    node                       the machine's name, or audit.node of the configuration
+    apiVersion                 `audit.criproxy.io/v1`.
+    kind                       `Event`: a call. `ConnectionUnread`: a connection whose calls are no
+                               longer recorded. `Dropped`: records that are missing here.
+    level                      `Metadata`, `Request` or `RequestResponse`.
+    auditID                    A UUID; all records of a call have the same.
+    stageTimestamp             When the stage was reached.
+    node                       `audit.node` of the configuration, otherwise the host name.
+    sequence, previous         With `chain: true`: the record's number, and the SHA-256 of the
+                               previous line in hex.
 
-Of an Event and a ConnectionUnread::
+Event and ConnectionUnread::
 
-    listener                   the endpoint that the client is connected to
-    caller.pid .uid .gid       as the kernel vouches for them
-    caller.executable          null where /proc would not say
-    caller.kubelet             whether it is the node's kubelet
-    caller.command             the command line; values of flags for credentials are redacted
-    caller.unit                of systemd
-    caller.container.id .name .podNamespace .podName .podUID
-                               the container that it runs in, from its cgroup
-    message                    the status message; of a ConnectionUnread what was wrong
+    listener                   The endpoint that the client is connected to.
+    caller.pid, caller.uid, caller.gid
+                               The caller's ids, as the kernel reports them.
+    caller.executable          The path of the executable; null if /proc does not tell.
+    caller.kubelet             Whether the caller is the node's kubelet.
+    caller.command             At most 8 KiB of the command line; values of flags for credentials
+                               are redacted.
+    caller.unit                The systemd unit.
+    caller.container.id, caller.container.name, caller.container.podNamespace, \
+    caller.container.podName, caller.container.podUID
+                               The container in which the caller runs, from its cgroup.
+    message                    The status message (of an Event at ResponseComplete), or what was
+                               wrong with the connection.
 
-Of an Event::
+Event::
 
-    stage                      RequestReceived (of a call that runs for long) or ResponseComplete
-    requestReceivedTimestamp   when the call began
-    service, method            as in the call's path
-    criVersion                 v1 or v1alpha2; left out for what is not of the CRI
-    pod.id .namespace .name .uid
-    container.id .name .image  the image is that which it was created with
-    image                      that the request names, else the container's
-    requestObject              from level Request on: the request as the client sent it
-    responseObject             at level RequestResponse: the response as the client got it
-    responseObjects            instead of it: those of a server stream
-    truncated.request .response
-                               true where not all of it is here that the level asks for
-    unreadable.request .response
-                               why a message is not here: it cannot be decoded, for example
-    rules                      the names of the rules that acted on the call
-    changes[].rule .half .fields
-                               what rules changed: paths of fields, never values
-    denied                     why criproxy refused the call itself
+    stage                      `RequestReceived` (a call that has run for `audit.received_after`) or
+                               `ResponseComplete`.
+    requestReceivedTimestamp   When the call began.
+    service, method            The parts of the call's path: `runtime.v1.RuntimeService`,
+                               `ExecSync`.
+    criVersion                 `v1` or `v1alpha2`; left out outside the CRI.
+    pod.id, pod.namespace, pod.name, pod.uid
+                               The pod that the call is about.
+    container.id, container.name, container.image
+                               The container that the call is about; the image is the one with
+                               which the container was created.
+    image                      The image that the request names, otherwise the container's.
+    requestObject              From level `Request`: the request as the client sent it.
+    responseObject             At level `RequestResponse`: the response as the client received it.
+    responseObjects            The same for a server stream: a list.
+    truncated.request, truncated.response
+                               true if messages are missing that the level asks for, for example
+                               because one exceeds `audit.message`.
+    unreadable.request, unreadable.response
+                               Why a message is missing: it cannot be decoded, or the method is
+                               outside the CRI.
+    rules                      The names of the rules that acted on the call.
+    changes.rule, changes.half, changes.fields
+                               A list of what rules changed: the rule, `request` or `response`, and
+                               at most 100 paths of fields. Values are never recorded.
+    denied                     Why criproxy denied the call.
 
-Of an Event at ResponseComplete::
+Event at ResponseComplete::
 
-    code                       as gRPC spells it; UNREAD where it is not known
-    durationSeconds            from the call's begin to its end
-    requestMessages .. responseBytes
-                               sizes on the wire
+    code                       The name of the gRPC code; `UNREAD` if it is not known.
+    durationSeconds            Seconds from the beginning of the call to its end.
+    requestMessages, requestBytes, responseMessages, responseBytes
+                               Sizes on the wire.
 
-Of a ConnectionUnread::
+ConnectionUnread::
 
-    reason                     a word
+    reason                     Why the connection cannot be parsed, in one word.
+
+Dropped::
+
+    sink                       The sink whose records are missing.
+    dropped                    The number of missing records.
+    reasons                    The number of missing records by reason.
+    since, until               The times of the first and the last loss.
 """
 
 from collections.abc import Callable, Iterable

@@ -39,25 +39,29 @@ OPTIONAL: Final = (
 
 
 class AuditRuleSpec(Section, frozen=True):
-    """One rule of the policy: calls that fit all that is given are recorded at its level."""
+    """A rule of the policy: calls that meet every given condition are recorded at its level."""
 
     level: Level
+    """What the record contains: `None` (no record), `Metadata`, `Request` or `RequestResponse`."""
     methods: Globs = field(default_factory=lambda: ["*"])
-    """Globs, as in rules, or groups: ``@read``, ``@mutating``, ``@exec``."""
+    """Globs of methods, or the groups `@read`, `@mutating` and `@exec`."""
     callers: CallersSpec | None = None
+    """Which callers the rule applies to. null: all."""
     listeners: Globs | None = None
+    """Globs of the endpoint that received the call. null: all."""
     namespaces: Globs | None = None
-    """The pod's. One that is not known is the empty string."""
+    """Globs of the pod's namespace. An unknown namespace is the empty string. null: all."""
     pods: Globs | None = None
-    """The pod's name. One that is not known is the empty string."""
+    """Globs of the pod's name. An unknown name is the empty string. null: all."""
     labels: dict[str, str] | None = None
-    """The pod's: each key with a glob of its value."""
+    """Labels that the pod has to have: each key with a glob of its value. null: any."""
     codes: list[str] | None = None
-    """Names of gRPC's codes that the call may end with."""
+    """Names of the gRPC codes with which the call may have ended. null: all."""
     longer_than: Duration | None = None
+    """The duration that the call has to exceed. null: any duration."""
     omit: list[str] = field(default_factory=list)
-    """Fields that the record does without: ``requestObject.config.linux``, ``caller.command``.
-    They are written as in the record, lists are gone through."""
+    """Fields that are left out of the record, written as paths of the record:
+    `requestObject.config.linux`, `caller.command`. A path applies to every item of a list."""
 
     def __post_init__(self) -> None:
         for pattern in self.methods:
@@ -74,15 +78,16 @@ class AuditRuleSpec(Section, frozen=True):
 
 
 class RedactSpec(Section, frozen=True):
-    """What is never written, beside registries' credentials, which never are."""
+    """What is redacted in addition to registries' credentials, which always are."""
 
     environment: bool = True
+    """`true`: values of environment variables are replaced."""
     info: bool = True
-    """What a runtime adds to a verbose status."""
+    """`true`: the `info` map of verbose status responses is replaced."""
     annotations: Globs = field(default_factory=list)
-    """Globs of keys whose values are kept out."""
+    """Globs of annotation keys whose values are replaced."""
     values: list[str] = field(default_factory=list)
-    """Regular expressions; what they find in any text is kept out."""
+    """Regular expressions whose matches are replaced in any text of the record."""
 
     def __post_init__(self) -> None:
         for pattern in self.values:
@@ -93,29 +98,36 @@ class RedactSpec(Section, frozen=True):
 
 
 class RotateSpec(Section, frozen=True):
-    """When a file is put aside, and how many of those are kept."""
+    """When a file is rotated, and how many rotated files are kept."""
 
     size: Size | None = Size(100 << 20)
-    """None: of any size."""
+    """The size at which the file is rotated. null: no limit."""
     age: Duration | None = None
+    """The age of the file's first record at which the file is rotated. null: no limit."""
     keep: int | None = 10
-    """None: all of them."""
+    """The number of rotated files that are kept. null: all."""
     total: Size | None = None
-    """Bytes of all the files together, past which the oldest goes. None: no limit."""
+    """The size of the current and all rotated files together above which the oldest is removed.
+    null: no limit."""
     compress: bool = True
+    """`true`: rotated files are compressed with gzip."""
 
 
 class FileSpec(Section, frozen=True):
     """Records in a file, one a line."""
 
     path: str
+    """The file to which records are appended, one per line."""
     mode: Mode = Mode(0o600)
+    """The permissions of the file, in octal and quoted."""
     rotate: RotateSpec = RotateSpec()
     fsync: Fsync = "interval"
+    """When records are flushed to the disk: `none` leaves it to the kernel, `interval` flushes
+    every `interval`, `always` flushes each batch before it counts as written."""
     interval: Duration = Duration(1)
-    """From one fsync to the next, with ``fsync: interval``."""
+    """The time between two flushes with `fsync: interval`."""
     chain: bool = False
-    """Whether each record carries the hash of the one before."""
+    """`true`: each record contains the hash of the record before it."""
 
 
 class StdoutSpec(Section, frozen=True):
@@ -126,29 +138,36 @@ class SyslogSpec(Section, frozen=True):
     """Records to a syslog server (RFC 5424)."""
 
     address: str = "unix:///dev/log"
-    """``unix:///dev/log``, ``udp://host:514`` or ``tcp://host:601``."""
+    """The server: `unix:///dev/log`, `udp://host:514` or `tcp://host:601`."""
     facility: Facility = "authpriv"
+    """The syslog facility."""
 
 
 class JournaldSpec(Section, frozen=True):
     """Records to systemd's journal, in its native protocol."""
 
     socket: str = "/run/systemd/journal/socket"
+    """The socket of systemd's journal."""
 
 
 class OtlpSpec(Section, frozen=True):
     """Records to an OpenTelemetry Collector, as OTLP logs over HTTP with protobuf."""
 
     endpoint: str = "http://127.0.0.1:4318/v1/logs"
+    """The URL of an OpenTelemetry Collector's logs endpoint."""
     headers: dict[str, str] = field(default_factory=dict)
+    """HTTP headers that are sent with each request."""
     timeout: Duration = Duration(10)
+    """The time that one request may take."""
 
 
 class QueueSpec(Section, frozen=True):
-    """What may wait for a sink."""
+    """The limits of a sink's queue."""
 
     records: int = 20_000
+    """Records that may wait for the sink."""
     bytes: Size = Size(32 << 20)
+    """Bytes of records that may wait for the sink."""
 
     def __post_init__(self) -> None:
         if self.records < 1 or self.bytes < 1:
@@ -156,18 +175,25 @@ class QueueSpec(Section, frozen=True):
 
 
 class SinkSpec(Section, frozen=True):
-    """One place where records go."""
+    """A destination of records."""
 
     file: FileSpec | None = None
+    """Write records to a file. A sink has exactly one of `file`, `stdout`, `syslog`, `journald`
+    and `otlp`."""
     stdout: StdoutSpec | None = None
+    """`{}`: write one record per line to standard output."""
     syslog: SyslogSpec | None = None
+    """Send records to a syslog server (RFC 5424)."""
     journald: JournaldSpec | None = None
+    """Send records to systemd's journal in its native protocol."""
     otlp: OtlpSpec | None = None
+    """Send records to an OpenTelemetry Collector as OTLP logs over HTTP with protobuf."""
     queue: QueueSpec = QueueSpec()
     on_full: Literal["drop", "block"] = "drop"
-    """When the queue is full: drop records (and count them), or have new calls wait."""
+    """What happens when the queue is full: `drop` discards records and counts them, `block` makes
+    new calls wait."""
     max_wait: Duration = Duration(10)
-    """How long they do before they are refused with UNAVAILABLE."""
+    """The time that a call waits with `on_full: block` before it ends with UNAVAILABLE."""
 
     def __post_init__(self) -> None:
         kinds = ("file", "stdout", "syslog", "journald", "otlp")
@@ -181,16 +207,19 @@ class AuditSpec(Section, frozen=True):
     """The whole section."""
 
     policy: list[AuditRuleSpec] | None = None
-    """None: the default policy."""
+    """Rules that select what is recorded, in order; the first matching rule applies. null: the
+    default policy."""
     redact: RedactSpec = RedactSpec()
     sinks: list[SinkSpec] = field(default_factory=list)
+    """The destinations of records. At least one is required."""
     received_after: Duration = Duration(5)
-    """The age from which on a call that still runs has a record of its own. 0: none has."""
+    """The age at which a running call gets a record of its own (stage RequestReceived). 0:
+    never."""
     message: Size = Size(256 << 10)
-    """Bytes of a message, and of all of a stream together, that are recorded; of a larger one
-    only its size is."""
+    """Bytes of the messages of one direction that are recorded. Of larger messages only the size
+    is recorded."""
     node: str | None = None
-    """What records call this node. None: its host name."""
+    """The name of this node in records. null: the host name."""
 
     def __post_init__(self) -> None:
         if not self.sinks:

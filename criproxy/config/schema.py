@@ -27,58 +27,79 @@ class ListenerConfig(Section, frozen=True):
     """A socket that clients connect to."""
 
     endpoint: Endpoint = DEFAULT_ENDPOINT
+    """The unix socket on which criproxy listens. In front of CRI-O the path should end in
+    `run/crio/crio.sock`, because the kubelet selects its stats provider by that suffix."""
     runtime: Endpoint | None = None
-    """None: where crictl would find one."""
+    """The runtime's socket. null: the first existing socket of containerd, CRI-O, cri-dockerd and
+    dockershim, in the order that crictl uses."""
     image: Endpoint | None = None
-    """None: the runtime's."""
+    """The image service's socket, if another process serves images. null: the runtime's socket."""
     mode: Mode | None = None
-    """None: the runtime's socket's."""
+    """The permissions of the new socket, in octal and quoted: `"0660"`. null: those of the
+    runtime's socket."""
     owner: Owner | None = None
-    """None: the runtime's socket's."""
+    """The owner of the new socket: `user`, `user:group` or `:group`, as names or numbers. null:
+    the owner of the runtime's socket."""
     profile: str = "full"
+    """What clients of this socket may do: `full`, `read-only`, `images-only`, or the name of an
+    entry of `profiles`."""
     allow: CallersSpec | None = None
-    """Who may connect. None: whom the socket's owner and mode let."""
+    """Which callers may connect, in addition to the socket's mode and owner. Calls of other
+    callers end with PERMISSION_DENIED. null: no further restriction."""
 
 
 class KubeletConfig(Section, frozen=True):
-    """Who the node's kubelet is: root, and one of these."""
+    """How the node's kubelet is recognized."""
 
     executable: Globs = field(
         default_factory=lambda: ["*/kubelet", "*/k3s", "*/k0s", "*/rke2", "*/kubelite"]
     )
+    """Globs of executable paths. The kubelet is a process of root, outside any container, that
+    matches one of these globs or one of `kubelet.unit`."""
     unit: Globs = field(default_factory=lambda: ["kubelet.service"])
+    """Globs of systemd units, as an alternative to `kubelet.executable`."""
 
 
 class MetricsConfig(Section, frozen=True):
     """The HTTP endpoint."""
 
     address: Address | None = Address(("127.0.0.1", 9440))
-    """None: no HTTP endpoint."""
+    """The `HOST:PORT` on which HTTP is served; an IPv6 host is written `"[::1]:9440"`, and port 0
+    selects a free port. null: no HTTP."""
 
 
 class LogConfig(Section, frozen=True):
-    """The daemon's log and the call log in it."""
+    """The daemon's log, which contains a line for each call."""
 
     format: Literal["json", "console"] | None = None
-    """None: console on a terminal, else json."""
+    """The format of log lines. null: `console` on a terminal, otherwise `json`."""
     level: Level = "info"
+    """The lowest level that is written. Calls that change something or fail are logged at `info`,
+    calls that only read at `debug`, slow calls at `warning`."""
     file: str | None = None
-    """None: stderr."""
+    """The file to which lines are appended. null: standard error."""
     methods: dict[str, MethodLevel] = field(default_factory=dict)
+    """Levels by method glob; the first matching glob applies, and `"off"` writes no line. A failed
+    call is logged at `info` or higher unless its level is `"off"`."""
 
 
 class SlowConfig(Section, frozen=True):
-    """From when on a call in flight is warned of."""
+    """When a call that is still running is reported as slow."""
 
     threshold: Duration = Duration(30)
+    """The age at which a running call is reported as slow. Streams are exempt. 0: no call is
+    reported."""
     methods: dict[str, Duration] = field(default_factory=dict)
+    """Thresholds by method glob, which apply to streams as well; 0 exempts the method."""
 
 
 class ProbeConfig(Section, frozen=True):
-    """How the runtime is asked whether it answers."""
+    """How the daemon tests whether the runtime answers."""
 
     interval: Duration = Duration(10)
+    """The time between two Version calls to the runtime."""
     timeout: Duration = Duration(5)
+    """The time after which a Version call counts as unanswered."""
 
     def __post_init__(self) -> None:
         if self.interval <= 0 or self.timeout <= 0:
@@ -86,19 +107,31 @@ class ProbeConfig(Section, frozen=True):
 
 
 class LimitsConfig(Section, frozen=True):
-    """What the daemon allows itself."""
+    """Limits on connections, memory and waiting times."""
 
     connections: int | None = None
-    """None: as many as the file descriptors allow."""
+    """Clients that may be connected to one listener; further clients wait in the socket's backlog.
+    null: as many as the file descriptors allow, two per client."""
     runtime_wait: Duration = Duration(30)
+    """The time for which a new client is kept while the runtime is unreachable, before it is
+    closed."""
     write_buffer: Size = Size(256 << 10)
+    """Bytes that are buffered for a slow reader, per direction of a connection, before the writer
+    is no longer read from."""
     header_block: Size = Size(1 << 20)
+    """Bytes of a header block above which its connection is relayed without being parsed."""
     streams: int = 10_000
+    """Calls in flight on one connection above which the connection is relayed without being
+    parsed."""
     message: Size | None = None
-    """None: messages of any size."""
+    """Bytes of a message above which its call is reset on both sides; the client reports
+    RESOURCE_EXHAUSTED. null: no limit."""
     held_stream: Size = Size(16 << 20)
+    """Message bytes that rules may hold of one call. Above this, the rule's `on_error` applies."""
     held: Size = Size(64 << 20)
+    """Message bytes that rules may hold of all calls together."""
     shutdown_grace: Duration = Duration(2)
+    """The time that calls in flight have to end when the daemon stops."""
 
     def __post_init__(self) -> None:
         if self.connections is not None and self.connections < 1:
@@ -115,20 +148,26 @@ class Config(Section, frozen=True):
     """The whole file."""
 
     listeners: list[ListenerConfig] = field(default_factory=lambda: [ListenerConfig()])
+    """The sockets that clients connect to. Each serves the runtime service and the image
+    service."""
     metrics: MetricsConfig = MetricsConfig()
     log: LogConfig = LogConfig()
     slow: SlowConfig = SlowConfig()
     probe: ProbeConfig = ProbeConfig()
     limits: LimitsConfig = LimitsConfig()
     rules: list[RuleSpec] = field(default_factory=list)
+    """Rules, in the order in which they are evaluated. Their keys are listed under
+    [Rules](rules.md)."""
     rules_dir: str | None = None
-    """None: no rules but those of the file."""
+    """A directory whose `*.yaml` and `*.yml` files hold further rules, evaluated after `rules` in
+    the order of the file names. The path is relative to the configuration file. null: none."""
     rules_mode: RulesMode = "enforce"
+    """`dry-run`: every rule only reports what it would do."""
     kubelet: KubeletConfig = KubeletConfig()
     profiles: dict[str, ProfileSpec] = field(default_factory=dict)
-    """Beside those that there are: full, read-only, images-only."""
+    """Profiles in addition to `full`, `read-only` and `images-only`, by name."""
     audit: AuditSpec | None = None
-    """None: no audit log."""
+    """The audit log. null: no audit log."""
 
     def __post_init__(self) -> None:
         if not self.listeners:

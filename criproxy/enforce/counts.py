@@ -4,6 +4,19 @@ Plain numbers, for metrics and for the list of rules.
 """
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+DENIALS: Final[Mapping[str, str]] = {
+    "method": "The profile does not contain the method.",
+    "unknown_method": "The CRI does not contain the method, or the path has another form.",
+    "namespace": "The pod is in a namespace that the profile does not contain.",
+    "own_pod": "The pod is not the caller's own, or the caller runs in no known pod.",
+    "unknown_pod": "No known pod or container has the id.",
+    "caller": "`allow` does not admit the caller.",
+    "rule": "A rule with `deny`, or its hook, denied the call.",
+}
+"""Why calls are denied: the values of a metric's label, and what they mean."""
 
 
 class Counts:

@@ -94,11 +94,11 @@ class _OfMethod:
 _METHOD: Final = ("service", "method")
 
 _OF_METHOD: Final = (
-    ("duration", "criproxy_call_duration_seconds", "How long calls took until they ended."),
+    ("duration", "criproxy_call_duration_seconds", "Seconds from a call's first byte to its end."),
     (
         "time_to_first_byte",
         "criproxy_time_to_first_byte_seconds",
-        "How long calls took until the response began.",
+        "Seconds from a call's first byte to the first byte of its response.",
     ),
     ("request_bytes", "criproxy_request_bytes", "Message bytes of a call's request."),
     ("response_bytes", "criproxy_response_bytes", "Message bytes of a call's response."),
@@ -148,7 +148,7 @@ class CallMetrics(Collector):
                 family.add_metric(labels, histogram.buckets(), histogram.total)
             yield family
         overhead = HistogramMetricFamily(
-            "criproxy_overhead_seconds", "What the proxy itself added to calls."
+            "criproxy_overhead_seconds", "Seconds that the proxy added to a call."
         )
         overhead.add_metric((), self._overhead.buckets(), self._overhead.total)
         yield overhead
@@ -168,7 +168,9 @@ class CallMetrics(Collector):
             "criproxy_calls_in_flight", "Calls that have begun and not ended.", labels=_METHOD
         )
         ages = GaugeMetricFamily(
-            "criproxy_oldest_call_age_seconds", "Age of the oldest call in flight.", labels=_METHOD
+            "criproxy_oldest_call_age_seconds",
+            "Seconds since the oldest call in flight began; 0 without one.",
+            labels=_METHOD,
         )
         for labels in sorted(counts):
             in_flight.add_metric(labels, counts[labels])
@@ -216,7 +218,7 @@ class RuleMetrics(Collector):
         """Make the metric families (prometheus_client calls this on its own thread)."""
         matches = CounterMetricFamily(
             "criproxy_rule_matches",
-            "Calls that a rule matched, by what it did or, in dry-run, would have done.",
+            "Calls that a rule matched, whether or not a percentage let it act.",
             labels=("rule", "action", "mode"),
         )
         for match_labels, count in sorted(dict(self._counts.matches).items()):
@@ -224,7 +226,7 @@ class RuleMetrics(Collector):
         yield matches
         errors = CounterMetricFamily(
             "criproxy_rule_errors",
-            "Times that a rule could not be told or carried out, and why.",
+            "Times that a rule could not be evaluated or applied, and why.",
             labels=("rule", "reason"),
         )
         for error_labels, count in sorted(dict(self._counts.errors).items()):
@@ -238,10 +240,10 @@ class RuleMetrics(Collector):
         for denied_labels, count in sorted(dict(self._counts.denied).items()):
             denied.add_metric(denied_labels, count)
         yield denied
-        streams = GaugeMetricFamily("criproxy_held_streams", "Streams that are held for rules.")
+        streams = GaugeMetricFamily("criproxy_held_streams", "Streams that rules hold.")
         streams.add_metric((), self._held.streams)
         yield streams
-        held = GaugeMetricFamily("criproxy_held_bytes", "Message bytes that are held for rules.")
+        held = GaugeMetricFamily("criproxy_held_bytes", "Message bytes that rules hold.")
         held.add_metric((), self._held.bytes)
         yield held
 
@@ -289,17 +291,21 @@ class AuditMetrics(Collector):
         )
         dropped = CounterMetricFamily(
             "criproxy_audit_dropped",
-            "Audit records that were not written, and why.",
+            "Audit records that were dropped, and why.",
             labels=("sink", "reason"),
         )
         errors = CounterMetricFamily(
-            "criproxy_audit_errors", "Attempts to write that failed.", labels=("sink",)
+            "criproxy_audit_errors", "Failed attempts to write audit records.", labels=("sink",)
         )
         backlog = GaugeMetricFamily(
-            "criproxy_audit_queue_records", "Audit records that wait.", labels=("sink",)
+            "criproxy_audit_queue_records",
+            "Audit records that wait for their sink.",
+            labels=("sink",),
         )
         size = GaugeMetricFamily(
-            "criproxy_audit_queue_bytes", "Bytes of audit records that wait.", labels=("sink",)
+            "criproxy_audit_queue_bytes",
+            "Bytes of audit records that wait for their sink.",
+            labels=("sink",),
         )
         for name, counts in sorted(self._counts.sinks.items()):
             records.add_metric((name,), counts.written)
@@ -310,12 +316,13 @@ class AuditMetrics(Collector):
             size.add_metric((name,), counts.backlog_bytes)
         yield from (records, dropped, errors, backlog, size)
         waiting = GaugeMetricFamily(
-            "criproxy_audit_waiting_calls", "Calls that wait to be recorded."
+            "criproxy_audit_waiting_calls",
+            "Calls that wait until they can be recorded (on_full: block).",
         )
         waiting.add_metric((), self._counts.waiting)
         yield waiting
         refused = CounterMetricFamily(
-            "criproxy_audit_refused", "Calls that were refused as they could not be recorded."
+            "criproxy_audit_refused", "Calls that were refused because they could not be recorded."
         )
         refused.add_metric((), self._counts.refused_calls)
         yield refused
@@ -338,7 +345,7 @@ class Metrics:
         )
         self.unread = Counter(
             "criproxy_unread_connections_total",
-            "Connections that are relayed without being read any further, and why.",
+            "Connections that are relayed without being parsed any further, and why.",
             ("reason",),
             registry=registry,
         )
@@ -346,7 +353,7 @@ class Metrics:
             self.unread.labels(reason)
         self.runtime_up = Gauge(
             "criproxy_runtime_up",
-            "Whether every configured runtime answered its last Version call.",
+            "1 if every configured runtime answered its last Version call, else 0.",
             registry=registry,
         )
         self.log_lines_dropped = Counter(
@@ -356,15 +363,15 @@ class Metrics:
         )
         self.reload_success = Gauge(
             "criproxy_config_reload_success",
-            "Whether the last reload of the configuration succeeded.",
+            "1 if the last loading of the rules succeeded, else 0.",
             registry=registry,
         )
         self.reload_timestamp = Gauge(
             "criproxy_config_reload_timestamp_seconds",
-            "When the configuration was last loaded with success.",
+            "When the rules were last loaded successfully, in seconds since the epoch.",
             registry=registry,
         )
-        build = Info("criproxy_build", "What is running.", registry=registry)
+        build = Info("criproxy_build", "The running version; the value is 1.", registry=registry)
         build.info(
             {
                 "version": version,

@@ -1,22 +1,23 @@
 """What can be wrong with a rule: when it is loaded, and when it is used."""
 
+from collections.abc import Mapping
 from typing import Final
 
-REASONS: Final = frozenset(
-    {
-        "cel",
-        "compressed",
-        "decode",
-        "held_limit",
-        "internal",
-        "queue",
-        "script",
-        "timeout",
-        "unknown_pod",
-        "webhook",
-    }
-)
-"""Why a rule could not be used on a call: a label of a metric, so there are few."""
+REASONS: Final[Mapping[str, str]] = {
+    "cel": "A CEL expression could not be evaluated: a missing key, a division by zero.",
+    "compressed": "The message is compressed with an unknown encoding.",
+    "decode": "The message is not one of the method's.",
+    "held_limit": "The call's messages exceed `limits.held_stream`, or all held messages exceed "
+    "`limits.held`.",
+    "internal": "An error in criproxy; the log contains the traceback.",
+    "queue": "No place was available within a `limit`; the call ends with RESOURCE_EXHAUSTED.",
+    "script": "The script raised an exception or gave an invalid answer.",
+    "timeout": "The hook did not answer in time.",
+    "unknown_pod": "`where` needs a pod or container that is not known. The expression counts as "
+    "false, and the call does not fail.",
+    "webhook": "The webhook could not be reached or gave an invalid answer.",
+}
+"""Why a rule could not be applied to a call: the values of a metric's label, and what they mean."""
 
 
 class RuleError(Exception):

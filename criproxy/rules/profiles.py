@@ -26,13 +26,13 @@ class ProfileSpec(Section, frozen=True):
     """A profile that the configuration has. What it does not allow is denied."""
 
     methods: Globs
-    """Globs, as in rules, or groups: ``@read``, ``@mutating``, ``@exec``."""
+    """What may be called: globs as in rules, or the groups `@read`, `@mutating` and `@exec`."""
     namespaces: Globs | None = None
-    """Pods of these alone. None: of all."""
+    """Globs; only pods of these namespaces are accessible. null: all."""
     own_pod: bool = False
-    """The caller's own pod alone."""
+    """`true`: only the pod in which the caller runs is accessible."""
     scrub: list[Scrub] = field(default_factory=lambda: ["environment", "info"])
-    """What is taken out of responses."""
+    """What is removed from responses: `environment`, `info` (of verbose responses), `mounts`."""
 
 
 BUILT_IN: Final[Mapping[str, ProfileSpec]] = {

@@ -71,26 +71,36 @@ _PERCENTILE: Final = re.compile(r"p(\d{1,2}(\.\d+)?|100)")
 
 
 class CallersSpec(Section, frozen=True):
-    """Whose calls: one of each of the lists that are given."""
+    """Conditions on the caller, each of which has to hold."""
 
     uid: list[int] | None = None
+    """User ids, one of which the client has to have. null: any."""
     gid: list[int] | None = None
+    """Group ids, one of which the client's primary group has to be. null: any."""
     executable: Globs | None = None
-    """Globs of paths. An executable that is not known is the empty string, as in CEL."""
+    """Globs, one of which the path of the client's executable has to match. An unknown executable
+    is the empty string, as in CEL. null: any."""
     unit: Globs | None = None
-    """Globs of systemd units. One that is not known is the empty string."""
+    """Globs, one of which the client's systemd unit has to match. An unknown unit is the empty
+    string. null: any."""
     kubelet: bool | None = None
-    """Whether the caller is the node's kubelet."""
+    """`true`: the client has to be the node's kubelet. `false`: it must not be the kubelet. null:
+    either."""
 
 
 class MatchSpec(Section, frozen=True):
     """Which calls a rule is for."""
 
     methods: Globs
+    """Globs, matched against `PullImage`, `ImageService/PullImage` and the full path, of either
+    API version; or the groups `@read`, `@mutating` and `@exec`."""
     where: str | bool | None = None
-    """CEL that says true or false."""
+    """A CEL expression that has to be true. null: true."""
     callers: CallersSpec | None = None
+    """Which callers the rule applies to. null: all."""
     listeners: Globs | None = None
+    """Globs, one of which has to match the endpoint that received the call: `"*/criproxy.sock"`.
+    null: all."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -103,6 +113,7 @@ class MetadataSpec(Section, frozen=True):
     """Request headers that a rule adds: names, and CEL strings."""
 
     add: dict[str, str]
+    """Names of request headers, and CEL expressions of type string for their values."""
 
     def __post_init__(self) -> None:
         for name in self.add:
@@ -115,11 +126,15 @@ class MetadataSpec(Section, frozen=True):
 
 
 class RewriteSpec(Section, frozen=True):
-    """What is changed of a call's messages and headers."""
+    """Changes to a call's messages and headers."""
 
     request: Assignments = field(default_factory=dict)
+    """Field paths of the request, and CEL expressions for their new values. null clears a field."""
     response: Assignments = field(default_factory=dict)
+    """Field paths of the response, and CEL expressions for their new values. The response's
+    expressions apply to each message of a stream."""
     metadata: MetadataSpec | None = None
+    """Changes to the request's headers. null: none."""
 
     def __post_init__(self) -> None:
         if not self.request and not self.response and not (self.metadata and self.metadata.add):
@@ -130,19 +145,29 @@ class ImagePairSpec(Section, frozen=True):
     """A pattern of image names with one ``*``, and what they are called at the runtime."""
 
     from_: str = field(name="from")
+    """A pattern with one `*` of image names as clients use them."""
     to: str
+    """The name at the runtime; `*` stands for the text that `*` matched in `from`."""
 
 
 class DelaySpec(Section, frozen=True):
-    """How long calls are kept waiting: in seconds."""
+    """A delay of matching calls."""
 
     fixed: Duration | None = None
+    """The time that calls wait. A delay has either `fixed` or `percentiles`."""
     jitter: Duration = Duration(0)
+    """The maximum random deviation from `fixed`, in either direction."""
     percentiles: dict[str, Duration] | None = None
-    """``p50`` and the like; in between it is drawn on a straight line."""
+    """A distribution of waiting times, `{p50: 10ms, p99: 2s}`, interpolated linearly. null:
+    `fixed` applies."""
     percentage: Percentage = 100.0
+    """The percentage of matching calls that are delayed."""
     when: When = "before"
+    """`before`: the delay precedes the runtime's handling. `after`: the delay follows the
+    runtime's response."""
     seed: int | None = None
+    """The seed of the random numbers; the same calls get the same delays in each run. null:
+    random."""
 
     def __post_init__(self) -> None:
         if (self.fixed is None) == (self.percentiles is None):
@@ -163,23 +188,33 @@ def _check_percentiles(percentiles: dict[str, Duration]) -> None:
 
 
 class FaultSpec(Section, frozen=True):
-    """What goes wrong: a code, or one of ``hang``, ``cut_after`` and ``drop``."""
+    """A fault: a code, or one of ``hang``, ``cut_after`` and ``drop``."""
 
     code: Code | None = None
+    """The gRPC code with which the call ends. null: the fault is `hang` or `drop`."""
     message: str = ""
+    """The status message."""
     hang: bool = False
-    """Never answered: until the deadline, or until the client cancels."""
+    """`true`: the call is not answered until its deadline passes or the client cancels it."""
     cut_after: Count | None = None
-    """A server stream ends with the code after so many messages."""
+    """The number of messages after which a server stream ends with `code`. null: the stream is not
+    cut."""
     drop: str | bool | None = None
-    """CEL over ``response``: those messages of a server stream never arrive."""
+    """A CEL expression over `response`; messages of a server stream for which it is true are not
+    delivered. null: none."""
     percentage: Percentage = 100.0
+    """The percentage of matching calls (with `drop`: of messages) that are affected."""
     when: When = "before"
+    """`before`: the runtime does not receive the call. `after`: the runtime handles the call and
+    its response is lost."""
     times: AtLeastOne | None = None
+    """The maximum number of times that the fault occurs. null: no limit."""
     for_: Duration | None = field(name="for", default=None)
-    """Seconds from the loading of the rules on."""
+    """The time after the loading of the rules during which the fault occurs. null: no limit."""
     seed: int | None = None
+    """The seed of the random numbers. null: random."""
     i_know: bool = False
+    """Has to be `true` for `code: UNIMPLEMENTED`, which a kubelet remembers until it restarts."""
 
     def __post_init__(self) -> None:
         kinds = [self.hang, self.cut_after is not None, self.drop is not None]
@@ -196,11 +231,14 @@ class FaultSpec(Section, frozen=True):
 
 
 class DenySpec(Section, frozen=True):
-    """The answer in the runtime's place."""
+    """An answer in the runtime's place."""
 
     code: Code = "PERMISSION_DENIED"
+    """The gRPC code of the answer. The runtime does not receive the call."""
     message: str = ""
+    """The status message. Empty: a message that names the rule."""
     i_know: bool = False
+    """Has to be `true` for `code: UNIMPLEMENTED`, as with `fault`."""
 
     def __post_init__(self) -> None:
         _check_unimplemented(self.code, self.i_know)
@@ -215,14 +253,19 @@ def _check_unimplemented(code: str | None, i_know: bool) -> None:
 
 
 class HookSpec(Section, frozen=True):
-    """Code of the user's that looks at messages: a script, or a webhook."""
+    """User code that inspects and changes messages: a script or a webhook."""
 
     script: str | None = None
-    """A Python file, relative to the configuration's directory."""
+    """A Python file, relative to the configuration's directory. A hook has either `script` or
+    `url`."""
     url: str | None = None
+    """The webhook's address: `http://127.0.0.1:8080/path` or `unix:///path.sock:/path`."""
     timeout: Duration = Duration(1)
+    """The time that the hook may take for one message."""
     may_deny: bool | None = None
-    """None: what the hook is able to do. A webhook is, and a script that has Deny."""
+    """Whether the hook may refuse calls; if so, calls fail when the hook fails. With `false`, a
+    refusal is an error of the hook. null: `true` for a webhook and for a script that imports
+    `Deny`."""
 
     def __post_init__(self) -> None:
         if (self.script is None) == (self.url is None):
@@ -237,32 +280,47 @@ class HookSpec(Section, frozen=True):
 
 
 class LimitSpec(Section, frozen=True):
-    """How many calls may be at the runtime at a time, and how many may wait how long for it."""
+    """A limit on concurrent calls, and on the calls that wait."""
 
     in_flight: AtLeastOne
+    """Calls that may be in flight at the runtime."""
     per: Literal["method", "caller", "pod"] | None = None
-    """None: all that the rule matches, together."""
+    """Apply the limit separately to each method, caller or pod. null: to all calls of the rule
+    together."""
     queue: Count = QUEUE
+    """Calls that may wait; further calls end with RESOURCE_EXHAUSTED."""
     wait: Duration | None = None
-    """None: as long as the call's deadline lets it."""
+    """The time that a call may wait. null: until its deadline."""
 
 
 class RuleSpec(Section, frozen=True):
-    """One rule: which calls, and the one thing to be done about them."""
+    """A rule: a match and exactly one action."""
 
     name: str
+    """A unique name, which appears in the log, metrics and error messages."""
     match: MatchSpec
+    """Which calls the rule applies to."""
     continue_: bool = field(name="continue", default=False)
+    """`true`: later rules are evaluated after this one has acted."""
     mode: RulesMode = "enforce"
+    """`dry-run`: the rule only reports what it would do."""
     on_error: OnError | None = None
-    """None: fail for what is there to refuse (deny, a hook that may), else pass."""
+    """What happens to a call when the rule fails: `pass` or `fail`. null: `fail` for `deny` and
+    for a hook that may refuse calls, otherwise `pass`."""
     rewrite: RewriteSpec | None = None
+    """Change fields of the request or response, or add request headers."""
     rewrite_images: list[ImagePairSpec] | None = None
+    """Rename images in requests, and back in responses."""
     delay: DelaySpec | None = None
+    """Make calls wait."""
     fault: FaultSpec | None = None
+    """Make calls fail."""
     deny: DenySpec | None = None
+    """Answer calls in the runtime's place."""
     hook: HookSpec | None = None
+    """Pass messages to a script or a webhook."""
     limit: LimitSpec | None = None
+    """Limit the number of concurrent calls."""
 
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip() or not self.name.isprintable():

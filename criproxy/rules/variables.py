@@ -48,6 +48,19 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """The messages that variables are, beside the CRI's: their fields and what those are."""
 
+VARIABLES: Final[Mapping[str, str]] = {
+    "request": "The request message, with the CRI's field names.",
+    "response": "The response message. Only `rewrite.response` and `drop` may use it.",
+    "pod": "The pod that the call is about.",
+    "container": "The container that the call is about.",
+    "caller": "The process that made the call.",
+    "listener": "The endpoint that received the call.",
+    "method": "The short name of the method: `PullImage`.",
+    "api_version": "`v1`, `v1alpha2`, or empty outside the CRI.",
+    "metadata": "The request's headers. The values of a repeated header are joined by commas.",
+}
+"""What the variables of an expression mean."""
+
 
 def _declare(
     name: str, fields: Mapping[str, str], file: descriptor_pb2.FileDescriptorProto

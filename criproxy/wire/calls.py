@@ -19,21 +19,27 @@ class End(StrEnum):
     """How a call ended."""
 
     STATUS = "status"
-    """The runtime sent END_STREAM: trailers as a rule."""
+    """The runtime ended the stream, with trailers or with a response of trailers only. Code: that
+    of `grpc-status`; without it, the code to which gRPC maps the HTTP status."""
     RUNTIME_RESET = "runtime_reset"
-    """The runtime reset the stream."""
+    """The runtime reset the stream. Code: as gRPC maps the error code of RST_STREAM. CANCEL is
+    CANCELLED (DEADLINE_EXCEEDED after the call's deadline), REFUSED_STREAM is UNAVAILABLE,
+    ENHANCE_YOUR_CALM is RESOURCE_EXHAUSTED, and most others are INTERNAL."""
     CLIENT_RESET = "client_reset"
-    """The client reset the stream: cancelled, or past its deadline."""
+    """The client reset the stream, by cancellation or because its deadline passed. Code:
+    CANCELLED, or DEADLINE_EXCEEDED after the call's deadline."""
     GOAWAY = "goaway"
-    """The runtime's GOAWAY left the stream out; clients try such a call again by themselves."""
+    """A GOAWAY frame of the runtime excludes the stream; clients retry such a call by themselves.
+    Code: UNAVAILABLE."""
     RUNTIME_GONE = "runtime_gone"
-    """The runtime's connection ended first."""
+    """The runtime's connection ended before the call did. Code: UNAVAILABLE."""
     CLIENT_GONE = "client_gone"
-    """The client's connection ended first."""
+    """The client's connection ended before the call did. Code: CANCELLED."""
     MESSAGE_LIMIT = "message_limit"
-    """A message is larger than is allowed; whoever relays is to reset the stream to both sides."""
+    """A message exceeds `limits.message`, and the proxy reset the stream on both sides. Code:
+    RESOURCE_EXHAUSTED."""
     UNREAD = "unread"
-    """Reading of the connection stopped: how the call ended is not known."""
+    """Parsing of the connection stopped, so it is not known how the call ended. Code: UNREAD."""
 
 
 class Call:
