@@ -48,17 +48,36 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
-    """A proxy for the Container Runtime Interface that sees every call and keeps to its rules.
+    """A byte-transparent proxy for the Kubernetes Container Runtime Interface (CRI).
 
-    criproxy listens at a unix socket, passes what comes on to the container runtime byte by byte,
-    and tells of each call in a log and in Prometheus metrics. Rules pick out calls that are to be
-    rewritten, delayed, failed, denied, limited or shown to a hook.
+    criproxy listens on a unix socket, relays every connection byte by byte to the container
+    runtime, and reports each call in a log and in Prometheus metrics. Rules select calls that are
+    rewritten, delayed, failed, denied, limited or passed to a hook. An audit log records who asked
+    the runtime for what.
 
     \b
     Examples:
       criproxy run                      in front of the runtime found on this node
       crictl -r unix:///run/criproxy/criproxy.sock ps
-      criproxy demo                     see it at work, no runtime needed
+      criproxy demo                     show the proxy at work, without a runtime
+
+    \b
+    Files:
+      /etc/criproxy/config.yaml         the configuration that the systemd unit uses
+      /run/criproxy/criproxy.sock       the default socket for clients
+      /var/log/criproxy/                where the systemd unit lets the daemon write logs
+
+    \b
+    Environment:
+      NOTIFY_SOCKET                     where run reports readiness to systemd
+      WATCHDOG_USEC                     how often run reports to systemd's watchdog
+      CONTAINER_RUNTIME_ENDPOINT        crictl's endpoint, which doctor examines
+      NO_COLOR                          if set, demo prints no colours
+      _CRIPROXY_COMPLETE                set by the completion scripts
+
+    \b
+    Exit status: 0 success, 1 something needed is unavailable or a check failed, 2 wrong options
+    or a wrong file.
     """
 
 

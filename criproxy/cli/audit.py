@@ -43,12 +43,12 @@ Examples:
 _VERIFY_EPILOG: Final = """\
 \b
 Examples:
-  criproxy audit verify /var/log/criproxy/audit.jsonl     and what was put aside of it
+  criproxy audit verify /var/log/criproxy/audit.jsonl     with its rotated files
   criproxy audit verify --contains HASH /var/log/criproxy/
   ssh node cat /var/log/criproxy/audit.jsonl | criproxy audit verify -
 
 \b
-Exit status: 0 when the chain holds, 1 when it does not, 2 when an option or a file is wrong.
+Exit status: 0 the chain holds, 1 it does not, 2 an option or a file is wrong.
 """
 
 _QUERY_EPILOG: Final = """\
@@ -66,30 +66,30 @@ Columns:"""
 
 @click.group("audit", epilog=_EPILOG, short_help="Verify and query audit logs.")
 def command() -> None:
-    """Verify audit logs, and ask what their records say.
+    """Verify audit logs, and query their records.
 
-    FILES are audit logs (with each goes what was put aside of it, compressed or not), files that
-    were put aside, or directories.
+    FILES are audit logs (each together with its rotated files, compressed or not), rotated files,
+    or directories.
     """
 
 
-@command.command("verify", epilog=_VERIFY_EPILOG, short_help="Look whether the chain holds.")
+@command.command("verify", epilog=_VERIFY_EPILOG, short_help="Verify that the chain holds.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
-    "--from", "first", metavar="HASH", help="What the first record has to have for the one before."
+    "--from", "first", metavar="HASH", help="The hash of the record before the first one."
 )
 @click.option(
     "--contains",
     metavar="HASH",
     multiple=True,
-    help="The hash of a record, as printed before, that has to be there. May be repeated.",
+    help="The hash of a record that has to be there. May be repeated.",
 )
 def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]) -> None:
-    """Look whether the chain of FILES holds: whether each record has the hash of the one before.
+    """Verify that the chain of FILES holds: that each record contains the hash of the one before.
 
-    Names the first record that was changed, removed, reordered or inserted. A line that a crash has
-    torn is none of these. Prints the last record's hash: kept elsewhere, it shows later on whether
-    the end was cut off or all was written anew.
+    It names the first record that was changed, removed, reordered or inserted. A line that a crash
+    has torn is none of these. It prints the last record's hash: kept elsewhere, that shows later
+    whether the end was cut off or everything was written again. The file - is standard input.
     """
     from criproxy.audit.chain import check, digest
     from criproxy.audit.reading import files_of
@@ -127,13 +127,21 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
 @command.command(
     "query",
     epilog=f"{_QUERY_EPILOG} {', '.join(COLUMNS)}.",
-    short_help="Ask what the records say, in SQL.",
+    short_help="Query records in SQL.",
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--where", metavar="SQL", help="Which records: a condition on the columns below.")
-@click.option("--since", metavar="TIME", help="Not older: 90s, 1h, or 2026-11-23T10:00:00Z.")
-@click.option("--until", metavar="TIME", help="Older than.")
-@click.option("--sql", help="A whole question, on the view audit; instead of the options above.")
+@click.option("--where", metavar="SQL", help="A condition on the columns below.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="The oldest records: 90s or 1h ago, or a time such as 2026-11-23T10:00:00Z.",
+)
+@click.option("--until", metavar="TIME", help="The newest records, written like --since.")
+@click.option(
+    "--sql",
+    help="A whole query on the view audit, instead of the options above; its column record is "
+    "the whole record.",
+)
 @click.option(
     "-o",
     "--output",
@@ -145,7 +153,7 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
 @click.option(
     "--limit",
     type=click.IntRange(0),
-    help=f"So many at most; 0: all. For a table {_ROWS} if not said, else all.",
+    help=f"The maximum number of records; 0: all.  [default: {_ROWS} for a table, else all]",
 )
 def query(
     files: tuple[Path, ...],
@@ -156,10 +164,11 @@ def query(
     output: str,
     limit: int | None,
 ) -> None:
-    """Ask what the records of FILES say.
+    """Query the records of FILES in SQL.
 
-    The answer is a table that fits the terminal, or with -o json the records themselves. It takes
-    DuckDB: pip install 'criproxy[query]'. Nothing is written, and no other file is read.
+    The answer is a table that fits the terminal, or with -o json the records themselves. This needs
+    DuckDB: pip install 'criproxy[query]'. Nothing is written, and no other file is read. Lines
+    that are no records are skipped and counted.
     """
     from criproxy.audit.query import AuditLog, question, watched
     from criproxy.audit.reading import files_of

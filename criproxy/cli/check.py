@@ -12,12 +12,16 @@ from criproxy.cli.settings import config_option, configured
 def command(config: Path) -> None:
     """Validate a configuration file and print what would run.
 
-    Rules are compiled, those of rules_dir too, and their hook scripts are loaded. An error names
-    the file, the line, the key and the mend, and ends with status 2.
+    The output is the configuration with every default filled in. Rules are compiled, including
+    those of rules_dir, and their hook scripts are loaded. An error names the file, the line, the
+    key and the correction.
 
     \b
     Example:
       criproxy check -c /etc/criproxy/config.yaml
+
+    \b
+    Exit status: 0 the file is valid, 2 it is not.
     """
     from criproxy.config.compiling import compiled
     from criproxy.config.show import show

@@ -20,8 +20,8 @@ Examples:
       --image docker.io/library/busybox:1.36 -- sleep 3600
 
 \b
-Exit status: 0 done, also when Ctrl-C or SIGTERM ended it early; 1 something needed is not to be
-had, could not be removed, or client and proxy counted differently; 2 wrong options.
+Exit status: 0 done, also when Ctrl-C or SIGTERM ended it early; 1 something needed is unavailable
+or could not be removed, or client and proxy counted differently; 2 wrong options.
 """
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -39,13 +39,13 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     metavar="DURATION",
     default="20s",
     show_default=True,
-    help="How long the client works, for example 20s or 1m30s; cleaning up comes on top.",
+    help="How long the client works, for example 20s or 1m30s, without the cleanup.",
 )
 @click.option(
     "--image",
     metavar="IMAGE",
-    help="What the pods run; pulled if it is missing, and removed again then.  "
-    "[default: one that the runtime has, the pause image rather than others]",
+    help="The image of the pods; if it is missing, it is pulled and removed again.  "
+    "[default: an image that the runtime has, preferably the pause image]",
 )
 @click.option(
     "--api-version",
@@ -64,13 +64,13 @@ def command(
 ) -> None:
     """Start a runtime, the proxy and a kubelet-like client, and show the calls between them.
 
-    The client relists, starts pods and stops them through the proxy. Each call is a line when it
-    ends; at the end a table says what the proxy saw, and whether its metrics agree with what the
-    client has counted. COMMAND is what the containers run instead of the image's own.
+    The client lists, starts and stops pods through the proxy. Each call is printed when it ends; a
+    final table summarizes what the proxy saw, and compares its metrics with the client's counts.
+    COMMAND replaces the command of the image.
 
-    Whatever was started or made is removed at the end, also on Ctrl-C and SIGTERM; a second one
-    gives up on calls that do not return. On a real runtime the pods are in the namespace
-    criproxy-demo and bear a label of their own.
+    Everything that was started or created is removed at the end, also on Ctrl-C and SIGTERM; a
+    second signal gives up on calls that do not return. On a real runtime the pods are in the
+    namespace criproxy-demo and have the label criproxy.dev/run.
     """
     # grpcio is slow to import, and the daemon's process must never load it.
     import uvloop

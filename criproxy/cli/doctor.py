@@ -21,7 +21,7 @@ Examples:
   criproxy doctor --runtime-endpoint unix:///run/crio/crio.sock -o json
 
 \b
-Exit status: 0 when there is nothing to mend, 1 for findings, 2 when an option is wrong.
+Exit status: 0 no findings, 1 findings, 2 an option is wrong.
 """
 
 _COLOURS: Final = {"OK": "green", "WARN": "yellow", "FAIL": "red", "cannot tell": "cyan"}
@@ -29,7 +29,9 @@ _INDENT: Final = 13
 """Columns of the outcome: the longest and two blanks."""
 
 
-@click.command("doctor", epilog=_EPILOG, short_help="Find what goes past criproxy on this node.")
+@click.command(
+    "doctor", epilog=_EPILOG, short_help="Find clients that bypass criproxy on this node."
+)
 @config_option(required=False)
 @click.option(
     "--runtime-endpoint",
@@ -46,11 +48,11 @@ _INDENT: Final = 13
     help="Lines for people, or JSON for programs.",
 )
 def command(config: Path | None, runtime_endpoint: str | None, output: str) -> None:
-    """Find what goes past criproxy on this node, and say how to close the gap.
+    """Find clients that bypass criproxy on this node, and how to prevent it.
 
-    It looks at who is connected to the runtime's socket, at modes and owners of sockets, at where
-    the kubelet is pointed, at containers that have the socket mounted, and at criproxy itself.
-    Nothing is changed. As root it sees most; what it cannot see for want of rights it says.
+    It examines who is connected to the runtime's socket, the modes and owners of sockets, the
+    endpoint of the kubelet, containers that have the socket mounted, and criproxy itself. It
+    changes nothing. Run it as root; it reports what it cannot examine without the rights.
     """
     from criproxy.config.load import Loaded, load
     from criproxy.config.schema import Config

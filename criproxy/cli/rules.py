@@ -28,14 +28,14 @@ Example:
   criproxy rules check deploy/rules.example.yaml
 
 \b
-Exit status: 0 the rules can be loaded, 2 they cannot.
+Exit status: 0 the rules are valid, 2 they are not.
 """
 
 _TEST_EPILOG: Final = """\
 \b
-A call is a YAML document; all keys but method may be left out, and several documents are several
-calls. Messages are in protobuf's JSON mapping, with the names of the CRI's fields or theirs in
-JSON. By default the caller is the kubelet, as root.
+A call is a YAML document, and several documents are several calls. Only method is required.
+Messages are in protobuf's JSON mapping, with the CRI's field names or their JSON names. The
+default caller is the kubelet, as root.
 
 \b
   method: CreateContainer             # or Service/Method, or the whole path
@@ -55,7 +55,7 @@ Examples:
   criproxy rules test rules.yaml --call call.yaml --run-hooks
 
 \b
-Exit status: 0 every call was led through the rules, 1 a rule failed on one of them (CEL that
+Exit status: 0 the rules were evaluated for every call, 1 a rule failed on one of them (CEL that
 cannot be evaluated, a hook without an answer), 2 a file or an option is wrong.
 """
 
@@ -67,13 +67,13 @@ Examples:
   criproxy rules list --address 127.0.0.1:9440 -o json
 
 \b
-Exit status: 0 the daemon has answered, 1 it has not, 2 an option is wrong.
+Exit status: 0 the daemon answered, 1 it did not, 2 an option is wrong.
 """
 
 
-@click.group("rules", epilog=_EPILOG, short_help="Check, try out and list rules.")
+@click.group("rules", epilog=_EPILOG, short_help="Check, test and list rules.")
 def command() -> None:
-    """Check rules, try them out on calls that you write down, list those of a running daemon."""
+    """Check rules, test them on calls from a file, and list those of a running daemon."""
 
 
 @command.command("check", epilog=_CHECK_EPILOG, short_help="Load rules as the daemon would.")
@@ -81,8 +81,8 @@ def command() -> None:
 def check(file: Path) -> None:
     """Load the rules of FILE as the daemon would, and print a line for each.
 
-    FILE is a configuration, whose rules_dir counts as well, or a list of rules. Hook scripts are
-    loaded. An error names the file, the line, the key and the mend.
+    FILE is a configuration, including its rules_dir, or a list of rules. Hook scripts are loaded.
+    An error names the file, the line, the key and the correction.
     """
     from criproxy.cli.rehearsal import described
     from criproxy.config.compiling import compiled
@@ -102,7 +102,7 @@ def check(file: Path) -> None:
     click.echo(f"OK: {len(rows)} {'rule' if len(rows) == 1 else 'rules'}")
 
 
-@command.command("test", epilog=_TEST_EPILOG, short_help="Try rules out on calls in a file.")
+@command.command("test", epilog=_TEST_EPILOG, short_help="Test rules on calls from a file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--call",
@@ -112,13 +112,14 @@ def check(file: Path) -> None:
     required=True,
     help="The calls, in YAML; - for stdin.",
 )
-@click.option("--run-hooks", is_flag=True, help="Ask scripts and webhooks, too.")
+@click.option("--run-hooks", is_flag=True, help="Call scripts and webhooks.")
 def test(file: Path, calls: Path, run_hooks: bool) -> None:
-    """Tell what the rules of FILE make of a call: which match, and why the others do not; who acts;
+    """Show what the rules of FILE do to a call: which match, why the others do not, which acts,
     and the messages before and after as a diff.
 
-    FILE is a configuration, or a list of rules. Nobody is asked but hooks, and those only with
-    --run-hooks. Nothing is left to chance: a fault strikes whatever its percentage.
+    FILE is a configuration, or a list of rules. No runtime is involved, and hooks are called only
+    with --run-hooks. Percentages are ignored: a fault always occurs. Delays are reported, and
+    nothing waits.
     """
     from criproxy.cli.callfile import read_calls
     from criproxy.cli.rehearsal import rehearse
@@ -160,7 +161,7 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
     help="A table for people, or JSON for programs.",
 )
 def list_(config: Path | None, address: str | None, output: str) -> None:
-    """List the rules that a running daemon has in force, in order, and how often each matched."""
+    """List the rules of a running daemon in order, and how often each matched."""
     from criproxy.cli.pages import address_of, get
 
     configured = load(config).config if config is not None else Config()

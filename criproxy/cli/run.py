@@ -13,49 +13,57 @@ from criproxy.config.schema import DEFAULT_ENDPOINT
 @click.option(
     "--listen",
     metavar="ENDPOINT",
-    help=f"Where clients connect.  [default: {DEFAULT_ENDPOINT}]",
+    help=f"The socket that clients connect to.  [default: {DEFAULT_ENDPOINT}]",
 )
 @click.option(
     "--runtime-endpoint",
     metavar="ENDPOINT",
-    help="The runtime's socket.  [default: the first of containerd's, CRI-O's, cri-dockerd's and "
-    "dockershim's that is there]",
+    help="The runtime's socket.  [default: the first existing one of containerd's, CRI-O's, "
+    "cri-dockerd's and dockershim's]",
 )
 @click.option(
     "--image-endpoint",
     metavar="ENDPOINT",
-    help="The image service's socket, where it is another.  [default: the runtime's]",
+    help="The image service's socket, if another process serves images.  [default: the runtime's]",
 )
 @click.option(
     "--metrics-address",
     metavar="HOST:PORT",
-    help="Where /metrics, /healthz, /readyz, /calls and /rules are served; port 0 takes a free "
-    "one.  [default: 127.0.0.1:9440]",
+    help="Where /metrics, /healthz, /readyz, /calls and /rules are served; port 0 selects a "
+    "free one.  [default: 127.0.0.1:9440]",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["json", "console"]),
-    help="[default: console on a terminal, else json]",
+    help="The format of log lines.  [default: console on a terminal, else json]",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="debug also shows the calls that only read.  [default: info]",
+    help="The lowest level that is written; debug includes calls that only read.  [default: info]",
 )
 def command(config: Path | None, **options: str | None) -> None:
-    """Relay calls to the container runtime, and tell of each.
+    """Run the daemon: relay calls to the container runtime, and report each.
 
-    Runs until SIGINT or SIGTERM. Options have the last word over the file. Endpoints are written
-    unix:///path, unix://path or /path. SIGHUP loads the rules anew and opens the log file anew,
-    SIGUSR1 only opens the log file anew. The rules are loaded anew too when their file changes.
+    Options override the file. Endpoints are written unix:///path, unix://path or /path, with at
+    most 107 bytes of path. The rules are loaded again on SIGHUP and when one of their files
+    changes.
 
     \b
     Examples:
       criproxy run
       criproxy run --runtime-endpoint unix:///run/crio/crio.sock --log-level debug
       criproxy run -c /etc/criproxy/config.yaml
+
     \b
-    Exit status: 0 told to stop, 1 something needed is not to be had, 2 wrong options or file.
+    Signals:
+      SIGINT, SIGTERM                   stop: end calls in flight after limits.shutdown_grace
+      SIGHUP                            load the rules again, and reopen the log file
+      SIGUSR1                           reopen the log file
+
+    \b
+    Exit status: 0 stopped by a signal, 1 something needed is unavailable, 2 wrong options or a
+    wrong file.
     """
     from criproxy.daemon.server import serve
 

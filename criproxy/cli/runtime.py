@@ -16,9 +16,11 @@ Examples:
   criproxy runtime --listen /tmp/cri.sock --latency none --pods 1200
   criproxy run --listen /tmp/proxy.sock --runtime-endpoint /tmp/cri.sock
 
-\b
-Names of images that end in .invalid (nope.invalid/app:1) cannot be pulled, and a
+Images of a registry whose name ends in .invalid (nope.invalid/app:1) cannot be pulled, and a
 container whose command is below /nonexistent/ cannot be started.
+
+\b
+Exit status: 0 stopped by a signal, 1 the socket cannot be had, 2 wrong options.
 """
 
 
@@ -43,15 +45,14 @@ container whose command is below /nonexistent/ cannot be started.
     metavar="N",
     default=0,
     show_default=True,
-    help="How many pods there are from the start, each with a running container. "
-    "With 1200 a list of containers has 1 MiB.",
+    help="The number of pods at the start, each with a running container. "
+    "With 1200, a list of containers has 1 MiB.",
 )
 def command(listen: str, latency: str, pods: int) -> None:
     """Run an in-memory CRI runtime until SIGINT or SIGTERM, for trying things out.
 
-    It answers every method of CRI v1 and v1alpha2 with believable state, and errors as containerd
-    gives them. Nothing is really run: commands, images and figures are simulated, and gone when
-    it ends.
+    It answers every method of CRI v1 and v1alpha2 with consistent state, and with the errors that
+    containerd gives. Commands, images and statistics are simulated, and lost when it ends.
     """
     # grpcio is slow to import, and the daemon's process must never load it.
     import uvloop

@@ -29,7 +29,7 @@ Exit status: 0 when it answers, 1 when it does not, 2 when an option is wrong.
     "--runtime-endpoint",
     metavar="E",
     help="The socket to ask: unix:///path or a bare path. Without it criproxy's own socket "
-    f"({DEFAULT_ENDPOINT.path}) where there is one, else the first runtime found where crictl "
+    f"({DEFAULT_ENDPOINT.path}) if it exists, else the first runtime found where crictl "
     "looks.",
 )
 @click.option(
@@ -57,7 +57,7 @@ Exit status: 0 when it answers, 1 when it does not, 2 when an option is wrong.
 def command(runtime_endpoint: str | None, api_version: str, timeout: str, output: str) -> None:
     """Ask a CRI endpoint, the proxy or a runtime, for its Version.
 
-    It is a real gRPC call, so it also tells whether something answers at all, and if not, why.
+    It makes a gRPC call, so it also shows whether the endpoint answers, and if not, why.
     """
     # grpcio is slow to import, and the daemon's process must never load it.
     from criproxy.client.failures import ask_version
