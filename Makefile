@@ -2,20 +2,25 @@
 #
 #   make demo    set up, then show the proxy at work on an embedded runtime
 #                (a real one: make demo RUNTIME=unix:///run/containerd/containerd.sock)
-#   make test    set up, then run every test; end-to-end tests are skipped where
-#                containerd is missing, unless CRIPROXY_E2E=required
+#   make test    set up, then run every test, several side by side (WORKERS=4);
+#                end-to-end tests are skipped where containerd is missing, unless
+#                CRIPROXY_E2E=required
 #   make lint    ruff, mypy and import-linter
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
 #   make bench   compare with other proxies, minutes; writes bench/RESULTS.md
-#   make fuzz    a long fuzz of the wire core (FUZZ_EXAMPLES=20000)
+#   make fuzz    try every property on many random examples (FUZZ_EXAMPLES=20000,
+#                FUZZ_TESTS=tests/properties)
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := $(VENV)/.installed
 RUNTIME ?=
+# Many tests wait rather than compute.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 FUZZ_EXAMPLES ?= 20000
+FUZZ_TESTS ?= tests
 
 .PHONY: help demo test lint fmt proto proto-check bench fuzz clean
 help:
@@ -34,7 +39,7 @@ demo: $(SETUP)
 	$(BIN)/criproxy demo $(if $(RUNTIME),--runtime-endpoint $(RUNTIME))
 
 test: $(SETUP)
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -56,7 +61,8 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench
 
 fuzz: $(SETUP)
-	CRIPROXY_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest tests/properties --timeout=0
+	CRIPROXY_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) -m hypothesis \
+		--timeout=0 $(FUZZ_TESTS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,18 +1,43 @@
-"""What every test shares: when the end-to-end tests run, and a directory short enough for sockets.
+"""What every test shares: hypothesis profiles, when end-to-end tests run, directories for sockets.
 
 A test marked ``e2e`` needs a real container runtime. Where the machine lacks one it is skipped,
 with the reason; with ``CRIPROXY_E2E=required`` in the environment it fails instead.
+
+Property tests try the same few examples on each run, without a limit on their time. With
+``CRIPROXY_FUZZ_EXAMPLES`` in the environment (``make fuzz``) they try that many random ones.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.containerd import missing
 from tests.support.requirements import require
+
+EXAMPLES = 60
+"""How many examples a property test tries, unless it takes a multiple of that."""
+FUZZ_EXAMPLES = os.environ.get("CRIPROXY_FUZZ_EXAMPLES")
+
+settings.register_profile(
+    "test",
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile(
+    "fuzz",
+    settings.get_profile("test"),
+    max_examples=int(FUZZ_EXAMPLES or EXAMPLES),
+    derandomize=False,
+)
+settings.load_profile("fuzz" if FUZZ_EXAMPLES else "test")
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +54,13 @@ def short_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="crp-"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("e2e") is not None:
+            item.add_marker(pytest.mark.xdist_group("e2e"))  # one containerd, in one worker
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

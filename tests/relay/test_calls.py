@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from criproxy.wire.grpc import StatusCode
 from tests.support.grpc_peers import SERVICE, Peer, channel, start, through
 from tests.support.handlers import POLICIES
 from tests.support.relaying import Relay, Seen
@@ -130,18 +131,20 @@ def test_gzip(relay: Relay, peer: Peer) -> None:
     assert answer == (1, len(payload))
 
 
-@pytest.mark.parametrize("timeout", [0.02, 0.05, 0.1])
-def test_deadlines(relay: Relay, peer: Peer, timeout: float) -> None:
-    """A call past its deadline has the same code for the client and for us."""
+@pytest.mark.parametrize("timeout", [0.02, 0.1])
+def test_deadlines(relay: Relay, timeout: float) -> None:
+    """A call past its deadline is DEADLINE_EXCEEDED for us by our clock, not CANCELLED."""
     with channel(relay.path) as one:
         calls = [start(one, "unary_stream", "Hang", b"", timeout=timeout) for _ in range(8)]
-        codes = [call.outcome().code.name for call in calls]
-    assert codes == ["DEADLINE_EXCEEDED"] * 8
+        codes = {call.outcome().code.name for call in calls}
+    # A server whose deadline is first resets with CANCEL, which its client may get in time.
+    assert codes <= {"DEADLINE_EXCEEDED", "CANCELLED"}
     # One that was over before its first byte could be sent is none that we have seen.
     relay.recorder.all_closed()
-    assert {call.code.name for call in relay.recorder.ended if call.code is not None} <= {
-        "DEADLINE_EXCEEDED"
-    }
+    for call in relay.recorder.ended:
+        assert call.ended is not None
+        in_time = () if call.past_deadline(call.ended) else (StatusCode.CANCELLED,)
+        assert call.code in (StatusCode.DEADLINE_EXCEEDED, *in_time)
 
 
 def test_client_cancels(relay: Relay, peer: Peer) -> None:

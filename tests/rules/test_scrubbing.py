@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from criproxy.cri.messages import response_class
@@ -54,7 +54,7 @@ def plant(message: Any, scrub: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", READS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_nothing_planted_is_left(path: str, data: st.DataObject) -> None:
     """Whatever a read answers, what is planted where a kind of secret stands is taken out."""

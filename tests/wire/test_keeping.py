@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle, zip_longest
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from criproxy.wire.calls import Call, End
@@ -413,7 +413,6 @@ def test_a_call_that_rules_deny(cut: Cut) -> None:
     assert not world.received(called, R).data
 
 
-@settings(max_examples=60)
 @given(st.lists(PLANS, min_size=1, max_size=4), cuts())
 def test_the_client_s_view(plans: list[Plan], cut: Cut) -> None:
     """Whatever rules do: what is kept is what the client sent, and what it got, until the end."""
