@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from criproxy.audit.sinks.rotation import put_aside
+from criproxy.audit.files.rotation import put_aside
 
 FILE = "config.yaml"
 LOG = "calls.log"

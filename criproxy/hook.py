@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from criproxy.wire.grpc import StatusCode
 
 if TYPE_CHECKING:  # for their types alone: a script that takes Deny pays for no more
-    from criproxy.peers import Peer
+    from criproxy.peers.peer import Peer
     from criproxy.rules.facts import Container, Facts, Pod
 
 __all__ = ["Call", "Deny", "StatusCode"]

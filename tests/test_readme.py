@@ -16,16 +16,16 @@ from criproxy.audit.counts import SinkCounts
 from criproxy.cli import cli
 from criproxy.config.load import load, parse
 from criproxy.config.schema import Config
+from criproxy.configtypes.section import Section
 from criproxy.enforce.counts import Counts
-from criproxy.observe.calllog import CallLine
-from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.call_log import CallLine
+from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.rules.spec import RuleSpec
-from criproxy.section import Section
-from criproxy.wire.calls import End
 from criproxy.wire.errors import REASONS
-from criproxy.wire.flow import Budget
+from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.reading.calls import End
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -56,7 +56,7 @@ class AuditNumbers:
 
 def _metrics() -> list[str]:
     metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
-    metrics.add_rules(Counts(), Budget())
+    metrics.add_rules(Counts(), HeldBytesBudget())
     metrics.add_audit(AuditNumbers())
     return [
         family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import ClassVar, Final, NamedTuple
 
 from criproxy.audit.spec import LEVELS, AuditRuleSpec, Level
-from criproxy.cri.naming import Named, matches
-from criproxy.peers import Connection, Peer
+from criproxy.cri.naming import MethodName, matches
+from criproxy.peers.peer import Connection, Peer
 from criproxy.rules.callers import any_glob, is_caller
 from criproxy.rules.facts import Pod
 from criproxy.rules.spec import CallersSpec
@@ -52,7 +52,7 @@ class _Rule:
         self.is_final = all(condition is None for condition in conditions)
         """Whether it asks for nothing else, so that no rule behind it is ever tried."""
 
-    def is_for(self, named: Named, peer: Peer, listener: str) -> bool:
+    def is_for(self, named: MethodName, peer: Peer, listener: str) -> bool:
         spec = self._spec
         return (
             (spec.listeners is None or any_glob(spec.listeners, listener))
@@ -93,14 +93,14 @@ class AuditPolicy:
         self._rules = tuple(map(_Rule, self.DEFAULT if specs is None else specs))
         self._candidates = lru_cache(_REMEMBERED)(self._find_candidates)
 
-    def ceiling(self, named: Named, connection: Connection) -> Level:
+    def ceiling(self, named: MethodName, connection: Connection) -> Level:
         """Return the highest level that a call may be recorded at, as far as is known when it
         begins."""
         return self._candidates(named, connection.peer, connection.listener)[1]
 
     def decide(
         self,
-        named: Named,
+        named: MethodName,
         connection: Connection,
         pod: Pod | None,
         code: StatusCode | None,
@@ -118,7 +118,7 @@ class AuditPolicy:
         return UNRECORDED
 
     def _find_candidates(
-        self, named: Named, peer: Peer, listener: str
+        self, named: MethodName, peer: Peer, listener: str
     ) -> tuple[tuple[_Rule, ...], Level]:
         """Return the rules that may decide about such calls, and the highest level of them."""
         found = []

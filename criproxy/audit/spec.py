@@ -5,12 +5,10 @@ from typing import Final, Literal
 
 from msgspec import field
 
+from criproxy.configtypes.section import Section
+from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.cri.naming import GROUPS
-from criproxy.durations import Duration
-from criproxy.modes import Mode
 from criproxy.rules.spec import CallersSpec, Globs
-from criproxy.section import Section
-from criproxy.sizes import Size
 from criproxy.wire.grpc import StatusCode
 
 Level = Literal["None", "Metadata", "Request", "RequestResponse"]

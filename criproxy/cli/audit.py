@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from criproxy.audit.query import COLUMNS
-from criproxy.cli.tables import print_table
+from criproxy.audit.files.query import COLUMNS
+from criproxy.cli.support.tables import print_table
 from criproxy.errors import UsageError
 
 if TYPE_CHECKING:
-    from criproxy.audit.chain import Verdict
-    from criproxy.audit.reading import Line
+    from criproxy.audit.files.hash_chain import ChainReport
+    from criproxy.audit.files.reader import LogLine
 
 _SHOWN: Final = {
     "time": "strftime(time, '%Y-%m-%d %H:%M:%S.%g')",
@@ -91,8 +91,8 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
     has torn is none of these. It prints the last record's hash: kept elsewhere, that shows later
     whether the end was cut off or everything was written again. The file - is standard input.
     """
-    from criproxy.audit.chain import check, digest
-    from criproxy.audit.reading import files_of
+    from criproxy.audit.files.hash_chain import check, digest
+    from criproxy.audit.files.reader import files_of
 
     paths = None if files == (Path("-"),) else files_of(files)
     wanted = set(contains)
@@ -170,8 +170,8 @@ def query(
     DuckDB: pip install 'criproxy[query]'. Nothing is written, and no other file is read. Lines
     that are no records are skipped and counted.
     """
-    from criproxy.audit.query import AuditLog, question, watched
-    from criproxy.audit.reading import files_of
+    from criproxy.audit.files.query import AuditLog, question, watched
+    from criproxy.audit.files.reader import files_of
 
     if sql is not None and (where or since or until):
         raise UsageError("--sql is a whole question; put --where, --since and --until into it")
@@ -203,7 +203,7 @@ class _Seen:
         self.count = 0
         self.first = self.last = b""
 
-    def watch(self, lines: "Iterable[Line]") -> "Iterator[Line]":
+    def watch(self, lines: "Iterable[LogLine]") -> "Iterator[LogLine]":
         for line in lines:
             if line.number == 1:
                 self.files.append((self.count, line.path))
@@ -217,12 +217,12 @@ class _Seen:
         return f"{path}:{number - before}"
 
 
-def _read(paths: list[Path] | None) -> "Iterator[Line]":
-    from criproxy.audit.reading import Line, lines_of
+def _read(paths: list[Path] | None) -> "Iterator[LogLine]":
+    from criproxy.audit.files.reader import LogLine, lines_of
 
     if paths is None:
         for number, text in enumerate(sys.stdin.buffer, 1):
-            yield Line(Path("-"), number, text)
+            yield LogLine(Path("-"), number, text)
         return
     size = sum(path.stat().st_size for path in paths)
     tell, read = _tell_percent(size), 0
@@ -251,7 +251,7 @@ def _tell_percent(size: int) -> Any:
     return tell
 
 
-def _broken(verdict: "Verdict", seen: _Seen, paths: list[Path] | None) -> bool:
+def _broken(verdict: "ChainReport", seen: _Seen, paths: list[Path] | None) -> bool:
     broken = verdict.broken
     if broken is None:
         return False
@@ -267,7 +267,7 @@ def _broken(verdict: "Verdict", seen: _Seen, paths: list[Path] | None) -> bool:
     return True
 
 
-def _print_whole(verdict: "Verdict", seen: _Seen) -> None:
+def _print_whole(verdict: "ChainReport", seen: _Seen) -> None:
     assert verdict.last is not None
     first, last = (_members(line).get("stageTimestamp") for line in (seen.first, seen.last))
     files = len(seen.files)
@@ -294,7 +294,7 @@ def _names(files: tuple[Path, ...]) -> str:
 
 
 def _moment(option: str, text: str | None) -> datetime | None:
-    from criproxy.audit.query import moment
+    from criproxy.audit.files.query import moment
 
     if text is None:
         return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from criproxy.cli.settings import config_option, configured
+from criproxy.cli.support.settings import config_option, configured
 
 
 @click.command()
@@ -23,7 +23,7 @@ def command(config: Path) -> None:
     \b
     Exit status: 0 the file is valid, 2 it is not.
     """
-    from criproxy.config.compiling import compiled
+    from criproxy.config.rule_compilation import compiled
     from criproxy.config.show import show
 
     loaded = configured(config, {})

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from criproxy.durations import parse_duration
+from criproxy.configtypes.values import parse_duration
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import parse_endpoint
 
@@ -75,9 +75,9 @@ def command(
     # grpcio is slow to import, and the daemon's process must never load it.
     import uvloop
 
-    from criproxy.demo.play import Options, Play
+    from criproxy.demo.scenario import DemoScenario, Options
 
-    play = Play(
+    play = DemoScenario(
         Options(
             runtime=parse_endpoint(runtime_endpoint) if runtime_endpoint else None,
             seconds=_seconds(length),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from criproxy.cli.settings import config_option
+from criproxy.cli.support.settings import config_option
 
 if TYPE_CHECKING:
     from criproxy.config.schema import Config
@@ -57,7 +57,7 @@ def command(config: Path | None, runtime_endpoint: str | None, output: str) -> N
     from criproxy.config.load import Loaded, load
     from criproxy.config.schema import Config
     from criproxy.doctor.examine import examine
-    from criproxy.doctor.system import System
+    from criproxy.doctor.node.system import System
 
     loaded = Loaded(Config()) if config is None else load(config)
     findings = examine(System(), loaded.config, _runtimes(loaded.config, runtime_endpoint))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from criproxy.cli.tables import print_table
+from criproxy.cli.support.tables import print_table
 from criproxy.config.load import load, load_rules
 from criproxy.config.schema import Config
 
 if TYPE_CHECKING:
-    from criproxy.cli.rehearsal import Rehearsal
+    from criproxy.cli.rules_test.simulation import Simulation
 
 _EPILOG: Final = """\
 \b
@@ -84,8 +84,8 @@ def check(file: Path) -> None:
     FILE is a configuration, including its rules_dir, or a list of rules. Hook scripts are loaded.
     An error names the file, the line, the key and the correction.
     """
-    from criproxy.cli.rehearsal import described
-    from criproxy.config.compiling import compiled
+    from criproxy.cli.rules_test.simulation import described
+    from criproxy.config.rule_compilation import compiled
 
     loaded = load_rules(file)
     ruleset, _ = compiled(loaded)
@@ -121,17 +121,17 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
     with --run-hooks. Percentages are ignored: a fault always occurs. Delays are reported, and
     nothing waits.
     """
-    from criproxy.cli.callfile import read_calls
-    from criproxy.cli.rehearsal import rehearse
-    from criproxy.cli.rehearsed import told
-    from criproxy.config.compiling import compiled
+    from criproxy.cli.rules_test.call_file import read_calls
+    from criproxy.cli.rules_test.output import told
+    from criproxy.cli.rules_test.simulation import simulate
+    from criproxy.config.rule_compilation import compiled
 
     loaded = load_rules(file)
     ruleset, hooks = compiled(loaded)
     asked = hooks if run_hooks else {}
     failed = False
     for number, call in enumerate(read_calls(calls)):
-        rehearsal: Rehearsal = rehearse(ruleset, asked, call)
+        rehearsal: Simulation = simulate(ruleset, asked, call)
         failed = failed or rehearsal.failed
         lines = told(rehearsal, colours=sys.stdout.isatty(), hooks_run=run_hooks)
         click.echo("\n".join(["", *lines] if number else lines), color=True)
@@ -162,7 +162,7 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
 )
 def list_(config: Path | None, address: str | None, output: str) -> None:
     """List the rules of a running daemon in order, and how often each matched."""
-    from criproxy.cli.pages import address_of, get
+    from criproxy.cli.support.http_client import address_of, get
 
     configured = load(config).config if config is not None else Config()
     said = get(address_of(address, configured), "/rules")

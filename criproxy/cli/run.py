@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from criproxy.cli.settings import config_option, configured
+from criproxy.cli.support.settings import config_option, configured
 from criproxy.config.schema import DEFAULT_ENDPOINT
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from criproxy.config.schema import DEFAULT_ENDPOINT
-from criproxy.durations import parse_duration
+from criproxy.configtypes.values import parse_duration
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import Endpoint, find_runtime, parse_endpoint
 

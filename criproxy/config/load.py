@@ -6,13 +6,13 @@ from typing import Final
 
 import msgspec
 
-from criproxy.config.document import Document, Keys, parse_one, read
-from criproxy.config.files import Files
+from criproxy.config.file_states import FileStates
 from criproxy.config.schema import Config
+from criproxy.config.yaml_document import Document, Keys, parse_one, read
+from criproxy.configtypes.section import Section
 from criproxy.errors import ConfigError
-from criproxy.rules.profiles import ProfileError, check_profiles
+from criproxy.rules.profiles.profile import ProfileError, check_profiles
 from criproxy.rules.spec import RuleSpec
-from criproxy.section import Section
 
 _SUFFIXES: Final = (".yaml", ".yml")
 
@@ -42,7 +42,7 @@ class Loaded:
     """The file; None where none was given."""
     written: Config = field(default_factory=Config)
     """The configuration as the file has it."""
-    files: Files = field(default_factory=Files)
+    files: FileStates = field(default_factory=FileStates)
     """What it was read from, hook scripts too."""
 
     @property
@@ -57,14 +57,14 @@ class RulesFile(Section, frozen=True):
     rules: list[RuleSpec] = msgspec.field(default_factory=list)
 
 
-def load(path: Path, files: Files | None = None) -> Loaded:
+def load(path: Path, files: FileStates | None = None) -> Loaded:
     """Read a configuration file and the files that it names.
 
     ``files`` is told of each file and directory that what is loaded depends on, those as well that
     an error is about: what to watch for the mend. Raises ConfigError: one line with the place and
     the mend.
     """
-    files = Files() if files is None else files
+    files = FileStates() if files is None else files
     files.note(path)
     document = read(path, "; see -c")
     config = document.convert(Config) if document.value is not None else Config()

@@ -8,14 +8,12 @@ from typing import Literal
 from msgspec import field
 
 from criproxy.audit.spec import AuditSpec
-from criproxy.config.values import Address, Owner
-from criproxy.durations import Duration
-from criproxy.modes import Mode
+from criproxy.config.value_types import Address, Owner
+from criproxy.configtypes.section import Section
+from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
-from criproxy.rules.profiles import ProfileSpec
+from criproxy.rules.profiles.profile import ProfileSpec
 from criproxy.rules.spec import CallersSpec, Globs, RulesMode, RuleSpec
-from criproxy.section import Section
-from criproxy.sizes import Size
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
 

@@ -7,12 +7,10 @@ import msgspec
 import yaml
 
 from criproxy.config.schema import Config
-from criproxy.config.values import Address, Owner
-from criproxy.durations import Duration
-from criproxy.modes import Mode
+from criproxy.config.value_types import Address, Owner
+from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
 from criproxy.rules.spec import RuleSpec
-from criproxy.sizes import Size
 
 
 def show(config: Config) -> str:

@@ -17,7 +17,7 @@ invented names do not grow the label set."""
 EXECS: Final = frozenset({"Attach", "Exec", "ExecSync", "PortForward"})
 """The methods that give a way into a container or a pod."""
 
-_GROUPS: Final[Mapping[str, Callable[["Named"], bool]]] = {
+_GROUPS: Final[Mapping[str, Callable[["MethodName"], bool]]] = {
     "@read": lambda named: not named.mutating,
     "@mutating": lambda named: named.mutating,
     "@exec": lambda named: named.method in EXECS,
@@ -39,7 +39,7 @@ much as a header block takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class MethodName:
     """What is called.
 
     ``service`` (full: ``runtime.v1.RuntimeService``) and ``method`` are as in the path;
@@ -76,11 +76,11 @@ def method_at(path: bytes) -> Method | None:
 
 
 @by_path
-def resolve(path: bytes) -> Named:
+def resolve(path: bytes) -> MethodName:
     """Name a request's ``:path``. Whatever the bytes are, there is an answer."""
     method = method_at(path)
     if method is not None:
-        return Named(
+        return MethodName(
             service=method.service,
             method=method.name,
             api_version=method.api_version,
@@ -91,7 +91,7 @@ def resolve(path: bytes) -> Named:
         )
     text = path.decode("ascii", "backslashreplace")
     service, _, name = text.removeprefix("/").rpartition("/")
-    return Named(
+    return MethodName(
         service=service[:_LONGEST],
         method=name[:_LONGEST],
         api_version=None,
@@ -102,7 +102,7 @@ def resolve(path: bytes) -> Named:
     )
 
 
-def matches(pattern: str, named: Named) -> bool:
+def matches(pattern: str, named: MethodName) -> bool:
     """Tell whether a pattern names a method: one of GROUPS, or a glob of its short name, of
     ``Service/Method`` or of the full path. What else begins with ``@`` names none."""
     if pattern.startswith("@"):

@@ -9,21 +9,21 @@ from platform import node as host_name
 from typing import Final
 
 from criproxy.audit.counts import AuditCounts
-from criproxy.audit.observed import Listed
-from criproxy.audit.pipeline import Pipeline
+from criproxy.audit.items import RuntimeListing
+from criproxy.audit.pipeline.call_observer import REFUSED, CallObserver
+from criproxy.audit.pipeline.encoder import RecordEncoder
 from criproxy.audit.policy import AuditPolicy
-from criproxy.audit.queues import Done
-from criproxy.audit.recorder import REFUSED, Recorder
-from criproxy.audit.records import RecordMaker
-from criproxy.audit.sinks.make import make_sinks
+from criproxy.audit.records.record_builder import RecordBuilder
+from criproxy.audit.sinks.factory import make_sinks
+from criproxy.audit.sinks.sink_queue import Done
 from criproxy.audit.spec import AuditSpec
 from criproxy.observe.log import Log
-from criproxy.peers import Connection
-from criproxy.relay.gate import Gate, GatedPolicy
-from criproxy.relay.observer import Clock
-from criproxy.relay.rulebook import Policy
-from criproxy.wire.calls import Call
-from criproxy.wire.keeping import Store
+from criproxy.peers.peer import Connection
+from criproxy.relay.audit_gate import AuditGate, GatedPolicy
+from criproxy.relay.notifier import Clock
+from criproxy.relay.policy import Policy
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.message_capture import CaptureBudget
 
 _KEPT: Final = 64 << 20
 """Bytes of memory that the messages of calls in flight may take for their records."""
@@ -35,7 +35,7 @@ _CLOSING: Final = 5.0
 class Audit:
     """The audit log, from the recorder on the event loop to the sinks.
 
-    It is the gate's AuditLog (:mod:`criproxy.relay.gate`).
+    It is the gate's AuditLog (:mod:`criproxy.relay.audit_gate`).
     """
 
     def __init__(self, spec: AuditSpec, log: Log, clock: Clock) -> None:
@@ -52,15 +52,15 @@ class Audit:
         """Calls that were refused because they could not be recorded."""
         node = spec.node or host_name()
         policy = AuditPolicy(spec.policy)
-        maker = RecordMaker(policy, spec.redact, node, wall_clock_ns(clock), spec.message)
+        maker = RecordBuilder(policy, spec.redact, node, wall_clock_ns(clock), spec.message)
         sinks = make_sinks(spec.sinks, counts, node, self._complain)
-        self._pipeline = Pipeline(maker.make, sinks, self._complain)
-        self.recorder = Recorder(policy, maker, self._pipeline, Store(_KEPT))
+        self._pipeline = RecordEncoder(maker.make, sinks, self._complain)
+        self.recorder = CallObserver(policy, maker, self._pipeline, CaptureBudget(_KEPT))
         self.received_after = float(spec.received_after)
         self.blocking = self._pipeline.blocking
         self.synced = self._pipeline.synced
         self.max_wait = self._pipeline.max_wait
-        self.gate = Gate(self, clock) if self.blocking else None
+        self.gate = AuditGate(self, clock) if self.blocking else None
         """Where calls wait for a sink that must not lose a record."""
         self.records = self.recorder.records
         self.when_room = self._pipeline.when_room
@@ -92,7 +92,7 @@ class Audit:
 
     def listed(self, pods: bytes, containers: bytes) -> None:
         """Learn what a runtime has already: its answers to ListPodSandbox and ListContainers."""
-        self._pipeline.submit(Listed(pods, containers))
+        self._pipeline.submit(RuntimeListing(pods, containers))
 
     def close(self) -> None:
         """Write what waits, as far as that can be done in a few seconds."""

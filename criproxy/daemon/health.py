@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.observer import Clock
+from criproxy.relay.notifier import Clock
 from criproxy.relay.unary import probe
 
 _TURN: Final = 2.0

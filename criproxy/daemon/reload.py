@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from criproxy.config.files import Files
+from criproxy.config.file_states import FileStates
 from criproxy.config.load import Loaded, load
 from criproxy.config.schema import Config
-from criproxy.daemon.notify import notify, notify_reloading
-from criproxy.daemon.rules import Prepared, RulesInForce, prepare
+from criproxy.configtypes.section import Section
+from criproxy.daemon.active_rules import ActiveRules, CompiledRules, prepare
+from criproxy.daemon.systemd import notify, notify_reloading
 from criproxy.errors import ConfigError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics import Metrics
-from criproxy.section import Section
 
 _QUIET_MS: Final = 200
 """Milliseconds without a change after which a series of changes counts as over."""
@@ -37,7 +37,7 @@ _RELOADED: Final = frozenset({"rules", "rules_dir", "rules_mode"})
 class Reloader:
     """Reads the rules again, one time after the other. They have been loaded once already."""
 
-    def __init__(self, loaded: Loaded, rules: RulesInForce, metrics: Metrics, log: Log) -> None:
+    def __init__(self, loaded: Loaded, rules: ActiveRules, metrics: Metrics, log: Log) -> None:
         """``loaded`` is what runs."""
         self._path = loaded.path if loaded.path is not None and loaded.path.is_file() else None
         self._running = loaded.written
@@ -111,7 +111,7 @@ class Reloader:
                 await anext(changes)
 
     async def _reload(self, path: Path) -> None:
-        files = Files()
+        files = FileStates()
         try:
             prepared = await asyncio.to_thread(_load, path, files)
             self._rules.adopt(prepared)
@@ -141,7 +141,7 @@ class Reloader:
             self._log.warning("changed keys need a restart", keys=keys)
 
 
-def _load(path: Path, files: Files) -> Prepared:
+def _load(path: Path, files: FileStates) -> CompiledRules:
     loaded = load(path, files)
     if not path.stat().st_size:  # an editor's or a full disk's: without rules it would be open
         mend = "put a whole one in its place in one step, with 'rules: []' in it for none"

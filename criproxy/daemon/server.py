@@ -10,33 +10,33 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from criproxy import __version__
+from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import Loaded
 from criproxy.config.schema import ListenerConfig
-from criproxy.daemon.books import Books
+from criproxy.daemon.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
+from criproxy.daemon.event_dispatcher import EventDispatcher, WallClock
 from criproxy.daemon.files import clients_for, raise_limit
 from criproxy.daemon.health import Loop, RuntimeHealth
-from criproxy.daemon.notify import notify, watchdog_interval
-from criproxy.daemon.pods import list_pods
+from criproxy.daemon.pod_listing import list_pods
+from criproxy.daemon.policy_registry import PolicyRegistry
 from criproxy.daemon.reload import Reloader
-from criproxy.daemon.rules import DatedCounts, Prepared, RulesInForce, prepare
-from criproxy.daemon.watch import WallClock, Watch
+from criproxy.daemon.systemd import notify, watchdog_interval
 from criproxy.errors import EndpointError
-from criproxy.observe.calllog import CallLog
-from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.call_log import CallLog
+from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.http import HTTPServer, Pages
-from criproxy.observe.log import Journal
+from criproxy.observe.line_writer import LineWriter
+from criproxy.observe.log import DaemonLog
 from criproxy.observe.metrics import Metrics
-from criproxy.observe.writer import LineWriter
+from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener, keeps_nothing
-from criproxy.relay.peercred import Kubelet, peer_of
 from criproxy.relay.sockets import Access
-from criproxy.tasks import Tasks
-from criproxy.wire.flow import Budget
+from criproxy.wire.http2.windows import HeldBytesBudget
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.audit import Audit
-    from criproxy.rules.memory import Memory
+    from criproxy.rules.pod_cache import PodCache
 
 clock = time.perf_counter
 """The clock that everything is timed with: seconds that only grow, to well under a microsecond."""
@@ -58,7 +58,7 @@ def serve(loaded: Loaded) -> None:
 
 
 class _Daemon:
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: CompiledRules) -> None:
         self._prepared = prepared
         config = self._config = prepared.loaded.config
         self._runtimes = [runtime_of(each) for each in config.listeners]
@@ -68,11 +68,11 @@ class _Daemon:
         colours = log.file is None and sys.stderr.isatty()
         form = log.format or ("console" if colours else "json")
         self._writer = LineWriter(log.file, self._metrics.log_lines_dropped.inc)
-        journal = Journal(self._writer, form, log.level, colours)
+        journal = DaemonLog(self._writer, form, log.level, colours)
         self._writer.confess = journal.confess
         self._log = journal.log
         call_log = CallLog(journal.log, journal.record, log.level, log.methods, WallClock(clock))
-        self._watch = Watch(self._log, calls, call_log, self._metrics, clock)
+        self._watch = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
         self._stopping = asyncio.Event()
         self._listeners: list[Listener] = []
         self._audit: Audit | None = None
@@ -144,20 +144,20 @@ class _Daemon:
         if self._audit is not None:
             self._audit.reopen()
 
-    def _make_rules(self, background: Tasks, connections: Tasks) -> RulesInForce:
-        def learn_pods(memory: "Memory") -> None:
+    def _make_rules(self, background: Tasks, connections: Tasks) -> ActiveRules:
+        def learn_pods(memory: "PodCache") -> None:
             for runtime in {each.runtime for each in self._listeners}:
                 background.start(list_pods(runtime, memory, self._log), f"pods of {runtime}")
 
         limits = self._config.limits
-        budget = Budget(limits.held_stream, limits.held)
+        budget = HeldBytesBudget(limits.held_stream, limits.held)
         config, counts = self._config, DatedCounts()
-        books = Books(config.listeners, config.profiles, budget, counts, self._audit)
-        rules = RulesInForce(books, counts, budget, connections, self._log, clock, learn_pods)
+        books = PolicyRegistry(config.listeners, config.profiles, budget, counts, self._audit)
+        rules = ActiveRules(books, counts, budget, connections, self._log, clock, learn_pods)
         self._metrics.add_rules(rules.counts, budget)
         return rules
 
-    def _start_reloading(self, rules: RulesInForce, background: Tasks) -> None:
+    def _start_reloading(self, rules: ActiveRules, background: Tasks) -> None:
         reloader = Reloader(self._prepared.loaded, rules, self._metrics, self._log)
         background.start(reloader.run(), "reload")
         background.start(reloader.watch(), "watch of the configuration")
@@ -168,7 +168,7 @@ class _Daemon:
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
 
-    def _make_listeners(self, connections: Tasks, rules: RulesInForce) -> list[Listener]:
+    def _make_listeners(self, connections: Tasks, rules: ActiveRules) -> list[Listener]:
         limits = self._limits()
         kubelet = Kubelet(self._config.kubelet.executable, self._config.kubelet.unit)
         made = []
@@ -232,7 +232,7 @@ class _Daemon:
         background.start(health.watch(), "runtime health")
         return health
 
-    def _start_http(self, health: RuntimeHealth, rules: RulesInForce) -> HTTPServer | None:
+    def _start_http(self, health: RuntimeHealth, rules: ActiveRules) -> HTTPServer | None:
         address = self._config.metrics.address
         if address is None:
             return None

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from criproxy.config.schema import Config
-from criproxy.doctor import connections, kubelet, listeners, mounts, own, sockets
-from criproxy.doctor.facts import Facts, gather
+from criproxy.doctor.checks import connections, kubelet, listeners, mounts, sockets
+from criproxy.doctor.checks import proxy as own
 from criproxy.doctor.findings import Finding
-from criproxy.doctor.system import System
+from criproxy.doctor.node.facts import Facts, gather
+from criproxy.doctor.node.system import System
 from criproxy.relay.endpoints import Endpoint
 
 CHECKS: Final[Sequence[Callable[[Facts], Iterable[Finding]]]] = (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from criproxy.durations import parse_duration
+from criproxy.configtypes.values import parse_duration
 
 MEDIANS: Final[Mapping[str, float]] = {
     "CheckpointContainer": 0.250,

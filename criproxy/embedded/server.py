@@ -17,11 +17,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from criproxy.embedded import service
-from criproxy.embedded.faults import CallError
 from criproxy.embedded.latency import Latency
-from criproxy.embedded.population import populate
-from criproxy.embedded.store import Store
+from criproxy.embedded.services import endpoint as service
+from criproxy.embedded.services.errors import CallError
+from criproxy.embedded.state.population import populate
+from criproxy.embedded.state.store import Store
 from criproxy.errors import EndpointError, UnavailableError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 

@@ -7,6 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+from criproxy.cri.naming import MethodName
+from criproxy.peers.peer import Connection
+from criproxy.wire.reading.calls import Call
+
 DENIALS: Final[Mapping[str, str]] = {
     "method": "The profile does not contain the method.",
     "unknown_method": "The CRI does not contain the method, or the path has another form.",
@@ -41,3 +45,12 @@ class Counts:
     def failed(self, rule: str, reason: str) -> None:
         """Count a rule that could not be evaluated, or not be carried out."""
         self.errors[rule, reason] += 1
+
+
+def note_denial(
+    counts: Counts, connection: Connection, named: MethodName, call: Call | None, reason: str
+) -> None:
+    """Count a call that is denied, and note with the call why."""
+    counts.deny(connection.listener, named.method_label, reason)
+    if call is not None:
+        call.denied = reason

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from criproxy.concurrency.steps import LargeMessageExecutor
+from criproxy.concurrency.tasks import Tasks
 from criproxy.enforce.counts import Counts
-from criproxy.enforce.courses import Workbench
-from criproxy.rules.memory import Memory
-from criproxy.tasks import Tasks
+from criproxy.rules.pod_cache import PodCache
 
 
 class Log(Protocol):
@@ -24,7 +24,7 @@ class Log(Protocol):
 class Resources:
     """What outlives a reload: each Policy is given those of the one before it."""
 
-    memory: Memory
+    memory: PodCache
     counts: Counts
     tasks: Tasks
     log: Log
@@ -32,4 +32,4 @@ class Resources:
     """The clock that calls are timed with: seconds."""
     held_limit: int
     """Bytes that a compressed message may inflate to."""
-    workbench: Workbench
+    workbench: LargeMessageExecutor

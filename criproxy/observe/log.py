@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from criproxy.observe.writer import LineWriter
+from criproxy.observe.line_writer import LineWriter
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """The levels by name, with logging's numbers."""
@@ -16,7 +16,7 @@ Log = structlog.typing.FilteringBoundLogger
 """What the rest of the daemon logs with."""
 
 
-class Journal:
+class DaemonLog:
     """The log and the ways into it. Nothing global is configured.
 
     ``log`` takes events one by one, as structlog does; :meth:`record` takes structs that are

@@ -22,10 +22,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from criproxy.cri.naming import resolve
-from criproxy.observe.flight import CallsInFlight
-from criproxy.peers import Connection
-from criproxy.wire.calls import Call
+from criproxy.observe.calls_in_flight import CallsInFlight
+from criproxy.peers.peer import Connection
 from criproxy.wire.errors import REASONS
+from criproxy.wire.reading.calls import Call
 
 DURATION_BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),

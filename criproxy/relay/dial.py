@@ -6,7 +6,7 @@ import socket
 from typing import Final
 
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.observer import Clock
+from criproxy.relay.notifier import Clock
 
 _FIRST_WAIT: Final = 0.01
 _LONGEST_WAIT: Final = 0.25

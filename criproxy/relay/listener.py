@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
 
-from criproxy.peers import Connection, Peer
+from criproxy.concurrency.tasks import Tasks
+from criproxy.peers.credentials import peer_of
+from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.dial import ClientGoneError, dial
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.observer import Clock, Observer, Witness
+from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.pair import Pair
-from criproxy.relay.peercred import peer_of
-from criproxy.relay.rulebook import Rulebook
+from criproxy.relay.policy import ActivePolicy
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
-from criproxy.tasks import Tasks
-from criproxy.wire.connection import ConnectionReader
-from criproxy.wire.keeping import Keep
+from criproxy.wire.reading.connection import ConnectionReader
+from criproxy.wire.reading.message_capture import SelectCapture
 
 _ACCEPTED_AT_ONCE: Final = 64
 """Clients taken at one wake-up, so that a flood of them does not keep the others waiting."""
@@ -47,12 +47,12 @@ class Limits:
     """Bytes of a message above which its call is ended with RESOURCE_EXHAUSTED; None for any."""
 
 
-def keeps_nothing(connection: Connection) -> Keep | None:
+def keeps_nothing(connection: Connection) -> SelectCapture | None:
     """Say for a client that nothing of its calls is kept."""
     return None
 
 
-class Notices(Protocol):
+class ListenerEvents(Protocol):
     """What a listener tells the operator, beside what it tells the observer."""
 
     def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
@@ -73,11 +73,11 @@ class Listener:
         access: Access,
         limits: Limits,
         observer: Observer,
-        notices: Notices,
+        notices: ListenerEvents,
         tasks: Tasks,
         clock: Clock,
-        rulebook_of: Callable[[Connection], Rulebook],
-        keep_for: Callable[[Connection], Keep | None] = keeps_nothing,
+        rulebook_of: Callable[[Connection], ActivePolicy],
+        keep_for: Callable[[Connection], SelectCapture | None] = keeps_nothing,
         identify: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
         """``access`` holds what is configured; the rest is copied from the runtime's socket.
@@ -93,7 +93,7 @@ class Listener:
         self._access = access
         self._limits = limits
         self._observer = observer
-        self._witness = Witness(observer, clock)
+        self._witness = Notifier(observer, clock)
         self._notices = notices
         self._tasks = tasks
         self._clock = clock
@@ -195,7 +195,7 @@ class Listener:
         client: socket.socket,
         connection: Connection,
         reader: ConnectionReader,
-        rulebook: Rulebook,
+        rulebook: ActivePolicy,
     ) -> None:
         from criproxy.relay.split import Split  # h2 is loaded only where it is needed
 

@@ -11,14 +11,14 @@ import socket
 from collections.abc import Callable
 from typing import Final, cast
 
-from criproxy.peers import Connection
+from criproxy.peers.peer import Connection
 from criproxy.relay.dial import is_hung_up
-from criproxy.relay.observer import Clock, Watched, Witness
-from criproxy.relay.rulebook import Rulebook
-from criproxy.relay.sieve import DELIVERY, Sieve
-from criproxy.wire.building import reset
-from criproxy.wire.connection import ConnectionReader, Side
-from criproxy.wire.http2 import ErrorCode
+from criproxy.relay.interceptor import DELIVERY, RelayInterceptor
+from criproxy.relay.notifier import Clock, Notifier, ObservedConnection
+from criproxy.relay.policy import ActivePolicy
+from criproxy.wire.constants import ErrorCode
+from criproxy.wire.http2.frame_builder import reset
+from criproxy.wire.reading.connection import ConnectionReader, Side
 
 _HALF_CLOSED: Final = 1.0
 """Seconds between looks at a peer that has ended its sending."""
@@ -27,23 +27,23 @@ _REST: Final = 1 << 18
 """Bytes that are read at once of what a socket still holds."""
 
 
-class Pair(Watched):
+class Pair(ObservedConnection):
     """Two sockets and what they have in common. :meth:`run` lasts as long as they do."""
 
     def __init__(
         self,
         connection: Connection,
         reader: ConnectionReader,
-        witness: Witness,
+        witness: Notifier,
         clock: Clock,
         write_buffer: int,
-        rulebook: Rulebook,
+        rulebook: ActivePolicy,
     ) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
         super().__init__(connection, reader, witness, clock)
         self.write_buffer = write_buffer
         self.rulebook = rulebook
-        self.sieve: Sieve | None = None  # None as long as there have been no rules
+        self.sieve: RelayInterceptor | None = None  # None as long as there have been no rules
         self._client = _End(self, Side.CLIENT)
         self._runtime = _End(self, Side.RUNTIME)
         self._client.other, self._runtime.other = self._runtime, self._client
@@ -106,8 +106,8 @@ class Pair(Watched):
     def put_sieve(self, side: Side) -> None:
         """Begin to keep rules on the connection, now that ``side`` has sent something, unless this
         is within a frame's header."""
-        if Sieve.can_begin(self, self.rulebook, side):
-            self.sieve = Sieve(
+        if RelayInterceptor.can_begin(self, self.rulebook, side):
+            self.sieve = RelayInterceptor(
                 self,
                 self.rulebook,
                 self._client.write,

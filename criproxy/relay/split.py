@@ -33,13 +33,13 @@ from h2.events import (
 from h2.exceptions import H2Error, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
-from criproxy.peers import Connection
-from criproxy.relay.observer import Clock, Watched, Witness
-from criproxy.relay.rulebook import Rulebook
-from criproxy.relay.sieve import Sieve
-from criproxy.tasks import Tasks
-from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.concurrency.tasks import Tasks
+from criproxy.peers.peer import Connection
+from criproxy.relay.interceptor import RelayInterceptor
+from criproxy.relay.notifier import Clock, Notifier, ObservedConnection
+from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.connection import ConnectionReader, Side
 
 WINDOW: Final = 1 << 20
 """Bytes that a peer may send before some of them have been passed on, per connection."""
@@ -57,22 +57,22 @@ Dial = Callable[[bool], Coroutine[Any, Any, socket.socket]]
 """Connects to the image service (True) or to the runtime (False). Raises OSError."""
 
 
-class Split(Watched):
+class Split(ObservedConnection):
     """One client, and two processes that serve it. :meth:`run` lasts as long as the client."""
 
     def __init__(
         self,
         connection: Connection,
         reader: ConnectionReader,
-        witness: Witness,
+        witness: Notifier,
         clock: Clock,
         dial: Dial,
         tasks: Tasks,
-        rulebook: Rulebook,
+        rulebook: ActivePolicy,
     ) -> None:
         super().__init__(connection, reader, witness, clock)
         self._rulebook = rulebook
-        self._sieve: Sieve | None = None  # None as long as there have been no rules
+        self._sieve: RelayInterceptor | None = None  # None as long as there have been no rules
         self._sieved: list[bytes] | None = None  # what it lets through while it is given bytes
         self._dial = dial
         self._tasks = tasks
@@ -130,9 +130,9 @@ class Split(Watched):
         if (
             book.policy is not None
             and self._sieve is None
-            and Sieve.can_begin(self, book, Side.CLIENT)
+            and RelayInterceptor.can_begin(self, book, Side.CLIENT)
         ):
-            self._sieve = Sieve(
+            self._sieve = RelayInterceptor(
                 self,
                 book,
                 self._client.write,

@@ -12,11 +12,13 @@ from struct import Struct
 from typing import Final
 
 from criproxy.relay.endpoints import Endpoint
-from criproxy.wire import building, grpc, http2
+from criproxy.wire import constants as http2
+from criproxy.wire import grpc
 from criproxy.wire.errors import WireError
-from criproxy.wire.frames import FrameHandler, FrameReader
 from criproxy.wire.grpc import PREFIX_SIZE, StatusCode
-from criproxy.wire.hpack import Header
+from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.http2 import frame_builder as building
+from criproxy.wire.http2.frames import FrameHandler, FrameReader
 
 LARGEST_ANSWER: Final = 64 << 20
 """Bytes of a response that are taken: four times what a kubelet takes. The runtime's windows are
@@ -34,7 +36,7 @@ _VERSION: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UnaryResponse:
     """How a call ended. ``code`` is None where what came could not be read."""
 
     code: StatusCode | None
@@ -43,7 +45,7 @@ class Answer:
     """The response message; empty where there is none."""
 
 
-async def call(endpoint: Endpoint, path: bytes, request: bytes) -> Answer:
+async def call(endpoint: Endpoint, path: bytes, request: bytes) -> UnaryResponse:
     """Make a unary call: ``request`` and the response are messages without gRPC's prefix.
 
     Takes as long as the server does. Raises OSError when the endpoint cannot be reached, or ends
@@ -58,7 +60,7 @@ async def call(endpoint: Endpoint, path: bytes, request: bytes) -> Answer:
             try:
                 reader.read(data, 0.0)
             except WireError as error:
-                return Answer(None, str(error), b"")
+                return UnaryResponse(None, str(error), b"")
             if reading.ended:
                 return reading.answer()
         raise ConnectionError("the connection was closed without an answer")
@@ -98,16 +100,16 @@ class _Reading(FrameHandler):
         self._http_status = b""
         self._body = bytearray()
 
-    def answer(self) -> Answer:
+    def answer(self) -> UnaryResponse:
         """Put together what has come."""
         if self._code is not StatusCode.OK:
-            return Answer(self._code, self._message, b"")
+            return UnaryResponse(self._code, self._message, b"")
         if len(self._body) < PREFIX_SIZE:
-            return Answer(StatusCode.INTERNAL, "there is no response message", b"")
+            return UnaryResponse(StatusCode.INTERNAL, "there is no response message", b"")
         compressed, length = _prefix.unpack_from(self._body)
         if compressed or length != len(self._body) - PREFIX_SIZE:
-            return Answer(None, "the response is compressed, or not one message", b"")
-        return Answer(StatusCode.OK, "", bytes(self._body[PREFIX_SIZE:]))
+            return UnaryResponse(None, "the response is compressed, or not one message", b"")
+        return UnaryResponse(StatusCode.OK, "", bytes(self._body[PREFIX_SIZE:]))
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         fields = dict(headers)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from criproxy.peers import Peer
+from criproxy.peers.peer import Peer
 from criproxy.rules.spec import CallersSpec
 
 

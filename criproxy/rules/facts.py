@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from criproxy.cri.naming import Named
-from criproxy.peers import Peer
-from criproxy.wire.hpack import Header
+from criproxy.cri.naming import MethodName
+from criproxy.peers.peer import Peer
+from criproxy.wire.hpack.decoder import Header
 
 if TYPE_CHECKING:  # for its type alone: importing it costs the memory of protobuf
     from google.protobuf.message import Message
@@ -77,7 +77,7 @@ class Facts:
     are those that it is about, None where that is not known.
     """
 
-    named: Named
+    named: MethodName
     listener: str
     caller: Peer
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """A rule as the configuration has it: every key, its type and its default.
 
 What can be told of a rule by looking at it alone is refused here; what takes the CRI's messages is
-refused by :func:`criproxy.rules.ruleset.compile_rules`.
+refused by :func:`criproxy.rules.compiled.ruleset.compile_rules`.
 """
 
 import re
@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, field
 
-from criproxy.durations import Duration
-from criproxy.section import Section
+from criproxy.configtypes.section import Section
+from criproxy.configtypes.values import Duration
 
 Action: TypeAlias = Literal["rewrite", "rewrite_images", "delay", "fault", "deny", "hook", "limit"]
 RulesMode: TypeAlias = Literal["enforce", "dry-run"]

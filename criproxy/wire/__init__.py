@@ -1,14 +1,13 @@
-"""HTTP/2, HPACK and gRPC framing, read in passing.
+"""HTTP/2, HPACK and gRPC: reads a connection's bytes in passing, and holds single streams.
 
-No I/O, no clock, no knowledge of the CRI. :class:`~criproxy.wire.connection.ConnectionReader` is
-the front door: it is given the bytes of both directions as they pass and tells which calls began
-and ended. It never holds or changes a byte.
+No I/O, no clock, no knowledge of the CRI.
 
-- ``http2``: the numbers of RFC 9113 that are used here.
 - ``errors``: why a connection can no longer be read.
-- ``huffman``, ``hpack``: header blocks (RFC 7541), decoded as the peer's decoder does.
-- ``frames``: frames of one direction, handed to a handler.
 - ``grpc``: messages, status codes and timeouts (gRPC over HTTP/2).
-- ``calls``: what is known of one call.
-- ``connection``: the streams of a connection and the events that they make.
+- ``http2``: frames and flow-control windows (RFC 9113).
+- ``hpack``: header blocks (RFC 7541), decoded as the peer's decoder does.
+- ``reading``: :class:`~criproxy.wire.reading.connection.ConnectionReader` is given the bytes of
+  both directions as they pass, and reports calls as events. It never holds or changes a byte.
+- ``intercept``: :class:`~criproxy.wire.intercept.interceptor.ConnectionInterceptor` holds single
+  streams of a connection, for a handler to inspect and change.
 """

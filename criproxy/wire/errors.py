@@ -14,7 +14,7 @@ They never reach a peer: the reader turns them into an event, and the bytes stil
 
 from typing import ClassVar, Final
 
-from criproxy.wire.http2 import ErrorCode
+from criproxy.wire.constants import ErrorCode
 
 
 class WireError(Exception):

@@ -6,7 +6,7 @@ from struct import Struct
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from criproxy.wire.http2 import ErrorCode
+from criproxy.wire.constants import ErrorCode
 
 PREFIX_SIZE: Final = 5
 """Bytes in front of each message: its compressed flag and its length ("Messages")."""

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from criproxy.audit.policy import AuditPolicy, Decision, covers
 from criproxy.audit.spec import LEVELS, AuditRuleSpec
-from criproxy.config.values import decode
+from criproxy.config.value_types import decode
 from criproxy.cri.methods import METHODS, READS
-from criproxy.cri.naming import Named, resolve
-from criproxy.peers import Connection, Peer
+from criproxy.cri.naming import MethodName, resolve
+from criproxy.peers.peer import Connection, Peer
 from criproxy.rules.facts import Pod
 from criproxy.wire.grpc import StatusCode
 
@@ -23,7 +23,7 @@ INVENTED = "/runtime.v9.RuntimeService/Invented"
 EXECS = {"Exec", "ExecSync", "Attach", "PortForward"}
 
 
-def named(method: str) -> Named:
+def named(method: str) -> MethodName:
     path = method if method.startswith("/") else f"/runtime.v1.RuntimeService/{method}"
     return resolve(path.encode())
 

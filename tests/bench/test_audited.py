@@ -15,7 +15,7 @@ from criproxy.audit.policy import AuditPolicy
 from criproxy.config.load import load
 from criproxy.config.schema import Config
 from criproxy.cri.naming import resolve
-from criproxy.peers import Connection, Peer
+from criproxy.peers.peer import Connection, Peer
 
 CRIPROXIES = [which for which in AUDITED if which.name in (EVERYTHING_ON, *RECORDS)]
 

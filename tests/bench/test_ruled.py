@@ -12,7 +12,7 @@ from bench.ruled import RULED, WITH_RULES, longer_answer, unmatched
 from bench.wire import prefixed
 from criproxy.config.load import load
 from criproxy.cri.pb.runtime_v1_pb2 import VersionResponse
-from criproxy.rules.ruleset import compile_rules
+from criproxy.rules.compiled.ruleset import compile_rules
 
 
 def test_the_unmatched_rules_are_twenty_for_other_methods() -> None:

@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from prometheus_client import CollectorRegistry
 
 from criproxy.cli import rules
-from criproxy.cli.callfile import read_calls
-from criproxy.cli.rehearsal import rehearse as rehearse_call
-from criproxy.cli.rehearsed import told
-from criproxy.config.compiling import compiled
+from criproxy.cli.rules_test.call_file import read_calls
+from criproxy.cli.rules_test.output import told
+from criproxy.cli.rules_test.simulation import simulate as rehearse_call
 from criproxy.config.load import load_rules
+from criproxy.config.rule_compilation import compiled
 from criproxy.errors import ConfigError, UnavailableError, UsageError
 from criproxy.observe.http import HTTPServer, Pages
 

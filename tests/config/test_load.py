@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.config.files import Files
+from criproxy.config.file_states import FileStates
 from criproxy.config.load import load, load_rules, parse
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.config.show import show
-from criproxy.durations import Duration
+from criproxy.configtypes.values import Duration
 from criproxy.errors import ConfigError
 from criproxy.relay.endpoints import Endpoint
 
@@ -197,7 +197,7 @@ def test_files_that_matter(tmp_path: Path) -> None:
     config.write_text("rules_dir: d\nrules:\n" + RULE.format("b", "hook: {url: unix:///x}"))
     assert {*load(config).files} == {config, tmp_path / "d", rules, tmp_path / "hooks" / "a.py"}
     rules.write_text("wrong")
-    files = Files()
+    files = FileStates()
     with pytest.raises(ConfigError):
         load(config, files)
     assert {*files} == {config, tmp_path / "d", rules}

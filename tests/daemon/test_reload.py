@@ -18,10 +18,10 @@ import yaml
 
 from criproxy.client import CriClient
 from criproxy.config.load import load
+from criproxy.daemon.active_rules import ActiveRules, CompiledRules
 from criproxy.daemon.reload import Reloader
-from criproxy.daemon.rules import Prepared, RulesInForce
 from criproxy.embedded.background import EmbeddedRuntime
-from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.log import Log
 from criproxy.observe.metrics import Metrics
 from tests.support.criproxy import Criproxy
@@ -308,10 +308,10 @@ def test_fault_of_ours(tmp_path: Path) -> None:
     """What goes wrong in adopting rules is no end of reloading: it is told of, and they stay."""
     path = tmp_path / "c.yaml"
     path.write_text("{}")
-    adopted: list[Prepared] = []
+    adopted: list[CompiledRules] = []
 
     class Rules:
-        def adopt(self, prepared: Prepared) -> None:
+        def adopt(self, prepared: CompiledRules) -> None:
             adopted.append(prepared)
             if len(adopted) == 1:
                 raise RuntimeError("ours")
@@ -324,7 +324,7 @@ def test_fault_of_ours(tmp_path: Path) -> None:
     )
 
     async def reload_twice() -> None:
-        reloader = Reloader(load(path), cast(RulesInForce, Rules()), metrics, log)
+        reloader = Reloader(load(path), cast(ActiveRules, Rules()), metrics, log)
         assert value(SUCCESS) == 1
         await reloader.reload()
         assert value(SUCCESS) == 0

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from criproxy.config.load import parse
 from criproxy.config.schema import Config
-from criproxy.doctor.facts import Facts, gather
 from criproxy.doctor.findings import Finding
-from criproxy.doctor.sockdiag import ESTABLISHED, LISTEN, UnixSocket
-from criproxy.doctor.system import System
+from criproxy.doctor.node.facts import Facts, gather
+from criproxy.doctor.node.sock_diag import ESTABLISHED, LISTEN, UnixSocket
+from criproxy.doctor.node.system import System
 from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 

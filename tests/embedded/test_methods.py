@@ -11,7 +11,7 @@ from criproxy.client import CriClient
 from criproxy.cri.messages import request_class
 from criproxy.cri.methods import METHODS, Method
 from criproxy.embedded.background import EmbeddedRuntime
-from criproxy.embedded.chunks import ITEMS
+from criproxy.embedded.services.chunks import ITEMS
 
 IMAGE = "docker.io/library/busybox:1.36"
 POD = {"metadata": {"name": "web", "uid": "u1", "namespace": "shop"}, "labels": {"app": "web"}}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from criproxy.cri.naming import resolve
 from criproxy.cri.pb import runtime_v1_pb2, runtime_v1alpha2_pb2
-from criproxy.peers import Peer
+from criproxy.peers.peer import Peer
 from criproxy.rules.facts import Container, Facts, Pod
 
 T = TypeVar("T")

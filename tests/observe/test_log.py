@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from criproxy.observe.log import Journal
-from criproxy.observe.writer import LineWriter
+from criproxy.observe.line_writer import LineWriter
+from criproxy.observe.log import DaemonLog
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -29,11 +29,11 @@ def written(tmp_path: Path) -> Written:
     """What a journal has written after something was done with it."""
 
     def write(
-        use: Callable[[Journal], object], form: str = "json", level: str = "info"
+        use: Callable[[DaemonLog], object], form: str = "json", level: str = "info"
     ) -> list[bytes]:
         path = tmp_path / "log"
         writer = LineWriter(str(path), lambda lines: None)
-        use(Journal(writer, form, level, colours=False))
+        use(DaemonLog(writer, form, level, colours=False))
         writer.close()
         return path.read_bytes().splitlines()
 
@@ -81,7 +81,7 @@ def test_lines_for_a_person(written: Written) -> None:
 def test_level(written: Written, level: str, expected: int) -> None:
     """Events below the log's level are not written."""
 
-    def use(journal: Journal) -> None:
+    def use(journal: DaemonLog) -> None:
         for name in ("debug", "info", "warning", "error"):
             getattr(journal.log, name)("something")
 
@@ -92,7 +92,7 @@ def test_level(written: Written, level: str, expected: int) -> None:
 def test_tracebacks(written: Written, form: str) -> None:
     """An exception's traceback is in the log; in JSON within its one line."""
 
-    def use(journal: Journal) -> None:
+    def use(journal: DaemonLog) -> None:
         try:
             raise ValueError("what went wrong")
         except ValueError as error:

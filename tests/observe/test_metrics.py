@@ -8,9 +8,9 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from criproxy.audit.counts import SinkCounts
-from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
-from criproxy.peers import Connection
+from criproxy.peers.peer import Connection
 from criproxy.wire.errors import REASONS
 from criproxy.wire.grpc import StatusCode
 from tests.support.calls import CONNECTION, ended, running

@@ -10,8 +10,8 @@ from h2.errors import ErrorCodes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criproxy.wire.connection import ConnectionReader, Event, Side
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.connection import ConnectionReader, Event, Side
 from tests.support import wire
 from tests.support.cutting import cuts
 from tests.support.wire import Began, Ended, Told

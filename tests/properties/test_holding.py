@@ -12,10 +12,10 @@ import hpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from criproxy.wire.admission import path_of
-from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode, parse_message
-from criproxy.wire.hpack import Decoder
+from criproxy.wire.hpack.decoder import Decoder
+from criproxy.wire.intercept.path_scanner import path_of
+from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.cutting import cuts
 from tests.support.endpoints import INITIAL_WINDOW_SIZE, Half

@@ -6,9 +6,9 @@ import hpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from criproxy.wire import huffman
 from criproxy.wire.errors import CompressionError, LimitError
-from criproxy.wire.hpack import Decoder
+from criproxy.wire.hpack import huffman
+from criproxy.wire.hpack.decoder import Decoder
 from tests.support.wire import Header, integer
 
 COMMON_NAMES = [b":path", b":status", b"content-type", b"grpc-timeout", b"te", b"x-a", b"x-b"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criproxy.wire.connection import ConnectionReader, Side
+from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support import wire
 from tests.support.captures import NAMES, capture
 from tests.support.cutting import cuts

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.grpc import MessageCounter
+from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support import wire
 from tests.support.cutting import cuts, joined
 from tests.support.traffic import Stream, Traffic

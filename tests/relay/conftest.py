@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.wire.flow import Budget
+from criproxy.wire.http2.windows import HeldBytesBudget
 from tests.support.grpc_peers import Peer
 from tests.support.handlers import POLICIES
 from tests.support.relaying import LOOPS, Relay
@@ -32,7 +32,7 @@ def policy() -> str:
 @pytest.fixture
 def relay(short_dir: Path, peer: Peer, loop: str, policy: str) -> Iterator[Relay]:
     """A relay in front of it. At its end nothing is held."""
-    budget = Budget(1 << 30, 1 << 30)
+    budget = HeldBytesBudget(1 << 30, 1 << 30)
     with Relay(short_dir, peer.path, loop=loop, policy=POLICIES[policy](), budget=budget) as relay:
         yield relay
     assert (relay.rulebook.budget.streams, relay.rulebook.budget.bytes) == (0, 0)

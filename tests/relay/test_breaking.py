@@ -8,7 +8,7 @@ import pytest
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
-from criproxy.wire.connection import ConnectionReader, Event, Side
+from criproxy.wire.reading.connection import ConnectionReader, Event, Side
 from tests.support.grpc_peers import Peer, channel, command, environment, start, through
 from tests.support.process import Process
 from tests.support.relaying import Relay, Seen

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from criproxy.wire.connection import ConnectionReader
+from criproxy.wire.reading.connection import ConnectionReader
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
 from tests.support.relaying import Recorder, Relay
 from tests.support.waiting import wait_until

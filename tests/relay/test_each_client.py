@@ -6,14 +6,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from criproxy.peers import Connection
-from criproxy.relay.rulebook import Rulebook
-from criproxy.wire.calls import Call
-from criproxy.wire.connection import Side
-from criproxy.wire.flow import Budget
+from criproxy.peers.peer import Connection
+from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.hpack import Header
-from criproxy.wire.keeping import Keep, Limits
+from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import Side
+from criproxy.wire.reading.message_capture import CaptureLimits, SelectCapture
 from tests.support.grpc_peers import Peer, through
 from tests.support.handlers import EachCall, Handler
 from tests.support.relaying import Relay
@@ -78,8 +78,8 @@ def keeping(
         image=image,
         loop=loop,
         policy=policy[policy_name],
-        budget=Budget(1 << 30, 1 << 30),
-        keep_for=lambda connection: lambda path: Limits(EACH, EACH),
+        budget=HeldBytesBudget(1 << 30, 1 << 30),
+        keep_for=lambda connection: lambda path: CaptureLimits(EACH, EACH),
     ) as relay:
         yield relay
 
@@ -101,15 +101,15 @@ def test_kept(keeping: Relay, policy_name: str) -> None:
 def test_asked_once_for_each_client(short_dir: Path, peer: Peer, loop: str) -> None:
     """Rules and keeping are a client's own; it is asked for them once, known to the observer."""
     asked: list[tuple[str, Connection, int]] = []
-    refusing = Rulebook(Budget(), EachCall(Refusing))
+    refusing = ActivePolicy(HeldBytesBudget(), EachCall(Refusing))
 
-    def rulebook_of(connection: Connection) -> Rulebook:
+    def rulebook_of(connection: Connection) -> ActivePolicy:
         asked.append(("rules", connection, len(relay.recorder.opened)))
         return refusing if len(relay.recorder.opened) == 2 else relay.rulebook
 
-    def keep_for(connection: Connection) -> Keep | None:
+    def keep_for(connection: Connection) -> SelectCapture | None:
         asked.append(("keep", connection, len(relay.recorder.opened)))
-        return (lambda path: Limits(EACH, EACH)) if len(relay.recorder.opened) == 1 else None
+        return (lambda path: CaptureLimits(EACH, EACH)) if len(relay.recorder.opened) == 1 else None
 
     with Relay(
         short_dir, peer.path, loop=loop, rulebook_of=rulebook_of, keep_for=keep_for

@@ -6,7 +6,7 @@ from typing import NoReturn
 import grpc
 import pytest
 
-from criproxy.wire.holding import HeldStream
+from criproxy.wire.intercept.stream_handler import HeldStream
 from tests.support.grpc_peers import Peer, channel, start
 from tests.support.handlers import EachCall
 from tests.support.relaying import Relay

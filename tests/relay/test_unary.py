@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.unary import LARGEST_ANSWER, Answer, call, probe
+from criproxy.relay.unary import LARGEST_ANSWER, UnaryResponse, call, probe
 from criproxy.wire.grpc import StatusCode
 from tests.support.raw_sockets import accept, listening
 from tests.support.scripted import ScriptedServer
@@ -134,7 +134,7 @@ def test_nobody_there(path: Path) -> None:
     assert ask(path) == "Connection refused"
 
 
-def get(path: Path, method: str, request: bytes = b"") -> Answer:
+def get(path: Path, method: str, request: bytes = b"") -> UnaryResponse:
     return asyncio.run(call(Endpoint(str(path)), method.encode(), request))
 
 
@@ -147,7 +147,7 @@ def test_message_there_and_back(path: Path, server: grpc.Server) -> None:
         return b"\0" + request[::-1]
 
     serve(server, path, "some.Service", answer)
-    assert get(path, "/some.Service/Version", b"abc") == Answer(StatusCode.OK, "", b"\0cba")
+    assert get(path, "/some.Service/Version", b"abc") == UnaryResponse(StatusCode.OK, "", b"\0cba")
     assert requests == [b"abc"]
 
 
@@ -167,7 +167,9 @@ def test_failed_call(path: Path, server: grpc.Server) -> None:
         "some.Service",
         lambda request, context: context.abort(grpc.StatusCode.NOT_FOUND, "keine Hülle"),
     )
-    assert get(path, "/some.Service/Version") == Answer(StatusCode.NOT_FOUND, "keine Hülle", b"")
+    assert get(path, "/some.Service/Version") == UnaryResponse(
+        StatusCode.NOT_FOUND, "keine Hülle", b""
+    )
 
 
 def test_response_without_a_message(path: Path) -> None:

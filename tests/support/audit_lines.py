@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from criproxy.audit.chain import Verdict, check
 from criproxy.audit.counts import SinkCounts
-from criproxy.audit.notices import timestamp
-from criproxy.audit.observed import Item, Unread
-from criproxy.audit.pipeline import INTAKE, IntakeLimits, Pipeline
-from criproxy.audit.queues import Queue
-from criproxy.audit.sinks.rotation import in_order, put_aside
+from criproxy.audit.dropped import timestamp
+from criproxy.audit.files.hash_chain import ChainReport, check
+from criproxy.audit.files.rotation import in_order, put_aside
+from criproxy.audit.items import Item, UnreadConnection
+from criproxy.audit.pipeline.encoder import INTAKE, IntakeLimits, RecordEncoder
 from criproxy.audit.sinks.sink import Outlet, Progress, Sink
-from criproxy.peers import Connection, Peer
+from criproxy.audit.sinks.sink_queue import SinkQueue
+from criproxy.peers.peer import Connection, Peer
 
 _CONNECTION = Connection("unix:///run/test.sock", Peer(1, 0, 0, "/usr/bin/test"), 0.0)
 
@@ -28,7 +28,7 @@ class Line:
 
 def item(number: int) -> Item:
     """An item of which a record with this number is made."""
-    return Unread(_CONNECTION, "test", str(number), 0.0)
+    return UnreadConnection(_CONNECTION, "test", str(number), 0.0)
 
 
 def record(number: int, padding: int = 0) -> bytes:
@@ -52,7 +52,7 @@ def record(number: int, padding: int = 0) -> bytes:
 
 def make(made: Item) -> Line:
     """Make a record of an item."""
-    assert isinstance(made, Unread)
+    assert isinstance(made, UnreadConnection)
     return Line(record(int(made.detail)))
 
 
@@ -106,7 +106,7 @@ def sink(
     synced: bool = False,
 ) -> Sink:
     """A sink that is not started."""
-    queue = Queue(
+    queue = SinkQueue(
         records=records,
         size=size,
         blocking=blocking,
@@ -121,9 +121,9 @@ def pipeline(
     limits: IntakeLimits = INTAKE,
     complain: Callable[[str], None] = lambda _: None,
     maker: Callable[[Item], Line | None] = make,
-) -> Pipeline:
+) -> RecordEncoder:
     """A pipeline of numbers."""
-    return Pipeline(maker, sinks, complain, limits)
+    return RecordEncoder(maker, sinks, complain, limits)
 
 
 def numbers(lines: Iterable[bytes]) -> list[int]:
@@ -151,6 +151,6 @@ def lines_of(*paths: Path) -> list[bytes]:
     return lines
 
 
-def verify(path: Path) -> Verdict:
+def verify(path: Path) -> ChainReport:
     """Check the chain of an audit log."""
     return check(lines_of(*files_of(path)))

@@ -6,16 +6,16 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from criproxy.audit.observed import Observed, Stage
+from criproxy.audit.items import CallAtStage, Stage
 from criproxy.audit.policy import AuditPolicy
-from criproxy.audit.records import Record, RecordMaker
+from criproxy.audit.records.record_builder import Record, RecordBuilder
 from criproxy.audit.spec import AuditRuleSpec, Level, RedactSpec
 from criproxy.cri.methods import METHODS
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.peers import Connection, Peer
-from criproxy.wire.calls import Call
+from criproxy.peers.peer import Connection, Peer
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.keeping import Kept, KeptMessages, Limits
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.message_capture import CapturedMessages, CaptureLimits, MessageCapture
 from tests.support.calls import ended, running
 
 POD_ID = "aa" * 32
@@ -42,7 +42,7 @@ CONTAINER_CONFIG = v1.ContainerConfig(
 def maker(level: Level | AuditPolicy = "RequestResponse", limit: int = 1 << 18, **redact: Any):
     """A maker of records, all of one level unless it is given a policy."""
     policy = level if isinstance(level, AuditPolicy) else AuditPolicy([AuditRuleSpec(level)])
-    return RecordMaker(
+    return RecordBuilder(
         policy, RedactSpec(**redact), "node-1", lambda now: START + round(now * SECOND), limit
     )
 
@@ -55,9 +55,9 @@ def packed(message: Message | bytes, encoding: bytes = b"") -> tuple[bytes, bool
     return (gzip.compress(data) if encoding == b"gzip" else zlib.compress(data)), True
 
 
-def kept_of(messages: tuple[Message | bytes, ...], encoding: bytes = b"") -> KeptMessages:
+def kept_of(messages: tuple[Message | bytes, ...], encoding: bytes = b"") -> CapturedMessages:
     """What is kept of one direction."""
-    kept = KeptMessages(1 << 30)
+    kept = CapturedMessages(1 << 30)
     kept.encoding = encoding
     kept.messages = [packed(message, encoding) for message in messages]
     return kept
@@ -75,7 +75,7 @@ def observed(
     rules: tuple[str, ...] = (),
     denied: str = "",
     changes: tuple[tuple[str, str, Any, Any], ...] = (),
-) -> Observed:
+) -> CallAtStage:
     """A call of a method (of v1, or a whole path) at one of its stages, and its messages."""
     path = method if method.startswith("/") else path_of(method)
     requests = () if request is None else (request,)
@@ -93,11 +93,11 @@ def observed(
     else:
         call = running(path.encode(), began=10.0)
         call.rules = rules
-    call.kept = Kept(Limits(1, 1))
+    call.kept = MessageCapture(CaptureLimits(1, 1))
     call.kept.request = kept_of(requests, encoding)
     call.kept.response = kept_of(responses, encoding)
     call.denied, call.changes = denied, changes
-    return Observed(stage, "audit-id", Connection(LISTENER, peer, 0.0), call, at=10.25)
+    return CallAtStage(stage, "audit-id", Connection(LISTENER, peer, 0.0), call, at=10.25)
 
 
 def path_of(method: str, version: str = "v1") -> str:
@@ -109,13 +109,13 @@ def path_of(method: str, version: str = "v1") -> str:
     )
 
 
-def run_pod(peer: Peer = KUBELET) -> Observed:
+def run_pod(peer: Peer = KUBELET) -> CallAtStage:
     """A pod is made."""
     response = v1.RunPodSandboxResponse(pod_sandbox_id=POD_ID)
     return observed("RunPodSandbox", v1.RunPodSandboxRequest(config=POD_CONFIG), response)
 
 
-def create_container() -> Observed:
+def create_container() -> CallAtStage:
     """A container is made in it."""
     request = v1.CreateContainerRequest(pod_sandbox_id=POD_ID, config=CONTAINER_CONFIG)
     return observed(
@@ -123,14 +123,14 @@ def create_container() -> Observed:
     )
 
 
-def populated(made: RecordMaker) -> RecordMaker:
+def populated(made: RecordBuilder) -> RecordBuilder:
     """Have a maker know the pod and its container."""
     made.make(run_pod())
     made.make(create_container())
     return made
 
 
-def fields_of(made: RecordMaker, item: Any) -> dict[str, Any]:
+def fields_of(made: RecordBuilder, item: Any) -> dict[str, Any]:
     """The record of something that has one."""
     record = made.make(item)
     assert isinstance(record, Record)

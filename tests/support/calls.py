@@ -1,8 +1,8 @@
 """Calls and connections made by hand, for those who are told of them."""
 
-from criproxy.peers import Connection, Peer
-from criproxy.wire.calls import Call, End
+from criproxy.peers.peer import Connection, Peer
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.calls import Call, End
 
 RUNTIME = b"/runtime.v1.RuntimeService/"
 CONNECTION = Connection("unix:///run/test.sock", Peer(4711, 12, 34, "/usr/bin/kubelet"), 0.0)

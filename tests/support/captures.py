@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from struct import Struct
 
-from criproxy.wire.connection import Side
+from criproxy.wire.reading.connection import Side
 from tests.support.wire import Conversation, Sent
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "data" / "captures"

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
-from criproxy.enforce.hooks import Hook
+from criproxy.enforce.hooks.hook import Hook
 from tests.support.cri_peers import (
     ECHO,
     EXEC,

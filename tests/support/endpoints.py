@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import hpack
 
-from criproxy.wire.connection import Side
+from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.wire import Header
 

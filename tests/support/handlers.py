@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Final
 
-from criproxy.peers import Connection
-from criproxy.wire.calls import Call
-from criproxy.wire.connection import Side
-from criproxy.wire.holding import HeldStream, Hold
-from criproxy.wire.hpack import Header
+from criproxy.peers.peer import Connection
+from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.intercept.stream_handler import HeldStream, Hold
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import Side
 
 
 class Handler:

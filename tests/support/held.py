@@ -13,22 +13,22 @@ from typing import Any
 import msgspec
 from google.protobuf.message import Message
 
-from criproxy.config.values import decode
+from criproxy.concurrency.steps import LargeMessageExecutor
+from criproxy.concurrency.tasks import Tasks
+from criproxy.config.value_types import decode
 from criproxy.enforce.counts import Counts
-from criproxy.enforce.courses import Workbench
-from criproxy.enforce.hooks import Hook
-from criproxy.enforce.policy import Policy
+from criproxy.enforce.hooks.hook import Hook
+from criproxy.enforce.policies.rule_policy import RulePolicy
 from criproxy.enforce.resources import Resources
-from criproxy.peers import Connection
-from criproxy.rules.memory import Memory
-from criproxy.rules.ruleset import compile_rules
+from criproxy.peers.peer import Connection
+from criproxy.rules.compiled.ruleset import compile_rules
+from criproxy.rules.pod_cache import PodCache
 from criproxy.rules.spec import RuleSpec
-from criproxy.tasks import Tasks
-from criproxy.wire.calls import Call
-from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.holding import HeldStream, Hold
-from criproxy.wire.hpack import Header
+from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.intercept.stream_handler import HeldStream, Hold
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import Side
 from tests.support.calls import CONNECTION
 
 CLIENT, RUNTIME = Side.CLIENT, Side.RUNTIME
@@ -75,13 +75,13 @@ class Rules:
             self.log = Written()
             self.counts = Counts()
             self.resources = Resources(
-                memory=Memory(),
+                memory=PodCache(),
                 counts=self.counts,
                 tasks=Tasks(lambda name, error: self.crashed.append(error)),
                 log=self.log,
                 clock=asyncio.get_running_loop().time,
                 held_limit=held_limit,
-                workbench=workbench or Workbench(),
+                workbench=workbench or LargeMessageExecutor(),
             )
         else:
             self.log, self.counts, self.resources = (
@@ -89,7 +89,7 @@ class Rules:
                 previous.counts,
                 previous.resources,
             )
-        self.policy: Policy = Policy(
+        self.policy: RulePolicy = RulePolicy(
             compile_rules(specs(rules), dry_run),
             self.resources,
             hooks or {},

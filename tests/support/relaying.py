@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple, Self
 
 import uvloop
 
-from criproxy.peers import Connection, Peer
+from criproxy.concurrency.tasks import Tasks
+from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import Limits, Listener
-from criproxy.relay.rulebook import Policy, Rulebook
+from criproxy.relay.policy import ActivePolicy, Policy
 from criproxy.relay.sockets import Access
-from criproxy.tasks import Tasks
-from criproxy.wire.calls import Call
-from criproxy.wire.connection import CallBegan, CallEnded, Event, ReadingStopped
-from criproxy.wire.flow import Budget
-from criproxy.wire.keeping import Keep
+from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
+from criproxy.wire.reading.message_capture import SelectCapture
 from tests.support.waiting import wait_until
 
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
@@ -127,9 +127,9 @@ class Relay:
         recorder: Recorder | None = None,
         access: Access | None = None,
         policy: Policy | None = None,
-        budget: Budget | None = None,
-        rulebook_of: Callable[[Connection], Rulebook] | None = None,
-        keep_for: Callable[[Connection], Keep | None] = lambda connection: None,
+        budget: HeldBytesBudget | None = None,
+        rulebook_of: Callable[[Connection], ActivePolicy] | None = None,
+        keep_for: Callable[[Connection], SelectCapture | None] = lambda connection: None,
         **limits: Any,
     ) -> None:
         self.path = directory / "proxy.sock"
@@ -141,7 +141,7 @@ class Relay:
         self._loop_factory = LOOPS[loop]
         self._limits = replace(LIMITS, **limits)
         self._access = access or Access()
-        self.rulebook = Rulebook(budget or Budget(), policy)
+        self.rulebook = ActivePolicy(budget or HeldBytesBudget(), policy)
         self._rulebook_of = rulebook_of
         self._keep_for = keep_for
         self._thread: threading.Thread | None = None

@@ -9,20 +9,20 @@ from typing import Any, TypeVar
 import pytest
 from google.protobuf.message import Message
 
+from criproxy.concurrency.steps import LargeMessageExecutor
+from criproxy.concurrency.tasks import Tasks
 from criproxy.enforce.counts import Counts
-from criproxy.enforce.courses import Workbench
-from criproxy.enforce.hooks import Hook
-from criproxy.enforce.policy import Policy
+from criproxy.enforce.hooks.hook import Hook
+from criproxy.enforce.policies.rule_policy import RulePolicy
 from criproxy.enforce.resources import Resources
 from criproxy.relay import listener, split
 from criproxy.relay.pair import Pair
 from criproxy.relay.split import Split
+from criproxy.rules.compiled.ruleset import compile_rules
 from criproxy.rules.facts import Facts
-from criproxy.rules.memory import Memory
-from criproxy.rules.ruleset import compile_rules
-from criproxy.tasks import Tasks
-from criproxy.wire.connection import ConnectionReader, Side
-from criproxy.wire.flow import Budget
+from criproxy.rules.pod_cache import PodCache
+from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support.held import Written, specs
 from tests.support.relaying import Relay
 from tests.support.waiting import wait_until
@@ -41,25 +41,27 @@ class RuledRelay(Relay):
         directory: Path,
         runtime: Path,
         *,
-        budget: Budget | None = None,
+        budget: HeldBytesBudget | None = None,
         held_limit: int = 1 << 30,
         **more: Any,
     ) -> None:
-        super().__init__(directory, runtime, budget=budget or Budget(1 << 30, 1 << 30), **more)
+        super().__init__(
+            directory, runtime, budget=budget or HeldBytesBudget(1 << 30, 1 << 30), **more
+        )
         self.log = Written()
         self.counts = Counts()
         self.pairs: list[Pair | Split] = []
         """The connections, in the order in which they were opened."""
         self._resources = Resources(
-            memory=Memory(),
+            memory=PodCache(),
             counts=self.counts,
             tasks=Tasks(lambda name, error: self.crashes.append(error)),
             log=self.log,
             clock=time.perf_counter,
             held_limit=held_limit,
-            workbench=Workbench(),
+            workbench=LargeMessageExecutor(),
         )
-        self._policy: Policy | None = None
+        self._policy: RulePolicy | None = None
 
     def load(
         self, *rules: Rule, hooks: Mapping[str, Hook] | None = None, dry_run: bool = False
@@ -70,7 +72,7 @@ class RuledRelay(Relay):
         def swap() -> None:
             previous = self._policy
             self._policy = (
-                Policy(ruleset, self._resources, hooks or {}, previous) if rules else None
+                RulePolicy(ruleset, self._resources, hooks or {}, previous) if rules else None
             )
             self.rulebook.policy = self._policy
 

@@ -6,12 +6,12 @@ import msgspec
 import yaml
 from google.protobuf.message import Message
 
-from criproxy.config.values import decode
+from criproxy.config.value_types import decode
 from criproxy.cri.naming import resolve
-from criproxy.peers import Peer
+from criproxy.peers.peer import Peer
+from criproxy.rules.compiled.rule import Rule
+from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
 from criproxy.rules.facts import Facts
-from criproxy.rules.rule import Rule
-from criproxy.rules.ruleset import RuleSet, compile_rules
 from criproxy.rules.spec import RuleSpec
 
 KUBELET = Peer(pid=7, uid=0, gid=0, executable="/usr/bin/kubelet")

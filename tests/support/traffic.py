@@ -6,8 +6,8 @@ hand, and what is counted is kept as a plain list of what each byte of a stream 
 
 import hpack
 
-from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.wire import Began, Conversation, Ended, Header, Sent, Told
 

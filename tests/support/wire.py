@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from criproxy.wire.connection import CallBegan, CallEnded, ConnectionReader, Event, Side
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.connection import CallBegan, CallEnded, ConnectionReader, Event, Side
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 5, 6, 7, 8, 9

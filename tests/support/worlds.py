@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
-from criproxy.wire.calls import Call
-from criproxy.wire.connection import CallBegan, ConnectionReader, Side
-from criproxy.wire.flow import Budget
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.holding import HeldStream, Hold
-from criproxy.wire.interception import Interception
-from criproxy.wire.keeping import Keep
+from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.interceptor import ConnectionInterceptor
+from criproxy.wire.intercept.stream_handler import HeldStream, Hold
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import CallBegan, ConnectionReader, Side
+from criproxy.wire.reading.message_capture import SelectCapture
 from tests.support import wire
 from tests.support.endpoints import Block, End, Endpoint, Half, Outgoing, Stream
 from tests.support.wire import Cut, Header, whole
@@ -294,23 +294,23 @@ class World:
         *,
         pings: bool = False,
         cut: Cut = whole,
-        budget: Budget | None = None,
+        budget: HeldBytesBudget | None = None,
         client: Settings = (),
         runtime: Settings = (),
         late: bool = False,
         handlers: type[Handler] = Handler,
-        keep: Keep | None = None,
+        keep: SelectCapture | None = None,
     ) -> None:
         """``client`` and ``runtime`` are their first SETTINGS.
 
         ``late``: all passes as it is until :meth:`intercept` is called.
         """
-        self.budget = budget or Budget()
+        self.budget = budget or HeldBytesBudget()
         self.reader = ConnectionReader(keep=keep)
         self.observed: dict[int, Call] = {}
         """The calls that the reader has told of, by stream."""
         self.intercepted = not late
-        self._machine: Interception | None = None
+        self._machine: ConnectionInterceptor | None = None
         self.ends = {C: Endpoint(C, pings=pings), R: Endpoint(R)}
         self.pipes = {side: bytearray() for side in Side}
         """What the machine has written to each side and nobody has carried on yet."""
@@ -357,7 +357,7 @@ class World:
         self._woken = True
 
     @property
-    def machine(self) -> Interception:
+    def machine(self) -> ConnectionInterceptor:
         assert self._machine is not None
         return self._machine
 
@@ -374,7 +374,7 @@ class World:
         self.intercepted = self.intercepted or now
         known = self.reader.untouched or self.reader.to_boundary(C) is not None
         if self.intercepted and self._machine is None and known:
-            self._machine = Interception(
+            self._machine = ConnectionInterceptor(
                 self.reader, self._wanted, self._decide, self._wake, self.budget
             )
 

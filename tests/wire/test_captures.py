@@ -6,9 +6,9 @@ import hpack
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, SettingsFrame
 
-from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.hpack import Decoder
+from criproxy.wire.hpack.decoder import Decoder
+from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support.captures import NAMES, capture, sent_by
 from tests.support.wire import (
     CUTS,

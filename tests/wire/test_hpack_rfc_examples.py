@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from criproxy.wire.hpack import Decoder
+from criproxy.wire.hpack.decoder import Decoder
 from tests.support.wire import Header
 
 

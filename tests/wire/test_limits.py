@@ -2,8 +2,8 @@
 
 import pytest
 
-from criproxy.wire.connection import ConnectionReader, Side
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support import wire
 from tests.support.wire import CUTS, Began, Ended, client, conversation, message, read, runtime
 

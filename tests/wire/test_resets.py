@@ -3,8 +3,8 @@
 import pytest
 
 from criproxy.wire import grpc
-from criproxy.wire.connection import Side
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.wire import (
     Began,

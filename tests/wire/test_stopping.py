@@ -3,8 +3,8 @@
 import hpack
 import pytest
 
-from criproxy.wire.connection import ConnectionReader, ReadingStopped, Side
 from criproxy.wire.errors import INTERNAL_ERROR, REASONS
+from criproxy.wire.reading.connection import ConnectionReader, ReadingStopped, Side
 from tests.support import wire
 from tests.support.wire import (
     Began,

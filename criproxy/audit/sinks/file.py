@@ -19,10 +19,10 @@ from typing import Final
 
 import msgspec
 
-from criproxy.audit.chain import Link, link
-from criproxy.audit.sinks.rotation import Keeper, next_name, sync_directory
+from criproxy.audit.files.hash_chain import ChainLink, link
+from criproxy.audit.files.rotation import RotatedFiles, next_name, sync_directory
+from criproxy.audit.files.tail import last_link, read_tail
 from criproxy.audit.sinks.sink import RETRY, Progress
-from criproxy.audit.sinks.tail import last_link, read_tail
 from criproxy.audit.spec import FileSpec
 from criproxy.errors import UnavailableError
 
@@ -74,7 +74,7 @@ class FileOutlet:
         self._size = 0  # the file's, as we left it
         self._torn = 0  # bytes of an unfinished line at its end
         self._began = 0  # nanoseconds since the epoch: its first record
-        self._link: Link | None = None
+        self._link: ChainLink | None = None
         self._unsynced = False
         self._unsafe = ""  # what went wrong with the last fsync
         self._synced_at = monotonic()
@@ -89,7 +89,7 @@ class FileOutlet:
                 "set its path to one that can be written"
             ) from error
         self._unlock()
-        self._keeper = Keeper(
+        self._keeper = RotatedFiles(
             self._path,
             compress=rotate.compress,
             keep=rotate.keep,
@@ -239,7 +239,7 @@ class FileOutlet:
         assert self._fd is not None
         data = bytearray()
         ends: list[int] = []
-        links: list[Link] = []
+        links: list[ChainLink] = []
         before = self._link
         for line in lines:
             if ends and self._past(len(data), line):

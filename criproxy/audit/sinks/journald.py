@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from criproxy.audit.sinks.head import Head, read_head
+from criproxy.audit.sinks.record_head import RecordHead, read_head
 from criproxy.audit.sinks.sink import Progress
 from criproxy.audit.spec import JournaldSpec
 
@@ -100,7 +100,7 @@ def _fields(line: bytes) -> Iterator[tuple[str, bytes]]:
     try:
         head = read_head(line)
     except msgspec.DecodeError:
-        head = Head(kind="Unreadable")
+        head = RecordHead(kind="Unreadable")
     yield "MESSAGE", line
     yield "PRIORITY", b"%d" % head.severity
     yield "SYSLOG_IDENTIFIER", b"criproxy-audit"

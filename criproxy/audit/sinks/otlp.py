@@ -19,7 +19,7 @@ import httpcore
 import msgspec
 
 from criproxy import __version__
-from criproxy.audit.sinks.head import Head, read_head
+from criproxy.audit.sinks.record_head import RecordHead, read_head
 from criproxy.audit.sinks.sink import Progress
 from criproxy.audit.spec import OtlpSpec
 from criproxy.errors import UnavailableError, UsageError
@@ -196,7 +196,7 @@ def _fill(record: LogRecord, line: bytes, wall_ns: int) -> None:
     try:
         head = read_head(line)
     except msgspec.DecodeError:
-        head = Head(kind="Unreadable")
+        head = RecordHead(kind="Unreadable")
     record.time_unix_nano = head.wall_ns(wall_ns)
     record.observed_time_unix_nano = wall_ns
     number, record.severity_text = _SEVERITIES[head.severity]
@@ -211,7 +211,7 @@ def _fill(record: LogRecord, line: bytes, wall_ns: int) -> None:
             target.string_value = value
 
 
-def _attributes(head: Head) -> Iterator[tuple[str, str | int]]:
+def _attributes(head: RecordHead) -> Iterator[tuple[str, str | int]]:
     texts = {
         "criproxy.audit.id": head.audit_id,
         "criproxy.audit.stage": head.stage,

@@ -6,7 +6,7 @@ from time import monotonic, sleep
 from typing import Final, NamedTuple, Protocol
 
 from criproxy.audit.counts import SinkCounts
-from criproxy.audit.queues import Queue
+from criproxy.audit.sinks.sink_queue import SinkQueue
 
 RETRY: Final = 1.0
 """Seconds until a failed write is tried again."""
@@ -70,7 +70,7 @@ class Sink:
     def __init__(
         self,
         name: str,
-        queue: Queue,
+        queue: SinkQueue,
         outlet: Outlet,
         counts: SinkCounts,
         complain: Callable[[str], None],

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from criproxy.audit.notices import timestamp
-from criproxy.audit.sinks.head import Head, read_head
+from criproxy.audit.dropped import timestamp
+from criproxy.audit.sinks.record_head import RecordHead, read_head
 from criproxy.audit.sinks.sink import Progress
 from criproxy.audit.spec import SyslogSpec
 from criproxy.errors import UsageError
@@ -37,7 +37,7 @@ _BUFFER: Final = 4 << 20
 """Bytes asked of the kernel for sending: how large a unix datagram may be hangs on it."""
 _MICROSECONDS: Final = len("2026-11-23T10:15:00.123456")
 """More digits RFC 5424 does not allow."""
-_UNREADABLE: Final = Head(kind="Unreadable")
+_UNREADABLE: Final = RecordHead(kind="Unreadable")
 
 
 class SyslogOutlet:

@@ -14,15 +14,13 @@ from typing import Any
 
 import pytest
 
-from criproxy.audit.chain import GENESIS
 from criproxy.audit.counts import SinkCounts
+from criproxy.audit.files.hash_chain import GENESIS
+from criproxy.audit.files.rotation import put_aside
 from criproxy.audit.sinks.file import FileOutlet
-from criproxy.audit.sinks.rotation import put_aside
 from criproxy.audit.spec import FileSpec, RotateSpec
-from criproxy.durations import Duration
+from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.errors import UnavailableError
-from criproxy.modes import Mode
-from criproxy.sizes import Size
 from tests.support.audit_lines import (
     files_of,
     item,

@@ -17,7 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.otlp import OtlpOutlet
 from criproxy.audit.spec import OtlpSpec
-from criproxy.durations import Duration
+from criproxy.configtypes.values import Duration
 from criproxy.errors import UsageError
 from tests.support.audit_lines import item, numbers, pipeline, record, reported, sink
 from tests.support.waiting import wait_until

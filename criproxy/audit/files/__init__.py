@@ -1,0 +1,1 @@
+"""Audit log files: hash chain, reading, queries."""

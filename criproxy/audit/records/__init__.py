@@ -1,0 +1,1 @@
+"""Audit records: how they are built, and what each level includes."""

@@ -1,0 +1,1 @@
+"""``criproxy rules test``: calls from a file, run through the rules."""

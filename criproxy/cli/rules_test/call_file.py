@@ -1,0 +1,158 @@
+"""Calls written down in YAML, to try rules out on: one a document."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+from msgspec import field
+
+from criproxy.config.schema import DEFAULT_ENDPOINT, KubeletConfig
+from criproxy.config.yaml_document import Document, parse_all, read_text
+from criproxy.configtypes.section import Section
+from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.methods import METHODS, Method
+from criproxy.cri.naming import matches, resolve
+from criproxy.errors import ConfigError
+from criproxy.peers.cgroups import CgroupLocation
+from criproxy.peers.credentials import Kubelet
+from criproxy.peers.peer import Peer
+from criproxy.rules.facts import Container, Facts, Pod
+from criproxy.rules.pod_cache import PodCache
+
+
+class CallerSpec(Section, frozen=True):
+    """Who calls; by default what a kubelet looks like."""
+
+    pid: int = 1
+    uid: int = 0
+    gid: int = 0
+    executable: str | None = "/usr/bin/kubelet"
+    unit: str | None = None
+    kubelet: bool | None = None
+    """None: whether it is one by what the configuration has for default."""
+
+    def peer(self) -> Peer:
+        """Return it as the relay would see it."""
+        known, place = KubeletConfig(), CgroupLocation(self.unit)
+        kubelet = self.kubelet
+        if kubelet is None:
+            like = Kubelet(known.executable, known.unit)
+            kubelet = like.fits(self.uid, self.executable, place)
+        return Peer(self.pid, self.uid, self.gid, self.executable, unit=self.unit, kubelet=kubelet)
+
+
+class PodSpec(Section, frozen=True):
+    """What is known of the pod."""
+
+    id: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+class ContainerSpec(Section, frozen=True):
+    """What is known of the container."""
+
+    id: str = ""
+    name: str = ""
+    image: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+class CallSpec(Section, frozen=True):
+    """A call. ``request`` and ``response`` are in protobuf's JSON mapping."""
+
+    method: str
+    api_version: str = "v1"
+    request: dict[str, Any] = field(default_factory=dict)
+    response: dict[str, Any] | list[dict[str, Any]] | None = None
+    """Of a server stream a list of messages. None: nothing is said about responses."""
+    pod: PodSpec | None = None
+    container: ContainerSpec | None = None
+    caller: CallerSpec = CallerSpec()
+    listener: str = str(DEFAULT_ENDPOINT)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CallFileEntry:
+    """A call that rules can be tried out on."""
+
+    method: Method
+    facts: Facts
+    responses: tuple[Message, ...]
+
+
+def read_calls(path: Path) -> list[CallFileEntry]:
+    """Read a file of calls; ``-`` is stdin. Raises ConfigError."""
+    text = sys.stdin.read() if str(path) == "-" else read_text(path)
+    name = "<stdin>" if str(path) == "-" else str(path)
+    documents = [each for each in parse_all(text, name) if each.value is not None]
+    if not documents:
+        raise ConfigError(f"{name}: has no call; write one like method: Version")
+    return [_call(each) for each in documents]
+
+
+def _call(document: Document) -> CallFileEntry:
+    spec = document.convert(CallSpec)
+    method = _method(document, spec)
+    request = _message(document, ("request",), request_class(method), spec.request)
+    named = resolve(method.path.encode())
+    pod, container = PodCache().find(named, request)
+    facts = Facts(
+        named=named,
+        listener=spec.listener,
+        caller=spec.caller.peer(),
+        metadata=spec.metadata,
+        request=request,
+        pod=pod if spec.pod is None else Pod(**_fields(spec.pod)),
+        container=container if spec.container is None else Container(**_fields(spec.container)),
+    )
+    return CallFileEntry(method, facts, _responses(document, method, spec))
+
+
+def _method(document: Document, spec: CallSpec) -> Method:
+    """Find a method by its short name, ``Service/Method``, or its path."""
+    found = [
+        method
+        for method in METHODS.values()
+        if matches(spec.method, resolve(method.path.encode()))
+        and (method.api_version == spec.api_version or spec.method.startswith(("/", "runtime.")))
+    ]
+    if len(found) == 1:
+        return found[0]
+    what = f"{spec.method!r} is no method of the CRI's {spec.api_version}"
+    raise document.error(("method",), what + "; write it like PullImage")
+
+
+def _responses(document: Document, method: Method, spec: CallSpec) -> tuple[Message, ...]:
+    kind = response_class(method)
+    if spec.response is None:
+        return ()
+    if isinstance(spec.response, dict):
+        return (_message(document, ("response",), kind, spec.response),)
+    if not method.server_streaming:
+        raise document.error(("response",), f"{method.name} has one response, not a list of them")
+    return tuple(
+        _message(document, ("response", index), kind, each)
+        for index, each in enumerate(spec.response)
+    )
+
+
+def _message(
+    document: Document, keys: tuple[str | int, ...], kind: type[Message], value: dict[str, Any]
+) -> Message:
+    try:
+        return ParseDict(value, kind())
+    except ParseError as error:
+        raise document.error(keys, " ".join(str(error).split())) from error
+
+
+def _fields(section: Section) -> dict[str, Any]:
+    return {name: getattr(section, name) for name in section.__struct_fields__}

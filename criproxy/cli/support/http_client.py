@@ -1,0 +1,48 @@
+"""What a running daemon tells over HTTP."""
+
+import http.client
+import json
+from typing import Any, Final
+
+from criproxy.config.schema import Config
+from criproxy.config.value_types import parse_address
+from criproxy.errors import UnavailableError, UsageError
+
+_PATIENCE: Final = 10.0
+"""Seconds that a daemon may take over a page."""
+
+
+def address_of(option: str | None, config: Config) -> tuple[str, int]:
+    """Return where a daemon serves: what ``--address`` says, else the configuration.
+
+    Raises UsageError.
+    """
+    if option is not None:
+        try:
+            return parse_address(option)
+        except ValueError as error:
+            raise UsageError(f"--address: {error}") from error
+    if config.metrics.address is None:
+        raise UsageError("metrics.address is null: the daemon serves no HTTP, so nobody can ask it")
+    return config.metrics.address
+
+
+def get(address: tuple[str, int], page: str) -> Any:
+    """Fetch a page of JSON. Raises UnavailableError."""
+    host, port = address
+    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
+    place = f"http://{f'[{host}]' if ':' in host else host}:{port}{page}"
+    try:
+        connection.request("GET", page)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            raise UnavailableError(f"{place} answers {response.status} {response.reason}")
+        return json.loads(body)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnavailableError(f"{place}: {reason}; is criproxy running there?") from error
+    except ValueError as error:
+        raise UnavailableError(f"{place} is not criproxy's: its answer is not JSON") from error
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""Background tasks, daemon threads and generator-based coroutines, for every room above."""

@@ -1,0 +1,59 @@
+"""The kinds of value that the file's keys take, beside plain ones. Each is read from text."""
+
+from typing import Any, Final
+
+from criproxy.configtypes.values import Duration, Mode, Size, parse_duration, parse_mode, parse_size
+from criproxy.errors import EndpointError
+from criproxy.relay.endpoints import Endpoint, parse_endpoint
+from criproxy.relay.sockets import parse_owner
+
+_LARGEST_PORT: Final = 65535
+
+
+class Owner(tuple[int | None, int | None]):
+    """A uid and a gid, written ``user``, ``user:group`` or ``:group``, names or numbers."""
+
+    __slots__ = ()
+
+
+class Address(tuple[str, int]):
+    """A host and a port, written ``127.0.0.1:9440`` or ``[::1]:9440``."""
+
+    __slots__ = ()
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read a host and a port. Raises ValueError, saying how to write them."""
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not host or bracketed != (":" in host) or not port.isdecimal() or int(port) > _LARGEST_PORT:
+        raise ValueError(f"{text!r} is not an address; write it like 127.0.0.1:9440 or [::1]:9440")
+    return host, int(port)
+
+
+def decode(kind: type[Any], value: Any) -> Any:
+    """Make a value of one of the kinds above from what the YAML has (msgspec's dec_hook).
+
+    Raises ValueError with the mend.
+    """
+    if kind is Endpoint and isinstance(value, str):
+        try:
+            return parse_endpoint(value)
+        except EndpointError as error:
+            raise ValueError(str(error)) from error
+    if kind is Duration and isinstance(value, str | int) and not isinstance(value, bool):
+        return Duration(parse_duration(str(value)))
+    if kind is Size and isinstance(value, str | int) and not isinstance(value, bool):
+        return Size(parse_size(str(value)))
+    if kind is Owner and isinstance(value, str):
+        return Owner(parse_owner(value))
+    if kind is Address and isinstance(value, str):
+        return Address(parse_address(value))
+    if kind is Mode and isinstance(value, str):
+        return Mode(parse_mode(value))
+    if kind is Mode:
+        raise ValueError(f'a file mode has to be quoted, "0660": YAML reads it as {value!r} here')
+    name = kind.__name__.lower()
+    raise ValueError(f"expected {'an' if name[0] in 'aeo' else 'a'} {name}, got {value!r}")

@@ -1,0 +1,152 @@
+"""The rules in force, and what outlives a reload: what is remembered and what is counted."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from criproxy.concurrency.tasks import Tasks
+from criproxy.config.load import Loaded
+from criproxy.config.rule_compilation import compiled
+from criproxy.daemon.policy_registry import PolicyRegistry
+from criproxy.enforce.counts import Counts
+from criproxy.observe.log import Log
+from criproxy.relay.notifier import Clock
+from criproxy.wire.http2.windows import HeldBytesBudget
+
+if TYPE_CHECKING:  # what these import costs memory that is not paid for without rules
+    from criproxy.enforce.hooks.hook import Hook
+    from criproxy.enforce.policies.rule_policy import RulePolicy
+    from criproxy.enforce.resources import Resources
+    from criproxy.rules.compiled.rule import Rule
+    from criproxy.rules.compiled.ruleset import RuleSet
+    from criproxy.rules.pod_cache import PodCache
+
+
+class DatedCounts(Counts):
+    """Counts that know when a rule matched last."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self._now = now
+        self.last: dict[str, float] = {}
+        """Seconds since the epoch, by rule."""
+
+    def matched(self, rule: str, action: str, dry_run: bool) -> None:
+        """See Counts."""
+        super().matched(rule, action, dry_run)
+        self.last[rule] = self._now()
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRules:
+    """Rules that can be adopted. ``ruleset`` is None where there are none."""
+
+    loaded: Loaded
+    ruleset: "RuleSet | None" = None
+    hooks: Mapping[str, "Hook"] = field(default_factory=dict)
+
+
+def prepare(loaded: Loaded) -> CompiledRules:
+    """Compile rules and load their hooks: takes its time, and may be done on any thread.
+
+    Raises ConfigError.
+    """
+    if not loaded.rules:
+        return CompiledRules(loaded)
+    return CompiledRules(loaded, *compiled(loaded))
+
+
+class ActiveRules:
+    """What is done to calls now. The relay finds it in ``books``."""
+
+    def __init__(
+        self,
+        books: PolicyRegistry,
+        counts: DatedCounts,
+        budget: HeldBytesBudget,
+        tasks: Tasks,
+        log: Log,
+        clock: Clock,
+        list_pods: Callable[["PodCache"], None],
+    ) -> None:
+        """``list_pods`` has a memory learn what the runtimes have already; it returns at once."""
+        self.books = books
+        self.counts = counts
+        self._budget = budget
+        self._tasks = tasks
+        self._log = log
+        self._clock = clock
+        self._list_pods = list_pods
+        self._ruleset: RuleSet | None = None
+        self._policy: RulePolicy | None = None
+        self._resources: Resources | None = None
+        self._learning = False
+
+    def adopt(self, prepared: CompiledRules) -> None:
+        """Put rules in force, for the calls that begin from now on."""
+        ruleset = prepared.ruleset
+        learning = self.books.bound_pods or (ruleset is not None and ruleset.needs_pods)
+        if ruleset is None and not self.books.scoped:
+            self._policy = None
+        else:
+            from criproxy.enforce.policies.rule_policy import RulePolicy
+            from criproxy.rules.compiled.ruleset import compile_rules
+
+            resources = self._resources = self._resources or self._new_resources()
+            rules = compile_rules([]) if ruleset is None else ruleset
+            self._policy = RulePolicy(rules, resources, prepared.hooks, self._policy, learning)
+            for rule in rules.rules:  # from the start there is a 0, for rates to begin at
+                self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
+            if learning and not self._learning:
+                self._list_pods(resources.memory)
+        self.books.adopt(self._policy, self._resources)
+        self._ruleset = ruleset
+        self._learning = learning
+
+    def described(self) -> dict[str, Any]:
+        """Describe the rules in order, for /rules. Safe to ask for from another thread."""
+        rules = () if self._ruleset is None else self._ruleset.rules
+        return {"rules": [self._describe(rule) for rule in rules]}
+
+    def close(self) -> None:
+        """Let go of what rules keep open."""
+        if self._resources is not None:
+            self._resources.workbench.close()
+
+    def _describe(self, rule: "Rule") -> dict[str, Any]:
+        counts = self.counts
+        last = counts.last.get(rule.name)
+        return {
+            "name": rule.name,
+            "action": rule.action,
+            "mode": _mode(rule),
+            "methods": list(rule.spec.match.methods),
+            "matches": counts.matches[rule.name, rule.action, _mode(rule)],
+            "errors": sum(n for (name, _), n in dict(counts.errors).items() if name == rule.name),
+            "last_match": None if last is None else _time(last),
+        }
+
+    def _new_resources(self) -> "Resources":
+        from criproxy.concurrency.steps import LargeMessageExecutor
+        from criproxy.enforce.resources import Resources
+        from criproxy.rules.pod_cache import PodCache
+
+        return Resources(
+            memory=PodCache(),
+            counts=self.counts,
+            tasks=self._tasks,
+            log=self._log,
+            clock=self._clock,
+            held_limit=self._budget.stream_limit,
+            workbench=LargeMessageExecutor(),
+        )
+
+
+def _mode(rule: "Rule") -> str:
+    return "dry-run" if rule.dry_run else "enforce"
+
+
+def _time(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

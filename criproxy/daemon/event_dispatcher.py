@@ -1,0 +1,135 @@
+"""Joins the relay to what is made of its events."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from criproxy.observe.call_log import CallLog
+from criproxy.observe.calls_in_flight import CallsInFlight
+from criproxy.observe.log import Log
+from criproxy.observe.metrics import Metrics
+from criproxy.peers.peer import Connection, Peer
+from criproxy.relay.notifier import Clock
+from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
+
+if TYPE_CHECKING:  # importing it costs the memory of protobuf
+    from criproxy.audit.pipeline.call_observer import CallObserver
+
+_SWEEP: Final = 0.5
+"""Seconds between looks for calls that have become slow."""
+
+
+_REPEAT: Final = 10.0
+"""Seconds until the same warning of a full listener may come again."""
+
+
+class WallClock:
+    """Turns times of a clock that only grows into the time of day."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._offset = time.time() - clock()
+
+    def __call__(self, moment: float) -> float:
+        """Seconds since the epoch; right to what the system's clock was when this was made."""
+        return moment + self._offset
+
+
+class EventDispatcher:
+    """Is told what the relay sees, and tells the log, the metrics and the list of calls.
+
+    It is the relay's Observer and its listeners' Notices.
+    """
+
+    recorder: "CallObserver | None" = None
+    """Who is told for the audit log."""
+    received_after: float = 0.0
+    """The age, in seconds, at which that has a record of a call that runs on; 0: none."""
+
+    def __init__(
+        self, log: Log, calls: CallsInFlight, call_log: CallLog, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._log = log
+        self._calls = calls
+        self._call_log = call_log
+        self._metrics = metrics
+        self._clock = clock
+        self._paused: dict[str, float] = {}
+
+    def connection_opened(self, connection: Connection) -> None:
+        """See Observer."""
+        self._metrics.connections.labels(connection.listener).inc()
+        self._log.debug("connection opened", **connection.fields())
+
+    def connection_closed(self, connection: Connection) -> None:
+        """See Observer."""
+        self._metrics.connections.labels(connection.listener).dec()
+        if self.recorder is not None:
+            self.recorder.forget(connection)
+        age = round(self._clock() - connection.opened, 6)
+        self._log.debug("connection closed", **connection.fields(), age_s=age)
+
+    def observe(self, connection: Connection, event: Event) -> None:
+        """See Observer."""
+        if isinstance(event, CallBegan):
+            self._calls.began(connection, event.call)
+        elif isinstance(event, CallEnded):
+            slow = self._calls.ended(event.call)
+            self._metrics.calls.ended(connection, event.call)
+            self._call_log.ended(connection, event.call, slow)
+        else:
+            self._metrics.unread.labels(event.reason).inc()
+            self._log.warning(
+                "connection not read any further",
+                **connection.fields(),
+                reason=event.reason,
+                detail=event.detail,
+                note="its bytes are still relayed",
+            )
+        if self.recorder is not None:
+            self.recorder.observe(connection, event, self._clock())
+
+    def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
+        """See Observer."""
+        self._log.error(
+            "connection closed: cannot be read, and a rule must not be missed",
+            **connection.fields(),
+            reason=reason,
+            detail=detail,
+        )
+
+    def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
+        """See Notices."""
+        self._log.error(
+            "client closed: runtime not there",
+            listener=listener,
+            runtime=runtime,
+            error=error.strerror or str(error),
+            pid=peer.pid,
+            executable=peer.executable,
+        )
+
+    def accept_paused(self, listener: str, reason: str) -> None:
+        """See Notices."""
+        now = self._clock()
+        if now - self._paused.get(listener, -_REPEAT) < _REPEAT:
+            return
+        self._paused[listener] = now
+        self._log.warning(
+            "not accepting for now",
+            listener=listener,
+            reason=reason,
+            note="new clients wait in the backlog; raise LimitNOFILE or limits.connections",
+        )
+
+    async def sweep(self) -> None:
+        """Warn of each call once when it becomes slow, and have those recorded that run for long.
+
+        Never returns.
+        """
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = self._clock()
+            for call, connection in self._calls.newly_slow(now):
+                self._call_log.slow(connection, call, now)
+            if self.recorder is not None and self.received_after:
+                self.recorder.sweep(self._calls.snapshot(), now, self.received_after)

@@ -1,0 +1,80 @@
+"""Which rulebook holds for a client: by its listener's profile, and by whom that is for."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from criproxy.config.schema import ListenerConfig
+from criproxy.enforce.counts import Counts
+from criproxy.peers.peer import Connection
+from criproxy.relay.policy import ActivePolicy, Policy
+from criproxy.rules.profiles.profile import Profile, ProfileSpec, profile_of
+from criproxy.wire.http2.windows import HeldBytesBudget
+
+if TYPE_CHECKING:  # what these import costs memory that is not paid for without rules
+    from criproxy.enforce.policies.rule_policy import RulePolicy as RulesPolicy
+    from criproxy.enforce.resources import Resources
+
+
+class PolicyWrapper(Protocol):
+    """Who may have something to say before whatever else acts on calls."""
+
+    def before(self, policy: Policy | None) -> Policy | None:
+        """Return what is to be asked in the place of ``policy``."""
+
+
+class PolicyRegistry:
+    """A rulebook for all listeners that are full, and one for each that has another profile."""
+
+    def __init__(
+        self,
+        listeners: Sequence[ListenerConfig],
+        profiles: Mapping[str, ProfileSpec],
+        budget: HeldBytesBudget,
+        counts: Counts,
+        gatekeeper: PolicyWrapper | None = None,
+    ) -> None:
+        """``profiles`` are those of the configuration; ``counts`` is told of refused callers."""
+        self._budget = budget
+        self._counts = counts
+        self._gatekeeper = gatekeeper
+        self._full = ActivePolicy(budget, self._before(None))
+        self._scoped: dict[str, tuple[Profile, ActivePolicy]] = {}
+        self._allow = {str(each.endpoint): each.allow for each in listeners}
+        for each in listeners:
+            profile = profile_of(each.profile, profiles)
+            if profile is not None:
+                self._scoped[str(each.endpoint)] = (profile, ActivePolicy(budget))
+        self.scoped = bool(self._scoped)
+        """Whether some listener has a profile."""
+        self.bound_pods = any(profile.bounds_pods for profile, _ in self._scoped.values())
+        """Whether some profile asks for pods."""
+
+    def of(self, connection: Connection) -> ActivePolicy:
+        """Return what holds for a client that has just been accepted."""
+        allow = self._allow.get(connection.listener)
+        if allow is not None:
+            from criproxy.enforce.policies.deny_policy import DenyAllPolicy, why_not
+
+            reason = why_not(allow, connection.peer)
+            if reason is not None:
+                refusal = DenyAllPolicy(reason, self._counts)
+                return ActivePolicy(self._budget, self._before(refusal))
+        scoped = self._scoped.get(connection.listener)
+        return self._full if scoped is None else scoped[1]
+
+    def adopt(self, rules: "RulesPolicy | None", resources: "Resources | None") -> None:
+        """Put rules in force, for the calls that begin from now on.
+
+        Both are None where there are no rules and no profiles.
+        """
+        has_work = rules is not None and (bool(rules.ruleset.rules) or self.bound_pods)
+        self._full.policy = self._before(rules if has_work else None)
+        if rules is None or resources is None:
+            return
+        for profile, book in self._scoped.values():
+            from criproxy.enforce.policies.profile_policy import ProfilePolicy
+
+            book.policy = self._before(ProfilePolicy(profile, resources, rules))
+
+    def _before(self, policy: Policy | None) -> Policy | None:
+        return policy if self._gatekeeper is None else self._gatekeeper.before(policy)

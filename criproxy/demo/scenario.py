@@ -1,0 +1,156 @@
+"""The demo itself: runtime, proxy and client are started, watched, counted and removed."""
+
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from criproxy.client.failures import ask_version
+from criproxy.demo.proxy import ProxyProcess
+from criproxy.demo.screen import Screen
+from criproxy.demo.summary import Counts, differences, rows
+from criproxy.embedded.kubelet import LABEL, NAMESPACE, Kubelet
+from criproxy.embedded.process import RuntimeProcess
+from criproxy.errors import UnavailableError
+from criproxy.relay.endpoints import Endpoint, parse_endpoint
+
+_VERSION_SECONDS: Final = 10.0
+"""How long the runtime may take to say that it is there."""
+_SETTLE_SECONDS: Final = 3.0
+"""How long the proxy may take to have counted what the client has counted already."""
+_SETTLE_POLL_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the demo is to do; the fields are as the command's options.
+
+    ``runtime`` None is the embedded runtime, ``seconds`` how long the client works. ``image``
+    None is one that the runtime has, ``command`` what is run of it; empty is the image's own.
+    """
+
+    runtime: Endpoint | None
+    seconds: float
+    image: str | None
+    command: Sequence[str]
+    api_version: str
+
+
+class DemoScenario:
+    """One demo. :meth:`run` it; :meth:`end` ends it before its time, from any thread."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._stop = threading.Event()
+        self._screen = Screen(self._stop.set)
+        self._proxy: ProxyProcess | None = None
+        self._asked_to_end = 0
+        self._counts: Counts = Counter()
+        self._waited: defaultdict[str, float] = defaultdict(float)  # seconds by method
+
+    def end(self) -> None:
+        """Let the calls under way return and clean up; the second time, cut the calls off."""
+        self._asked_to_end += 1
+        if self._asked_to_end == 1:
+            self._screen.say("ending; once more cuts off the calls that do not return")
+        elif self._proxy is not None:
+            self._proxy.kill()
+        self._stop.set()
+
+    def run(self) -> None:
+        """Play until the time is over, and clean up whatever happens.
+
+        Raises EndpointError and UnavailableError: what is missing, what could not be removed, or
+        that client and proxy did not count alike.
+        """
+        directory = Path(tempfile.mkdtemp(prefix="criproxy-demo-"))
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, directory)
+            runtime = self._runtime(directory, stack)
+            listen = parse_endpoint(f"unix://{directory}/criproxy.sock")
+            proxy = self._proxy = ProxyProcess(directory, listen, runtime)
+            with proxy:
+                self._introduce(proxy)
+                self._work(proxy)
+                differing = self._settle(proxy)
+            self._conclude(proxy, differing)
+
+    def _runtime(self, directory: Path, stack: ExitStack) -> Endpoint:
+        if (given := self._options.runtime) is None:
+            endpoint = parse_endpoint(f"unix://{directory}/runtime.sock")
+            stack.enter_context(RuntimeProcess(endpoint))
+            self._screen.say(f"runtime  {endpoint} (embedded: in memory, nothing is really run)")
+            return endpoint
+        answer = ask_version(given, self._options.api_version, _VERSION_SECONDS)
+        self._screen.say(f"runtime  {given} ({answer.runtime_name} {answer.runtime_version})")
+        return given
+
+    def _introduce(self, proxy: ProxyProcess) -> None:
+        say = self._screen.say
+        say(f"proxy    {proxy.endpoint}")
+        say(f"         http://{proxy.metrics_address}/metrics and /calls, while this lasts")
+        say(
+            f"client   starts and stops pods in namespace {NAMESPACE} through the proxy, "
+            f"{self._options.seconds:g} s (Ctrl-C ends it)"
+        )
+
+    def _work(self, proxy: ProxyProcess) -> None:
+        """Let the client work and remove what it has made, all of it through the proxy."""
+        options = self._options
+        embedded = options.runtime is None
+        kubelet = Kubelet(
+            proxy.endpoint,
+            on_call=self._called,
+            image=options.image,
+            command=options.command,
+            probe=("echo", "hello") if embedded else (),
+            api_version=options.api_version,
+        )
+        if not embedded:
+            self._screen.say(f"         what it makes bears the label {LABEL}={kubelet.run_id}")
+        self._screen.say()
+        self._screen.heading()
+        with kubelet:
+            kubelet.run(self._stop, options.seconds)
+            self._screen.say("the client is done and removes what it has made")
+
+    def _called(self, method: str, pod: str, code: str, seconds: float) -> None:
+        self._counts[method, code] += 1
+        self._waited[method] += seconds
+        self._screen.call(method, pod, code, seconds)
+
+    def _settle(self, proxy: ProxyProcess) -> list[str]:
+        """Return what client and proxy have not counted alike, a moment granted."""
+        give_up = time.monotonic() + _SETTLE_SECONDS
+        while True:
+            differing = differences(self._counts, proxy.counts())
+            if not differing or time.monotonic() > give_up:
+                return differing
+            time.sleep(_SETTLE_POLL_SECONDS)
+
+    def _conclude(self, proxy: ProxyProcess, differing: Sequence[str]) -> None:
+        say = self._screen.say
+        say()
+        say("What the proxy saw, by its call log:", bold=True)
+        say()
+        self._screen.table(rows(proxy.calls(), self._waited))
+        say()
+        say("P50 to P99 are latencies at the proxy; ADDED is what the proxy itself added to a call")
+        say("(median), SHARE its part of the time that the client waited.")
+        say()
+        total = self._counts.total()
+        if not differing:
+            say(
+                f"The client made {total} calls; the proxy's metrics agree, by method and code.",
+                fg="green",
+            )
+            return
+        for line in differing:
+            say(line, fg="red")
+        raise UnavailableError(f"client and proxy counted {len(differing)} methods differently")

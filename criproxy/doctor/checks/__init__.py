@@ -1,0 +1,1 @@
+"""The checks of ``criproxy doctor``, one module for each subject."""

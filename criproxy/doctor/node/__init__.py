@@ -1,0 +1,1 @@
+"""The node's state that the checks read: processes, sockets, mounts, kubelet configuration."""

@@ -1,0 +1,1 @@
+"""The CRI methods of the embedded runtime."""

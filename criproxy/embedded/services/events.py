@@ -1,0 +1,77 @@
+"""Container events: from a change of state to every GetContainerEvents stream."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Self, TypeAlias
+
+import grpc
+
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.embedded.services.errors import CallError
+
+QUEUE_EVENTS: Final = 4096
+"""How many events a stream may lag before it is cut off, so that memory stays bounded."""
+
+Statuses: TypeAlias = tuple[v1.PodSandboxStatus, Iterable[v1.ContainerStatus]]
+
+
+class Subscription:
+    """One stream's events, in order, from when it was made until it is closed."""
+
+    def __init__(self, subscriptions: "set[Subscription]") -> None:
+        self._queue: asyncio.Queue[v1.ContainerEventResponse] = asyncio.Queue(QUEUE_EVENTS)
+        self._lagging = False
+        self._subscriptions = subscriptions
+        subscriptions.add(self)
+
+    def offer(self, event: v1.ContainerEventResponse) -> None:
+        """Queue an event, or mark the stream as too slow."""
+        try:
+            self._queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self._lagging = True
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+        self._subscriptions.discard(self)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> v1.ContainerEventResponse:
+        """Wait for the next event. Raises CallError when the stream has lagged too far behind."""
+        if self._lagging:
+            raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, "event stream reads too slowly")
+        return await self._queue.get()
+
+
+class EventHub:
+    """Hands each event to all subscriptions; without one, an event costs nothing."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def subscribe(self) -> Subscription:
+        """Subscribe to the events from now on."""
+        return Subscription(self._subscriptions)
+
+    def publish(
+        self, kind: v1.ContainerEventType, id_: str, statuses: Callable[[], Statuses]
+    ) -> None:
+        """Publish that ``kind`` happened to the container or sandbox ``id_``.
+
+        ``statuses`` gives the pod's state just after it, and is asked only if somebody listens.
+        """
+        if not self._subscriptions:
+            return
+        sandbox, containers = statuses()
+        event = v1.ContainerEventResponse(
+            container_id=id_,
+            container_event_type=kind,
+            created_at=time.time_ns(),
+            pod_sandbox_status=sandbox,
+            containers_statuses=containers,
+        )
+        for subscription in self._subscriptions:
+            subscription.offer(event)

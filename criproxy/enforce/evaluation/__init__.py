@@ -1,0 +1,1 @@
+"""Evaluates the rules of one call and carries out their effects."""

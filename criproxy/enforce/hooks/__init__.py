@@ -1,0 +1,1 @@
+"""Hooks: scripts and webhooks that inspect and change messages."""

@@ -1,0 +1,180 @@
+"""Hooks that are asked over HTTP, on TCP or on a unix socket.
+
+The client is httpcore (3.4 MiB of memory, where httpx costs 8): it follows no redirect and heeds no
+proxy of the environment. It is imported only where a rule has a webhook.
+"""
+
+import asyncio
+import ssl
+import uuid
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, ParamSpec, TypeVar
+from urllib.parse import urlsplit
+
+import httpcore
+from google.protobuf.message import Message
+
+from criproxy.enforce.hooks.call_review import ReviewError, answer, question
+from criproxy.enforce.hooks.json_patch import PatchError, patched, shown
+from criproxy.rules.errors import EvaluationError
+from criproxy.rules.facts import Facts
+from criproxy.rules.spec import HookSpec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECTIONS: Final = 32
+"""Connections that a webhook has at most; with all of them busy, calls wait, within their timeout:
+more than the calls that a kubelet usually has under way, fewer than would drown a small server."""
+
+ANSWER_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes that an answer may have: as many as a message that is held."""
+
+_IDLE: Final = 4.0
+"""Seconds after which an idle connection is not used again: fewer than the five after which many
+servers close it, since a question that meets the closing is lost."""
+
+_LARGE: Final = 4 * 1024
+"""Bytes of a message from which on its JSON is made in a thread: that is done in Python and takes
+some five milliseconds already, in which the loop would stand still."""
+
+_SOCKET_PATH: Final = 107
+"""Bytes that a unix socket's path may have (unix(7))."""
+
+_HEADERS: Final = [("content-type", "application/json"), ("accept", "application/json")]
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTarget:
+    """Where a webhook is: an HTTP URL, and the unix socket that it is asked on, if any."""
+
+    url: str
+    socket: str | None = None
+
+
+class Webhook:
+    """Asks a server, about requests and responses alike."""
+
+    has_request = True
+    has_response = True
+    has_deny = True
+
+    def __init__(self, spec: HookSpec) -> None:
+        """Nothing is connected yet. Raises ValueError for a URL that cannot be used."""
+        assert spec.url is not None
+        self.timeout = float(spec.timeout)
+        self._target = parse_target(spec.url)
+        self._told = spec.url.partition("?")[0]
+        self._pool: httpcore.AsyncConnectionPool | None = None
+
+    async def request(self, message: Message, facts: Facts) -> Message:
+        """See Hook."""
+        return await self._ask("request", message, facts)
+
+    async def response(self, message: Message, facts: Facts) -> Message:
+        """See Hook."""
+        return await self._ask("response", message, facts)
+
+    async def close(self) -> None:
+        """Close the connections. Left to itself, a webhook does so when nothing refers to it."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+
+    async def _ask(
+        self, phase: Literal["request", "response"], message: Message, facts: Facts
+    ) -> Message:
+        uid = str(uuid.uuid4())
+        size = message.ByteSize()
+        if phase == "response" and facts.request is not None:
+            size += facts.request.ByteSize()
+        document = await _work(size, shown, message)
+        body = await _work(size, question, uid, phase, document, facts)
+        try:
+            patch = answer(await self._post(body), uid)
+            if not patch:
+                return message
+            after = await _work(size, patched, document, patch)
+        except ReviewError as error:
+            raise EvaluationError("webhook", str(error)) from error
+        except PatchError as error:
+            raise EvaluationError("webhook", f"the patch: {error}") from error
+        return message if after == message else after
+
+    async def _post(self, body: bytes) -> bytes:
+        try:
+            return await self._exchange(body)
+        except EvaluationError:
+            raise
+        except Exception as error:  # httpcore's have no common root, and the system's come through
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise EvaluationError("webhook", f"{self._told}: {text}") from error
+
+    async def _exchange(self, body: bytes) -> bytes:
+        pool = self._pool = self._pool or self._new_pool()
+        parts = []
+        left = ANSWER_LIMIT
+        async with pool.stream("POST", self._target.url, headers=_HEADERS, content=body) as got:
+            if got.status != 200:
+                raise EvaluationError("webhook", f"the answer has HTTP status {got.status}")
+            async for part in got.aiter_stream():
+                parts.append(part)
+                left -= len(part)
+                if left < 0:
+                    raise EvaluationError("webhook", f"the answer has over {ANSWER_LIMIT} bytes")
+        return b"".join(parts)
+
+    def _new_pool(self) -> httpcore.AsyncConnectionPool:
+        https = self._target.url.startswith("https:")
+        pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context() if https else None,
+            max_connections=CONNECTIONS,
+            keepalive_expiry=_IDLE,
+            uds=self._target.socket,
+        )
+        weakref.finalize(self, _let_go, pool, asyncio.get_running_loop()).atexit = False
+        return pool
+
+
+def parse_target(url: str) -> WebhookTarget:
+    """Read a webhook's URL: ``http://``, ``https://``, ``unix:///path.sock[:/path]``.
+
+    Raises ValueError, saying what is wrong.
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r}: a URL is of printable ASCII; write the rest as %XX")
+    if url.startswith("unix:"):
+        return _unix(url)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r}: takes http://HOST:PORT/PATH or unix:///PATH.sock:/PATH")
+    if parts.username is not None or parts.fragment:
+        raise ValueError(f"{parts.hostname}: a webhook's URL has no user and no fragment")
+    if parts.port == 0:
+        raise ValueError(f"{url!r}: 0 is no port")
+    return WebhookTarget(url)
+
+
+def _unix(url: str) -> WebhookTarget:
+    path, _, rest = url.removeprefix("unix:").removeprefix("//").partition(":/")
+    if not path.startswith("/") or path.endswith(("/", ":")):
+        raise ValueError(f"{url!r}: the socket needs an absolute path: unix:///run/hook.sock:/path")
+    if len(path) > _SOCKET_PATH:
+        raise ValueError(
+            f"{path}: has {len(path)} bytes; a socket's path has {_SOCKET_PATH} at most"
+        )
+    return WebhookTarget(f"http://localhost/{rest}", path)
+
+
+async def _work(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that works on about ``size`` bytes, in a thread if that takes long."""
+    if size < _LARGE:
+        return function(*args, **kwargs)
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def _let_go(pool: httpcore.AsyncConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        asyncio.run_coroutine_threadsafe(pool.aclose(), loop)

@@ -1,0 +1,171 @@
+"""One line for each call: who asked for what, how it ended, how long it took. Never a payload."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from criproxy.cri.naming import MethodName, matches, resolve
+from criproxy.observe.log import LEVELS, Log
+from criproxy.observe.metrics import code_label
+from criproxy.peers.peer import Connection
+from criproxy.wire.grpc import StatusCode, parse_message
+from criproxy.wire.reading.calls import Call
+
+_LONGEST_MESSAGE: Final = 1024
+"""Characters of a status message that are logged."""
+
+
+class CallLine(msgspec.Struct, omit_defaults=True):
+    """What the log says of a call, under these names. Times are UTC, durations seconds.
+
+    A struct and not a dict, because that is encoded in a microsecond where structlog's way through
+    its processors takes twenty, which is as much as all the rest of relaying a call.
+    """
+
+    timestamp: datetime
+    """When the call ended (UTC, RFC 3339)."""
+    level: str
+    """The level of the line."""
+    event: str
+    """`call`."""
+    listener: str
+    """The endpoint that received the call."""
+    pid: int
+    """The client's process id at the time of connecting; 0 for a client of a foreign PID
+    namespace."""
+    uid: int
+    """The client's user id at the time of connecting."""
+    executable: str | None
+    """The path of the client's executable; null if it could not be determined."""
+    service: str
+    """The full name of the service: `runtime.v1.RuntimeService`."""
+    method: str
+    """The name of the method."""
+    api_version: str | None
+    """`v1` or `v1alpha2`; null for methods outside the CRI."""
+    began: datetime
+    """When the request's headers arrived (UTC)."""
+    code: str
+    """The gRPC code that the client reports, or `UNREAD` if the end of the call was not seen."""
+    message: str = ""
+    """The status message; left out if there is none."""
+    end: str = ""
+    """The event that ended the call."""
+    duration_s: float | None = None
+    """Seconds until the call ended."""
+    first_byte_s: float | None = None
+    """Seconds until the response began; left out if it never did."""
+    overhead_s: float | None = None
+    """Seconds that the call's bytes spent in the proxy, in both directions."""
+    request_messages: int | None = None
+    """Messages of the request."""
+    request_bytes: int | None = None
+    """Message bytes of the request."""
+    response_messages: int | None = None
+    """Messages of the response."""
+    response_bytes: int | None = None
+    """Message bytes of the response."""
+    slow: bool = False
+    """`true` if the call was reported as slow; otherwise left out."""
+    rules: tuple[str, ...] = ()
+    """The rules that acted on the call, in order; left out if there are none."""
+    held_s: float | None = None
+    """Seconds that rules made the call wait; left out if they did not."""
+
+
+class CallLog:
+    """Writes a call's line when it has ended, and a warning when it has become slow.
+
+    A call that changes something or fails is logged at info, one that only reads at debug.
+    ``methods`` has other levels by glob (``off`` among them), the first that matches counts; a
+    failed call stays at info at least unless it is ``off``, and one that was slow at warning.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        record: Callable[[CallLine], None],
+        level: str,
+        methods: Mapping[str, str],
+        wall_clock_of: Callable[[float], float],
+    ) -> None:
+        """``record`` takes the lines of ended calls, ``log`` the warnings of slow ones.
+
+        ``wall_clock_of`` turns a time of the calls' clock into seconds since the epoch.
+        """
+        self._log = log
+        self._record = record
+        self._threshold = LEVELS[level]
+        self._methods = tuple(methods.items())
+        self._wall_clock_of = wall_clock_of
+        self._levels = lru_cache(maxsize=2048)(self._level)
+
+    def ended(self, connection: Connection, call: Call, slow: bool) -> None:
+        """Write the line of a call that has ended."""
+        named = resolve(call.path)
+        level = self._levels(named, call.code is not StatusCode.OK, slow)
+        if level is None or call.ended is None:
+            return
+        peer = connection.peer
+        request, response = call.request, call.response
+        self._record(
+            CallLine(
+                timestamp=self._moment(call.ended),
+                level=level,
+                event="call",
+                listener=connection.listener,
+                pid=peer.pid,
+                uid=peer.uid,
+                executable=peer.executable,
+                service=named.service,
+                method=named.method,
+                api_version=named.api_version,
+                began=self._moment(call.began),
+                code=code_label(call),
+                message=parse_message(call.message)[:_LONGEST_MESSAGE] if call.message else "",
+                end=call.end or "",
+                duration_s=round(call.ended - call.began, 6),
+                first_byte_s=round(call.first_byte - call.began, 6) if call.first_byte else None,
+                overhead_s=round(call.overhead, 6),
+                request_messages=request.messages,
+                request_bytes=request.bytes,
+                response_messages=response.messages,
+                response_bytes=response.bytes,
+                slow=slow,
+                rules=call.rules,
+                held_s=round(call.held_by(call.ended), 6) or None,
+            )
+        )
+
+    def slow(self, connection: Connection, call: Call, now: float) -> None:
+        """Warn of a call that has been running for long."""
+        named = resolve(call.path)
+        self._log.warning(
+            "slow call",
+            **connection.fields(),
+            service=named.service,
+            method=named.method,
+            api_version=named.api_version,
+            began=self._moment(call.began).isoformat(),
+            age_s=round(now - call.began, 3),
+        )
+
+    def _level(self, named: MethodName, failed: bool, slow: bool) -> str | None:
+        """The level of a call's line; None where it is not to be written."""
+        level = "info" if named.mutating or failed else "debug"
+        for pattern, chosen in self._methods:
+            if matches(pattern, named):
+                if chosen == "off":
+                    return None
+                if not failed or LEVELS[chosen] > LEVELS[level]:
+                    level = chosen
+                break
+        if slow:
+            level = max(level, "warning", key=LEVELS.__getitem__)
+        return level if LEVELS[level] >= self._threshold else None
+
+    def _moment(self, time: float) -> datetime:
+        return datetime.fromtimestamp(self._wall_clock_of(time), UTC)

@@ -1,0 +1,94 @@
+"""The calls in flight: who is waiting for what, and for how long."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from criproxy.cri.naming import MethodName, matches, resolve
+from criproxy.peers.peer import Connection
+from criproxy.wire.reading.calls import Call
+
+
+class SlowCalls:
+    """Knows from what age on a call is slow.
+
+    ``threshold`` is in seconds; ``by_method`` has other ones by glob, the first that matches
+    counts. Streams are exempt unless a glob names them; a threshold of 0 exempts.
+    """
+
+    def __init__(self, threshold: float, by_method: Mapping[str, float]) -> None:
+        self._threshold = threshold
+        self._by_method = tuple(by_method.items())
+        self.threshold_of = lru_cache(maxsize=1024)(self._threshold_of)
+
+    def _threshold_of(self, named: MethodName) -> float | None:
+        """The age in seconds above which calls of a method are slow; None where none are."""
+        for pattern, threshold in self._by_method:
+            if matches(pattern, named):
+                return threshold or None
+        return None if named.server_streaming else self._threshold or None
+
+
+class CallsInFlight:
+    """The calls that have begun and not ended, in the order in which they began."""
+
+    def __init__(self, slow: SlowCalls) -> None:
+        self._slow = slow
+        self._calls: dict[Call, Connection] = {}
+        self._warned: set[Call] = set()
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def began(self, connection: Connection, call: Call) -> None:
+        """Take in a call."""
+        self._calls[call] = connection
+
+    def ended(self, call: Call) -> bool:
+        """Let go of a call; tell whether it was reported as slow while it ran."""
+        self._calls.pop(call, None)
+        if call in self._warned:
+            self._warned.discard(call)
+            return True
+        return False
+
+    def newly_slow(self, now: float) -> list[tuple[Call, Connection]]:
+        """Return the calls that have become slow since this was last asked, each of them once."""
+        found = []
+        for call, connection in self._calls.items():
+            if call in self._warned:
+                continue
+            threshold = self._slow.threshold_of(resolve(call.path))
+            if threshold is not None and now - call.began >= threshold:
+                self._warned.add(call)
+                found.append((call, connection))
+        return found
+
+    def answers_awaited(self) -> bool:
+        """Tell whether any is in flight that ends by itself: streams of events do not."""
+        return any(not resolve(call.path).server_streaming for call in self._calls)
+
+    def snapshot(self) -> list[tuple[Call, Connection]]:
+        """Return all of them, the oldest first. Safe to ask for from another thread."""
+        return list(self._calls.items())
+
+    def described(self, now: float) -> Iterator[dict[str, Any]]:
+        """Describe each, the oldest first, for a person or a program."""
+        for call, connection in self.snapshot():
+            named = resolve(call.path)
+            peer = connection.peer
+            yield {
+                "listener": connection.listener,
+                "service": named.service,
+                "method": named.method,
+                "age_s": round(now - call.began, 6),
+                "pid": peer.pid,
+                "uid": peer.uid,
+                "gid": peer.gid,
+                "executable": peer.executable,
+                "answering": call.first_byte is not None,
+                "request_messages": call.request.messages,
+                "request_bytes": call.request.bytes,
+                "response_messages": call.response.messages,
+                "response_bytes": call.response.bytes,
+            }

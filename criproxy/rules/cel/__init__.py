@@ -1,0 +1,1 @@
+"""CEL expressions: compiled, type-checked and evaluated."""

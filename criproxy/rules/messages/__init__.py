@@ -1,0 +1,1 @@
+"""Protobuf messages: field paths, rewriting, differences, decompression."""

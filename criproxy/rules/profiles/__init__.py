@@ -1,0 +1,1 @@
+"""Profiles of listeners: which methods, pods and fields their clients may see."""

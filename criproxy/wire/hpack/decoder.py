@@ -1,0 +1,367 @@
+"""Header blocks, decoded beside the peer's own decoder (RFC 7541).
+
+:class:`Decoder` mirrors the dynamic table of one direction of one connection. It reads blocks
+only to know what they say, so it is strict where the real decoder must be (a block that it
+accepts wrongly would put the two tables out of step) and keeps no more than it must.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from criproxy.wire.constants import DEFAULT_HEADER_TABLE_SIZE
+from criproxy.wire.errors import CompressionError, LimitError
+from criproxy.wire.hpack import huffman
+
+Header = tuple[bytes, bytes]
+"""A name and a value, as they stand in a header block."""
+
+ENTRY_OVERHEAD: Final = 32
+"""Bytes that each table entry counts beside its name and value (section 4.1)."""
+
+LARGEST_TABLE: Final = 1 << 20
+"""Bytes of dynamic table that are mirrored at most. Known peers use 4 KiB; one that asks for more
+than this is not read any further."""
+
+_MOST_STRINGS: Final = 1024
+"""Huffman strings remembered with their decoded form; forgotten all together when full."""
+
+_REMEMBERED: Final = range(9, 65)
+"""Bytes of Huffman-coded strings that are worth remembering. A shorter one is decoded as fast, and
+mostly a grpc-timeout, which does not come again; a longer one is rare."""
+
+_LONGEST_INTEGER: Final = 5
+"""Bytes that an integer may take beyond its prefix: enough for 32 bits and more."""
+
+STATIC_TABLE: Final[tuple[Header, ...]] = (
+    (b"", b""),  # the table is counted from 1
+    (b":authority", b""),
+    (b":method", b"GET"),
+    (b":method", b"POST"),
+    (b":path", b"/"),
+    (b":path", b"/index.html"),
+    (b":scheme", b"http"),
+    (b":scheme", b"https"),
+    (b":status", b"200"),
+    (b":status", b"204"),
+    (b":status", b"206"),
+    (b":status", b"304"),
+    (b":status", b"400"),
+    (b":status", b"404"),
+    (b":status", b"500"),
+    (b"accept-charset", b""),
+    (b"accept-encoding", b"gzip, deflate"),
+    (b"accept-language", b""),
+    (b"accept-ranges", b""),
+    (b"accept", b""),
+    (b"access-control-allow-origin", b""),
+    (b"age", b""),
+    (b"allow", b""),
+    (b"authorization", b""),
+    (b"cache-control", b""),
+    (b"content-disposition", b""),
+    (b"content-encoding", b""),
+    (b"content-language", b""),
+    (b"content-length", b""),
+    (b"content-location", b""),
+    (b"content-range", b""),
+    (b"content-type", b""),
+    (b"cookie", b""),
+    (b"date", b""),
+    (b"etag", b""),
+    (b"expect", b""),
+    (b"expires", b""),
+    (b"from", b""),
+    (b"host", b""),
+    (b"if-match", b""),
+    (b"if-modified-since", b""),
+    (b"if-none-match", b""),
+    (b"if-range", b""),
+    (b"if-unmodified-since", b""),
+    (b"last-modified", b""),
+    (b"link", b""),
+    (b"location", b""),
+    (b"max-forwards", b""),
+    (b"proxy-authenticate", b""),
+    (b"proxy-authorization", b""),
+    (b"range", b""),
+    (b"referer", b""),
+    (b"refresh", b""),
+    (b"retry-after", b""),
+    (b"server", b""),
+    (b"set-cookie", b""),
+    (b"strict-transport-security", b""),
+    (b"transfer-encoding", b""),
+    (b"user-agent", b""),
+    (b"vary", b""),
+    (b"via", b""),
+    (b"www-authenticate", b""),
+)
+"""Appendix A, counted from 1."""
+
+_FIRST_DYNAMIC: Final = len(STATIC_TABLE)
+_FIRST_DYNAMIC_BYTE: Final = 0x80 | _FIRST_DYNAMIC
+
+_strings: dict[bytes, bytes] = {}
+
+
+class Decoder:
+    """Decodes the header blocks of one direction, in the order in which they were sent."""
+
+    __slots__ = ("_entries", "_least", "_limit", "_most", "_size", "changes")
+
+    def __init__(self) -> None:
+        self.changes = 0
+        """How often blocks have changed the table so far: inserted a field, or resized it."""
+        self._entries: list[Header] = []  # the newest is the last
+        self._size = 0
+        self._most = DEFAULT_HEADER_TABLE_SIZE  # what the encoder uses (section 4.2)
+        self._limit = DEFAULT_HEADER_TABLE_SIZE  # what the decoding peer has allowed
+        self._least = LARGEST_TABLE  # the least of it that the encoder has not announced
+
+    def allow(self, table_size: int) -> None:
+        """Take notice of the SETTINGS_HEADER_TABLE_SIZE that the decoding peer has sent, in bytes.
+
+        A larger one only allows what the encoder then announces in a block. A smaller one is not
+        enforced: the encoder may not have seen it yet.
+        """
+        self._limit = max(self._limit, table_size)
+        self._least = min(self._least, table_size)
+
+    @property
+    def is_to_shrink(self) -> bool:
+        """Whether the encoder's next block has to begin with a smaller table (section 4.2)."""
+        return self._least < self._most
+
+    def copy(self) -> "Decoder":
+        """Return a decoder that goes on from here on its own."""
+        other = Decoder.__new__(Decoder)
+        other.changes = self.changes
+        other._entries = self._entries.copy()
+        other._size, other._most, other._limit = self._size, self._most, self._limit
+        other._least = self._least
+        return other
+
+    @property
+    def table(self) -> tuple[Header, ...]:
+        """The dynamic table's entries, the newest first, as RFC 7541 numbers them."""
+        return tuple(reversed(self._entries))
+
+    def decode(self, block: bytes) -> list[Header]:
+        """Decode a whole header block: names and values, in order.
+
+        Raises CompressionError when it is malformed and LimitError when it asks for a table over
+        1 MiB; the decoder is not to be used again after either.
+        """
+        headers: list[Header] = []
+        entries = self._entries
+        position = 0
+        size = len(block)
+        try:
+            while position < size:
+                byte = block[position]
+                if byte > 0x80 and byte != 0xFF:  # indexed, in one byte: nearly every field
+                    position += 1
+                    if byte >= _FIRST_DYNAMIC_BYTE:
+                        headers.append(entries[_FIRST_DYNAMIC_BYTE - 1 - byte])
+                    else:
+                        headers.append(STATIC_TABLE[byte & 0x7F])
+                elif byte >= 0x80:  # indexed (section 6.1)
+                    index = byte & 0x7F
+                    position += 1
+                    if index == 0x7F:
+                        index, position = _integer(block, position, index)
+                    headers.append(self._entry(index))
+                elif byte >= 0x40 or byte < 0x20:  # literal (section 6.2)
+                    position = self._literal(block, position, headers)
+                else:  # table size update (section 6.3)
+                    if headers:
+                        raise CompressionError("a table size update stands behind a field")
+                    most, position = byte & 0x1F, position + 1
+                    if most == 0x1F:
+                        most, position = _integer(block, position, most)
+                    self._resize(most)
+        except IndexError:
+            raise CompressionError("a header block ends too early or names no entry") from None
+        return headers
+
+    def path_in(self, block: bytes, inserted: list[Header]) -> bytes:
+        """Make out the ``:path`` in a block that is still to be decoded; empty where there is none.
+
+        ``inserted`` is for the blocks between the last one that was decoded and this: begin with an
+        empty list and give it along. Raises CompressionError when the block is malformed.
+        """
+        path = b""
+        position = 0
+        size = len(block)
+        entries = self._entries
+        try:
+            while position < size:
+                byte = block[position]
+                position += 1
+                if byte >= 0x80:
+                    if byte < _FIRST_DYNAMIC | 0x80:
+                        name, value = STATIC_TABLE[byte & 0x7F]
+                    elif byte == 0xFF or inserted:
+                        index = byte & 0x7F
+                        if index == 0x7F:
+                            index, position = _integer(block, position, index)
+                        name, value = self._entry_behind(index, inserted)
+                    else:  # as in _entry, but for the call
+                        name, value = entries[_FIRST_DYNAMIC + 0x7F - byte]
+                    if name == b":path":
+                        path = value
+                elif byte >= 0x40 or byte < 0x20:
+                    mask = 0x3F if byte >= 0x40 else 0x0F
+                    index = byte & mask
+                    if index == mask:
+                        index, position = _integer(block, position, index)
+                    if index:
+                        name = self._entry_behind(index, inserted)[0]
+                    else:
+                        name, position = _string(block, position)
+                    if name == b":path":
+                        value, position = _string(block, position)
+                        path = value
+                    else:
+                        value, position = b"", _string_end(block, position)
+                    if byte >= 0x40:
+                        inserted.append((name, value))
+                elif byte & 0x1F == 0x1F:
+                    _, position = _integer(block, position, 0x1F)
+        except IndexError:
+            raise CompressionError("a header block ends too early or names no entry") from None
+        return path
+
+    def _entry_behind(self, index: int, inserted: list[Header]) -> Header:
+        """Return an entry as it will be numbered once ``inserted`` have been."""
+        if index < _FIRST_DYNAMIC:
+            return STATIC_TABLE[index]
+        index -= _FIRST_DYNAMIC
+        if index < len(inserted):
+            return inserted[-1 - index]
+        return self._entries[len(inserted) - 1 - index]
+
+    def _entry(self, index: int) -> Header:
+        if index >= _FIRST_DYNAMIC:
+            return self._entries[_FIRST_DYNAMIC - 1 - index]
+        if not index:
+            raise CompressionError("a header block names entry 0")
+        return STATIC_TABLE[index]
+
+    def _literal(self, block: bytes, position: int, headers: list[Header]) -> int:
+        byte = block[position]
+        indexed = byte >= 0x40
+        mask = 0x3F if indexed else 0x0F
+        index = byte & mask
+        position += 1
+        if index == mask:
+            index, position = _integer(block, position, index)
+        if index:
+            name = self._entry(index)[0]
+        else:
+            name, position = _string(block, position)
+        value, position = _string(block, position)
+        header = (name, value)
+        headers.append(header)
+        if indexed:
+            self.changes += 1
+            self._size += len(name) + len(value) + ENTRY_OVERHEAD
+            self._entries.append(header)
+            if self._size > self._most:
+                self._evict()
+        return position
+
+    def _resize(self, most: int) -> None:
+        if most > self._limit:
+            raise CompressionError(f"a table size update to {most} is over the peer's limit")
+        if most > LARGEST_TABLE:
+            raise LimitError(f"a header table of {most} bytes is over {LARGEST_TABLE}")
+        self.changes += 1
+        self._most = most
+        if most <= self._least:
+            self._least = LARGEST_TABLE
+        self._evict()
+
+    def _evict(self) -> None:
+        gone = 0
+        entries = self._entries
+        while self._size > self._most:
+            name, value = entries[gone]
+            self._size -= len(name) + len(value) + ENTRY_OVERHEAD
+            gone += 1
+        del entries[:gone]
+
+
+def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
+    """Read an integer that its prefix does not hold (section 5.1): its value, what follows it."""
+    value = prefix
+    for count in range(_LONGEST_INTEGER):
+        byte = block[position]
+        position += 1
+        value += (byte & 0x7F) << 7 * count
+        if byte < 0x80:
+            return value, position
+    raise CompressionError("an integer in a header block is too long")
+
+
+def _string_end(block: bytes, position: int) -> int:
+    """Return the position of what follows a string."""
+    length = block[position] & 0x7F
+    position += 1
+    if length == 0x7F:
+        length, position = _integer(block, position, length)
+    if position + length > len(block):
+        raise CompressionError("a string reaches past the end of its header block")
+    return position + length
+
+
+def _string(block: bytes, position: int) -> tuple[bytes, int]:
+    """Read a string (section 5.2): its bytes, and the position of what follows it."""
+    byte = block[position]
+    length = byte & 0x7F
+    position += 1
+    if length == 0x7F:
+        length, position = _integer(block, position, length)
+    end = position + length
+    if end > len(block):
+        raise CompressionError("a string reaches past the end of its header block")
+    raw = block[position:end]
+    if byte < 0x80:
+        return raw, end
+    if length not in _REMEMBERED:
+        return huffman.decode(raw), end
+    decoded = _strings.get(raw)
+    if decoded is None:
+        decoded = huffman.decode(raw)
+        if len(_strings) >= _MOST_STRINGS:
+            _strings.clear()
+        _strings[raw] = decoded
+    return decoded, end
+
+
+def encode(headers: Iterable[Header]) -> bytes:
+    """Encode fields as literals without indexing (section 6.2.2), which no table takes part in.
+
+    So they may stand in, or behind, a block of any encoder.
+    """
+    return b"".join(
+        b"\0" + _encode_length(len(name)) + name + _encode_length(len(value)) + value
+        for name, value in headers
+    )
+
+
+EMPTY_TABLE: Final = b"\x20"
+"""A table size update to 0 (section 6.3): the decoder forgets its entries and takes in no more."""
+
+
+def _encode_length(length: int) -> bytes:
+    """Write the length of a string that is not Huffman-coded (sections 5.1 and 5.2)."""
+    if length < 0x7F:
+        return bytes((length,))
+    encoded = bytearray((0x7F,))
+    length -= 0x7F
+    while length >= 0x80:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)

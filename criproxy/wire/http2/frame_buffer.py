@@ -1,0 +1,178 @@
+"""Whole frames, for a connection whose streams are handled one by one (RFC 9113 section 4.1).
+
+Where reading in passing cuts DATA through, this keeps a frame until it is complete, and a header
+block until its last CONTINUATION: what is decided on is a whole thing, and what goes on is too.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final, NamedTuple
+
+from criproxy.wire import constants as http2
+from criproxy.wire.errors import FrameSizeError, LimitError, ProtocolError
+from criproxy.wire.http2.frames import (
+    AT_BOUNDARY,
+    PartialFrame,
+    padding_of,
+    without_padding,
+    without_priority,
+)
+
+STREAM_ID: Final = 0x7FFF_FFFF
+"""The highest bit of a frame's stream identifier is reserved (section 4.1)."""
+
+REST: Final = -1
+"""The kind of what is the rest of a frame whose beginning has gone on."""
+
+_header: Final = Struct(">HBBBI").unpack_from
+_NOT_WHOLE: Final = http2.FLAG_END_HEADERS | http2.FLAG_PADDED | http2.FLAG_PRIORITY
+
+
+class Frame(NamedTuple):
+    """A frame as it came, or a header block with all of its frames."""
+
+    kind: int
+    flags: int
+    stream: int
+    raw: bytes
+    """What is to go on of it: all of its bytes, but for those that have gone on before."""
+    payload: bytes
+    """With its padding; of a header block the fragments, joined and without padding."""
+    begun: bool = False
+    """Whether its beginning has gone on already: it cannot be held then."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it carries END_STREAM."""
+        return bool(self.flags & http2.FLAG_END_STREAM)
+
+    @property
+    def content(self) -> bytes:
+        """A DATA frame's payload without padding."""
+        return without_padding(self.payload) if self.flags & http2.FLAG_PADDED else self.payload
+
+
+class FrameBuffer:
+    """Makes whole frames of one direction's bytes."""
+
+    __slots__ = (
+        "_begun",
+        "_block",
+        "_block_flags",
+        "_block_limit",
+        "_block_raw",
+        "_block_stream",
+        "_buffer",
+        "_passing",
+        "_wanted",
+        "max_frame_size",
+    )
+
+    def __init__(
+        self, max_frame_size: int, block_limit: int, under_way: PartialFrame = AT_BOUNDARY
+    ) -> None:
+        """``under_way`` is what has gone on of a frame or header block that is incomplete."""
+        self.max_frame_size = max_frame_size
+        self._block_limit = block_limit
+        self._buffer = bytearray(under_way.partial)
+        self._begun = len(under_way.partial)  # bytes of the buffer that have gone on
+        self._wanted = 0  # bytes that the buffer needs before it can be looked at again
+        self._passing = under_way.passing
+        self._block: bytearray | None = None
+        self._block_raw: bytearray | None = None  # None: its beginning has gone on
+        self._block_stream = under_way.block_stream
+        self._block_flags = http2.FLAG_END_STREAM if under_way.block_ended else 0
+        if under_way.block is not None:
+            self._block = bytearray(under_way.block)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether all that went on so far were whole frames and whole header blocks."""
+        return not (self._begun or self._passing or self._block is not None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is at a boundary and keeps nothing."""
+        return not self._buffer and self.at_boundary
+
+    def leftover(self) -> bytes:
+        """Return the beginning of a frame, and of its header block, that has not gone on."""
+        return bytes(self._block_raw or b"") + bytes(self._buffer)
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take the next bytes; make the frames that are whole now.
+
+        Raises a WireError for what cannot be read.
+        """
+        if self._passing:
+            rest = data[: self._passing]
+            self._passing -= len(rest)
+            data = data[len(rest) :]
+            yield Frame(REST, 0, 0, rest, b"", begun=True)
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+            if len(buffer) < self._wanted:
+                return
+            data = bytes(buffer)
+            buffer.clear()
+        position, size, self._wanted = 0, len(data), 0
+        while size - position >= http2.FRAME_HEADER_SIZE:
+            high, low, kind, flags, stream = _header(data, position)
+            start = position + http2.FRAME_HEADER_SIZE
+            end = start + (high << 8 | low)
+            if end - start > self.max_frame_size:
+                raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
+            if end > size:
+                self._wanted = end - position
+                break
+            raw, begun = data[position:end], False
+            if self._begun:
+                raw, begun, self._begun = raw[self._begun :], True, 0
+            position = end
+            frame = Frame(kind, flags, stream & STREAM_ID, raw, data[start:end], begun)
+            if kind == http2.HEADERS and flags & _NOT_WHOLE == http2.FLAG_END_HEADERS:
+                if self._block is not None:
+                    raise ProtocolError("a HEADERS frame stands within a header block")
+                yield frame
+            elif kind == http2.CONTINUATION or kind == http2.HEADERS or self._block is not None:
+                yield from self._gather(frame)
+            else:
+                if kind == http2.DATA and flags & http2.FLAG_PADDED and frame.payload:
+                    padding_of(frame.payload)
+                yield frame
+        if position < size:
+            buffer += data[position:]
+
+    def _gather(self, frame: Frame) -> Iterator[Frame]:
+        fragment = frame.payload
+        if frame.kind == http2.HEADERS and self._block is None:
+            fragment = fragment_of(frame.flags, frame.payload)
+            self._block = bytearray()
+            self._block_raw = None if frame.begun else bytearray()
+            self._block_stream, self._block_flags = frame.stream, frame.flags
+        elif (
+            frame.kind != http2.CONTINUATION
+            or self._block is None
+            or frame.stream != self._block_stream
+        ):
+            raise ProtocolError(f"a frame of type {frame.kind} stands where it may not")
+        self._block += fragment
+        if len(self._block) > self._block_limit:
+            raise LimitError(f"a header block is over {self._block_limit} bytes")
+        begun = self._block_raw is None
+        if self._block_raw is not None:
+            self._block_raw += frame.raw
+        if frame.flags & http2.FLAG_END_HEADERS:
+            raw = frame.raw if self._block_raw is None else bytes(self._block_raw)
+            block, self._block, self._block_raw = bytes(self._block), None, None
+            yield Frame(http2.HEADERS, self._block_flags, frame.stream, raw, block, begun)
+        elif begun:
+            yield Frame(REST, 0, 0, frame.raw, b"", begun=True)
+
+
+def fragment_of(flags: int, payload: bytes) -> bytes:
+    """Return what a HEADERS frame has of its header block (section 6.2)."""
+    if flags & http2.FLAG_PADDED:
+        payload = without_padding(payload)
+    return without_priority(payload) if flags & http2.FLAG_PRIORITY else payload

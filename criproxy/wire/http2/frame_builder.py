@@ -1,0 +1,99 @@
+"""Frames of our own making (RFC 9113 section 6), as few as holding a stream needs."""
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final
+from urllib.parse import quote
+
+from criproxy.wire import constants as http2
+from criproxy.wire.constants import ErrorCode
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.hpack import decoder as hpack
+from criproxy.wire.hpack.decoder import Header
+
+LARGEST_FRAME: Final = http2.DEFAULT_MAX_FRAME_SIZE
+"""Bytes of payload in a frame of ours: what every peer takes (section 4.2)."""
+
+_pack_header: Final = Struct(">HBBBI").pack
+_pack_u32: Final = Struct(">I").pack
+_pack_two_u32: Final = Struct(">II").pack
+
+BLANK: Final[list[Header]] = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/criproxy/denied"),
+    (b":authority", b"localhost"),
+    (b"te", b"trailers"),
+    (b"content-type", b"application/grpc"),
+]
+"""The headers of a call of nothing: no server has such a method."""
+
+_UNENCODED: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+"""What stands as it is in a grpc-message ("Responses"): printable ASCII but the percent sign."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Build a frame; ``payload`` is at most 16 MiB - 1."""
+    length = len(payload)
+    return _pack_header(length >> 8, length & 0xFF, kind, flags, stream) + payload
+
+
+def stream_of(raw: bytes) -> int:
+    """Return the stream that a frame is of."""
+    return int.from_bytes(raw[5 : http2.FRAME_HEADER_SIZE], "big") & 0x7FFF_FFFF
+
+
+def data(stream: int, payload: bytes, ended: bool) -> bytes:
+    """Build a DATA frame."""
+    return frame(http2.DATA, http2.FLAG_END_STREAM if ended else 0, stream, payload)
+
+
+def headers(stream: int, block: bytes, ended: bool) -> bytes:
+    """Build HEADERS, and CONTINUATION frames where the block is too long for one."""
+    return b"".join(_header_frames(stream, block, ended))
+
+
+def _header_frames(stream: int, block: bytes, ended: bool) -> Iterator[bytes]:
+    kind, flags = http2.HEADERS, http2.FLAG_END_STREAM if ended else 0
+    while len(block) > LARGEST_FRAME:
+        yield frame(kind, flags, stream, block[:LARGEST_FRAME])
+        kind, flags, block = http2.CONTINUATION, 0, block[LARGEST_FRAME:]
+    yield frame(kind, flags | http2.FLAG_END_HEADERS, stream, block)
+
+
+def reset(stream: int, code: ErrorCode) -> bytes:
+    """Build an RST_STREAM frame."""
+    return frame(http2.RST_STREAM, 0, stream, _pack_u32(code))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """Build a WINDOW_UPDATE frame; stream 0 stands for the connection."""
+    return frame(http2.WINDOW_UPDATE, 0, stream, _pack_u32(increment))
+
+
+def goaway(last_stream: int, code: ErrorCode) -> bytes:
+    """Build a GOAWAY frame."""
+    return frame(http2.GOAWAY, 0, 0, _pack_two_u32(last_stream, code))
+
+
+def ping_ack(payload: bytes) -> bytes:
+    """Build the answer to a PING."""
+    return frame(http2.PING, http2.FLAG_ACK, 0, payload)
+
+
+def trailers(code: StatusCode, message: str, begun: bool) -> list[Header]:
+    """Return the fields that end a call; ``begun``: the response's headers went before.
+
+    gRPC over HTTP/2, "Responses": Trailers or Trailers-Only.
+    """
+    fields = [(b"grpc-status", b"%d" % code)]
+    if message:
+        fields.append((b"grpc-message", quote(message, safe=_UNENCODED).encode("ascii")))
+    if not begun:
+        fields[:0] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+    return fields
+
+
+def literal_headers(stream: int, fields: list[Header], ended: bool) -> bytes:
+    """Build HEADERS whose block leaves the receiver's table as it is."""
+    return headers(stream, hpack.encode(fields), ended)

@@ -1,0 +1,422 @@
+"""The frames of one direction of a connection (RFC 9113 sections 4 and 6).
+
+A :class:`FrameReader` is given bytes in whatever pieces they come and calls a :class:`FrameHandler`
+for what they mean. The payload of DATA is cut through: the handler is shown each piece where it
+lies, nothing is copied or gathered. Of the other frames only those that are acted on are gathered
+whole; the rest is skipped by its length.
+"""
+
+from collections import deque
+from struct import Struct
+from typing import Final, NamedTuple, NoReturn, Protocol
+
+from criproxy.wire.constants import (
+    CONTINUATION,
+    DATA,
+    DEFAULT_MAX_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    FLAG_ACK,
+    FLAG_END_HEADERS,
+    FLAG_END_STREAM,
+    FLAG_PADDED,
+    FLAG_PRIORITY,
+    FRAME_HEADER_SIZE,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    SETTINGS_INITIAL_WINDOW_SIZE,
+    WINDOW_UPDATE,
+)
+from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, ProtocolError
+from criproxy.wire.hpack.decoder import Decoder, Header
+
+DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
+"""Bytes of one header block that are gathered at most. grpc-go accepts 16 MiB of headers by
+default, real ones have a few hundred bytes; what is above is relayed but not read."""
+
+_MOST_UNACKNOWLEDGED: Final = 1000
+"""SETTINGS frames without an ACK that are followed; known peers have one or two."""
+
+_STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
+_header: Final = Struct(">HBBBI").unpack_from
+_u32: Final = Struct(">I").unpack_from
+_two_u32: Final = Struct(">II").unpack_from
+_settings: Final = Struct(">HI").iter_unpack
+_ANY: Final = -1
+_NOT_WHOLE: Final = FLAG_END_HEADERS | FLAG_PADDED | FLAG_PRIORITY
+
+_EXACT_SIZES: Final = {
+    PRIORITY: 5,
+    PING: 8,
+    WINDOW_UPDATE: 4,
+}
+"""Payload bytes of the frames that are skipped and have only one size (section 6)."""
+
+_GATHERED: Final = frozenset(
+    {
+        HEADERS,
+        RST_STREAM,
+        SETTINGS,
+        PUSH_PROMISE,
+        GOAWAY,
+        CONTINUATION,
+    }
+)
+"""The frames whose payload is looked at as a whole."""
+
+
+class FrameHandler(Protocol):
+    """What a FrameReader calls. ``now`` is the time at which the bytes came, in seconds."""
+
+    def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
+        """Take a decoded header block; ``ended``: the frame carried END_STREAM."""
+
+    def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
+        """Take a piece of DATA payload, without padding: ``chunk[start:end]``."""
+
+    def data_ended(self, stream: int, now: float) -> None:
+        """Take the end of a DATA frame that carried END_STREAM."""
+
+    def reset(self, stream: int, code: int, now: float) -> None:
+        """Take an RST_STREAM."""
+
+    def setting(self, identifier: int, value: int) -> None:
+        """Take one parameter of a SETTINGS frame."""
+
+    def settings_acknowledged(self) -> None:
+        """Take a SETTINGS frame with ACK: the other side's oldest open SETTINGS are in force."""
+
+    def goaway(self, last_stream: int, code: int, now: float) -> None:
+        """Take a GOAWAY."""
+
+
+class PartialFrame(NamedTuple):
+    """Where in a direction's bytes its reader stands."""
+
+    partial: bytes
+    """The beginning of a frame of which too little has come to be read."""
+    passing: int
+    """Bytes that are to come of a frame that has been read."""
+    block: bytes | None
+    """The fragments of a header block that CONTINUATION frames carry on; None outside one."""
+    block_stream: int
+    block_ended: bool
+    settled: bool
+    """Whether the side's first SETTINGS have passed."""
+
+
+AT_BOUNDARY: Final = PartialFrame(b"", 0, None, 0, False, True)
+"""Between two frames, behind the first."""
+
+
+class FrameReader:
+    """Reads the frames of one direction, in whatever pieces their bytes come.
+
+    ``preface`` tells whether a client's preface comes first. ``header_block_limit`` is in bytes.
+    ``decoder`` and ``max_frame_size`` follow what the receiving peer sends in its SETTINGS:
+    whoever reads the other direction sets them.
+    """
+
+    __slots__ = (
+        "_block",
+        "_block_ended",
+        "_block_stream",
+        "_data_ends",
+        "_data_left",
+        "_data_stream",
+        "_expected",
+        "_handler",
+        "_header_block_limit",
+        "_partial",
+        "_preface",
+        "_skip",
+        "_wanted",
+        "decoder",
+        "flow",
+        "granted",
+        "initial_window",
+        "max_frame_size",
+        "unacknowledged",
+    )
+
+    def __init__(
+        self,
+        handler: FrameHandler,
+        *,
+        preface: bool,
+        header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
+    ) -> None:
+        self.decoder = Decoder()
+        self.max_frame_size = DEFAULT_MAX_FRAME_SIZE
+        self.flow = 0
+        """Flow-controlled bytes that this side has sent so far."""
+        self.granted = 0
+        """Bytes by which this side has enlarged the connection's window of the other."""
+        self.initial_window = DEFAULT_WINDOW
+        """Bytes of this side's SETTINGS_INITIAL_WINDOW_SIZE that is in force."""
+        self.unacknowledged: deque[int | None] = deque()
+        """The same of each SETTINGS frame without an ACK yet; None where it says nothing of it."""
+        self._handler = handler
+        self._header_block_limit = header_block_limit
+        self._preface = PREFACE if preface else b""  # what of it has not come yet
+        self._expected = SETTINGS  # the only frame that may come next, or _ANY
+        self._partial = bytearray()  # the beginning of something that is gathered
+        self._wanted = 0  # bytes that `_partial` needs before it can be read on
+        self._data_left = 0  # bytes of DATA still to be shown
+        self._data_stream = 0
+        self._data_ends = 0
+        self._skip = 0  # bytes that say nothing to us; padding among them
+        self._block = bytearray()  # a header block that CONTINUATION frames carry on
+        self._block_stream = 0
+        self._block_ended = False
+
+    def read(self, data: bytes, now: float) -> None:
+        """Read the next bytes; ``now`` is handed on to the handler.
+
+        Raises a WireError when they cannot be read. What came before them has been handled then,
+        and the reader is not to be used again.
+        """
+        if self._preface:
+            data = self._read_preface(data)
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._wanted:
+                return None
+            data = bytes(self._partial)
+            self._partial.clear()
+        position = self._go_on(data, now) if self._data_left or self._skip else 0
+        size = len(data)
+        while position < size:
+            start = position + FRAME_HEADER_SIZE
+            if start > size:
+                return self._keep(data, position, FRAME_HEADER_SIZE)
+            high, low, kind, flags, stream = _header(data, position)
+            length = high << 8 | low
+            end = start + length
+            if length > self.max_frame_size or self._expected != _ANY:
+                self._check(kind, flags, stream, length)
+            if kind == DATA:
+                padding = 0
+                if flags & FLAG_PADDED and length and start == size:
+                    return self._keep(data, position, FRAME_HEADER_SIZE + 1)
+                self.flow += length
+                if flags & FLAG_PADDED and length:
+                    padding = _padding(data[start], length)
+                    start += 1
+                self._data_stream = stream & _STREAM_ID
+                self._data_ends = flags & FLAG_END_STREAM
+                self._data_left = end - padding - start
+                self._show_data(data, start, now)
+            elif kind in _GATHERED:
+                if length > self._header_block_limit:
+                    self._refuse_gathering(length)
+                if end > size:
+                    return self._keep(data, position, FRAME_HEADER_SIZE + length)
+                if kind == HEADERS and flags & _NOT_WHOLE == FLAG_END_HEADERS:
+                    headers = self.decoder.decode(data[start:end])
+                    ended = bool(flags & FLAG_END_STREAM)
+                    self._handler.headers(stream & _STREAM_ID, headers, ended, now)
+                else:
+                    self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
+            elif length != _EXACT_SIZES.get(kind, length):
+                self._refuse_size(kind, length)
+            elif kind == WINDOW_UPDATE and not stream & _STREAM_ID:
+                if end > size:
+                    return self._keep(data, position, FRAME_HEADER_SIZE + length)
+                self.granted += _u32(data, start)[0] & _STREAM_ID
+            if end > size:
+                self._skip = end - size - self._data_left
+                return None
+            position = end
+        return None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of what begins with a preface has come yet."""
+        return self._preface == PREFACE
+
+    @property
+    def to_boundary(self) -> int | None:
+        """Bytes until the next place between two frames; 0 for here, None where it is not known.
+
+        It is not while a frame's header is incomplete or a gathered frame is, within a header
+        block, and before the first SETTINGS: where no frame may be put in between either.
+        """
+        if self._partial or self._expected != _ANY:
+            return None
+        return self._data_left + self._skip
+
+    def _go_on(self, data: bytes, now: float) -> int:
+        """Go on with the frame that the last chunk has cut; return where it ends in this one."""
+        position = 0
+        if self._data_left:
+            position = self._show_data(data, position, now)
+        skipped = min(self._skip, len(data) - position)
+        self._skip -= skipped
+        return position + skipped
+
+    def _read_preface(self, data: bytes) -> bytes:
+        expected = self._preface[: len(data)]
+        if not data.startswith(expected):
+            raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {data[:24]!r}")
+        self._preface = self._preface[len(expected) :]
+        return data[len(expected) :]
+
+    def _keep(self, data: bytes, position: int, wanted: int) -> None:
+        """Keep the bytes from ``position`` on until there are ``wanted`` of them."""
+        self._partial += data[position:]
+        self._wanted = wanted
+
+    def _show_data(self, data: bytes, position: int, now: float) -> int:
+        """Show the handler what is there of a DATA frame's payload; return where it ends."""
+        left = self._data_left
+        end = position + left
+        if end > len(data):
+            end = len(data)
+        if end > position:
+            self._handler.data(self._data_stream, data, position, end, now)
+            self._data_left = left = left - (end - position)
+        if not left and self._data_ends:
+            self._handler.data_ended(self._data_stream, now)
+        return end
+
+    def _check(self, kind: int, flags: int, stream: int, length: int) -> None:
+        """Hold the peer to the size and to the one frame that may come now.
+
+        RFC 9113 sections 4.2, 3.4 (SETTINGS first) and 6.10 (a header block is not interrupted).
+        """
+        if self._expected == SETTINGS and (kind != SETTINGS or flags & FLAG_ACK):
+            raise NotHTTP2Error("the first frame is not a SETTINGS frame")
+        if length > self.max_frame_size:
+            self._refuse_size(kind, length)
+        if self._expected == SETTINGS:
+            self._expected = _ANY
+        elif self._expected == CONTINUATION and (
+            kind != CONTINUATION or stream & _STREAM_ID != self._block_stream
+        ):
+            raise ProtocolError(f"a frame of type {kind} stands within a header block")
+
+    def _refuse_size(self, kind: int, length: int) -> NoReturn:
+        raise FrameSizeError(
+            f"a frame of type {kind} has {length} bytes (at most {self.max_frame_size} allowed)"
+        )
+
+    def _refuse_gathering(self, length: int) -> NoReturn:
+        raise LimitError(
+            f"a frame of {length} bytes is to be gathered and "
+            f"{self._header_block_limit} is the limit"
+        )
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
+        """Act on a frame that has been gathered."""
+        if kind == HEADERS:
+            if flags & FLAG_PADDED:
+                payload = without_padding(payload)
+            if flags & FLAG_PRIORITY:
+                payload = without_priority(payload)
+            if flags & FLAG_END_HEADERS:
+                ended = bool(flags & FLAG_END_STREAM)
+                self._handler.headers(stream, self.decoder.decode(payload), ended, now)
+            else:
+                self._open_block(stream, flags, payload)
+        elif kind == CONTINUATION:
+            self._continue_block(flags, payload, now)
+        elif kind == SETTINGS:
+            self._take_settings(flags, payload)
+        elif kind == RST_STREAM:
+            if len(payload) != 4:
+                self._refuse_size(kind, len(payload))
+            (code,) = _u32(payload)
+            self._handler.reset(stream, code, now)
+        elif kind == GOAWAY:
+            if len(payload) < 8:
+                raise FrameSizeError(f"a GOAWAY frame has {len(payload)} bytes")
+            last_stream, code = _two_u32(payload)
+            self._handler.goaway(last_stream & _STREAM_ID, code, now)
+        else:
+            raise ProtocolError("a PUSH_PROMISE frame: gRPC knows no server push")
+
+    def _open_block(self, stream: int, flags: int, fragment: bytes) -> None:
+        self._block_stream = stream
+        self._block_ended = bool(flags & FLAG_END_STREAM)
+        self._block += fragment
+        self._expected = CONTINUATION
+
+    def _continue_block(self, flags: int, fragment: bytes, now: float) -> None:
+        if self._expected != CONTINUATION:
+            raise ProtocolError("a CONTINUATION frame carries no header block on")
+        self._block += fragment
+        if len(self._block) > self._header_block_limit:
+            raise LimitError(f"a header block is over {self._header_block_limit} bytes")
+        if flags & FLAG_END_HEADERS:
+            block = bytes(self._block)
+            self._block.clear()
+            self._expected = _ANY
+            headers = self.decoder.decode(block)
+            self._handler.headers(self._block_stream, headers, self._block_ended, now)
+
+    def _take_settings(self, flags: int, payload: bytes) -> None:
+        if len(payload) % 6 or (flags & FLAG_ACK and payload):
+            raise FrameSizeError(f"a SETTINGS frame has {len(payload)} bytes")
+        if flags & FLAG_ACK:
+            self._handler.settings_acknowledged()
+            return
+        initial: int | None = None
+        for identifier, value in _settings(payload):
+            if identifier == SETTINGS_INITIAL_WINDOW_SIZE:
+                initial = value
+            self._handler.setting(identifier, value)
+        if len(self.unacknowledged) >= _MOST_UNACKNOWLEDGED:
+            raise LimitError(f"{_MOST_UNACKNOWLEDGED} SETTINGS frames wait for their ACK")
+        self.unacknowledged.append(initial)
+
+    def apply_settings(self) -> None:
+        """Take notice that the other side has acknowledged the oldest SETTINGS of this one."""
+        if self.unacknowledged:
+            initial = self.unacknowledged.popleft()
+            if initial is not None:
+                self.initial_window = initial
+
+    def under_way(self) -> "PartialFrame":
+        """Return what has come of the frame, or the header block, that is incomplete."""
+        if self.to_boundary == 0:
+            return AT_BOUNDARY
+        return PartialFrame(
+            bytes(self._partial),
+            self._data_left + self._skip,
+            bytes(self._block) if self._expected == CONTINUATION else None,
+            self._block_stream,
+            self._block_ended,
+            self._expected != SETTINGS,
+        )
+
+
+def _padding(padding: int, length: int) -> int:
+    """Check a padded frame's Pad Length against its payload's length (section 6.1)."""
+    if padding >= length:
+        raise ProtocolError(f"a frame of {length} bytes has {padding} bytes of padding")
+    return padding
+
+
+def padding_of(payload: bytes) -> int:
+    """Return the bytes of padding of a padded frame's payload, beside its Pad Length."""
+    if not payload:
+        raise FrameSizeError("a padded frame has no Pad Length")
+    return _padding(payload[0], len(payload))
+
+
+def without_padding(payload: bytes) -> bytes:
+    """Take off the Pad Length and the padding."""
+    return payload[1 : len(payload) - padding_of(payload)]
+
+
+def without_priority(payload: bytes) -> bytes:
+    """Take off what a HEADERS frame with the PRIORITY flag begins with (section 6.2)."""
+    if len(payload) < 5:
+        raise FrameSizeError("a HEADERS frame with priority has no room for it")
+    return payload[5:]

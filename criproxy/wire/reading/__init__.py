@@ -1,0 +1,1 @@
+"""Reads a connection's bytes in passing, and reports its calls as events."""

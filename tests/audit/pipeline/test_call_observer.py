@@ -1,0 +1,209 @@
+"""What the event loop hands over to the audit log, and what it does not."""
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from criproxy.audit.items import CallAtStage, UnreadConnection
+from criproxy.audit.pipeline.call_observer import REFUSED, CallObserver
+from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.spec import AuditRuleSpec
+from criproxy.peers.peer import Connection
+from criproxy.rules.spec import CallersSpec
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import CallBegan, CallEnded, ReadingStopped
+from criproxy.wire.reading.message_capture import CaptureBudget, MessageCapture
+from tests.support.audited import AGENT, KUBELET, LISTENER, maker, path_of
+from tests.support.calls import ended, running
+
+
+class Pipeline:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.synced: list[Any] = []
+        self.lost: Counter[str] = Counter()
+
+    def submit(self, item: Any) -> None:
+        self.items.append(item)
+
+    def submit_synced(self, item: Any, done: Any) -> None:
+        self.synced.append((item, done))
+
+    def lose(self, reason: str) -> None:
+        self.lost[reason] += 1
+
+
+class Recording:
+    """A recorder under a policy, and two clients: the kubelet, and somebody else."""
+
+    def __init__(self, *rules: AuditRuleSpec) -> None:
+        policy = AuditPolicy(list(rules) or None)
+        self.pipeline = Pipeline()
+        pipeline: Any = self.pipeline
+        self.store = CaptureBudget(1 << 20)
+        self.recorder = CallObserver(policy, maker(policy), pipeline, self.store)
+        self.kubelet = Connection(LISTENER, KUBELET, 0.0)
+        self.agent = Connection(LISTENER, AGENT, 0.0)
+        self.keeps = {each: self.recorder.keep_for(each) for each in (self.kubelet, self.agent)}
+
+    def limits(self, connection: Connection, method: str) -> Any:
+        return self.keeps[connection](path_of(method).encode())
+
+    def ends(self, connection: Connection, method: str, **more: Any) -> Call:
+        """A call of a method ends, of which was kept what is asked for."""
+        path = path_of(method).encode()
+        call = ended(path, **more)
+        limits = self.keeps[connection](path)
+        call.kept = None if limits is None else MessageCapture(limits)
+        self.recorder.observe(connection, CallEnded(call), 10.0)
+        return call
+
+    @property
+    def told(self) -> list[tuple[str, bytes]]:
+        return [(each.stage, each.call.path) for each in self.pipeline.items]
+
+
+def test_what_the_kubelet_reads_costs_nothing() -> None:
+    """Under the default policy nothing is kept of a kubelet's reads, and nothing handed over."""
+    recording = Recording()
+    for method in ("ListContainers", "ContainerStatus", "Version", "GetContainerEvents"):
+        assert recording.limits(recording.kubelet, method) is None
+        recording.ends(recording.kubelet, method)
+        recording.ends(recording.kubelet, method, code=StatusCode.NOT_FOUND)
+    assert not recording.pipeline.items
+
+
+def test_what_is_recorded_is_handed_over_once() -> None:
+    """A call that may be recorded is handed over when it has ended, complete, with an id."""
+    recording = Recording()
+    call = recording.ends(recording.agent, "ListContainers", took=2.0)
+    (item,) = recording.pipeline.items
+    assert isinstance(item, CallAtStage)
+    assert (item.stage, item.call, item.connection) == ("ResponseComplete", call, recording.agent)
+    assert item.at == 2.0
+    id_ = UUID(item.audit_id)
+    assert (str(id_), id_.version, id_.variant) == (item.audit_id, 4, "specified in RFC 4122")
+    recording.recorder.observe(recording.agent, CallBegan(running(b"Version")), 3.0)
+    assert len(recording.pipeline.items) == 1
+
+
+def test_ids_are_different() -> None:
+    """No two calls have the same id."""
+    recording = Recording()
+    for _ in range(1000):
+        recording.ends(recording.agent, "Version")
+    assert len({item.audit_id for item in recording.pipeline.items}) == 1000
+
+
+def test_who_asks_decides() -> None:
+    """What is kept depends on who calls what, under the policy."""
+    none = AuditRuleSpec("None", callers=CallersSpec(kubelet=True))
+    recording = Recording(none, AuditRuleSpec("RequestResponse", methods=["Exec*"]))
+    assert recording.limits(recording.kubelet, "ExecSync") is None
+    assert recording.limits(recording.agent, "Status") is None
+    limits = recording.limits(recording.agent, "ExecSync")
+    assert limits.request
+    assert limits.response
+    assert limits.store is recording.store
+
+
+def test_what_names_are_learned_from() -> None:
+    """A call that makes a pod is handed over though it is not recorded: for the names in it."""
+    recording = Recording(AuditRuleSpec("None"))
+    recording.ends(recording.kubelet, "RunPodSandbox")
+    recording.ends(recording.kubelet, "Status")
+    assert recording.told == [("ResponseComplete", path_of("RunPodSandbox").encode())]
+
+
+def test_what_is_denied_is_handed_over_always() -> None:
+    """A call that criproxy has denied is handed over whatever the policy says."""
+    recording = Recording(AuditRuleSpec("None"))
+    call = ended(path_of("Status").encode(), StatusCode.PERMISSION_DENIED)
+    call.denied = "method"
+    recording.recorder.observe(recording.agent, CallEnded(call), 1.0)
+    assert recording.told == [("ResponseComplete", call.path)]
+
+
+def test_a_call_that_was_refused_for_want_of_room() -> None:
+    """It has no record, which there is no room for, but is counted as missing, unless one of its
+    stages is in the log."""
+    recording = Recording()
+    call = ended(path_of("Status").encode(), StatusCode.UNAVAILABLE)
+    call.denied = REFUSED
+    recording.recorder.observe(recording.agent, CallEnded(call), 1.0)
+    assert not recording.pipeline.items
+    assert recording.pipeline.lost == {"refused": 1}
+    recording.recorder.received(recording.agent, call, 1.0, lambda durable: None)
+    recording.recorder.observe(recording.agent, CallEnded(call), 2.0)
+    assert recording.told == [("ResponseComplete", call.path)]
+    assert recording.pipeline.lost == {"refused": 1}
+
+
+def test_calls_that_run_for_long() -> None:
+    """A call that reaches the age is told to have begun, once, under the id of its end."""
+    recording = Recording()
+    old, unrecorded, young = (
+        running(path_of(method).encode(), began)
+        for method, began in (("PullImage", 0.0), ("Version", 0.0), ("ExecSync", 8.0))
+    )
+    calls = [(old, recording.agent), (unrecorded, recording.kubelet), (young, recording.agent)]
+    for now in (4.0, 5.0, 9.0):
+        recording.recorder.sweep(calls, now, 5.0)
+    assert recording.told == [("RequestReceived", old.path)]
+    assert recording.pipeline.items[0].at == 5.0
+    recording.recorder.observe(recording.agent, CallEnded(old), 9.0)
+    began, done = recording.pipeline.items
+    assert began.audit_id == done.audit_id
+    recording.recorder.observe(recording.agent, CallEnded(young), 9.0)
+    assert recording.pipeline.items[2].audit_id != done.audit_id
+
+
+def test_a_record_that_is_waited_for() -> None:
+    """A call that waits for its record has one made, and is told, even where it had one before."""
+    recording = Recording()
+    call = running(path_of("StopContainer").encode())
+    recording.recorder.sweep([(call, recording.agent)], 10.0, 5.0)
+
+    def done(durable: bool) -> None: ...
+
+    recording.recorder.received(recording.agent, call, 11.0, done)
+    ((item, told),) = recording.pipeline.synced
+    assert (item.stage, item.at, told) == ("RequestReceived", 11.0, done)
+    assert item.audit_id == recording.pipeline.items[0].audit_id
+
+
+def test_a_connection_that_is_not_read_any_more() -> None:
+    """That a connection's calls will be missing is handed over."""
+    recording = Recording(AuditRuleSpec("None"))
+    recording.recorder.observe(recording.agent, ReadingStopped("protocol", "bad frame"), 3.0)
+    (item,) = recording.pipeline.items
+    assert isinstance(item, UnreadConnection)
+    assert (item.connection, item.reason) == (recording.agent, "protocol")
+    assert (item.detail, item.at) == ("bad frame", 3.0)
+
+
+@pytest.mark.parametrize("length", [10, 10_000])
+def test_paths_that_clients_invent(length: int) -> None:
+    """However many paths a client invents, little is remembered of them, and all are recorded."""
+    recording = Recording()
+    for number in range(2000):
+        path = b"/x.Y/" + str(number).encode().zfill(length)
+        assert recording.recorder.records(recording.agent, path)
+    known = recording.recorder._connections[recording.agent]
+    assert sum(map(len, known)) <= 256 * 256
+
+
+def test_connections_that_are_gone() -> None:
+    """Nothing is kept of a connection that is closed, and what ends on it late is still told."""
+    recording = Recording()
+    recording.recorder.forget(recording.agent)
+    recording.recorder.forget(recording.agent)
+    assert list(recording.recorder._connections) == [recording.kubelet]
+    recording.ends(recording.agent, "Version")
+    assert len(recording.pipeline.items) == 1
+    assert list(recording.recorder._connections) == [recording.kubelet]

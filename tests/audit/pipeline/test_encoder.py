@@ -1,0 +1,369 @@
+"""The pipeline: nothing waits for it, and what it could not keep is told to the record."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from criproxy.audit.counts import SinkCounts
+from criproxy.audit.items import Item, RuntimeListing
+from criproxy.audit.pipeline.encoder import IntakeLimits
+from criproxy.audit.sinks.sink import Progress
+from tests.support.audit_lines import Gate, Line, item, make, numbers, pipeline, reported, sink
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def test_records_reach_every_sink_in_order() -> None:
+    """Each sink gets each record, in the order in which they were submitted."""
+    one, other = Gate(), Gate()
+    counts = SinkCounts(), SinkCounts()
+    running = pipeline(sink(one, counts[0]), sink(other, counts[1]))
+
+    for number in range(500):
+        running.submit(item(number))
+    running.close(within=30)
+
+    assert numbers(one.lines) == numbers(other.lines) == list(range(500))
+    assert counts[0].written == counts[1].written == 500
+    assert one.closed
+    assert other.closed
+
+
+def test_a_stuck_sink_holds_up_no_other() -> None:
+    """While one sink hangs in a write, another's records arrive."""
+    stuck, free = Gate(opened=False), Gate()
+    running = pipeline(sink(stuck, SinkCounts()), sink(free, SinkCounts()))
+
+    for number in range(100):
+        running.submit(item(number))
+    wait_until(lambda: len(free.lines) == 100, "records in the free sink")
+
+    assert stuck.lines == []
+    stuck.open.set()
+    running.close(within=30)
+    assert numbers(stuck.lines) == list(range(100))
+
+
+def test_submitting_makes_no_record() -> None:
+    """The one that submits only appends: records are made on the encoder's thread."""
+    makers: set[threading.Thread] = set()
+
+    def remember(made: Item) -> Line:
+        makers.add(threading.current_thread())
+        return make(made)
+
+    running = pipeline(sink(Gate(), SinkCounts()), maker=remember)
+    running.submit(item(1))
+    running.close(within=30)
+
+    assert {thread.name for thread in makers} == {"audit encoder"}
+
+
+def test_what_makes_no_record_is_not_missed() -> None:
+    """An item that the policy leaves out is neither written nor dropped."""
+    counts = SinkCounts()
+    running = pipeline(sink(Gate(), counts), maker=lambda _: None)
+    running.submit(RuntimeListing(b"", b""))
+    running.close(within=30)
+
+    assert (counts.written, counts.dropped) == (0, {})
+
+
+def test_dropped_records_are_reported_to_the_record() -> None:
+    """What a full queue leaves out is told where it is missing; all adds up to what came."""
+    gate, counts = Gate(opened=False), SinkCounts()
+    running = pipeline(sink(gate, counts, records=10))
+
+    running.submit(item(0))
+    wait_until(gate.entered.is_set, "a write that hangs")
+    for number in range(1, 100):
+        running.submit(item(number))
+    wait_until(lambda: counts.dropped["queue_full"] == 90, "drops")
+    gate.open.set()
+    wait_until(lambda: counts.backlog == 0, "writing again")
+    running.submit(item(100))
+    running.close(within=30)
+
+    assert numbers(gate.lines) == [*range(10), 100]
+    assert [json.loads(line)["kind"] for line in gate.lines][10] == "Dropped"
+    notice = json.loads(gate.lines[10])
+    assert (notice["dropped"], notice["reasons"]) == (90, {"queue_full": 90})
+    assert notice["since"] <= notice["until"]
+    assert counts.written + reported(gate.lines) == 101
+
+
+def test_a_queue_is_limited_in_bytes() -> None:
+    """Large records fill a queue before their number does."""
+    gate, counts = Gate(opened=False), SinkCounts()
+    running = pipeline(sink(gate, counts, size=len(make(item(0)).line) * 3))
+
+    for number in range(9):
+        running.submit(item(number))
+    wait_until(lambda: counts.dropped["queue_full"] == 6, "drops")
+    gate.open.set()
+    running.close(within=30)
+
+    assert counts.written + reported(gate.lines) == 9
+
+
+def test_a_full_intake_drops_for_every_sink() -> None:
+    """What does not fit before the encoder is missing in each sink, and told by each."""
+    hold = threading.Event()
+
+    def slowly(made: Item) -> Line:
+        hold.wait()
+        return make(made)
+
+    gates = Gate(), Gate()
+    counts = SinkCounts(), SinkCounts()
+    running = pipeline(
+        *(sink(gate, count) for gate, count in zip(gates, counts, strict=True)),
+        limits=IntakeLimits(items=5),
+        maker=slowly,
+    )
+    for number in range(20):
+        running.submit(item(number))
+    hold.set()
+    running.close(within=30)
+
+    for gate, count in zip(gates, counts, strict=True):
+        assert count.dropped == {"intake_full": 15}
+        assert (len(numbers(gate.lines)), reported(gate.lines)) == (5, 15)
+
+
+def test_a_sink_that_blocks_loses_nothing() -> None:
+    """Past its limits a blocking sink takes all the same, says that it is full, and calls back."""
+    gate, counts = Gate(opened=False), SinkCounts()
+    running = pipeline(sink(gate, counts, blocking=True, records=10), limits=IntakeLimits(items=7))
+    assert (running.blocking, running.full, running.max_wait) == (True, False, 3.0)
+
+    for number in range(100):
+        running.submit(item(number))
+    wait_until(lambda: running.full, "a full pipeline")
+    room = threading.Event()
+    running.when_room(room.set)
+    assert not room.is_set()
+    gate.open.set()
+
+    assert room.wait(30)
+    wait_until(lambda: not running.full, "room")
+    running.close(within=30)
+    assert numbers(gate.lines) == list(range(100))
+    assert counts.dropped == {}
+
+
+def test_with_room_the_call_back_is_at_once() -> None:
+    """Who asks for room where there is some does not wait."""
+    running = pipeline(sink(Gate(), SinkCounts(), blocking=True))
+    room = threading.Event()
+    running.when_room(room.set)
+
+    assert room.is_set()
+    running.close(within=30)
+
+
+def test_a_synced_record_is_done_when_it_is_written() -> None:
+    """``done`` is told once every sink that blocks has the record, and not before."""
+    gates = Gate(opened=False), Gate(opened=False), Gate(opened=False)
+    running = pipeline(
+        sink(gates[0], SinkCounts(), blocking=True, synced=True),
+        sink(gates[1], SinkCounts(), blocking=True),
+        sink(gates[2], SinkCounts()),
+    )
+    assert running.synced
+    told: list[bool] = []
+
+    running.submit_synced(item(1), told.append)
+    wait_until(gates[0].entered.is_set, "a write")
+    wait_until(gates[1].entered.is_set, "a write")
+    gates[0].open.set()
+    wait_until(lambda: gates[0].lines, "a record")
+    assert told == []
+    gates[1].open.set()
+    wait_until(lambda: told, "the word that it is written")
+
+    assert told == [True]
+    gates[2].open.set()
+    running.close(within=30)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Progress(1, durable=False), Progress(1, lost=1, reason="rejected")],
+    ids=["not on the disk", "rejected"],
+)
+def test_a_synced_record_that_is_not_durable_is_told(answer: Progress) -> None:
+    """``done(False)``: a record of which nobody can say that it outlives a crash."""
+    gate = Gate()
+    gate.refuse = lambda lines: answer
+    running = pipeline(sink(gate, SinkCounts(), blocking=True))
+    told: list[bool] = []
+
+    running.submit_synced(item(1), told.append)
+    wait_until(lambda: told, "the word that it is not")
+
+    assert told == [False]
+    gate.refuse = None
+    running.close(within=30)
+
+
+def test_closing_tells_those_who_wait() -> None:
+    """Who waits for a record or for room is told when the pipeline closes without it."""
+    gate = Gate(opened=False)
+    gate.refuse = lambda lines: Progress(0, trouble="no")
+    running = pipeline(sink(gate, SinkCounts(), blocking=True, records=1))
+    told: list[bool] = []
+    room = threading.Event()
+    running.submit_synced(item(1), told.append)
+    wait_until(lambda: running.full, "a full pipeline")
+    running.when_room(room.set)
+
+    running.close(within=0)
+
+    assert told == [False]
+    assert room.is_set()
+
+
+def test_what_cannot_be_written_in_time_counts_as_dropped() -> None:
+    """Closing ends in time, and each record is written or counted."""
+    gate, counts = Gate(opened=False), SinkCounts()
+    gate.refuse = lambda lines: Progress(0, trouble="the disk is full")
+    running = pipeline(sink(gate, counts))
+    for number in range(50):
+        running.submit(item(number))
+    gate.open.set()
+
+    running.close(within=0.1)
+    running.submit(item(50))
+
+    assert counts.written == 0
+    assert counts.dropped["closing"] == 51
+    assert counts.backlog == 0
+
+
+def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
+    """A record that cannot be made is dropped in every sink; the others come through."""
+
+    def fail(made: Item) -> Line:
+        if json.loads(make(made).line)["number"] % 2:
+            raise ValueError("no")
+        return make(made)
+
+    gate, counts = Gate(), SinkCounts()
+    complaints: list[str] = []
+    running = pipeline(sink(gate, counts), maker=fail, complain=complaints.append)
+    for number in range(10):
+        running.submit(item(number))
+    running.close(within=30)
+
+    assert numbers(gate.lines) == [0, 2, 4, 6, 8]
+    assert counts.dropped == {"failed": 5}
+    assert reported(gate.lines) == 5
+    assert len(complaints) == 1
+
+
+def test_troubles_are_said_when_they_begin_and_end() -> None:
+    """One message for a trouble however often it is met, and one when it is over."""
+    gate, counts = Gate(opened=False), SinkCounts()
+    refused = 0
+
+    def refuse(lines: Sequence[bytes]) -> Progress:
+        nonlocal refused
+        refused += 1
+        return Progress(0, trouble="the disk is full", retry=0.01)
+
+    gate.refuse = refuse
+    complaints: list[str] = []
+    running = pipeline(sink(gate, counts, complain=complaints.append))
+    running.submit(item(1))
+    gate.open.set()
+    wait_until(lambda: counts.errors >= 3, "tries")
+    gate.refuse = None
+    wait_until(lambda: gate.lines, "the record")
+    running.close(within=30)
+
+    assert complaints == ["audit sink test: the disk is full", "audit sink test works again"]
+
+
+def test_a_rejected_notice_is_told_again_with_the_next_records() -> None:
+    """If the word of dropped records is lost as well, the next says it: nothing goes unsaid."""
+    gate, counts = Gate(), SinkCounts()
+    gate.refuse = lambda lines: Progress(len(lines), lost=len(lines), reason="rejected")
+    running = pipeline(sink(gate, counts))
+    running.submit(item(1))
+    wait_until(lambda: counts.dropped["rejected"] == 1 and counts.backlog == 0, "a rejection")
+    gate.refuse = None
+    running.submit(item(2))
+    running.close(within=30)
+
+    assert numbers(gate.lines) == [2]
+    assert reported(gate.lines) == 1
+
+
+def test_reopening_reaches_sinks_that_have_nothing_to_write() -> None:
+    """A signal to reopen is heeded at once, without a record to write."""
+    gate = Gate()
+    running = pipeline(sink(gate, SinkCounts()))
+    running.reopen()
+
+    wait_until(lambda: gate.reopened == 1, "reopening")
+    running.close(within=30)
+
+
+def test_memory_stays_flat_over_many_records() -> None:
+    """200,000 records leave nothing behind: the process grows by less than half their size."""
+    count = 200_000
+    gate, counts = Gate(), SinkCounts()
+    gate.refuse = lambda lines: Progress(len(lines))
+    running = pipeline(sink(gate, counts, blocking=True, records=5000))
+
+    def submit(first: int, last: int) -> None:
+        for number in range(first, last):
+            if running.full:
+                room = threading.Event()
+                running.when_room(room.set)
+                assert room.wait(30)
+            running.submit(item(number))
+
+    submit(0, count // 10)
+    before = _resident()
+    submit(count // 10, count)
+    running.close(within=30)
+
+    assert counts.written == count
+    assert _resident() - before < count * len(make(item(count)).line) / 2
+
+
+def test_a_fault_in_a_sink_does_not_end_it() -> None:
+    """What an outlet raises is said, and the records are tried again."""
+    gate, counts = Gate(), SinkCounts()
+    complaints: list[str] = []
+
+    def fault(lines: Sequence[bytes]) -> Progress:
+        gate.refuse = None
+        raise ZeroDivisionError
+
+    gate.refuse = fault
+    running = pipeline(sink(gate, counts, blocking=True, complain=complaints.append))
+    running.submit(item(1))
+    wait_until(lambda: gate.lines, "the record")
+    running.close(within=30)
+
+    assert numbers(gate.lines) == [1]
+    assert "a fault of criproxy's" in complaints[0]
+
+
+def _resident() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(
+        int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS")
+    )

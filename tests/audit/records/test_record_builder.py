@@ -1,0 +1,695 @@
+"""What a record says of a call, and what it never does."""
+
+import json
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from criproxy.audit.items import RuntimeListing, UnreadConnection
+from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.records.record_builder import RecordBuilder
+from criproxy.audit.spec import LEVELS, AuditRuleSpec, RedactSpec
+from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.methods import METHODS, Method
+from criproxy.cri.naming import resolve
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.peers.peer import Connection, Peer
+from criproxy.rules.spec import CallersSpec
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.message_capture import CaptureLimits
+from tests.support.audited import (
+    AGENT,
+    CONTAINER_CONFIG,
+    CONTAINER_ID,
+    KUBELET,
+    LISTENER,
+    POD_CONFIG,
+    POD_ID,
+    create_container,
+    fields_of,
+    maker,
+    observed,
+    path_of,
+    populated,
+    run_pod,
+)
+from tests.support.messages import messages
+from tests.support.planted import Secrets, fill, plant
+
+INVENTED = "/runtime.v9.RuntimeService/Invented"
+WEB = {"id": POD_ID, "namespace": "shop", "name": "web", "uid": "uid-web"}
+MAIN = {"id": CONTAINER_ID, "name": "main", "image": "nginx:1"}
+EXEC = v1.ExecSyncRequest(container_id=CONTAINER_ID, cmd=["id"])
+OBJECTS = {"requestObject", "responseObject", "responseObjects"}
+
+
+def test_a_record_whole() -> None:
+    """All that is known of a call is in its record, under the names of the schema."""
+    made = populated(maker())
+    item = observed(
+        "ExecSync", EXEC, v1.ExecSyncResponse(stdout=b"uid=0"), peer=AGENT, rules=("slow",)
+    )
+    record = made.make(item)
+    assert record is not None
+    assert record.audit_id == "audit-id"
+    assert b"\n" not in record.line
+    assert json.loads(record.line) == record.fields
+    assert record.fields == {
+        "apiVersion": "audit.criproxy.io/v1",
+        "kind": "Event",
+        "level": "RequestResponse",
+        "auditID": "audit-id",
+        "stage": "ResponseComplete",
+        "requestReceivedTimestamp": "2023-11-14T22:13:30.000000000Z",
+        "stageTimestamp": "2023-11-14T22:13:30.250000000Z",
+        "node": "node-1",
+        "listener": LISTENER,
+        "caller": {
+            "pid": 815,
+            "uid": 1000,
+            "gid": 100,
+            "executable": None,
+            "kubelet": False,
+            "container": {
+                "id": CONTAINER_ID,
+                "name": "main",
+                "podNamespace": "shop",
+                "podName": "web",
+                "podUID": "uid-web",
+            },
+        },
+        "service": "runtime.v1.RuntimeService",
+        "method": "ExecSync",
+        "criVersion": "v1",
+        "pod": WEB,
+        "container": MAIN,
+        "image": "nginx:1",
+        "requestObject": {"containerId": CONTAINER_ID, "cmd": ["id"]},
+        "responseObject": {"stdout": b64encode(b"uid=0").decode()},
+        "code": "OK",
+        "durationSeconds": 0.25,
+        "requestMessages": 1,
+        "requestBytes": len(EXEC.SerializeToString()),
+        "responseMessages": 1,
+        "responseBytes": 7,
+        "rules": ["slow"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "objects"),
+    [
+        ("Metadata", set()),
+        ("Request", {"requestObject"}),
+        ("RequestResponse", {"requestObject", "responseObject"}),
+    ],
+)
+def test_levels(level, objects) -> None:
+    """Each level has the messages that it is called after; the names are in all of them."""
+    fields = fields_of(populated(maker(level)), observed("ExecSync", EXEC, v1.ExecSyncResponse()))
+    assert fields["level"] == level
+    assert OBJECTS & set(fields) == objects
+    assert (fields["pod"], fields["container"], fields["code"]) == (WEB, MAIN, "OK")
+
+
+def test_no_level() -> None:
+    """What the policy leaves out has no record, but its names are learned."""
+    policy = AuditPolicy([AuditRuleSpec("Metadata", methods=["@exec"])])
+    made = maker(policy)
+    assert made.make(run_pod()) is None
+    assert made.make(create_container()) is None
+    assert made.make(observed("Version", v1.VersionRequest())) is None
+    assert fields_of(made, observed("ExecSync", EXEC))["container"] == MAIN
+
+
+def test_a_stream_has_all_its_responses() -> None:
+    """Of a server stream each message is told."""
+    events = [v1.ContainerEventResponse(container_id=each) for each in ("a", "b")]
+    fields = fields_of(maker(), observed("GetContainerEvents", v1.GetEventsRequest(), *events))
+    assert fields["responseObjects"] == [{"containerId": "a"}, {"containerId": "b"}]
+    assert "responseObject" not in fields
+    assert "container" not in fields  # it is about all of them
+    assert "truncated" not in fields
+
+
+def test_names_of_what_is_just_made() -> None:
+    """A call that makes a pod or a container has its name from the request, its id from the
+    response."""
+    made = maker("Metadata")
+    assert fields_of(made, run_pod())["pod"] == WEB
+    created = fields_of(made, create_container())
+    assert (created["pod"], created["container"], created["image"]) == (WEB, MAIN, "nginx:1")
+
+
+def test_names_of_what_is_removed() -> None:
+    """The record of a removal has the names; after it they are forgotten."""
+    made = populated(maker("Metadata"))
+    remove = observed(
+        "RemoveContainer",
+        v1.RemoveContainerRequest(container_id=CONTAINER_ID),
+        v1.RemoveContainerResponse(),
+    )
+    assert fields_of(made, remove)["container"] == MAIN
+    assert fields_of(made, remove)["container"] == {"id": CONTAINER_ID}
+    remove = observed(
+        "RemovePodSandbox",
+        v1.RemovePodSandboxRequest(pod_sandbox_id=POD_ID),
+        v1.RemovePodSandboxResponse(),
+    )
+    assert fields_of(made, remove)["pod"] == WEB
+    assert fields_of(made, remove)["pod"] == {"id": POD_ID}
+
+
+def test_nothing_is_learned_of_what_failed() -> None:
+    """A pod that was not removed keeps its name."""
+    made = populated(maker("Metadata"))
+    remove = observed(
+        "RemovePodSandbox",
+        v1.RemovePodSandboxRequest(pod_sandbox_id=POD_ID),
+        code=StatusCode.INTERNAL,
+    )
+    for _ in range(2):
+        assert fields_of(made, remove)["pod"] == WEB
+
+
+def test_names_from_a_listing() -> None:
+    """What was there before the proxy has its names from what the runtime lists."""
+    made = maker("Metadata")
+    pods = v1.ListPodSandboxResponse(
+        items=[v1.PodSandbox(id=POD_ID, metadata=POD_CONFIG.metadata, labels=POD_CONFIG.labels)]
+    )
+    containers = v1.ListContainersResponse(
+        containers=[
+            v1.Container(
+                id=CONTAINER_ID,
+                pod_sandbox_id=POD_ID,
+                metadata=CONTAINER_CONFIG.metadata,
+                image=CONTAINER_CONFIG.image,
+            )
+        ]
+    )
+    listed = RuntimeListing(pods.SerializeToString(), containers.SerializeToString())
+    assert made.make(RuntimeListing(b"\xff", b"\xff")) is None
+    assert "name" not in fields_of(made, observed("ExecSync", EXEC))["container"]
+    assert made.make(listed) is None
+    fields = fields_of(made, observed("ExecSync", EXEC))
+    assert (fields["pod"], fields["container"]) == (WEB, MAIN)
+
+
+def test_images_are_named() -> None:
+    """Calls about images have the image's name."""
+    for method in ("PullImage", "RemoveImage", "ImageStatus"):
+        request = request_class(METHODS[path_of(method)])(image=v1.ImageSpec(image="nginx:2"))
+        assert fields_of(maker("Metadata"), observed(method, request))["image"] == "nginx:2"
+
+
+def test_a_call_that_runs() -> None:
+    """At RequestReceived a record has the request, and nothing of how the call may end."""
+    made = populated(maker())
+    fields = fields_of(made, observed("ExecSync", EXEC, stage="RequestReceived"))
+    assert fields["stage"] == "RequestReceived"
+    assert fields["requestObject"]["cmd"] == ["id"]
+    assert fields["container"] == MAIN
+    assert not {"code", "durationSeconds", "responseObject", "responseBytes"} & set(fields)
+
+
+def test_nothing_is_learned_of_a_call_that_runs() -> None:
+    """Whether it ends well is not known yet."""
+    made = maker("Metadata")
+    begun = observed(
+        "RunPodSandbox", v1.RunPodSandboxRequest(config=POD_CONFIG), stage="RequestReceived"
+    )
+    assert fields_of(made, begun)["pod"] == {key: WEB[key] for key in ("namespace", "name", "uid")}
+    assert fields_of(made, create_container())["pod"] == {"id": POD_ID}
+
+
+def test_denials_are_always_recorded() -> None:
+    """Whatever the policy says, at metadata at least."""
+    for level, expected in (("None", "Metadata"), ("Request", "Request")):
+        item = observed(
+            "ExecSync", EXEC, code=StatusCode.PERMISSION_DENIED, denied="profile read-only"
+        )
+        fields = fields_of(maker(level), item)
+        assert fields["level"] == expected
+        assert fields["denied"] == "profile read-only"
+        assert fields["code"] == "PERMISSION_DENIED"
+        assert OBJECTS & set(fields) == ({"requestObject"} if level == "Request" else set())
+
+
+def test_what_rules_changed() -> None:
+    """Fields that a rule changed are named, not what was in them; of many, the first."""
+    before = v1.ContainerConfig(labels={"a": "old-value"}, log_path="old-value")
+    after = v1.ContainerConfig(labels={"a": "new-value"}, log_path="new-value")
+    many = v1.ContainerConfig(labels={f"{number:03}": "new-value" for number in range(150)})
+    changes = (
+        ("mirror", "request", before, after),
+        ("more", "response", before, many),
+        ("header", "request", None, None),
+    )
+    record = maker().make(observed("Version", changes=changes))
+    assert record is not None
+    mirror, more, header = record.fields["changes"]
+    assert mirror == {
+        "rule": "mirror",
+        "half": "request",
+        "fields": ['labels["a"]', "log_path"],
+    }
+    assert len(more["fields"]) == 101
+    assert more["fields"][-1] == "(52 more)"
+    assert header["fields"] == []
+    assert b"-value" not in record.line
+
+
+def test_what_is_too_large() -> None:
+    """Of a message over the limit only the size is told, but names are read from it still."""
+    made = populated(maker(limit=100))
+    large = v1.ExecSyncRequest(container_id=CONTAINER_ID, cmd=["x" * 100])
+    fields = fields_of(made, observed("ExecSync", large, v1.ExecSyncResponse(stdout=b"y" * 100)))
+    assert fields["truncated"] == {"request": True, "response": True}
+    assert not OBJECTS & set(fields)
+    assert fields["container"] == MAIN
+    assert fields["requestBytes"] > 100
+    events = [v1.ContainerEventResponse(container_id="a" * 30)] * 4
+    fields = fields_of(made, observed("GetContainerEvents", v1.GetEventsRequest(), *events))
+    assert fields["truncated"] == {"response": True}
+    assert len(fields["responseObjects"]) == 3
+
+
+def test_what_was_not_kept() -> None:
+    """Messages that were cut, or not kept at all, are missed and said to be."""
+    item = observed("ExecSync", EXEC, v1.ExecSyncResponse())
+    assert item.call.kept is not None
+    item.call.kept.request = item.call.kept.response = None
+    assert fields_of(maker(), item)["truncated"] == {"request": True, "response": True}
+    item.call.kept = None
+    assert fields_of(maker("Request"), item)["truncated"] == {"request": True}
+    assert "truncated" not in fields_of(maker("Metadata"), item)
+    item = observed("ExecSync")
+    assert item.call.kept is not None
+    assert item.call.kept.request is not None
+    item.call.kept.request.cut = True
+    assert fields_of(maker("Metadata"), item)["truncated"] == {"request": True}
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+def test_compressed_messages(encoding: bytes) -> None:
+    """They are recorded as what they say."""
+    item = observed("ExecSync", EXEC, v1.ExecSyncResponse(exit_code=3), encoding=encoding)
+    fields = fields_of(maker(), item)
+    assert fields["requestObject"]["cmd"] == ["id"]
+    assert fields["responseObject"] == {"exitCode": 3}
+
+
+def test_a_bomb() -> None:
+    """What inflates to more than is recorded is cut."""
+    item = observed("ExecSync", v1.ExecSyncRequest(cmd=["x" * (1 << 20)]), encoding=b"gzip")
+    assert fields_of(maker(limit=1000), item)["truncated"] == {"request": True}
+
+
+@pytest.mark.parametrize("level", ["Metadata", "RequestResponse"])
+def test_what_cannot_be_read(level) -> None:
+    """Of a message that is none, or in an unknown compression, no byte is told."""
+    junk = b"\xffplanted-secret"
+    made = maker(level)
+    for item in (
+        observed("ExecSync", junk, junk),
+        observed("ExecSync", junk, junk, encoding=b"gzip"),
+        observed(INVENTED, junk, junk),
+    ):
+        item.call.kept.request.encoding = (
+            b"zstd-planted" if item.call.kept.request.encoding else b""
+        )
+        record = made.make(item)
+        assert record is not None
+        assert b"planted" not in record.line
+        assert b64encode(junk)[4:16] not in record.line
+        unreadable = set(record.fields.get("unreadable", ()))
+        if level == "RequestResponse":
+            assert unreadable >= {"request", "response"} - (
+                {"response"} if item.call.kept.response.encoding else set()
+            )
+            assert not OBJECTS & set(record.fields)
+
+
+def test_a_path_of_any_bytes() -> None:
+    """Whatever is called, there is a record, and it is JSON."""
+    for path in (b"", b"/", b"/\xff\xfe/\x00\n", b"x" * 5000):
+        item = observed(INVENTED)
+        item.call.path = path
+        record = maker().make(item)
+        assert record is not None
+        assert json.loads(record.line)["kind"] == "Event"
+        assert b"\n" not in record.line
+
+
+def test_a_connection_that_is_not_read_any_more() -> None:
+    """That calls are missing from now on is recorded, whatever the policy."""
+    item = UnreadConnection(
+        Connection(LISTENER, KUBELET, 0.0), "internal_error", "Trace:\n  x\nLast: y\n", 1.5
+    )
+    fields = fields_of(maker("None"), item)
+    assert fields["kind"] == "ConnectionUnread"
+    assert fields["reason"] == "internal_error"
+    assert fields["message"] == "Last: y"
+    assert fields["caller"]["command"] == ["kubelet", "--v=2"]
+    assert fields["stageTimestamp"] == "2023-11-14T22:13:21.500000000Z"
+
+
+def test_omitted_fields() -> None:
+    """A rule's omit leaves fields out of whatever stands on the way, and of that record alone."""
+    omit = [
+        "caller.command",
+        "requestObject.config.labels",
+        "responseObjects.containerId",
+        "image",
+        "pod.none.of",
+        "message",
+    ]
+    policy = AuditPolicy(
+        [
+            AuditRuleSpec("RequestResponse", methods=["Exec*"]),
+            AuditRuleSpec("RequestResponse", omit=omit),
+        ]
+    )
+    made = populated(maker(policy))
+    request = v1.RunPodSandboxRequest(config=POD_CONFIG)
+    fields = fields_of(made, observed("RunPodSandbox", request, code=StatusCode.UNKNOWN))
+    assert fields["requestObject"] == {
+        "config": {"metadata": {"name": "web", "namespace": "shop", "uid": "uid-web"}}
+    }
+    assert "command" not in fields["caller"]
+    assert fields["caller"]["pid"] == KUBELET.pid
+    events = [v1.ContainerEventResponse(container_id="a", created_at=5)]
+    fields = fields_of(made, observed("GetContainerEvents", v1.GetEventsRequest(), *events))
+    assert fields["responseObjects"] == [{"createdAt": "5"}]
+    assert fields_of(made, observed("ExecSync", EXEC))["caller"]["command"] == ["kubelet", "--v=2"]
+
+
+def test_a_status_message_does_not_quote_credentials() -> None:
+    """A registry's refusal may hold what the pull was made with."""
+    request = v1.PullImageRequest(
+        image=v1.ImageSpec(image="x"), auth=v1.AuthConfig(username="me", password="hunter22")
+    )
+    for level in ("Metadata", "RequestResponse"):
+        item = observed(
+            "PullImage", request, code=StatusCode.UNKNOWN, message=b"https://me:hunter22@r: 401"
+        )
+        fields = fields_of(maker(level), item)
+        assert fields["message"] == "https://me:[redacted: 8 bytes]@r: 401"
+
+
+def test_no_text_quotes_what_a_rule_has_put_in() -> None:
+    """Credentials that a rule adds are those of the call then, for a refusal as well."""
+    request = v1.PullImageRequest(image=v1.ImageSpec(image="x"))
+    after = v1.PullImageRequest(auth=v1.AuthConfig(registry_token="hunter22"))
+    item = observed(
+        "PullImage",
+        request,
+        message=b"no hunter22",
+        denied="not hunter22",
+        changes=(("login", "request", request, after),),
+    )
+    fields = fields_of(maker("Metadata"), item)
+    assert fields["message"] == "no [redacted: 8 bytes]"
+    assert fields["denied"] == "not [redacted: 8 bytes]"
+
+
+def test_large_messages_that_come_again() -> None:
+    """A list that has not changed has the same object, one that has another; omit spoils none."""
+    rules = [
+        AuditRuleSpec("RequestResponse", codes=["OK"]),
+        AuditRuleSpec("RequestResponse", omit=["responseObject.images.id"]),
+    ]
+    made = maker(AuditPolicy(rules))
+    for _ in range(2):
+        for count in range(100, 120):
+            images = [v1.Image(id=f"{number:060}") for number in range(count)]
+            response = v1.ListImagesResponse(images=images)
+            for code in (StatusCode.UNKNOWN, StatusCode.OK, StatusCode.UNKNOWN):
+                item = observed("ListImages", v1.ListImagesRequest(), response, code=code)
+                shown = fields_of(made, item)["responseObject"]["images"]
+                known = [{"id": each.id} if code is StatusCode.OK else {} for each in images]
+                assert shown == known
+
+
+@given(
+    method=st.sampled_from(list(METHODS.values())),
+    level=st.sampled_from(LEVELS[1:]),
+    stage=st.sampled_from(["RequestReceived", "ResponseComplete"]),
+    encoding=st.sampled_from([b"", b"gzip"]),
+    data=st.data(),
+)
+def test_no_planted_secret_is_recorded(method: Method, level, stage, encoding, data) -> None:
+    """Whatever the messages of a call are, at every level: what is to be redacted is in no record,
+    nor what the CRI of today does not know."""
+    secrets = Secrets()
+    sent = []
+    for kind in (request_class(method), response_class(method)):
+        message = data.draw(messages(kind))
+        plant(message, secrets)
+        sent.append(message)
+    request, response = sent
+    bare = type(request)()
+    item = observed(
+        method.path,
+        request,
+        response,
+        stage=stage,
+        encoding=encoding,
+        changes=(("a", "request", bare, request), ("b", "request", request, bare)),
+    )
+    made = maker(level, annotations=["hidden.*"])
+    for _ in range(2):  # again, now that something may have been learned
+        record = made.make(item)
+        assert record is not None
+        line = record.line.decode()
+        for secret in secrets.made:
+            assert secret not in line
+            assert b64encode(secret.encode()).decode() not in line
+
+
+@pytest.mark.parametrize("path", [*METHODS, "/tok-12.RuntimeService/tok-34"])
+def test_what_expressions_find_is_recorded_nowhere(path: str) -> None:
+    """They are asked about all that clients, runtimes and rules have written."""
+    method = METHODS.get(path)
+    kinds = (request_class(method), response_class(method)) if method else (v1.AuthConfig,) * 2
+    sent = [kind() for kind in kinds]
+    for message in sent:
+        fill(message, lambda field: f"é tok-{len(field.name):02x}0")
+    command = ("tok-1", "--flag=tok-2", "--password", "tok-3", "-c", "x tok-4")
+    peer = Peer(1, 2, 3, "/bin/tok-5", command, "tok-6.service", "tok-7", "tok-8")
+    made = maker(values=["tok-[0-9a-f]+"])
+    item = observed(
+        path,
+        *sent,
+        peer=peer,
+        message=b"caf%C3%A9 tok-9 %74ok-a",
+        rules=("tok-b",),
+        denied="tok-c",
+        changes=(("tok-d", "request", type(sent[0])(), sent[0]),),
+    )
+    for each in (item, item, UnreadConnection(item.connection, "tok-e", "tok-f", 1.0)):
+        record = made.make(each)
+        assert record is not None
+        assert b"tok-" not in record.line
+        assert b64encode(b"\xc3\xa9 tok-")[:8] not in record.line
+
+
+def test_what_expressions_find_in_names_of_fields() -> None:
+    """A key that is named as changed is looked through before it is cut and escaped."""
+    after = v1.ContainerConfig(labels={"x" * 50 + "tok-" + "1" * 100: "1", 'tok-"é': "2"})
+    changes = (("a", "request", v1.ContainerConfig(), after),)
+    record = maker(values=["tok-.+"]).make(observed("Version", changes=changes))
+    assert record is not None
+    assert record.fields["changes"][0]["fields"] == [
+        'labels["[redacted: 7 bytes]"]',
+        f'labels["{"x" * 50}[redacted: 104 bytes]"]',
+    ]
+
+
+def test_a_maker_in_anothers_place() -> None:
+    """A new policy does not have pods forgotten."""
+    made = RecordBuilder(
+        AuditPolicy(), RedactSpec(), "node-1", round, 1000, populated(maker()).memory
+    )
+    assert fields_of(made, observed("ExecSync", EXEC))["container"] == MAIN
+
+
+def test_command_lines_hide_credentials() -> None:
+    """What crictl is given to pull with is not in the record of the pull."""
+    peer = Peer(1, 0, 0, "/bin/crictl", ("crictl", "pull", "--creds", "me:hunter2", "nginx"))
+    fields = fields_of(maker("Metadata"), observed("Version", peer=peer))
+    assert fields["caller"]["command"] == [
+        "crictl",
+        "pull",
+        "--creds",
+        "[redacted: 10 bytes]",
+        "nginx",
+    ]
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """The fields of each kind of record: ``+`` always, ``?`` sometimes."""
+    table: dict[str, dict[str, str]] = {"received": {}, "complete": {}, "unread": {}}
+    for line in (Path(__file__).parent / "record_fields.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, *marks = line.split()
+            for fields, mark in zip(table.values(), marks, strict=True):
+                if mark != "-":
+                    fields[name] = mark
+    return table
+
+
+def names(value: Any, prefix: str = "") -> set[str]:
+    """The names of a record's fields; the CRI's own objects are not gone into."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return set().union(*(names(each, prefix) for each in value))
+    if not isinstance(value, dict) or prefix.removesuffix(".") in OBJECTS:
+        return {prefix.removesuffix(".")}
+    return set().union(*(names(each, f"{prefix}{key}.") for key, each in value.items()))
+
+
+def examples() -> list[dict[str, Any]]:
+    made = populated(maker())
+    message = v1.ContainerConfig(log_path="x")
+    more: dict[str, Any] = {
+        "rules": ("a",),
+        "changes": (("a", "request", message, v1.ContainerConfig()),),
+        "denied": "because",
+    }
+    cut = observed("ExecSync", EXEC, v1.ExecSyncResponse())
+    assert cut.call.kept is not None
+    cut.call.kept.request = cut.call.kept.response = None
+    begun = observed("ExecSync", stage="RequestReceived")
+    assert begun.call.kept is not None
+    assert begun.call.kept.request is not None
+    begun.call.kept.request.cut = True
+    items = [
+        run_pod(),
+        create_container(),
+        cut,
+        begun,
+        observed("ExecSync", EXEC, v1.ExecSyncResponse(), peer=AGENT, message=b"x", **more),
+        observed("ExecSync", EXEC, peer=AGENT, stage="RequestReceived", **more),
+        observed("ExecSync", b"\xff", b"\xff"),
+        observed("ExecSync", b"\xff", stage="RequestReceived"),
+        observed("Version", v1.VersionRequest(), code=None),
+        observed("GetContainerEvents", v1.GetEventsRequest(), v1.ContainerEventResponse()),
+        observed(INVENTED),
+        observed(INVENTED, stage="RequestReceived"),
+        UnreadConnection(Connection(LISTENER, KUBELET, 0.0), "limit", "too long", 1.0),
+        UnreadConnection(Connection(LISTENER, AGENT, 0.0), "limit", "", 1.0),
+    ]
+    return [fields_of(made, item) for item in items]
+
+
+def test_records_keep_to_their_schema() -> None:
+    """Records have the documented fields and no other, and each field is to be met somewhere."""
+    met: dict[str, set[str]] = {"received": set(), "complete": set(), "unread": set()}
+    for fields in examples():
+        if fields["kind"] == "Event":
+            kind = "received" if fields["stage"] == "RequestReceived" else "complete"
+        else:
+            kind = "unread"
+        known = documented()[kind]
+        assert names(fields) <= set(known)
+        assert {name for name, mark in known.items() if mark == "+"} <= names(fields)
+        met[kind] |= names(fields)
+    for kind, known in documented().items():
+        assert met[kind] == set(known)
+
+
+@pytest.mark.parametrize("path", [*METHODS, INVENTED])
+def test_what_has_to_be_kept(path: str) -> None:
+    """With the messages that are asked for, a record is as with all of them, and so is what is
+    learned: at every level, for every method."""
+    named = resolve(path.encode())
+    made = maker(limit=1 << 20)
+    assert made.wanted(named, "RequestResponse") == CaptureLimits(1 << 20, 1 << 20)
+    assert made.wanted(named, "Request").request == 1 << 20
+    teaches = named.method in {
+        "RunPodSandbox",
+        "RestorePod",
+        "RemovePodSandbox",
+        "CreateContainer",
+        "RemoveContainer",
+    }
+    none = made.wanted(named, "None")
+    assert bool(none.request and none.response) == teaches
+    assert bool(none.request or none.response) == teaches
+    if path == INVENTED:
+        assert made.wanted(named, "Metadata") == CaptureLimits(0, 0)
+        return
+    method = METHODS[path]
+    request, response = request_class(method)(), response_class(method)()
+    for message in (request, response):
+        fill(message, lambda field: f"{field.name}-x")
+    for level in LEVELS:
+        whole, part = maker(level), maker(level)
+        limits = part.wanted(named, level)
+        item = observed(path, request, response)
+        assert item.call.kept is not None
+        record = whole.make(item)
+        if not limits.request:
+            item.call.kept.request = None
+        if not limits.response:
+            item.call.kept.response = None
+        assert part.make(item) == record
+        for id_ in ("container_id-x", "pod_sandbox_id-x"):
+            assert part.memory.container(id_) == whole.memory.container(id_)
+
+
+def test_the_default_policy_by_records() -> None:
+    """The kubelet's reads leave no record; its changes do by name, an exec with its command, and
+    whatever somebody else does with the request."""
+    made = populated(maker(AuditPolicy()))
+    status = v1.ContainerStatusRequest(container_id=CONTAINER_ID)
+    start = v1.StartContainerRequest(container_id=CONTAINER_ID)
+    assert made.make(observed("ContainerStatus", status)) is None
+    fields = fields_of(made, observed("StartContainer", start))
+    assert (fields["level"], fields["pod"], fields["image"]) == ("Metadata", WEB, "nginx:1")
+    fields = fields_of(made, observed("ExecSync", EXEC))
+    assert (fields["level"], fields["requestObject"]["cmd"]) == ("Request", ["id"])
+    fields = fields_of(made, observed("ContainerStatus", status, peer=AGENT))
+    assert (fields["level"], fields["container"]) == ("Request", MAIN)
+
+
+def test_rules_about_pods() -> None:
+    """A policy asks for the names that are known when the call has ended."""
+    policy = AuditPolicy(
+        [
+            AuditRuleSpec("None", namespaces=["shop"], callers=CallersSpec(uid=[0])),
+            AuditRuleSpec("Metadata"),
+        ]
+    )
+    made = maker(policy)
+    assert made.make(observed("ExecSync", EXEC)) is not None
+    populated(made)
+    assert made.make(observed("ExecSync", EXEC)) is None
+    assert made.make(observed("ExecSync", EXEC, peer=AGENT)) is not None
+
+
+@given(
+    path=st.sampled_from(list(METHODS)),
+    junk=st.tuples(st.binary(max_size=60), st.binary(max_size=60)),
+    compressed=st.booleans(),
+    encoding=st.sampled_from([b"", b"gzip", b"identity", b"\xff"]),
+    message=st.binary(max_size=20),
+)
+def test_nothing_that_a_peer_sends_raises(path, junk, compressed, encoding, message) -> None:
+    """Whatever the bytes of the messages and of the status are, there is a record in JSON."""
+    made = maker(values=["[a-z]+"])
+    item = observed(path, *junk, message=message)
+    assert item.call.kept is not None
+    for half, data in zip((item.call.kept.request, item.call.kept.response), junk, strict=True):
+        assert half is not None
+        half.messages = [(data, compressed)]
+        half.encoding = encoding
+    for _ in range(2):  # again, with what may have been learned
+        record = made.make(item)
+        assert record is not None
+        assert json.loads(record.line) == record.fields

@@ -1,0 +1,79 @@
+"""The runtimes' own sockets."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from criproxy.doctor.checks.access import SocketAccess
+from criproxy.doctor.checks.sockets import check, judge
+from criproxy.doctor.findings import Outcome
+from tests.doctor.nodes import RUNTIME, Node, said
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the sockets are")
+
+
+@pytest.mark.parametrize(
+    ("permit", "directory", "outcome", "what"),
+    [
+        (SocketAccess(0o660, 0, 0), None, Outcome.OK, "it lets root alone in"),
+        (SocketAccess(0o666, 0, 0), None, Outcome.FAIL, "it lets everybody in, past criproxy"),
+        (
+            SocketAccess(0o660, 0, 4_999),
+            None,
+            Outcome.WARN,
+            "it lets the group 4999 in, past criproxy",
+        ),
+        (
+            SocketAccess(0o600, 4_999, 0),
+            None,
+            Outcome.WARN,
+            "it lets the user 4999 in, past criproxy",
+        ),
+        (
+            SocketAccess(0o600, 0, 0),
+            Path("/run/x"),
+            Outcome.FAIL,
+            "it can be replaced by those who may write to /run/x",
+        ),
+    ],
+)
+def test_judged(permit: SocketAccess, directory: Path | None, outcome: Outcome, what: str) -> None:
+    """Root alone is to connect to a runtime, and to write to the directory of its socket."""
+    finding = judge("it", permit, directory)
+    assert (finding.outcome, finding.what) == (outcome, what)
+    assert bool(finding.mend) is finding.found
+
+
+@as_root
+def test_others_that_are_there(node: Node) -> None:
+    """Other runtimes' sockets are looked at where they are there, each once."""
+    node.socket(RUNTIME.path)
+    node.socket("/run/docker.sock", 0o666)
+    node.file("/run/podman/podman.sock")
+    assert said([*check(node.facts())]) == [
+        ("OK", f"the runtime's socket {RUNTIME.path} (0660 root:root) lets root alone in"),
+        (
+            "FAIL",
+            "another runtime's socket /run/docker.sock (0666 root:root) lets everybody in, past "
+            "criproxy",
+        ),
+    ]
+
+
+def test_runtime_that_is_not_there(node: Node) -> None:
+    """Of a socket that is not there nothing can be said."""
+    assert said([*check(node.facts())]) == [
+        ("cannot tell", f"the runtime's socket {RUNTIME.path} is not there")
+    ]
+
+
+def test_socket_out_of_sight(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor of one in a directory that may not be searched."""
+
+    def refuse(path: Path) -> SocketAccess | None:
+        raise PermissionError
+
+    monkeypatch.setattr("criproxy.doctor.checks.sockets.permit_of", refuse)
+    [finding] = check(node.facts())
+    assert (finding.outcome, finding.mend) == (Outcome.CANNOT_TELL, "run it as root")

@@ -1,0 +1,257 @@
+"""Places at the runtime: how many, whose, and who gets the next."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import pytest
+
+from criproxy.configtypes.values import Duration
+from criproxy.cri.naming import resolve
+from criproxy.enforce.evaluation.concurrency_limit import ConcurrencyLimit, LimitExceededError
+from criproxy.peers.peer import Peer
+from criproxy.rules.facts import Facts, Pod
+from criproxy.rules.spec import LimitSpec
+
+KEY = "key"
+
+
+def limit(in_flight: int = 1, queue: int = 10, wait: float | None = None) -> ConcurrencyLimit:
+    return ConcurrencyLimit(
+        LimitSpec(in_flight=in_flight, queue=queue, wait=None if wait is None else Duration(wait))
+    )
+
+
+async def settle() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await asyncio.wait_for(test(), 30)
+
+    asyncio.run(main())
+
+
+def test_in_flight() -> None:
+    """So many have a place at a time; one given back is taken by the one that waits longest."""
+
+    async def main() -> None:
+        places = limit(in_flight=2)
+        order: list[int] = []
+
+        async def call(number: int) -> None:
+            await places.acquire(KEY)
+            order.append(number)
+
+        calls = [asyncio.create_task(call(number)) for number in range(5)]
+        await settle()
+        assert order == [0, 1]
+        assert (places.in_flight, places.waiting) == (2, 3)
+        for count in (3, 4, 5):
+            places.release(KEY)
+            await settle()
+            assert order == list(range(count))
+            assert places.in_flight == 2
+        await asyncio.gather(*calls)
+        places.release(KEY)
+        places.release(KEY)
+        assert len(places) == 0
+
+    run(main)
+
+
+def test_take() -> None:
+    """A place is taken at once only if one is free and nobody waits for it."""
+
+    async def main() -> None:
+        places = limit()
+        assert places.take(KEY)
+        assert not places.take(KEY)
+        waiting = asyncio.create_task(places.acquire(KEY))
+        await settle()
+        places.release(KEY)  # it is the waiting one's from here on
+        assert not places.take(KEY)
+        await waiting
+        places.release(KEY)
+        assert places.take(KEY)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("queue", "says"), [(2, "queue is full (2 wait)"), (0, "1 in flight, and there is no queue")]
+)
+def test_full(queue: int, says: str) -> None:
+    """A call that comes to a full queue is refused at once, and says why."""
+
+    async def main() -> None:
+        places = limit(queue=queue)
+        waiting = [asyncio.create_task(places.acquire(KEY)) for _ in range(1 + queue)]
+        await settle()
+        with pytest.raises(LimitExceededError) as raised:
+            await places.acquire(KEY)
+        assert str(raised.value) == says
+        for _ in waiting:
+            places.release(KEY)
+            await settle()
+        await asyncio.gather(*waiting)
+        assert len(places) == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize(("wait", "says"), [(0.0, "waited 0s"), (0.001, "waited 0.001s")])
+def test_waited(wait: float, says: str) -> None:
+    """A call whose turn does not come in time is refused, and is in nobody's way."""
+
+    async def main() -> None:
+        places = limit(wait=wait)
+        await places.acquire(KEY)
+        with pytest.raises(LimitExceededError) as raised:
+            await places.acquire(KEY)
+        assert str(raised.value) == says
+        assert (places.in_flight, places.waiting) == (1, 0)
+        places.release(KEY)
+        assert len(places) == 0
+
+    run(main)
+
+
+def test_cancelled() -> None:
+    """A waiting call that is cancelled leaves the queue; those behind it keep their order."""
+
+    async def main() -> None:
+        places = limit()
+        await places.acquire(KEY)
+        calls = [asyncio.create_task(places.acquire(KEY)) for _ in range(3)]
+        await settle()
+        calls[0].cancel()
+        calls[1].cancel()
+        await settle()
+        assert places.waiting == 1
+        places.release(KEY)
+        await calls[2]
+        places.release(KEY)
+        assert len(places) == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_cancelled_with_its_turn(behind: int) -> None:
+    """A place given to a call that is cancelled in the same moment goes on to the next."""
+
+    async def main() -> None:
+        places = limit()
+        await places.acquire(KEY)
+        call = asyncio.create_task(places.acquire(KEY))
+        others = [asyncio.create_task(places.acquire(KEY)) for _ in range(behind)]
+        await settle()
+        places.release(KEY)
+        call.cancel()
+        await settle()
+        assert call.cancelled()
+        assert places.in_flight == behind
+        for other in others:
+            await other
+            places.release(KEY)
+        assert len(places) == 0
+
+    run(main)
+
+
+def test_given_back_to_a_cancelled_one() -> None:
+    """The last place that is given back while the only waiter is being cancelled is free."""
+
+    async def main() -> None:
+        places = limit()
+        await places.acquire(KEY)
+        call = asyncio.create_task(places.acquire(KEY))
+        await settle()
+        call.cancel()
+        places.release(KEY)
+        await settle()
+        assert call.cancelled()
+        assert len(places) == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_never_too_many(seed: int) -> None:
+    """However calls come, end and are cancelled: never too many at a time, and nothing is left."""
+
+    async def main() -> None:
+        dice = random.Random(seed)
+        places = limit(in_flight=2, queue=4, wait=dice.choice([None, 0.0, 0.0001]))
+        inside = dict.fromkeys("ab", 0)
+
+        async def call(key: str) -> None:
+            try:
+                await places.acquire(key)
+            except LimitExceededError:
+                return
+            inside[key] += 1
+            try:
+                assert inside[key] <= 2
+                for _ in range(dice.randrange(4)):
+                    await asyncio.sleep(0)
+            finally:
+                inside[key] -= 1
+                places.release(key)
+
+        calls = []
+        for _ in range(200):
+            calls.append(asyncio.create_task(call(dice.choice("ab"))))
+            if dice.random() < 0.3:
+                dice.choice(calls).cancel()
+            if dice.random() < 0.5:
+                await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError}
+        assert (len(places), places.in_flight, places.waiting) == (0, 0, 0)
+
+    run(main)
+
+
+def facts(
+    path: bytes = b"/runtime.v1.ImageService/PullImage",
+    caller: Peer = Peer(pid=1, uid=0, gid=0, executable="/usr/bin/kubelet"),  # noqa: B008 - frozen
+    pod: Pod | None = None,
+) -> Facts:
+    return Facts(named=resolve(path), listener="kubelet", caller=caller, pod=pod)
+
+
+@pytest.mark.parametrize(
+    ("per", "one", "other", "same"),
+    [
+        (None, facts(), facts(b"/runtime.v1.RuntimeService/Version"), True),
+        ("method", facts(), facts(b"/runtime.v1alpha2.ImageService/PullImage"), True),
+        ("method", facts(), facts(b"/runtime.v1.RuntimeService/Version"), False),
+        ("caller", facts(), facts(caller=Peer(2, 0, 0, "/usr/bin/kubelet")), True),
+        ("caller", facts(), facts(caller=Peer(2, 0, 0, "/usr/bin/crictl")), False),
+        ("caller", facts(), facts(caller=Peer(2, 5, 0, "/usr/bin/kubelet")), False),
+        ("pod", facts(), facts(), True),
+        ("pod", facts(pod=Pod("1", "a", "n", "u")), facts(pod=Pod("2", "a", "n", "u")), True),
+        ("pod", facts(pod=Pod("1", "a", "n", "u")), facts(pod=Pod("1", "b", "n", "u")), False),
+        ("pod", facts(pod=Pod("1", "a", "n", "u")), facts(), False),
+    ],
+)
+def test_whose(
+    per: Literal["method", "caller", "pod"] | None, one: Facts, other: Facts, same: bool
+) -> None:
+    """Places are counted for the rule, a method, a user's program, or a pod of Kubernetes."""
+    places = ConcurrencyLimit(LimitSpec(in_flight=1, per=per))
+    assert (places.key(one) == places.key(other)) is same
+
+
+def test_keys() -> None:
+    """One key's calls are not in another's way."""
+    places = limit()
+    assert places.take("a")
+    assert places.take("b")
+    assert not places.take("a")

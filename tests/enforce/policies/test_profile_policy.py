@@ -1,0 +1,621 @@
+"""Calls at a listener with a profile: what is denied, what is narrowed, what is shown."""
+
+import gzip
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from google.protobuf.message import Message
+
+from criproxy.cri.messages import MODULES, request_class
+from criproxy.cri.methods import METHODS
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.enforce.policies.deny_policy import DenyAllPolicy, why_not
+from criproxy.enforce.policies.profile_policy import ProfilePolicy
+from criproxy.enforce.policies.rule_policy import RulePolicy
+from criproxy.peers.peer import Connection, Peer
+from criproxy.rules.compiled.ruleset import compile_rules
+from criproxy.rules.profiles.profile import ProfileSpec, profile_of
+from criproxy.rules.spec import CallersSpec
+from criproxy.wire.grpc import StatusCode
+from tests.support.calls import CONNECTION
+from tests.support.held import CLIENT, IMAGES, RUNTIME, V1, Rules, Scripted, specs
+from tests.support.virtual_time import run
+
+DENIED = StatusCode.PERMISSION_DENIED
+UNKNOWN = b"\xc2\xbe\x0f\x04kept"
+SECRET = "s3cret"
+READ = ["@read"]
+READS = [path for path, each in METHODS.items() if not each.mutating]
+CHANGES = [path for path, each in METHODS.items() if each.mutating]
+
+
+class Scoped:
+    """A listener with a profile. The memory knows two pods, each with a container.
+
+    ``web-id`` is in the namespace shop and has ``web-c``; ``db-id`` is in bank and has ``db-c``.
+    """
+
+    def __init__(self, *rules: dict[str, Any], name: str = "mine", **profile: Any) -> None:
+        spec = msgspec.convert({"methods": READ, **profile}, ProfileSpec)
+        found = profile_of(name, {"mine": spec})
+        assert found is not None
+        base = Rules()
+        self.counts, self.resources = base.counts, base.resources
+        policy = RulePolicy(compile_rules(specs(rules)), base.resources, learning=True)
+        self.policy = ProfilePolicy(found, base.resources, policy)
+        self.resources.memory.listed(
+            v1.ListPodSandboxResponse(items=[POD, OTHER_POD]).SerializeToString(),
+            v1.ListContainersResponse(containers=[CONTAINER, OTHER]).SerializeToString(),
+        )
+
+    def call(self, path: str, connection: Connection = CONNECTION, **more: Any) -> Scripted:
+        if not path.startswith("/"):
+            path = f"/{path}" if "/" in path else f"/{V1}/{path}"
+        rules: Any = self
+        return Scripted(rules, path.encode(), connection=connection, **more)
+
+    def asks(self, path: str, request: Message, connection: Connection = CONNECTION) -> Scripted:
+        call = self.call(path, connection)
+        call.asks(request)
+        return call
+
+    def shows(self, path: str, request: Message, response: Message, **more: Any) -> Message | None:
+        """What comes of an answer; None where the message does not go on."""
+        call = self.asks(path, request, **more)
+        assert "answer" not in [each[0] for each in call.done]
+        call.forget()
+        call.answers(response.SerializeToString() + UNKNOWN)
+        assert call.done[-1] == ("end", RUNTIME)
+        sent = [each[2] for each in call.done if each[0] == "send"]
+        return None if not sent else type(response).FromString(sent[0])
+
+
+POD = v1.PodSandbox(id="web-id", metadata={"namespace": "shop", "name": "web", "uid": "u1"})
+OTHER_POD = v1.PodSandbox(id="db-id", metadata={"namespace": "bank", "name": "db", "uid": "u2"})
+CONTAINER = v1.Container(id="web-c", pod_sandbox_id="web-id", metadata={"name": "c"})
+OTHER = v1.Container(id="db-c", pod_sandbox_id="db-id", metadata={"name": "c"})
+POD_STATUS = v1.PodSandboxStatus(id="web-id", metadata=POD.metadata)
+OTHER_STATUS = v1.PodSandboxStatus(id="db-id", metadata=OTHER_POD.metadata)
+
+
+def caller(container: str | None = None, pod_uid: str | None = None) -> Connection:
+    peer = Peer(1, 0, 0, "/bin/agent", container=container, pod_uid=pod_uid)
+    return Connection("unix:///run/scoped.sock", peer, 0.0)
+
+
+def denied(call: Scripted, reason: str) -> str:
+    """See that a call was denied for a reason; return what it is told."""
+    assert call.done[-1][:2] == ("answer", DENIED), call.done
+    assert not [each for each in call.done if each[0] == "send"]
+    assert call.call.denied == reason
+    message: str = call.done[-1][2]
+    return message
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_changes_are_denied(path: str) -> None:
+    """What is not a read is denied as soon as it is opened, and counted."""
+
+    async def main() -> None:
+        scoped = Scoped(name="read-only")
+        call = scoped.call(path)
+        name = METHODS[path].name
+        told = denied(call, "method")
+        assert told == f"criproxy: profile read-only does not allow {name}"
+        assert scoped.counts.denied == {(CONNECTION.listener, name, "method"): 1}
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "*",
+        "/",
+        f"{V1}/Version",
+        f"//{V1}/Version",
+        f"/{V1}//Version",
+        f"/{V1}/Version/",
+        f"/{V1}/version",
+        f"/{V1.lower()}/Version",
+        f"/{V1}/Version?x",
+        f"/{V1}/%56ersion",
+        f"/{V1}/ListEverything",
+        "/runtime.v2.RuntimeService/Version",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.health.v1.Health/Check",
+        "/containerd.services.tasks.v1.Tasks/Kill",
+        "/" + "x" * 100_000,
+        "/\xff\x00\n",
+    ],
+)
+@pytest.mark.parametrize("methods", [["*"], ["@read", "@mutating"]])
+def test_what_is_not_in_the_cri(path: str, methods: list[str]) -> None:
+    """What the CRI does not have is denied, whatever the profile's globs say."""
+
+    async def main() -> None:
+        scoped = Scoped(methods=methods)
+        rules: Any = scoped
+        call = Scripted(rules, path.encode("latin-1"))
+        told = denied(call, "unknown_method")
+        assert told.startswith("criproxy: profile mine allows nothing that is not in the CRI")
+        assert len(told) < 1000
+        ((_, method, _),) = scoped.counts.denied
+        assert method in ("other", "Version")
+
+    run(main)
+
+
+def test_two_paths() -> None:
+    """A call with two paths is denied: the runtime may go by the other one."""
+
+    async def main() -> None:
+        scoped = Scoped()
+        call = scoped.call("Version", headers=[(b":path", f"/{V1}/StopContainer".encode())])
+        denied(call, "unknown_method")
+
+    run(main)
+
+
+@pytest.mark.parametrize("path", READS)
+def test_reads_pass(path: str) -> None:
+    """Every read goes to the runtime as it was asked."""
+
+    async def main() -> None:
+        call = Scoped(name="read-only").call(path)
+        request = request_class(METHODS[path])().SerializeToString() + UNKNOWN
+        call.asks(request)
+        assert "answer" not in [each[0] for each in call.done]
+        assert call.call.denied == ""
+
+    run(main)
+
+
+def test_images_only_is_not_held() -> None:
+    """What images-only allows passes as it is; it denies the rest."""
+
+    async def main() -> None:
+        scoped = Scoped(name="images-only")
+        assert scoped.call(f"{IMAGES}/PullImage").hold is None
+        assert scoped.call("Version").hold is None
+        denied(scoped.call("ListContainers"), "method")
+
+    run(main)
+
+
+@pytest.mark.parametrize("version", sorted(MODULES))
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        ("ContainerStatus", "container_id"),
+        ("ContainerStats", "container_id"),
+        ("PodSandboxStatus", "pod_sandbox_id"),
+        ("PodSandboxStats", "pod_sandbox_id"),
+        ("StopContainer", "container_id"),
+        ("ExecSync", "container_id"),
+        ("PortForward", "pod_sandbox_id"),
+    ],
+)
+def test_ids_out_of_sight(version: str, method: str, field: str) -> None:
+    """An id of another namespace, an unknown one and none at all are denied in the same words; one
+    that is in sight goes on whole, though only its beginning was given."""
+
+    async def main() -> None:
+        scoped = Scoped(methods=["*"], namespaces=["shop"])
+        path = f"/runtime.{version}.RuntimeService/{method}"
+        kind = request_class(METHODS[path])
+        ends = "c" if field == "container_id" else "id"
+        told = set()
+        for id_, reason in (
+            (f"db-{ends}", "namespace"),
+            ("db", "namespace"),
+            ("nobody", "unknown_pod"),
+            ("", "unknown_pod"),
+        ):
+            told.add(denied(scoped.asks(path, kind(**{field: id_})), reason))
+        assert told == {f"criproxy: profile mine allows {method} for pods of namespaces shop alone"}
+        for id_ in (f"web-{ends}", "web"):
+            call = scoped.asks(path, kind(**{field: id_}))
+            request: Any = kind.FromString(call.done[0][2])
+            assert getattr(request, field) == f"web-{ends}"
+
+    run(main)
+
+
+def test_requests_lose_what_is_not_known() -> None:
+    """What is not known in a request could name another pod: it does not go on."""
+
+    async def main() -> None:
+        scoped = Scoped(namespaces=["shop"])
+        request = v1.ContainerStatusRequest(container_id="web-c", verbose=True)
+        call = scoped.call("ContainerStatus")
+        call.asks(request.SerializeToString() + UNKNOWN)
+        assert call.done[0] == ("send", CLIENT, request.SerializeToString())
+
+    run(main)
+
+
+def test_requests_that_cannot_be_looked_at() -> None:
+    """A request that cannot be read, or is too large, is not asked."""
+
+    async def main() -> None:
+        for request in ([b"\xff"], [b"", b""], []):
+            call = Scoped(namespaces=["shop"]).call("ContainerStatus")
+            call.asks(*request)
+            assert [each[0] for each in call.done] == ["answer"]
+            assert call.done[0][1] is StatusCode.INTERNAL
+        call = Scoped(namespaces=["shop"]).call("ContainerStatus")
+        call.too_large(CLIENT)
+        assert call.done[0][:2] == ("answer", StatusCode.RESOURCE_EXHAUSTED)
+        call = Scoped(namespaces=["shop"]).call("ContainerStatus")
+        hidden = v1.ContainerStatusRequest(container_id="db-c").SerializeToString()
+        call.asks(gzip.compress(hidden), compressed=True)
+        assert call.done[0][0] == "answer"
+
+    run(main)
+
+
+def test_pods_that_are_made() -> None:
+    """Pods are made in the profile's namespaces alone; none if it is for the caller's own."""
+
+    async def main() -> None:
+        def asks(namespace: str, **profile: Any) -> Scripted:
+            config = v1.PodSandboxConfig(metadata={"namespace": namespace, "uid": "u1"})
+            scoped = Scoped(methods=["*"], **profile)
+            request = v1.RunPodSandboxRequest(config=config)
+            return scoped.asks("RunPodSandbox", request, caller("web-c"))
+
+        assert asks("shop", namespaces=["sh*"]).done[-1] == ("end", CLIENT)
+        denied(asks("bank", namespaces=["sh*"]), "namespace")
+        denied(asks("shop", own_pod=True), "own_pod")
+        scoped = Scoped(methods=["*"], namespaces=["shop"])
+        request = v1.CreateContainerRequest(
+            pod_sandbox_id="web-id", sandbox_config={"metadata": {"namespace": "bank"}}
+        )
+        denied(scoped.asks("CreateContainer", request), "namespace")
+        request = v1.CheckpointPodRequest(pod_sandbox_id="web-id", container_ids=["web-c", "db-c"])
+        denied(scoped.asks("CheckpointPod", request), "namespace")
+
+    run(main)
+
+
+def test_what_is_made_is_remembered() -> None:
+    """A pod that is made through the socket may be asked for; no rule has to be there for that."""
+
+    async def main() -> None:
+        scoped = Scoped(methods=["*"], namespaces=["shop"])
+        config = v1.PodSandboxConfig(metadata={"namespace": "shop"})
+        call = scoped.asks("RunPodSandbox", v1.RunPodSandboxRequest(config=config))
+        call.answers(v1.RunPodSandboxResponse(pod_sandbox_id="new"))
+        request = v1.PodSandboxStatusRequest(pod_sandbox_id="new")
+        assert scoped.asks("PodSandboxStatus", request).done[-1] == ("end", CLIENT)
+
+    run(main)
+
+
+def _stats(id_: str) -> v1.ContainerStats:
+    return v1.ContainerStats(attributes={"id": id_})
+
+
+def _pod_stats(id_: str, metadata: Any) -> v1.PodSandboxStats:
+    return v1.PodSandboxStats(attributes={"id": id_, "metadata": metadata})
+
+
+_PODS = ([OTHER_POD, POD, OTHER_POD, POD], [POD, POD])
+_CONTAINERS = ([CONTAINER, OTHER, v1.Container(id="x", pod_sandbox_id="nobody")], [CONTAINER])
+_STATS = ([_stats("db-c"), _stats("web-c"), _stats("web"), _stats("")], [_stats("web-c")])
+_POD_STATS = (
+    [_pod_stats("web-id", POD.metadata), _pod_stats("db-id", OTHER_POD.metadata)],
+    [_pod_stats("web-id", POD.metadata)],
+)
+_METRICS = (
+    [v1.PodSandboxMetrics(pod_sandbox_id=each) for each in ("db-id", "web-id", "web", "")],
+    [v1.PodSandboxMetrics(pod_sandbox_id="web-id")],
+)
+LISTS = [
+    ("ListPodSandbox", v1.ListPodSandboxResponse, "items", *_PODS),
+    ("StreamPodSandboxes", v1.StreamPodSandboxesResponse, "pod_sandboxes", *_PODS),
+    ("ListContainers", v1.ListContainersResponse, "containers", *_CONTAINERS),
+    ("StreamContainers", v1.StreamContainersResponse, "containers", *_CONTAINERS),
+    ("ListContainerStats", v1.ListContainerStatsResponse, "stats", *_STATS),
+    ("StreamContainerStats", v1.StreamContainerStatsResponse, "container_stats", *_STATS),
+    ("ListPodSandboxStats", v1.ListPodSandboxStatsResponse, "stats", *_POD_STATS),
+    ("StreamPodSandboxStats", v1.StreamPodSandboxStatsResponse, "pod_sandbox_stats", *_POD_STATS),
+    ("ListPodSandboxMetrics", v1.ListPodSandboxMetricsResponse, "pod_metrics", *_METRICS),
+    (
+        "StreamPodSandboxMetrics",
+        v1.StreamPodSandboxMetricsResponse,
+        "pod_sandbox_metrics",
+        *_METRICS,
+    ),
+]
+
+
+@pytest.mark.parametrize("profile", [{"namespaces": ["shop"]}, {"own_pod": True}])
+@pytest.mark.parametrize(("method", "kind", "field", "all_of_them", "seen"), LISTS)
+def test_lists(
+    profile: dict[str, Any], method: str, kind: Any, field: str, all_of_them: Any, seen: Any
+) -> None:
+    """Lists have what may be seen, in its order and as it was; a stream's message of which nothing
+    is left does not come."""
+
+    async def main() -> None:
+        scoped = Scoped(**profile)
+        path = f"/{V1}/{method}"
+        request = request_class(METHODS[path])()
+        me = caller("web-c")
+        answer = kind(**{field: all_of_them})
+        assert scoped.shows(path, request, answer, connection=me) == kind(**{field: seen})
+        hidden = kind(**{field: [each for each in all_of_them if each not in seen]})
+        nothing = None if METHODS[path].server_streaming else kind()
+        assert scoped.shows(path, request, hidden, connection=me) == nothing
+        assert scoped.shows(path, request, kind(), connection=me) == kind()
+
+    run(main)
+
+
+def test_lists_are_all_tried() -> None:
+    """Each method that answers with many is in the test above."""
+    many = {each.name for each in METHODS.values() if each.name.startswith(("List", "Stream"))}
+    about_images = {"ListImages", "StreamImages", "ListMetricDescriptors"}
+    assert many - about_images == {each[0] for each in LISTS}
+
+
+def test_statuses() -> None:
+    """A status is shown of what may be seen, and of nothing else that a runtime might answer."""
+
+    async def main() -> None:
+        scoped = Scoped(namespaces=["shop"], scrub=["info"])
+        ask = v1.PodSandboxStatusRequest(pod_sandbox_id="web-id", verbose=True)
+        containers = [v1.ContainerStatus(id="web-c")]
+        right = v1.PodSandboxStatusResponse(
+            status=POD_STATUS, containers_statuses=containers, info={"a": SECRET}
+        )
+        assert scoped.shows("PodSandboxStatus", ask, right) == v1.PodSandboxStatusResponse(
+            status=POD_STATUS, containers_statuses=containers
+        )
+        for method, request, wrong in (
+            ("PodSandboxStatus", ask, v1.PodSandboxStatusResponse(status=OTHER_STATUS)),
+            (
+                "ContainerStatus",
+                v1.ContainerStatusRequest(container_id="web-c"),
+                v1.ContainerStatusResponse(status={"id": "db-c"}),
+            ),
+            (
+                "ContainerStats",
+                v1.ContainerStatsRequest(container_id="web-c"),
+                v1.ContainerStatsResponse(stats=_stats("db-c")),
+            ),
+        ):
+            call = scoped.asks(method, request)
+            call.forget()
+            call.answers(wrong)
+            denied(call, "unknown_pod")
+
+    run(main)
+
+
+def test_events() -> None:
+    """An event of a pod that may not be seen does not come; what was seen is seen to go."""
+
+    async def main() -> None:
+        def event(id_: str, kind: int = 0, status: Any = None) -> v1.ContainerEventResponse:
+            made = v1.ContainerEventResponse(container_id=id_, pod_sandbox_status=status)
+            made.container_event_type = kind  # type: ignore[assignment]
+            return made
+
+        scoped = Scoped(namespaces=["shop"])
+        call = scoped.call("GetContainerEvents")
+        call.asks(v1.GetEventsRequest())
+        call.forget()
+        events = [
+            (event("db-c"), False),
+            (event("web-c"), True),
+            (event("web-id"), True),
+            (event("nobody"), False),
+            (event("new-c", 0, POD_STATUS), True),
+            (event("new-d", 0, OTHER_STATUS), False),
+            (event("web-c", 0, OTHER_STATUS), False),
+            (event("new-c", 3), True),
+            (event("new-d", 3), False),
+            (event("new-c", 3), False),
+            (event("web"), False),
+        ]
+        for each, _ in events:
+            call.says(RUNTIME, each, end=False)
+        expected = [
+            ("send", RUNTIME, each.SerializeToString()) if seen else ("drop", RUNTIME)
+            for each, seen in events
+        ]
+        assert call.done == expected
+        call.says(RUNTIME, b"\xff", end=False)
+        assert call.done[-1][:2] == ("answer", StatusCode.INTERNAL)
+
+    run(main)
+
+
+@pytest.mark.parametrize("me", [caller("web-c"), caller("web-id"), caller(None, "u1")])
+def test_own_pod(me: Connection) -> None:
+    """The caller's pod is that of its container, or that whose uid its cgroup names."""
+
+    async def main() -> None:
+        scoped = Scoped(own_pod=True)
+        ask = v1.ContainerStatusRequest
+        assert scoped.asks("ContainerStatus", ask(container_id="web-c"), me).done[-1][0] == "end"
+        told = denied(scoped.asks("ContainerStatus", ask(container_id="db-c"), me), "own_pod")
+        assert denied(scoped.asks("ContainerStatus", ask(), me), "unknown_pod") == told
+        assert "the caller's own pod" in told
+
+    run(main)
+
+
+@pytest.mark.parametrize("me", [caller(), caller("nobody"), caller(""), caller("web")])
+def test_caller_in_no_pod(me: Connection) -> None:
+    """Who runs in no pod that is known may ask for nothing that is about pods, and for the rest."""
+
+    async def main() -> None:
+        scoped = Scoped(own_pod=True)
+        for path in READS:
+            call = scoped.call(path, me)
+            if METHODS[path].name in ("Version", "Status", "RuntimeConfig", "ImageFsInfo"):
+                assert call.done == []
+            elif "Pod" in path or "Container" in path:
+                assert "runs in no pod" in denied(call, "own_pod")
+
+    run(main)
+
+
+def test_verbose() -> None:
+    """A verbose request goes on as it is; what it adds to the answer does not come."""
+
+    async def main() -> None:
+        scoped = Scoped(name="read-only")
+        ask = v1.ContainerStatusRequest(container_id="anything", verbose=True)
+        answer = v1.ContainerStatusResponse(status={"id": "c"}, info={"info": SECRET})
+        shown = scoped.shows("ContainerStatus", ask, answer)
+        assert shown == v1.ContainerStatusResponse(status={"id": "c"})
+
+    run(main)
+
+
+def test_answers_that_cannot_be_looked_at() -> None:
+    """An answer that cannot be read, or is too large, is not shown; nor what comes with a failure.
+    Compressed ones are."""
+
+    async def main() -> None:
+        def asked(method: str = "Status") -> Scripted:
+            call = Scoped(name="read-only").asks(method, v1.StatusRequest())
+            call.forget()
+            return call
+
+        for answers in ([b"\xff"], [b"", b""], []):
+            call = asked()
+            call.answers(*answers)
+            assert [each[:2] for each in call.done] == [("answer", StatusCode.INTERNAL)]
+        call = asked()
+        call.too_large(RUNTIME)
+        assert call.done[0][:2] == ("answer", StatusCode.RESOURCE_EXHAUSTED)
+        call = asked()
+        call.answers(v1.StatusResponse(info={"a": SECRET}), status=StatusCode.NOT_FOUND)
+        assert call.done == [("drop", RUNTIME), ("end", RUNTIME)]
+        call = asked()
+        data = v1.StatusResponse(info={"a": SECRET}).SerializeToString()
+        call.answers(gzip.compress(data), compressed=True)
+        assert call.done == [("send", RUNTIME, b""), ("end", RUNTIME)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("method", ["ListContainerStats", "StreamContainers", "GetContainerEvents"])
+def test_failures_that_may_name_others(method: str) -> None:
+    """Where a list or a stream fails, the client of a profile that bounds pods is told the code
+    alone: the runtime's message may name a hidden pod."""
+
+    async def main() -> None:
+        kind = request_class(METHODS[f"/{V1}/{method}"])
+        call = Scoped(namespaces=["shop"]).asks(method, kind())
+        call.forget()
+        call.answers(status=StatusCode.NOT_FOUND)
+        assert [each[:2] for each in call.done] == [("answer", StatusCode.NOT_FOUND)]
+        call = Scoped(name="read-only").asks(method, kind())
+        call.forget()
+        call.answers(status=StatusCode.NOT_FOUND)
+        assert call.done == [("end", RUNTIME)]
+
+    run(main)
+
+
+def test_failures_of_what_may_be_seen() -> None:
+    """Where a call about a pod that may be seen fails, the runtime's message goes on."""
+
+    async def main() -> None:
+        request = v1.ContainerStatusRequest(container_id="web-c")
+        call = Scoped(namespaces=["shop"]).asks("ContainerStatus", request)
+        call.forget()
+        call.answers(status=StatusCode.NOT_FOUND)
+        assert call.done == [("end", RUNTIME)]
+
+    run(main)
+
+
+def test_large_answers() -> None:
+    """An answer that takes a thread to look at is filtered all the same."""
+
+    async def main() -> None:
+        scoped = Scoped(namespaces=["shop"])
+        hidden = [v1.Container(id=f"{n}-" + "x" * 60, pod_sandbox_id="db-id") for n in range(5000)]
+        call = scoped.asks("ListContainers", v1.ListContainersRequest())
+        call.forget()
+        call.answers(v1.ListContainersResponse(containers=[*hidden, CONTAINER, *hidden]))
+        await call.has_done(2)
+        shown = v1.ListContainersResponse(containers=[CONTAINER]).SerializeToString()
+        assert call.done == [("send", RUNTIME, shown), ("end", RUNTIME)]
+        scoped.resources.workbench.close()
+
+    run(main)
+
+
+def test_rules_in_addition() -> None:
+    """Rules act on what the profile allows: after it on the request, before it on the answer."""
+
+    async def main() -> None:
+        match = {"methods": ["ContainerStatus"]}
+        rewrite = {
+            "name": "it",
+            "match": match,
+            "rewrite": {"response": {"status.reason": '"by rule"', 'info["a"]': f'"{SECRET}"'}},
+        }
+        scoped = Scoped(rewrite, namespaces=["shop"])
+        ask = v1.ContainerStatusRequest(container_id="web-c")
+        answer = v1.ContainerStatusResponse(status={"id": "web-c"})
+        shown = scoped.shows("ContainerStatus", ask, answer)
+        assert shown == v1.ContainerStatusResponse(status={"id": "web-c", "reason": "by rule"})
+        deny = {"name": "no", "match": match, "deny": {"code": "ABORTED"}}
+        scoped = Scoped(deny, namespaces=["shop"])
+        call = scoped.asks("ContainerStatus", ask)
+        assert call.done[0][:2] == ("answer", StatusCode.ABORTED)
+        assert call.call.denied == "rule"
+        hidden = scoped.asks("ContainerStatus", v1.ContainerStatusRequest(container_id="db-c"))
+        denied(hidden, "namespace")
+        assert scoped.counts.matches["no", "deny", "enforce"] == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("allow", "told"),
+    [
+        ({"uid": [0, 12]}, None),
+        ({"uid": [0]}, "callers with uid 12"),
+        ({"uid": [12], "gid": [1]}, "callers with gid 34"),
+        ({"executable": ["/bin/*"]}, "callers with executable /usr/bin/kubelet"),
+        ({"unit": ["a.service"]}, "callers with unit unknown"),
+        ({"kubelet": True}, "callers with kubelet False"),
+    ],
+)
+def test_who_may_connect(allow: dict[str, Any], told: str | None) -> None:
+    """A client that does not fit a listener's lists is told by which of them."""
+    assert why_not(CallersSpec(**allow), CONNECTION.peer) == told
+
+
+def test_refused_callers() -> None:
+    """All calls of a caller that is refused are denied, and counted."""
+
+    async def main() -> None:
+        counts = Rules().counts
+        policy = DenyAllPolicy("callers with uid 12", counts)
+        assert policy.enforcing
+        rules: Any = SimpleNamespace(policy=policy)
+        for path in (f"/{V1}/Version".encode(), b"/x", b""):
+            told = denied(Scripted(rules, path), "caller")
+            assert told == "criproxy: this listener is not for callers with uid 12"
+        listener = CONNECTION.listener
+        assert counts.denied == {
+            (listener, "Version", "caller"): 1,
+            (listener, "other", "caller"): 2,
+        }
+
+    run(main)

@@ -1,0 +1,85 @@
+"""Two thousand calls of all kinds under random rules: each ends as its own rule has it."""
+
+import random
+from collections import Counter, deque
+
+import pytest
+
+from tests.integration.test_actions import CASES
+from tests.support.cri_peers import Ask, CriPeer, make
+from tests.support.crowds import Case, Ended, is_as, is_the_same, others
+from tests.support.grpc_peers import LIMIT, Outcome, Started, channel
+from tests.support.ruled import RuledRelay
+
+CALLS = 2000
+AT_ONCE = 60
+RULES = 16
+LOADED_EVERY = 250
+LARGE = {"response of 4 MiB", "response to 4 MiB", "request over 1 MiB"}
+OTHERWISE = {"limit by caller", "hang after"}
+"""What has a queue as long as the run, and what has a deadline to get to the server by."""
+
+NEVER = 0.2
+"""The deadline, in seconds, of a call that hangs without its server having been asked."""
+
+SIZES = (0, 10, 1000, 70_000)
+PADS = (1, 10, 3000, 70_000)
+
+
+class Soak:
+    """Random rules, each for a group of calls that is called as it, and calls of all groups."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = dice = random.Random(seed)
+        names = dice.sample(sorted(CASES.keys() - LARGE - OTHERWISE), RULES)
+        self.cases = {name: CASES[name] for name in names}
+        self.rules = [
+            case.rule(dice.choice(case.told_by), name, name) for name, case in self.cases.items()
+        ]
+        self.kinds: list[tuple[Case | None, Ask]] = [(None, ask) for ask in others()]
+        for name, case in self.cases.items():
+            timeout = NEVER if case.timeout < LIMIT else LIMIT
+            self.kinds += [(case, self._ask(case, name, timeout)) for _ in range(3)]
+            self.kinds += [(None, self._ask(case, f"not {name}", LIMIT))]
+
+    def _ask(self, case: Case, group: str, timeout: float) -> Ask:
+        size, pad = self.dice.choice(SIZES), self.dice.choice(PADS)
+        return case.ask(group, size=size, pad=pad, timeout=timeout)
+
+
+@pytest.mark.parametrize(("seed", "loop"), [(1, "uvloop"), (2, "asyncio")])
+def test_soak(relay: RuledRelay, peer: CriPeer, seed: int) -> None:
+    """Each call ends as its rule has it or as without rules, and nothing of it stays behind."""
+    soak = Soak(seed)
+    with channel(relay.path) as one:
+        plain = [make(one, ask, n).outcome() for n, (_, ask) in enumerate(soak.kinds)]
+        without = [Ended(outcome, peer.asked.get(str(n))) for n, outcome in enumerate(plain)]
+    peer.forget()
+    ended: list[tuple[int, Outcome]] = []
+    waiting: deque[tuple[int, Started]] = deque()
+    with channel(relay.path) as one:
+        for number in range(CALLS):
+            if number % LOADED_EVERY == 0:
+                soak.dice.shuffle(soak.rules)
+                relay.load(*soak.rules)
+            if len(waiting) == AT_ONCE:
+                kind, call = waiting.popleft()
+                ended.append((kind, call.outcome()))
+            kind = soak.dice.randrange(len(soak.kinds))
+            waiting.append((kind, make(one, soak.kinds[kind][1], kind)))
+        ended += [(kind, call.outcome()) for kind, call in waiting]
+        relay.is_as_it_was(relay.pairs[1])
+    for kind, outcome in ended:
+        case, _ = soak.kinds[kind]
+        got = Ended(outcome, peer.asked.get(str(kind)))
+        if case is None:
+            is_the_same(got, without[kind])
+        else:
+            is_as(case, got, without[kind])
+    assert len(relay.pairs) == 2
+    assert not relay.log
+    matches = Counter[str]()
+    for (rule, _, _), count in relay.counts.matches.items():
+        matches[rule] += count
+    made = Counter(soak.kinds[kind][1].group for kind, _ in ended if soak.kinds[kind][0])
+    assert matches == made

@@ -1,0 +1,274 @@
+"""More than may be held, and connections that cannot be read."""
+
+import contextlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.wire.constants import PREFACE
+from criproxy.wire.http2.windows import HeldBytesBudget
+from tests.support import wire
+from tests.support.cri_peers import CriPeer, execute, make, pull, stream
+from tests.support.grpc_peers import Outcome, channel
+from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
+from tests.support.ruled import Gate, Rule, RuledRelay, gated
+from tests.support.waiting import wait_until
+
+CODE = grpc.StatusCode
+LIMIT = 100_000
+GARBAGE = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n" * 10
+ON_ERROR = pytest.mark.parametrize("on_error", ["pass", "fail"])
+
+
+def rule(on_error: str, **action: Any) -> Rule:
+    where = 'request.cmd[0] == "match"'
+    match = {"methods": ["ExecSync"], "where": where}
+    return {"name": "it", "match": match, "on_error": on_error, **action}
+
+
+def ask(path: Path, sent: int, size: int = 10) -> Outcome:
+    with channel(path) as one:
+        return make(one, execute("match", "c" * sent, size=size)).outcome()
+
+
+@ON_ERROR
+def test_request_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error: str) -> None:
+    """A request over the limit passes as it is, or fails with the rule's name, by ``on_error``."""
+    with RuledRelay(
+        short_dir, peer.path, loop=loop, budget=HeldBytesBudget(LIMIT, 1 << 30)
+    ) as relay:
+        without = ask(relay.path, 300_000)
+        asked = dict(peer.asked)
+        peer.forget()
+        relay.load(rule(on_error, rewrite={"request": {"cmd[1]": '"x"'}}))
+        outcome = ask(relay.path, 300_000)
+        if on_error == "pass":
+            assert outcome == without
+            assert peer.asked == asked
+        else:
+            message = "criproxy: rule it: the request is too large to be held"
+            assert outcome == Outcome(CODE.INTERNAL, message, (), (), ())
+            assert not peer.asked
+        assert relay.counts.errors == {("it", "held_limit"): 1}
+        assert ask(relay.path, 90_000).code is CODE.OK
+        assert len(peer.asked["0"].requests[0]) < 1000
+        relay.nothing_is_held()
+
+
+@ON_ERROR
+def test_response_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error: str) -> None:
+    """So does a response, of which the headers have passed by then."""
+    with RuledRelay(
+        short_dir, peer.path, loop=loop, budget=HeldBytesBudget(LIMIT, 1 << 30)
+    ) as relay:
+        without = ask(relay.path, 10, 300_000)
+        relay.load(rule(on_error, rewrite={"response": {"stdout": 'b"x"'}}))
+        outcome = ask(relay.path, 10, 300_000)
+        if on_error == "pass":
+            assert outcome == without
+        else:
+            message = f"criproxy: rule it: more than {LIMIT} bytes would be held"
+            assert outcome == Outcome(CODE.INTERNAL, message, (), without.initial, ())
+        assert relay.counts.errors == {("it", "held_limit"): 1}
+        assert len(ask(relay.path, 10, 90_000).messages[0]) < 100
+        relay.nothing_is_held()
+
+
+@ON_ERROR
+def test_client_that_does_not_read(
+    short_dir: Path, peer: CriPeer, loop: str, on_error: str
+) -> None:
+    """What a client leaves unread counts; past the limit its stream goes on as it is, or fails.
+
+    What had been rewritten by then comes before that, and no message is lost.
+    """
+    budget = HeldBytesBudget(1 << 20, 1 << 30)
+    with RuledRelay(short_dir, peer.path, loop=loop, budget=budget) as relay:
+        where = 'request.filter.id == "match"'
+        relay.load(
+            {
+                "name": "it",
+                "match": {"methods": ["StreamContainers"], "where": where},
+                "on_error": on_error,
+                "rewrite": {
+                    "response": {
+                        "containers[0].image_ref": '"seen" + response.containers[0].image_ref'
+                    }
+                },
+            }
+        )
+        with channel(relay.path) as one:
+            call = make(one, stream("match", size=30_000, messages=400))
+            wait_until(lambda: relay.counts.errors["it", "held_limit"] > 0, "limit")
+            assert make(one, execute("other", "c" * 90_000, size=90_000)).outcome().code is CODE.OK
+            outcome = call.outcome()
+            got = [v1.StreamContainersResponse.FromString(each) for each in outcome.messages]
+            changed = [each.containers[0].image_ref.startswith("seen") for each in got]
+            assert [each.containers[0].id for each in got] == [str(n) for n in range(len(got))]
+            assert changed == sorted(changed, reverse=True)
+            assert changed[0]
+            if on_error == "pass":
+                assert outcome.code is CODE.OK
+                assert len(got) == 400
+                assert not changed[-1]
+            else:
+                assert outcome.code is CODE.INTERNAL
+                assert all(changed)
+                assert len(got) < 400
+            relay.is_as_it_was(relay.pairs[0])
+
+
+@ON_ERROR
+@pytest.mark.parametrize("half", ["request", "response"])
+def test_too_much_in_all(
+    short_dir: Path, peer: CriPeer, loop: str, half: str, on_error: str
+) -> None:
+    """Where others hold all that may be held, a call does without being held, or fails."""
+    sizes = (90_000, 10) if half == "request" else (10, 90_000)
+    gate = Gate(half)
+    with RuledRelay(
+        short_dir, peer.path, loop=loop, budget=HeldBytesBudget(1 << 30, 200_000)
+    ) as relay:
+        relay.load(gated("ExecSync", on_error=on_error), hooks={"gate": gate})
+        with channel(relay.path) as one, channel(relay.path) as other:
+            command = execute("match", "c" * sizes[0], size=sizes[1])
+            held = [make(one, command, number) for number in range(2)]
+            relay.waiting(2)
+            late = [make(other, command, f"late{number}") for number in range(3)]
+            codes = {call.outcome().code for call in late}
+            assert codes == {CODE.OK if on_error == "pass" else CODE.INTERNAL}
+            assert relay.counts.errors == {("gate", "held_limit"): 3}
+            assert not any(call.call.done() for call in held)
+            relay.call(gate.opened.set)
+            assert {call.outcome().code for call in held} == {CODE.OK}
+            assert {make(other, command, "last").outcome().code} == {CODE.OK}
+            assert relay.counts.errors == {("gate", "held_limit"): 3}
+            for pair in relay.pairs:
+                relay.is_as_it_was(pair)
+
+
+def test_garbage_under_rules_that_must_be_kept(relay: RuledRelay, peer: CriPeer) -> None:
+    """A connection that is no HTTP/2 is closed, and told of, where a rule must not be missed."""
+    relay.load(rule("fail", deny={}))
+    with dial(relay.path) as client:
+        client.sendall(GARBAGE)
+        assert receive_all(client).find(b"HTTP") < 0
+    wait_until(lambda: len(relay.recorder.refused) == 1, "notice")
+    ((reason, _),) = relay.recorder.refused
+    assert reason == "not_http2"
+    relay.recorder.all_closed()
+
+
+def test_garbage_under_other_rules(short_dir: Path, loop: str) -> None:
+    """Where rules let pass what they cannot read, it passes."""
+    path = short_dir / "runtime.sock"
+    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+        relay.load(rule("pass", delay={"fixed": "1s"}))
+        with dial(relay.path) as client:
+            client.sendall(GARBAGE)
+            with accept(runtime) as served:
+                assert receive(served, len(GARBAGE)) == GARBAGE
+                served.sendall(b"HTTP/1.1 400\r\n\r\n")
+                assert receive(client, 16) == b"HTTP/1.1 400\r\n\r\n"
+                client.sendall(b"more")
+                assert receive(served, 4) == b"more"
+        relay.recorder.all_closed()
+        assert not relay.recorder.refused
+
+
+@pytest.mark.parametrize("on_error", ["fail", "pass"])
+def test_garbage_behind_frames(short_dir: Path, loop: str, on_error: str) -> None:
+    """The same holds for what comes behind a beginning that could be read."""
+    path = short_dir / "runtime.sock"
+    begins = PREFACE + b"\0\0\0\x04\0\0\0\0\0"
+    wrong = b"\xff" * 100
+    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+        relay.load(rule(on_error, delay={"fixed": "1s"}))
+        with dial(relay.path) as client:
+            client.sendall(begins)
+            with accept(runtime) as served:
+                assert receive(served, len(begins)) == begins
+                client.sendall(wrong)
+                if on_error == "pass":
+                    assert receive(served, len(wrong)) == wrong
+                else:
+                    assert receive_all(served) == b""
+                    assert receive_all(client) == b""
+        relay.recorder.all_closed()
+        assert len(relay.recorder.refused) == (on_error == "fail")
+
+
+def test_calls_of_a_connection_that_is_closed(relay: RuledRelay, peer: CriPeer) -> None:
+    """Calls that wait end with their connection; the runtime is not asked."""
+    gate = Gate()
+    relay.load(gated("PullImage", on_error="fail"), hooks={"gate": gate})
+    with channel(relay.path) as one:
+        call = make(one, pull("a"))
+        relay.waiting(1)
+        relay.call(relay.pairs[0].close)
+        assert call.outcome().code is CODE.UNAVAILABLE
+    relay.recorder.all_closed()
+    relay.nothing_is_held()
+    assert not peer.asked
+
+
+def _inserted(*fields: tuple[bytes, bytes]) -> bytes:
+    """Fields that go into the header table."""
+    return b"".join(b"\x40" + wire.string(name) + wire.string(value) for name, value in fields)
+
+
+def _opens(stream: int, block: bytes) -> bytes:
+    rest = [(b":method", b"POST"), (b":scheme", b"http"), (b"content-type", b"application/grpc")]
+    return wire.headers(stream, block + wire.block(*rest))
+
+
+@ON_ERROR
+def test_reading_that_has_stopped(short_dir: Path, loop: str, on_error: str) -> None:
+    """Where header blocks are not read any more no call passes whose path is only guessed at."""
+    path = short_dir / "runtime.sock"
+    denied, other = b"/runtime.v1.RuntimeService/ExecSync", (b":path", b"/a.B/C")
+    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop, streams=3) as relay:
+        relay.load({**rule(on_error, deny={}), "match": {"methods": ["ExecSync"]}})
+        with dial(relay.path) as client, accept(runtime) as served:
+            served.sendall(wire.settings())
+            table = _inserted((b"x", b"1"), (b":path", denied)) + wire.block(other)
+            client.sendall(PREFACE + wire.settings() + _opens(1, table))
+            for stream in range(3, 11, 2):
+                client.sendall(_opens(stream, wire.block(other)))
+            wait_until(lambda: bool(relay.recorder.stopped), "end of reading")
+            moves = _opens(11, _inserted((b"x", b"2")) + wire.block(other))
+            guessed = _opens(13, b"\xbf")  # the 63rd field is the path; before, it was (x, 1)
+            with contextlib.suppress(BrokenPipeError):  # closed already
+                client.sendall(moves)
+            passed = b""
+            while moves not in passed and (more := served.recv(1 << 16)):
+                passed += more
+            with contextlib.suppress(BrokenPipeError):
+                client.sendall(guessed)
+                client.shutdown(socket.SHUT_WR)
+            assert (guessed in receive_all(served)) == (on_error == "pass")
+        assert len(relay.recorder.refused) == (on_error == "fail")
+
+
+def test_client_that_rules_cannot_reach(short_dir: Path, loop: str) -> None:
+    """A client that always stops within a frame's header is not kept under rules that must be."""
+    path = short_dir / "runtime.sock"
+    call = _opens(1, wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync")))
+    start = PREFACE + wire.settings() + call[:5]
+    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+        with dial(relay.path) as client, accept(runtime) as served:
+            client.sendall(start)
+            assert receive(served, len(start)) == start
+            relay.load({**rule("fail", deny={}), "match": {"methods": ["ExecSync"]}})
+            begun = call[5:] + wire.ping()[:5]
+            client.sendall(begun)  # it began without rules
+            assert receive(served, len(begun)) == begun
+            client.sendall(wire.ping()[5:] + call + wire.ping()[:5])
+            assert receive_all(served) == b""
+            assert receive_all(client) == b""
+        relay.recorder.all_closed()
+        assert len(relay.recorder.refused) == 1

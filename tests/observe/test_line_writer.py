@@ -1,0 +1,236 @@
+"""Lines on their way to a file or a pipe, and what becomes of them when they cannot be written."""
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from criproxy.errors import UnavailableError
+from criproxy.observe import line_writer as module
+from criproxy.observe.line_writer import LineWriter
+from tests.support.waiting import wait_until
+
+
+class Disk:
+    """Stands in for ``os.write``: full or not, and a record of what it took."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = threading.Event()
+        self.attempts = 0
+        self._write = os.write
+        monkeypatch.setattr(module.os, "write", self)
+        monkeypatch.setattr(module, "_RETRY", 0.01)
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        if threading.current_thread().name == "log writer":
+            self.attempts += 1
+            if self.full.is_set():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._write(fd, data)
+
+    def tried_again(self) -> None:
+        """Wait until writing has been tried at least once more from now on."""
+        before = self.attempts
+        wait_until(lambda: self.attempts > before + 1, "another attempt")
+
+
+class Lost:
+    count = 0
+
+    def __call__(self, lines: int) -> None:
+        self.count += lines
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log" / "criproxy.log"
+
+
+@pytest.fixture
+def lost() -> Lost:
+    return Lost()
+
+
+@pytest.fixture
+def writer(path: Path, lost: Lost) -> Iterator[LineWriter]:
+    writer = LineWriter(str(path), lost)
+    yield writer
+    writer.close()
+
+
+def test_lines_arrive_in_order(path: Path, writer: LineWriter) -> None:
+    """Lines of one thread keep their order, and closing writes the last of them."""
+    lines = [b"line %d\n" % number for number in range(10_000)]
+    for line in lines:
+        writer.write(line)
+    writer.close()
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_lines_of_several_threads_stay_whole(path: Path, writer: LineWriter) -> None:
+    """Threads may write at once: no line is lost or torn."""
+
+    def write(letter: bytes) -> None:
+        for _ in range(1000):
+            writer.write(letter * 50 + b"\n")
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    assert sorted(path.read_bytes().splitlines()) == sorted(
+        letter * 50 for letter in (b"a", b"b", b"c") for _ in range(1000)
+    )
+
+
+def test_lines_are_written_without_being_asked(path: Path, writer: LineWriter) -> None:
+    """A line is in the file soon, also the one after a pause."""
+    for expected in (b"one\n", b"one\ntwo\n"):
+        writer.write(expected[-4:])
+        wait_until(lambda expected=expected: path.read_bytes() == expected, "line")  # type: ignore[misc]
+
+
+def test_file_is_appended_to(path: Path, lost: Lost) -> None:
+    """What was in the file stays, and the file is for its owner and group."""
+    for line in (b"old\n", b"new\n"):
+        writer = LineWriter(str(path), lost)
+        writer.write(line)
+        writer.close()
+    assert path.read_bytes() == b"old\nnew\n"
+    assert path.stat().st_mode & 0o137 == 0
+
+
+def test_file_that_cannot_be_opened(tmp_path: Path, lost: Lost) -> None:
+    """A file that cannot be opened is one line with the path and the mend."""
+    with pytest.raises(UnavailableError, match=r"cannot open the log file .*log\.file"):
+        LineWriter(str(tmp_path), lost)
+
+
+def test_reopened_after_rotation(path: Path, writer: LineWriter) -> None:
+    """After a rotation lines go to a new file of the old name."""
+    writer.write(b"one\n")
+    wait_until(lambda: path.read_bytes() == b"one\n", "line")
+    rotated = path.rename(path.with_suffix(".1"))
+    writer.reopen()
+    writer.write(b"two\n")
+    writer.close()
+    assert (rotated.read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
+
+
+def test_failed_reopening_keeps_the_file(
+    path: Path, writer: LineWriter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the file cannot be opened anew, the old one goes on, and stderr hears of it."""
+    rotated = path.rename(path.with_suffix(".1"))
+    path.mkdir()
+    writer.reopen()
+    writer.write(b"line\n")
+    writer.close()
+    assert rotated.read_bytes() == b"line\n"
+    assert "cannot open the log file" in capfd.readouterr().err
+
+
+def test_reopening_never_lends_its_descriptor(path: Path, writer: LineWriter) -> None:
+    """The descriptor that lines are written to stays the log's, however often it is reopened: one
+    that is closed while a line is under way could be a client's socket by then."""
+    (descriptor,) = [
+        int(fd) for fd in os.listdir("/proc/self/fd") if leads_to(path, f"/proc/self/fd/{fd}")
+    ]
+    for _ in range(3):
+        path.rename(path.with_suffix(".1"))
+        writer.reopen()
+        assert leads_to(path, f"/proc/self/fd/{descriptor}")
+    assert not os.get_inheritable(descriptor)
+
+
+def leads_to(path: Path, descriptor: str) -> bool:
+    try:
+        return os.readlink(descriptor) == str(path)
+    except OSError:
+        return False
+
+
+def test_full_disk(
+    path: Path,
+    writer: LineWriter,
+    lost: Lost,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """While the disk is full lines wait, and are written in order when it is not; one complaint."""
+    disk = Disk(monkeypatch)
+    disk.full.set()
+    for number in range(3):
+        writer.write(b"line %d\n" % number)
+        disk.tried_again()
+    disk.full.clear()
+    wait_until(lambda: path.read_bytes() == b"line 0\nline 1\nline 2\n", "lines")
+    assert lost.count == 0
+    complaints = capfd.readouterr().err.splitlines()
+    assert len(complaints) == 1
+    assert complaints[0].startswith(f"criproxy: cannot write the log to {path}: No space left")
+
+
+def test_lines_above_the_limit_are_lost_and_counted(
+    path: Path, writer: LineWriter, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is bounded however long the disk is full; a line tells how many are missing."""
+    monkeypatch.setattr(module, "LARGEST_QUEUE", 10_000)
+    disk = Disk(monkeypatch)
+    disk.full.set()
+    line = b"x" * 99 + b"\n"
+    for _ in range(20):
+        for _ in range(100):
+            writer.write(line)
+        disk.tried_again()
+    disk.full.clear()
+    wait_until(lambda: path.read_bytes().endswith(b"log lines lost\n"), "confession")
+    kept = path.read_bytes().splitlines(keepends=True)
+    assert kept[-1] == b"%d log lines lost\n" % lost.count
+    assert set(kept[:-1]) == {line}
+    assert len(kept) - 1 + lost.count == 2000
+    assert len(kept) - 1 <= 200
+
+
+def test_lines_that_are_never_written_are_counted(
+    path: Path, writer: LineWriter, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is still full at the end costs the lines, all of which are counted."""
+    disk = Disk(monkeypatch)
+    disk.full.set()
+    writer.write(b"one\n")
+    disk.tried_again()
+    writer.write(b"two\n")
+    writer.write(b"three\n")
+    writer.close()
+    assert lost.count == 3
+    assert path.read_bytes() == b""
+
+
+def test_stuck_reader_blocks_nobody(monkeypatch: pytest.MonkeyPatch, lost: Lost) -> None:
+    """Whoever writes to stderr does not wait for its reader: lines wait, then are lost."""
+    reading, writing = os.pipe()
+
+    class Stderr:
+        def fileno(self) -> int:
+            return writing
+
+    monkeypatch.setattr(module, "LARGEST_QUEUE", 1 << 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.sys, "stderr", Stderr())
+        writer = LineWriter(None, lost)
+        line = b"y" * 999 + b"\n"
+        for _ in range(5000):
+            writer.write(line)
+        wait_until(lambda: lost.count, "loss")
+        writer.reopen()  # which means nothing here
+        writer.close(within=0.01)
+    os.close(reading)
+    wait_until(lambda: "log writer" not in {each.name for each in threading.enumerate()}, "end")
+    os.close(writing)
+    assert lost.count <= 5000

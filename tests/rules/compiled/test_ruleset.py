@@ -1,0 +1,542 @@
+"""Rules, from the YAML that a user writes to what they say of a call."""
+
+from typing import Any
+
+import pytest
+
+from criproxy.cri.naming import resolve
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
+from criproxy.peers.peer import Peer
+from criproxy.rules.errors import EvaluationError, RuleError
+from criproxy.rules.facts import Pod
+from tests.support.rules import facts, one_rule, rule_set
+
+RUNTIME, IMAGES = "/runtime.v1.RuntimeService", "/runtime.v1.ImageService"
+PULL = f"{IMAGES}/PullImage"
+FOREIGN = "/containerd.services.images.v1.Images/Create"
+
+ISSUE = """
+- name: mirror-docker-hub
+  match:
+    methods: [PullImage]
+    where: request.image.image.startsWith("docker.io/")
+    callers: {uid: [0], executable: ["/usr/bin/kubelet"]}
+  rewrite:
+    request: {image.image: '"mirror.local/" + request.image.image'}
+- name: team-label
+  match: {methods: [RunPodSandbox]}
+  rewrite: {request: {'config.labels["team"]': '"blue-" + request.config.metadata.namespace'}}
+- name: slow-pulls
+  match: {methods: [PullImage]}
+  delay: {fixed: 2s, jitter: 500ms, percentage: 10}
+- name: flaky-start
+  match: {methods: [StartContainer], where: 'pod.namespace == "chaos"'}
+  fault: {code: UNAVAILABLE, message: "injected", percentage: 5, when: after, for: 10m, seed: 7}
+- name: only-signed
+  match:
+    methods: [CreateContainer]
+    where: '!request.config.image.image.startsWith("registry.corp/")'
+  deny: {code: PERMISSION_DENIED, message: "image not allowed on this node"}
+"""
+
+
+def pull(image: str = "docker.io/nginx", module: Any = v1) -> Any:
+    return module.PullImageRequest(image=module.ImageSpec(image=image))
+
+
+def names(text: str, path: str) -> list[str]:
+    plan = rule_set(text).plan(path.encode())
+    return [] if plan is None else [rule.name for rule in plan.rules]
+
+
+def refused(text: str) -> RuleError:
+    with pytest.raises(RuleError) as caught:
+        rule_set(text)
+    return caught.value
+
+
+# Plans
+
+
+def test_a_plan_has_the_rules_of_a_method_in_order() -> None:
+    """Both API versions are meant by a short name; a method without rules has no plan."""
+    for version in ("v1", "v1alpha2"):
+        assert names(ISSUE, f"/runtime.{version}.ImageService/PullImage") == [
+            "mirror-docker-hub",
+            "slow-pulls",
+        ]
+    assert rule_set(ISSUE).plan(f"{RUNTIME}/Version".encode()) is None
+    assert rule_set(ISSUE).plan(FOREIGN.encode()) is None
+    assert rule_set(ISSUE).plan(b"\xff nonsense") is None
+    assert rule_set("[]").plan(PULL.encode()) is None
+
+
+def test_a_plan_is_remembered() -> None:
+    """It is made once for a path, unless that is a client's fancy of any length."""
+    rules = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]")
+    for path, remembered in ((PULL.encode(), True), (b"/a/" + b"b" * 300, False)):
+        assert rules.plan(path) is not None
+        assert (rules.plan(path) is rules.plan(path)) is remembered
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "planned"),
+    [
+        ("rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'}]", PULL, True),
+        ("rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'}]", f"{RUNTIME}/Version", False),
+        ("rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'}]", FOREIGN, False),
+        ("fault: {drop: 'true'}", f"{RUNTIME}/GetContainerEvents", True),
+        ("fault: {drop: 'true'}", PULL, False),
+        ("fault: {code: UNAVAILABLE, cut_after: 1}", f"{RUNTIME}/GetContainerEvents", True),
+        ("fault: {code: UNAVAILABLE, cut_after: 1}", PULL, False),
+        ("fault: {code: UNAVAILABLE, cut_after: 1}", FOREIGN, False),
+        ("fault: {code: UNAVAILABLE}", FOREIGN, True),
+        ("delay: {fixed: 1s}", FOREIGN, True),
+        ("rewrite: {metadata: {add: {x-a: '\"b\"'}}}", FOREIGN, True),
+        ("hook: {script: a.py}", FOREIGN, False),
+        ("{hook: {script: a.py, may_deny: true}}", FOREIGN, True),
+        ("{hook: {script: a.py}, on_error: fail}", FOREIGN, True),
+    ],
+)
+def test_a_rule_is_planned_where_its_action_has_something_to_do(
+    rule: str, path: str, planned: bool
+) -> None:
+    """Images, streams and messages are only in methods that have them."""
+    more = rule[1:-1] if rule.startswith("{") else rule
+    text = f"[{{name: it, match: {{methods: ['*']}}, {more}}}]"
+    assert (names(text, path) == ["it"]) is planned
+
+
+# Matching
+
+
+@pytest.mark.parametrize(
+    ("callers", "peer", "matches"),
+    [
+        ("uid: [0, 5]", Peer(1, 5, 9, None), True),
+        ("uid: [0]", Peer(1, 5, 9, None), False),
+        ("gid: [9]", Peer(1, 5, 9, None), True),
+        ("uid: [5], gid: [8]", Peer(1, 5, 9, None), False),
+        ("executable: ['/usr/bin/*']", Peer(1, 5, 9, "/usr/bin/kubelet"), True),
+        ("executable: ['/usr/bin/*']", Peer(1, 5, 9, "/tmp/kubelet"), False),
+        ("executable: ['/usr/bin/*']", Peer(1, 5, 9, None), False),
+        ("executable: ['*']", Peer(1, 5, 9, None), True),
+        ("executable: ['']", Peer(1, 5, 9, None), True),
+        ("uid: []", Peer(1, 5, 9, None), False),
+        ("unit: ['k3s*.service']", Peer(1, 5, 9, None, unit="k3s-agent.service"), True),
+        ("unit: ['k3s*.service']", Peer(1, 5, 9, None, unit="cron.service"), False),
+        ("unit: ['?*']", Peer(1, 5, 9, None), False),
+        ("unit: ['*']", Peer(1, 5, 9, None), True),
+        ("kubelet: true", Peer(1, 0, 0, None, kubelet=True), True),
+        ("kubelet: true", Peer(1, 0, 0, "/usr/bin/kubelet"), False),
+        ("kubelet: false", Peer(1, 0, 0, "/usr/bin/kubelet"), True),
+        ("kubelet: false", Peer(1, 0, 0, None, kubelet=True), False),
+    ],
+)
+def test_a_caller_is_one_of_each_list(callers: str, peer: Peer, matches: bool) -> None:
+    """All keys that are given have to hold; an executable that is not known is empty."""
+    rule = rule_set(
+        f"[{{name: a, match: {{methods: ['*'], callers: {{{callers}}}}}, deny: {{}}}}]"
+    ).rules[0]
+    assert rule.matches(facts(PULL, pull(), caller=peer)) is matches
+    assert rule.is_for(facts(PULL, caller=peer)) is matches
+
+
+def test_a_listener_is_matched_by_globs() -> None:
+    """A rule with listeners is for calls on those alone."""
+    rule = rule_set(
+        "[{name: a, match: {methods: ['*'], listeners: ['/run/criproxy/*']}, deny: {}}]"
+    ).rules[0]
+    assert rule.matches(facts(PULL))
+    assert not rule.matches(facts(PULL, listener="/run/other.sock"))
+
+
+@pytest.mark.parametrize("module", [v1, v1alpha2])
+def test_where_decides_over_the_message(module: Any) -> None:
+    """The condition sees the message of the version that is called."""
+    path = f"/{module.DESCRIPTOR.package}.ImageService/PullImage"
+    rule = rule_set(ISSUE).rules[0]
+    assert rule.matches(facts(path, pull(module=module)))
+    assert not rule.matches(facts(path, pull("quay.io/x", module=module)))
+
+
+def test_where_may_be_a_plain_boolean() -> None:
+    """YAML's own true and false stand for themselves."""
+    text = "[{name: a, match: {methods: ['*'], where: %s}, deny: {}}]"
+    assert rule_set(text % "true").rules[0].matches(facts(PULL))
+    assert not rule_set(text % "false").rules[0].matches(facts(PULL))
+
+
+@pytest.mark.parametrize(
+    ("where", "needed"),
+    [
+        ("true", False),
+        ("caller.uid == 0 && method != 'Version'", False),
+        ("request.image.image == ''", True),
+        ("pod.namespace == 'x'", True),
+        ("container.name == 'x'", True),
+    ],
+)
+def test_a_rule_tells_whether_it_takes_the_request(where: str, needed: bool) -> None:
+    """What can be told of the headers is told before the message comes."""
+    rules = rule_set(
+        f'[{{name: a, match: {{methods: [PullImage], where: "{where}"}}, deny: {{}}}}]'
+    )
+    plan = rules.plan(PULL.encode())
+    assert plan is not None
+    assert rules.rules[0].needs_request(plan.named) is needed
+
+
+def test_what_is_done_about_a_response_may_take_the_request() -> None:
+    """A value of a response's field that names the request has it held."""
+    plain = one_rule("PullImage", "rewrite: {response: {image_ref: '\"x\"'}}")
+    taking = one_rule("PullImage", "rewrite: {response: {image_ref: request.image.image}}")
+    plan = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]").plan(PULL.encode())
+    assert plan is not None
+    assert not plain.needs_request(plan.named)
+    assert taking.needs_request(plan.named)
+
+
+def test_an_unknown_pod_is_an_error_with_its_own_reason() -> None:
+    """Whoever asks counts it, and takes the rule as not matching."""
+    rule = rule_set(ISSUE).rules[3]
+    request = v1.StartContainerRequest(container_id="c")
+    path = f"{RUNTIME}/StartContainer"
+    with pytest.raises(EvaluationError) as caught:
+        rule.matches(facts(path, request))
+    assert caught.value.reason == "unknown_pod"
+    assert rule.matches(facts(path, request, pod=Pod("p", "chaos", "n", "u")))
+    assert not rule.matches(facts(path, request, pod=Pod("p", "calm", "n", "u")))
+
+
+@pytest.mark.parametrize(
+    ("rule", "planned"),
+    [
+        ("deny: {}", True),
+        ("deny: {}, on_error: pass", True),
+        ("delay: {fixed: 1s}, on_error: fail", True),
+        ("delay: {fixed: 1s}", False),
+    ],
+)
+def test_a_condition_on_messages_cannot_be_got_round_by_a_foreign_method(
+    rule: str, planned: bool
+) -> None:
+    """A rule that is there to refuse could not be evaluated there; any other is not for it."""
+    match = "{methods: ['*/PullImage'], where: request.image.image == ''}"
+    rules = rule_set(f"[{{name: a, match: {match}, {rule}}}]")
+    path = b"/runtime.v9.ImageService/PullImage"
+    plan = rules.plan(path)
+    assert (plan is not None) is planned
+    if plan is not None:
+        assert not plan.rules[0].needs_request(plan.named)
+        with pytest.raises(EvaluationError) as caught:
+            plan.rules[0].matches(facts(path.decode()))
+        assert caught.value.reason == "decode"
+
+
+def test_a_condition_without_messages_holds_for_foreign_methods_too() -> None:
+    """Callers, listeners, methods and metadata are known of every call."""
+    rules = rule_set("[{name: a, match: {methods: ['*'], where: caller.uid == 0}, deny: {}}]")
+    assert rules.rules[0].matches(facts(FOREIGN))
+    assert not rules.rules[0].matches(facts(FOREIGN, caller=Peer(1, 5, 5, None)))
+
+
+# What rules do
+
+
+def test_a_request_is_rewritten() -> None:
+    """The copy is changed, the message that came is not; what fits already is returned itself."""
+    rule = rule_set(ISSUE).rules[0]
+    request = pull()
+    assert rule.rewrite_request(facts(PULL, request)).image.image == "mirror.local/docker.io/nginx"
+    assert request == pull()
+    response = v1.PullImageResponse(image_ref="x")
+    assert rule.rewrite_response(facts(PULL, request), response) is response
+    with pytest.raises(EvaluationError) as caught:
+        rule.rewrite_request(facts(PULL))
+    assert caught.value.reason == "decode"
+
+
+def test_a_response_is_rewritten_with_both_messages_in_sight() -> None:
+    """Values of response fields may name the request."""
+    rule = one_rule(
+        "PullImage",
+        "rewrite: {response: {image_ref: 'request.image.image + \"@\" + response.image_ref'}}",
+    )
+    request = pull()
+    after = rule.rewrite_response(facts(PULL, request), v1.PullImageResponse(image_ref="1"))
+    assert after == v1.PullImageResponse(image_ref="docker.io/nginx@1")
+    assert rule.rewrite_request(facts(PULL, request)) is request
+
+
+def test_images_are_renamed_both_ways() -> None:
+    """rewrite_images changes copies of requests and of responses."""
+    rule = one_rule("PullImage", "rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'}]")
+    request = pull("docker.io/library/nginx:1")
+    there = rule.rewrite_request(facts(PULL, request))
+    assert there.image.image == "m.local/library/nginx:1"
+    assert request.image.image == "docker.io/library/nginx:1"
+    back = rule.rewrite_response(
+        facts(PULL, request), v1.PullImageResponse(image_ref="m.local/library/nginx:1")
+    )
+    assert back.image_ref == "docker.io/library/nginx:1"
+    other = pull("quay.io/x")
+    assert rule.rewrite_request(facts(PULL, other)) is other
+
+
+def test_metadata_is_made_of_what_is_known_at_once() -> None:
+    """Headers come as bytes, in order; what cannot be a header fails."""
+    rule = one_rule(
+        "'*'", "rewrite: {metadata: {add: {x-method: method, x-who: 'metadata[\"who\"]'}}}"
+    )
+    assert rule.metadata(facts(PULL, metadata={"who": "me"})) == [
+        (b"x-method", b"PullImage"),
+        (b"x-who", b"me"),
+    ]
+    for value in ("é", "a\nb", " a"):
+        with pytest.raises(EvaluationError) as caught:
+            rule.metadata(facts(PULL, metadata={"who": value}))
+        assert caught.value.detail == f"x-who: {value!r} cannot be the value of a header"
+
+
+def test_messages_of_a_stream_are_dropped_by_what_they_say() -> None:
+    """``drop`` sees each message, and the request."""
+    rule = one_rule(
+        "GetContainerEvents", "fault: {drop: 'response.container_id.startsWith(\"a\")'}"
+    )
+    of = facts(f"{RUNTIME}/GetContainerEvents", v1.GetEventsRequest())
+    assert rule.drops(of, v1.ContainerEventResponse(container_id="abc"))
+    assert not rule.drops(of, v1.ContainerEventResponse(container_id="bcd"))
+    assert not one_rule("PullImage", "deny: {}").drops(facts(PULL), v1.PullImageResponse())
+
+
+@pytest.mark.parametrize(
+    ("rule", "request_", "response"),
+    [
+        ("rewrite: {request: {image.image: '\"x\"'}}", True, False),
+        ("rewrite: {response: {image_ref: '\"x\"'}}", False, True),
+        ("rewrite: {metadata: {add: {x-a: '\"x\"'}}}", False, False),
+        ("rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'}]", True, True),
+        ("hook: {script: a.py}", True, True),
+        ("delay: {fixed: 1s}", False, False),
+        ("delay: {fixed: 1s, when: after}", False, True),
+        ("fault: {code: UNAVAILABLE}", False, False),
+        ("fault: {code: UNAVAILABLE, when: after}", False, True),
+        ("limit: {in_flight: 1}", False, False),
+        ("deny: {}", False, False),
+    ],
+)
+def test_a_rule_tells_what_its_action_takes(rule: str, request_: bool, response: bool) -> None:
+    """What no action takes need not be held."""
+    it = one_rule("PullImage", rule)
+    assert (it.touches_request, it.touches_response) == (request_, response)
+
+
+def test_rules_tell_what_they_are() -> None:
+    """Names, actions and modes come from the file; dry-run of all wins over a rule's own."""
+    text = """
+    - {name: a, match: {methods: ['*']}, continue: true, delay: {fixed: 1s}}
+    - {name: b, match: {methods: ['*']}, mode: dry-run, deny: {}}
+    - {name: c, match: {methods: ['*']}, hook: {script: a.py, may_deny: true}}
+    - {name: d, match: {methods: ['*']}, on_error: pass, deny: {}}
+    """
+    shown = [(r.name, r.action, r.goes_on, r.dry_run, r.fails) for r in rule_set(text).rules]
+    assert shown == [
+        ("a", "delay", True, False, False),
+        ("b", "deny", False, True, True),
+        ("c", "hook", False, False, True),
+        ("d", "deny", False, False, False),
+    ]
+    assert all(rule.dry_run for rule in rule_set(text, dry_run=True).rules)
+
+
+@pytest.mark.parametrize(
+    ("rule", "needs", "enforcing"),
+    [
+        ("deny: {}", False, True),
+        ("deny: {}, mode: dry-run", False, False),
+        ("delay: {fixed: 1s}", False, False),
+        ("delay: {fixed: 1s}, on_error: fail", False, True),
+        ("limit: {in_flight: 1, per: pod}", True, False),
+        ("limit: {in_flight: 1, per: caller}", False, False),
+        ("hook: {script: a.py}", True, False),
+        ("rewrite: {request: {image.image: pod.name}}", True, False),
+        ("rewrite: {response: {image_ref: container.name}}", True, False),
+    ],
+)
+def test_rules_tell_what_they_need(rule: str, needs: bool, enforcing: bool) -> None:
+    """Pods are remembered, and unreadable connections refused, only where a rule asks for it."""
+    rules = rule_set(f"[{{name: a, match: {{methods: [PullImage]}}, {rule}}}]")
+    assert (rules.needs_pods, rules.enforcing) == (needs, enforcing)
+    where = "[{name: a, match: {methods: [PullImage], where: pod.name == 'x'}, delay: {fixed: 1s}}]"
+    assert rule_set(where).needs_pods
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "message"),
+    [
+        (
+            "{methods: [PulImage]}, deny: {}",
+            ("match", "methods", 0),
+            "no method of the CRI is called 'PulImage'; did you mean 'PullImage'?",
+        ),
+        (
+            "{methods: [PullImage, zzz]}, deny: {}",
+            ("match", "methods", 1),
+            "no method of the CRI is called 'zzz'",
+        ),
+        (
+            "{methods: [ImageService/PulImage]}, deny: {}",
+            ("match", "methods", 0),
+            "no method of the CRI is called 'ImageService/PulImage'; did you mean 'PullImage'?",
+        ),
+        (
+            "{methods: [/runtime.v1.ImageService/PulImage]}, deny: {}",
+            ("match", "methods", 0),
+            "no method of the CRI is called '/runtime.v1.ImageService/PulImage'; did you mean"
+            " 'PullImage'?",
+        ),
+        (
+            "{methods: [PullImage], where: request.imagee == ''}, deny: {}",
+            ("match", "where"),
+            "1:8: undefined field 'imagee' not found in struct 'runtime.v1.PullImageRequest';"
+            " did you mean 'image'?",
+        ),
+        (
+            "{methods: [PullImage], where: request.image.image}, deny: {}",
+            ("match", "where"),
+            "has to be bool, not string",
+        ),
+        (
+            "{methods: [PullImage], where: dyn(true)}, deny: {}",
+            ("match", "where"),
+            "has to be bool, not dyn",
+        ),
+        (
+            "{methods: [PullImage], where: response.image_ref == ''}, deny: {}",
+            ("match", "where"),
+            "1:9: undeclared reference to 'response.image_ref' (in container 'runtime.v1');"
+            " only rewrite.response and fault.drop are about the response",
+        ),
+        (
+            "{methods: [PullImage, Version], where: request.image.image == ''}, deny: {}",
+            ("match", "where"),
+            "for runtime.v1.RuntimeService/Version: 1:8: undefined field 'image' not found in"
+            " struct 'runtime.v1.VersionRequest'; there are version",
+        ),
+        (
+            "{methods: [CreateContainer], where: 'request.config.CDI_devices.size() > 0'},"
+            " deny: {}",
+            ("match", "where"),
+            "for runtime.v1alpha2.RuntimeService/CreateContainer: 1:15: undefined field"
+            " 'CDI_devices' not found in struct 'runtime.v1alpha2.ContainerConfig'; did you"
+            " mean 'devices'?",
+        ),
+        (
+            "{methods: [CreateContainer]}, rewrite: {request: {'config.CDI_devices[]':"
+            ' \'{"name": "x"}\'}}',
+            ("rewrite", "request", "config.CDI_devices[]"),
+            "for runtime.v1alpha2.RuntimeService/CreateContainer: undefined field"
+            " 'CDI_devices' in runtime.v1alpha2.ContainerConfig; did you mean 'devices'?",
+        ),
+        (
+            "{methods: ['containerd.*/*'], where: request.x == ''}, deny: {}",
+            ("match", "where"),
+            "1:8: undeclared reference to 'request.x' (in container ''); there is a request"
+            " only of the CRI's methods",
+        ),
+        (
+            "{methods: ['containerd.*/*']}, rewrite: {request: {x: 1}}",
+            ("match", "methods"),
+            "none of them has messages to rewrite",
+        ),
+        (
+            "{methods: [Version]}, rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'}]",
+            ("match", "methods"),
+            "none of them has images to rename",
+        ),
+        (
+            "{methods: [PullImage]}, rewrite_images: [{from: 'docker.io/*', to: 'm.local/*'},"
+            " {from: 'quay.io/*', to: x}]",
+            ("rewrite_images", 1, "to"),
+            "'x' needs one *, as in docker.io/*",
+        ),
+        (
+            "{methods: [PullImage]}, fault: {drop: 'true'}",
+            ("match", "methods"),
+            "none of them answers with a stream",
+        ),
+        (
+            "{methods: [GetContainerEvents]}, fault: {drop: response.container_id}",
+            ("fault", "drop"),
+            "has to be bool, not string",
+        ),
+        (
+            "{methods: [PullImage]}, rewrite: {response: {image_re: '\"x\"'}}",
+            ("rewrite", "response", "image_re"),
+            "undefined field 'image_re' in runtime.v1.PullImageResponse; did you mean 'image_ref'?",
+        ),
+        (
+            "{methods: [PullImage]}, rewrite: {metadata: {add: {x-a: 'b'}}}",
+            ("rewrite", "metadata", "add", "x-a"),
+            "1:1: undeclared reference to 'b' (in container 'runtime.v1')",
+        ),
+        (
+            "{methods: [PullImage]}, rewrite: {metadata: {add: {x-a: '1'}}}",
+            ("rewrite", "metadata", "add", "x-a"),
+            "has to be string, not int",
+        ),
+        (
+            "{methods: [PullImage]}, rewrite: {metadata: {add: {x-a: pod.name}}}",
+            ("rewrite", "metadata", "add", "x-a"),
+            "metadata goes on before the request's message is there, and cannot hang on pod;"
+            " take two rules, the one with metadata with continue: true",
+        ),
+        (
+            "{methods: [PullImage], where: request.image.image == ''}, rewrite: {metadata:"
+            " {add: {x-a: method}}}",
+            ("match", "where"),
+            "metadata goes on before the request's message is there, and cannot hang on"
+            " request; take two rules, the one with metadata with continue: true",
+        ),
+    ],
+)
+def test_a_mistake_names_its_keys(text: str, keys: tuple[str | int, ...], message: str) -> None:
+    """A rule that cannot be loaded says where it is wrong, and for which method if not for all."""
+    error = refused(f"[{{name: it, match: {text}}}]")
+    assert (error.rule, error.keys, error.message) == ("it", keys, message)
+
+
+@pytest.mark.parametrize(
+    "glob", ["'*'", "Pul*", "Foo*", "containerd.services.images.v1.Images/Create"]
+)
+def test_a_glob_that_may_mean_what_is_to_come_is_taken(glob: str) -> None:
+    """Wildcards, and services outside the CRI, may name methods that are not known."""
+    assert one_rule(glob, "deny: {}").action == "deny"
+
+
+def test_names_are_unique() -> None:
+    """Two rules of one name could not be told apart in metrics."""
+    error = refused(
+        "[{name: a, match: {methods: ['*']}, deny: {}}, {name: a, match: {methods: ['*']},"
+        " deny: {}}]"
+    )
+    assert (error.rule, error.keys, error.message) == ("a", ("name",), "two rules have this name")
+    assert str(error) == "rule 'a': name: two rules have this name"
+
+
+def test_groups_of_methods() -> None:
+    """A group stands for its methods, and one that is none is refused."""
+    (rule,) = rule_set("[{name: it, match: {methods: ['@exec']}, deny: {}}]").rules
+    assert rule.concerns(resolve(b"/runtime.v1.RuntimeService/ExecSync"))
+    assert not rule.concerns(resolve(b"/runtime.v1.RuntimeService/StartContainer"))
+    for name in ("@execs", "@*"):
+        with pytest.raises(RuleError) as refused:
+            rule_set(f"[{{name: it, match: {{methods: ['{name}']}}, deny: {{}}}}]")
+        assert refused.value.message == (
+            f"'{name}' is no group of methods: @read, @mutating, @exec"
+        )

@@ -1,0 +1,1250 @@
+"""What holding a stream promises, one promise a test; the properties try them all together."""
+
+from collections.abc import Callable
+
+import pytest
+
+from criproxy.wire.constants import ErrorCode
+from criproxy.wire.errors import FrameSizeError, ProtocolError
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.reading.connection import Side
+from tests.support import wire
+from tests.support.endpoints import BANDWIDTH_PING, INITIAL_WINDOW_SIZE
+from tests.support.worlds import (
+    ANSWER_TEXT,
+    Called,
+    Frame,
+    Handler,
+    Messages,
+    Part,
+    Plan,
+    Reply,
+    Script,
+    World,
+)
+
+C, R = Side.CLIENT, Side.RUNTIME
+HELD = Part(held=True)
+REQUEST = Script(request=HELD, delayed=True)
+RESPONSE = Script(response=HELD, delayed=True)
+BOTH = Script(request=HELD, response=HELD, delayed=True)
+THOUSAND = Messages((1000,), joined=False)
+SIZE = 1005
+"""Bytes of DATA that a message of a thousand bytes takes."""
+
+
+def connected(**options: object) -> World:
+    """Both ends have exchanged their SETTINGS; what was written until then is forgotten."""
+    world = World(**options)  # type: ignore[arg-type]
+    world.carry()
+    forget(world)
+    return world
+
+
+def forget(world: World) -> None:
+    for side in Side:
+        world.written(side)
+
+
+def made(world: World, plan: Plan, *, whole: bool = True) -> Called:
+    """A call whose request, or only its headers, has come to the machine."""
+    called = world.call(plan)
+    assert called is not None
+    if whole:
+        world.push_all(C)
+    world.carry()
+    return called
+
+
+def replied(world: World) -> None:
+    """The runtime sends what it has to say, and it comes to the machine."""
+    world.push_all(R)
+    world.carry()
+
+
+def handler(called: Called) -> Handler:
+    assert called.handler is not None
+    return called.handler
+
+
+def do(world: World, command: Callable[[], None]) -> None:
+    world.command(command)
+    world.carry()
+
+
+def send(world: World, called: Called, side: Side, size: int) -> None:
+    do(world, lambda: handler(called).stream.send(side, b"s" * size))
+
+
+def end(world: World, called: Called, side: Side) -> None:
+    do(world, lambda: handler(called).stream.end(side))
+
+
+def pass_on(world: World, called: Called, side: Side) -> None:
+    do(world, lambda: handler(called).stream.pass_on(side))
+
+
+def answer(world: World, called: Called, code: StatusCode = StatusCode.PERMISSION_DENIED) -> None:
+    do(world, lambda: handler(called).stream.answer(code, ANSWER_TEXT))
+
+
+def kinds(frames: list[Frame], stream: int | None = None) -> list[int]:
+    return [frame.kind for frame in frames if stream is None or frame.stream == stream]
+
+
+def granted(frames: list[Frame], stream: int) -> int:
+    """The sum of the WINDOW_UPDATEs for a stream, 0 for the connection."""
+    return sum(
+        int.from_bytes(frame.payload, "big")
+        for frame in frames
+        if frame.kind == wire.WINDOW_UPDATE and frame.stream == stream
+    )
+
+
+def data_size(frames: list[Frame], stream: int) -> int:
+    return sum(len(f.payload) for f in frames if f.kind == wire.DATA and f.stream == stream)
+
+
+def status(world: World, called: Called) -> bytes:
+    return world.received(called, C).fields[b"grpc-status"]
+
+
+# Held DATA
+
+
+def test_held_data_stays_and_its_stream_is_granted_for() -> None:
+    """Held DATA never reaches the receiver, and the sender's stream window is whole at once."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    number = called.stream.number
+    assert kinds(world.written(R)) == [wire.HEADERS]
+    to_client = world.written(C)
+    assert granted(to_client, number) == SIZE
+    assert granted(to_client, 0) == 0
+    assert handler(called).told[1] == ("message", C, bytes((0,)) * 1000, False)
+
+
+def test_held_padding_counts() -> None:
+    """What is granted of held DATA is its flow-controlled length, padding included."""
+    world = connected()
+    called = world.call(Plan(THOUSAND, script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, style=7 | 99 << 3)
+    world.carry()
+    assert granted(world.written(C), called.stream.number) == SIZE + 100
+
+
+def test_same_size_costs_no_extra_frames() -> None:
+    """A message that goes on at its size needs no WINDOW_UPDATE of ours for the connection."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    send(world, called, C, 1000)
+    world.acknowledge_all(R)
+    world.carry()
+    frames = world.written(C)
+    assert [granted([frame], 0) for frame in frames if granted([frame], 0)] == [SIZE]
+    assert granted(frames, called.stream.number) == SIZE
+
+
+def test_longer_is_not_the_sender_s() -> None:
+    """What the receiver grants for what we made longer is kept from the sender."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    send(world, called, C, 3000)
+    world.acknowledge_all(R)
+    world.carry()
+    frames = world.written(C)
+    assert granted(frames, 0) == SIZE
+    assert granted(frames, called.stream.number) == SIZE
+
+
+def test_shorter_is_added_to_the_next_update() -> None:
+    """What we made shorter is granted to the sender together with the receiver's next update."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    send(world, called, C, 10)
+    world.acknowledge_all(R)
+    world.carry()
+    assert granted(world.written(C), 0) == SIZE
+
+
+def test_eight_kib_are_refunded() -> None:
+    """What is owed to a sender is granted by itself when 8 KiB of it have gathered."""
+    world = connected()
+    called = made(world, Plan(Messages((4000, 4000, 4000)), script=REQUEST))
+    forget(world)
+    for owed in (0, 0, 3 * 4005):
+        do(world, lambda: handler(called).stream.drop(C))
+        assert granted(world.written(C), 0) in (owed, 0)
+    assert world.ends[C].send_window > 65_535 - 8192
+
+
+# DATA that is not held
+
+
+def overdrawn(world: World) -> tuple[Called, Called]:
+    """A held request that was made longer has taken the window; another's DATA then queues."""
+    held = made(world, Plan(Messages((10,)), script=REQUEST))
+    send(world, held, C, 60_000)
+    forget(world)
+    return held, made(world, Plan(Messages((20_000,))))
+
+
+def test_raw_data_queues_and_is_split() -> None:
+    """DATA that the receiver does not take waits; as much of it as it takes goes on."""
+    world = connected()
+    _, raw = overdrawn(world)
+    frames = world.written(R)
+    assert data_size(frames, raw.stream.number) == 65_535 - 60_005
+    world.check_windows()
+    world.acknowledge_all(R)
+    world.carry()
+    assert world.received(raw, R) == world.sent(raw, C)
+
+
+def test_what_follows_a_queue_queues() -> None:
+    """Behind DATA that waits, headers, resets and frames of our own wait too."""
+    world = connected()
+    held, raw = overdrawn(world)
+    forget(world)
+    other = world.call(Plan())
+    assert other is not None
+    world.ends[C].reset(raw.stream, 8)
+    world.carry()
+    end(world, held, C)
+    answer(world, held)
+    assert not kinds(world.written(R))
+    world.acknowledge_all(R)
+    world.carry()
+    order = [(f.kind, f.stream) for f in world.written(R) if f.kind not in (wire.DATA, wire.PING)]
+    assert order[:2] == [(wire.HEADERS, other.stream.number), (wire.RST_STREAM, raw.stream.number)]
+
+
+def test_what_overtakes_a_queue() -> None:
+    """PING, SETTINGS, PRIORITY and WINDOW_UPDATEs of what is open do not wait."""
+    world = connected()
+    held, raw = overdrawn(world)
+    del held
+    forget(world)
+    client = world.ends[C]
+    client.ping(b"overtake")
+    client.settle((INITIAL_WINDOW_SIZE, 70_000))
+    client.priority(raw.stream.number)
+    client.grant(None, 5)
+    client.grant(raw.stream, 6)
+    world.carry()
+    expected = {wire.PING, wire.SETTINGS, wire.PRIORITY, wire.WINDOW_UPDATE}
+    frames = world.written(R)
+    assert set(kinds(frames)) == expected
+    assert granted(frames, 0) == 5
+    assert granted(frames, raw.stream.number) == 6
+
+
+def test_a_window_update_waits_for_its_stream() -> None:
+    """A WINDOW_UPDATE of a stream whose headers wait waits behind them."""
+    world = connected()
+    overdrawn(world)
+    forget(world)
+    other = world.call(Plan())
+    assert other is not None
+    world.ends[C].grant(other.stream, 6)
+    world.carry()
+    assert not kinds(world.written(R))
+    world.acknowledge_all(R)
+    world.carry()
+    assert kinds(world.written(R), other.stream.number) == [wire.HEADERS, wire.WINDOW_UPDATE]
+
+
+def test_an_ack_lets_output_go() -> None:
+    """A stream window that new SETTINGS open is used as soon as they are acknowledged."""
+    world = connected(runtime=((INITIAL_WINDOW_SIZE, 100),))
+    called = made(world, Plan(Messages((10,)), script=REQUEST))
+    send(world, called, C, 1000)
+    assert len(world.received(called, R).data) == 100
+    world.ends[R].settle((INITIAL_WINDOW_SIZE, 2000))
+    world.carry_in(R)
+    world.carry_out(C)
+    assert len(world.received(called, R).data) == 100
+    world.carry()
+    assert len(world.received(called, R).data) == SIZE
+
+
+def test_settings_count_from_their_ack() -> None:
+    """A smaller window binds what we send from the sender's ACK on, not from the SETTINGS."""
+    world = connected()
+    called = made(world, Plan(Messages((10,)), script=REQUEST))
+    world.ends[R].settle((INITIAL_WINDOW_SIZE, 0))
+    world.carry_in(R)
+    world.command(lambda: handler(called).stream.send(C, b"s" * 100))
+    world.carry()  # the runtime would tell of a violation
+    assert len(world.received(called, R).data) == 105
+    send(world, called, C, 100)
+    assert len(world.received(called, R).data) == 105
+    world.ends[R].settle((INITIAL_WINDOW_SIZE, 1000))
+    world.carry()
+    assert len(world.received(called, R).data) == 210
+
+
+# Request headers
+
+
+@pytest.mark.parametrize("style", [0, 2, 4, 8, 1 << 2 | 2])
+def test_request_headers_go_on_without_their_end(style: int) -> None:
+    """A call with an empty body is held too: its headers go on at once, its end does not."""
+    world = connected()
+    called = made(world, Plan(Messages(()), script=REQUEST, style=style))
+    got = world.received(called, R)
+    assert got.headers == called.stream.sent.headers
+    assert not got.ended
+    assert handler(called).told == [("opened",), ("ended", C, [])]
+    end(world, called, C)
+    assert world.received(called, R).ended
+
+
+def test_metadata_is_added_without_a_table() -> None:
+    """Added headers come last, and the blocks after them mean the same to both ends."""
+    world = connected()
+    added = ((b"x-added", b"1"), (b"x-long", b"2" * 40_000))
+    called = made(world, Plan(script=REQUEST._replace(metadata=added)))
+    assert world.received(called, R).headers == [[*called.stream.sent.headers[0], *added]]
+    other = made(world, Plan())
+    assert world.received(other, R).headers == other.stream.sent.headers
+
+
+# The header table's divorce
+
+
+def test_trailers_that_are_overtaken() -> None:
+    """Trailers that changed the table and go on late are encoded anew, as is all from then on."""
+    world = connected()
+    first = made(world, Plan(script=RESPONSE))
+    replied(world)
+    forget(world)
+    second = made(world, Plan())
+    replied(world)
+    blocks = [frame.payload for frame in world.written(C) if frame.kind == wire.HEADERS]
+    assert blocks[0][:1] == b"\x20"
+    while world.act(first):
+        world.carry()
+    third = made(world, Plan())
+    replied(world)
+    frames = [frame for frame in world.written(C) if frame.kind == wire.HEADERS]
+    assert all(frame.payload[:1] == b"\0" for frame in frames)
+    for called in (first, second, third):
+        assert world.received(called, C) == world.sent(called, R)
+
+
+def test_trailers_that_nothing_overtook() -> None:
+    """Held trailers go on as they came where no block has gone before them."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE))
+    replied(world)
+    forget(world)
+    while world.act(called):
+        world.carry()
+    (block,) = (frame.payload for frame in world.written(C) if frame.kind == wire.HEADERS)
+    assert block[:1] not in (b"\0", b"\x20")
+    assert world.received(called, C) == world.sent(called, R)
+
+
+def test_trailers_that_never_go_on() -> None:
+    """Where trailers that changed the table are dropped, what comes after them still decodes."""
+    world = connected()
+    first = made(world, Plan(script=RESPONSE))
+    replied(world)
+    answer(world, first)
+    second = made(world, Plan())
+    replied(world)
+    assert status(world, first) == b"7"
+    assert world.received(second, C) == world.sent(second, R)
+
+
+# Answers in the runtime's place
+
+
+def test_an_answer_before_the_request() -> None:
+    """A denied call is reset to the runtime, which has seen no message, and answered alone."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    answer(world, called)
+    to_runtime = world.received(called, R)
+    assert (bytes(to_runtime.data), to_runtime.ended, to_runtime.code) == (b"", False, 8)
+    got = world.received(called, C)
+    assert got.ended
+    assert got.code is None
+    (fields,) = got.headers
+    assert dict(fields)[b":status"] == b"200"
+    assert dict(fields)[b"content-type"] == b"application/grpc"
+    assert status(world, called) == b"7"
+    assert handler(called).gone
+
+
+def test_an_answer_to_a_client_that_still_sends() -> None:
+    """A client that has not ended is told to stop with NO_ERROR, and what it sends is swallowed."""
+    world = connected()
+    called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
+    world.push(C, called.stream, SIZE)
+    world.carry()
+    world.push(C, called.stream, SIZE)  # on its way when the answer comes
+    answer(world, called)
+    assert world.received(called, C).ended
+    assert world.received(called, C).code == 0
+    assert not world.received(called, R).data
+    world.acknowledge_all(R)
+    for side in Side:
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+def test_an_answer_after_response_headers() -> None:
+    """Where the response's headers have passed, the answer is trailers alone."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(early=True)))
+    world.push(R, world.ends[R].streams[called.stream.number])
+    world.carry()
+    answer(world, called)
+    got = world.received(called, C)
+    assert [b":status" in dict(fields) for fields in got.headers] == [True, False]
+    assert got.ended
+
+
+def test_an_answer_when_the_runtime_is_done() -> None:
+    """A runtime that has finished is not reset; what of its response was sent goes first."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10, 20)))))
+    replied(world)
+    send(world, called, R, 7)
+    answer(world, called, StatusCode.DATA_LOSS)
+    assert world.received(called, R).code is None
+    got = world.received(called, C)
+    assert got.data == wire.message(b"s" * 7)
+    assert status(world, called) == b"15"
+
+
+def test_late_frames_of_an_answered_call_are_swallowed() -> None:
+    """What the runtime sent before our reset came is swallowed, and granted back to it."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
+    answer(world, called)
+    world.command(lambda: None)
+    other = made(world, Plan())
+    world.push_all(R)
+    assert world.received(called, C).data == b""
+    # the runtime's frames of the call cross with our reset
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
+    world.push_all(R)
+    world.command(lambda: handler(called).stream.answer(StatusCode.ABORTED, ANSWER_TEXT))
+    other = made(world, Plan())
+    replied(world)
+    assert world.received(called, C).data == b""
+    assert status(world, called) == b"10"
+    assert world.received(other, C) == world.sent(other, R)
+    for side in Side:
+        world.acknowledge_all(side)
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[R].send_window == world.ends[C].receive_window
+
+
+def test_the_percent_encoding_of_an_answer() -> None:
+    """The text of an answer is percent-encoded UTF-8, as gRPC over HTTP/2 has it."""
+    world = connected()
+    called = made(world, Plan(script=REQUEST))
+    answer(world, called)
+    text = world.received(called, C).fields[b"grpc-message"]
+    assert text == b"not through here: %E2%80%9E%C2%B5%E2%80%9C 100%25"
+
+
+# The runtime answers, and resets
+
+
+@pytest.mark.parametrize("trailers_only", [True, False])
+def test_the_runtime_answers_before_the_request_is_released(trailers_only: bool) -> None:
+    """The runtime's early answer goes on as it is, and its stream is reset: no request comes."""
+    world = connected()
+    reply = Reply(early=True, trailers_only=trailers_only, code=StatusCode.NOT_FOUND)
+    called = made(world, Plan(THOUSAND, script=REQUEST, reply=reply))
+    replied(world)
+    assert status(world, called) == b"5"
+    assert world.received(called, C).data == world.sent(called, R).data
+    assert world.received(called, R).code is not None
+    assert not world.received(called, R).data
+    assert handler(called).gone
+    send(world, called, C, 10)
+    assert not world.received(called, R).data
+
+
+def test_a_reset_of_the_client() -> None:
+    """A client's reset goes on at once; what was held of its call is dropped."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=BOTH))
+    world.ends[C].reset(called.stream, 8)
+    world.carry()
+    assert world.received(called, R).code == 8
+    assert handler(called).gone
+    send(world, called, C, 10)
+    answer(world, called)
+    assert not world.received(called, R).data
+    assert not world.received(called, C).headers
+
+
+def test_a_reset_of_the_runtime_before_its_end() -> None:
+    """A runtime's reset goes on at once where its response is incomplete; what is held is not."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(resets=2)))
+    replied(world)
+    assert world.received(called, C).code == 2
+    assert not world.received(called, C).data
+    assert handler(called).gone
+
+
+def test_a_reset_of_the_runtime_behind_a_held_response() -> None:
+    """A runtime's reset behind its complete response waits until that has been delivered."""
+    world = connected()
+    reply = Reply(Messages((10,)), early=True, resets=0, without_trailers=False)
+    called = made(world, Plan(Messages((5, 5)), script=RESPONSE, reply=reply), whole=False)
+    runtime = world.ends[R]
+    stream = runtime.streams[called.stream.number]
+    world.push_all(R)
+    del stream
+    world.carry()
+    assert world.received(called, C).code == 0
+    reply = reply._replace(resets=None)
+    called = made(world, Plan(Messages((5, 5)), script=RESPONSE, reply=reply), whole=False)
+    world.push_all(R)
+    runtime.reset(runtime.streams[called.stream.number], 0)
+    world.carry()
+    assert world.received(called, C).code is None
+    assert not handler(called).gone
+    while world.act(called):
+        world.carry()
+    got = world.received(called, C)
+    assert got.data == world.sent(called, R).data
+    assert got.ended
+    assert got.code == 0
+
+
+# Held responses
+
+
+def test_a_held_response() -> None:
+    """The response's headers pass at once; its DATA is held, its trailers behind it."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    replied(world)
+    got, sent = world.received(called, C), world.sent(called, R)
+    assert got.headers == sent.headers[:1]
+    assert not got.data
+    assert granted(world.written(R), called.stream.number) == SIZE
+    told = handler(called).told
+    assert told[-2:] == [("message", R, bytes((64,)) * 1000, True), ("ended", R, sent.headers[1])]
+    send(world, called, R, 70_000)
+    end(world, called, R)
+    assert not world.received(called, C).ended
+    world.acknowledge_all(C)
+    world.carry()
+    got = world.received(called, C)
+    assert got.data == wire.message(b"s" * 70_000)
+    assert got.headers == sent.headers
+    assert handler(called).gone
+
+
+def test_held_trailers_alone() -> None:
+    """A response of trailers alone is held too, and goes on as it came."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(trailers_only=True)))
+    replied(world)
+    assert not world.received(called, C).headers
+    assert handler(called).told[-1] == ("ended", R, world.sent(called, R).headers[0])
+    end(world, called, R)
+    assert world.received(called, C) == world.sent(called, R)
+
+
+# Messages
+
+
+def test_messages_in_pieces() -> None:
+    """A handler is given whole messages with their flags, wherever frames end."""
+    world = connected()
+    plan = Plan(Messages((0, 3, 0, 500, 1)), script=REQUEST)
+    called = world.call(plan)
+    assert called is not None
+    while called.stream.outgoing:
+        world.push(C, called.stream, 3)
+    world.carry()
+    messages = [("message", C, *message) for message in called.messages(C)]
+    assert handler(called).told == [("opened",), *messages, ("ended", C, [])]
+
+
+def test_what_is_passed_on_in_the_midst() -> None:
+    """A direction that is passed on within a message goes on from that message's beginning."""
+    world = connected()
+    plan = Plan(Messages((10, 3000, 50)), script=REQUEST)
+    called = world.call(plan)
+    assert called is not None
+    world.push(C, called.stream, 1000)
+    world.carry()
+    assert [told[0] for told in handler(called).told] == ["opened", "message"]
+    send(world, called, C, 10)
+    pass_on(world, called, C)
+    world.push_all(C)
+    world.carry()
+    body = called.expected(C)[15:]
+    assert world.received(called, R).data == wire.message(b"s" * 10) + body
+    assert world.received(called, R).ended
+
+
+# PING
+
+
+def test_a_ping_for_what_we_sent() -> None:
+    """A client's PING at DATA that is ours, and not the runtime's latest, is answered here."""
+    world = connected(pings=True)
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10, 10)))))
+    replied(world)
+    world.carry()
+    forget(world)
+    for _ in range(2):
+        assert world.act(called)
+        world.carry()
+    assert len(world.received(called, C).data) == 30
+    acks = [f.payload for f in world.written(C) if f.kind == wire.PING and f.flags & wire.ACK]
+    assert acks == [BANDWIDTH_PING] * 2
+    assert world.ends[R].strikes == 0
+
+
+def test_a_ping_for_what_the_runtime_sent() -> None:
+    """Any other PING goes on to the runtime."""
+    world = connected(pings=True)
+    held = made(world, Plan(script=REQUEST))
+    forget(world)
+    made(world, Plan())
+    replied(world)
+    pings = [f for f in world.written(R) if f.kind == wire.PING and not f.flags & wire.ACK]
+    assert [ping.payload for ping in pings] == [BANDWIDTH_PING]
+    assert not handler(held).gone
+
+
+# Frames of our own among the others
+
+
+@pytest.mark.parametrize("style", [0, 3 << 2 | 2])
+def test_our_frames_go_between_frames(style: int) -> None:
+    """However far the other side's frame has come, nothing of ours goes into it."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=BOTH))
+    other = made(world, Plan(reply=Reply(Messages((100,)))))
+    world.style = style
+    world.push_all(R)
+    size = len(world.ends[R].out)
+    for _ in range(size):
+        world.carry_in(R, 1)
+        send(world, called, C, 10)
+    answer(world, called)
+    assert world.received(other, C) == world.sent(other, R)
+    assert status(world, called) == b"7"
+
+
+def test_the_client_s_frames_are_not_cut() -> None:
+    """What goes to the runtime of our own does not go into the client's frame either."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    other = world.call(Plan(THOUSAND))
+    assert other is not None
+    world.push_all(C)
+    for _ in range(len(world.ends[C].out)):
+        world.carry_in(C, 1)
+        send(world, called, C, 10)
+    assert world.received(other, R) == world.sent(other, C)
+
+
+def test_nothing_of_ours_comes_before_the_first_settings() -> None:
+    """A client that does not wait for the runtime's SETTINGS gets nothing of ours before them."""
+    world = World()
+    called = world.call(Plan(THOUSAND, script=REQUEST))
+    assert called is not None
+    world.push_all(C)
+    world.carry_in(C)
+    world.command(lambda: handler(called).stream.answer(StatusCode.ABORTED, ""))
+    assert not world.pipes[C]
+    world.carry()
+    assert status(world, called) == b"10"
+
+
+def test_a_ping_for_data_that_waited() -> None:
+    """A PING at DATA that waited here is answered here: the runtime has sent nothing since."""
+    world = connected(pings=True)
+    reply = Reply(Messages((0,)))
+    held = made(world, Plan(reply=reply, script=RESPONSE))
+    raw = made(world, Plan(reply=Reply(Messages((1000,)))))
+    replied(world)
+    assert world.received(raw, C) == world.sent(raw, R)
+    send(world, held, R, 70_000)
+    raw = made(world, Plan(reply=Reply(Messages((1000,)))))
+    replied(world)
+    assert not world.received(raw, C).data
+    while world.acknowledge_all(C, 400):
+        world.carry()
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert world.ends[R].strikes == 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_smaller_header_table(early: bool) -> None:
+    """Where a client wants a smaller table, a block of ours that comes first tells it so."""
+    first = ((wire.HEADER_TABLE_SIZE, 0),) if early else ()
+    world = connected(client=first)
+    before = made(world, Plan()) if not early else None
+    called = made(world, Plan(script=REQUEST))
+    if before:
+        replied(world)
+        world.ends[C].settle((wire.HEADER_TABLE_SIZE, 100))
+        world.carry()
+    answer(world, called)
+    assert status(world, called) == b"7"
+    last = made(world, Plan())
+    replied(world)
+    assert world.received(last, C) == world.sent(last, R)
+
+
+# A runtime that is going
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+@pytest.mark.parametrize("begun", [0, 1, 10])
+def test_a_call_that_a_goaway_leaves_out(begun: int, in_time: bool) -> None:
+    """A call that crosses with the GOAWAY that leaves it out is not held, or not any longer."""
+    world = connected()
+    served = made(world, Plan(THOUSAND))
+    world.ends[R].go_away(served.stream.number)
+    world.carry_in(R, begun)
+    called = world.call(Plan(THOUSAND, script=REQUEST))
+    assert called is not None
+    if in_time:
+        world.carry_in(C)
+    world.carry_in(R)
+    world.push_all(C)
+    world.carry_in(C)
+    assert not world.machine.held
+    if called.handler is not None:
+        assert called.handler.gone
+    replied(world)
+    assert world.received(served, C) == world.sent(served, R)
+
+
+def test_what_comes_behind_a_reset_of_the_runtime() -> None:
+    """What a client sends before it knows of the runtime's reset is swallowed and paid back."""
+    world = connected()
+    called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
+    world.push(C, called.stream, SIZE + 500)
+    world.carry()
+    world.ends[R].reset(world.ends[R].streams[called.stream.number], 8)
+    world.carry_in(R)
+    world.push_all(C)
+    world.carry()
+    assert world.received(called, C).code == 8
+    assert not world.received(called, R).data
+    for side in Side:
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+# The runtime's end
+
+
+def test_a_runtime_that_goes_with_a_response_held() -> None:
+    """What the runtime has answered in full is delivered; the rest is answered, and GOAWAY told."""
+    world = connected()
+    complete = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    replied(world)
+    half = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    world.push(R, world.ends[R].streams[half.stream.number])
+    world.carry()
+    waiting = made(world, Plan(script=REQUEST))
+    raw = made(world, Plan())
+    forget(world)
+    world.lose(R)
+    assert world.machine.undelivered
+    world.carry_out(C)
+    assert world.ends[C].going == raw.stream.number
+    for called in (half, waiting, raw):
+        assert status(world, called) == b"14"
+    assert handler(half).gone
+    assert handler(waiting).gone
+    assert not handler(complete).gone
+    while world.act(complete):
+        world.carry_out(C)
+    assert not world.machine.undelivered
+    assert world.received(complete, C) == world.sent(complete, R)
+    assert handler(complete).gone
+
+
+def test_a_runtime_that_goes_with_nothing_held() -> None:
+    """Where nothing complete is held nothing is kept, and the handlers are told."""
+    world = connected()
+    called = made(world, Plan(script=REQUEST))
+    forget(world)
+    world.lose(R)
+    assert not world.machine.undelivered
+    assert handler(called).gone
+    assert not world.written(C)
+    assert (world.budget.streams, world.budget.bytes) == (0, 0)
+
+
+def test_a_runtime_that_goes_with_a_response_queued() -> None:
+    """What of other calls waits is delivered too, once: those are not answered a second time."""
+    world = connected()
+    held = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10,)))))
+    replied(world)
+    send(world, held, R, 70_000)
+    raw = made(world, Plan(reply=Reply(THOUSAND)))
+    reset = made(world, Plan(reply=Reply(THOUSAND, resets=2)))
+    replied(world)
+    world.lose(R)
+    assert world.machine.undelivered
+    for _ in range(10):
+        world.carry_out(C)
+        world.acknowledge_all(C)
+        world.carry_in(C)
+        world.act(held)
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert world.received(reset, C) == world.sent(reset, R)
+    assert world.received(held, C).ended
+    assert not world.machine.undelivered
+
+
+def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
+    """An answer in the runtime's place that waits for the client's windows is delivered too."""
+    world = connected(client=((INITIAL_WINDOW_SIZE, 10),))
+    called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((1, 1)))))
+    world.push(R, world.ends[R].streams[called.stream.number])
+    world.push(R, world.ends[R].streams[called.stream.number], 6)
+    world.carry()
+    send(world, called, R, 100)
+    answer(world, called)
+    world.lose(R)
+    for _ in range(20):
+        world.carry_out(C)
+        world.acknowledge_all(C)
+        world.carry_in(C)
+    assert world.received(called, C).data == wire.message(b"s" * 100)
+    assert status(world, called) == b"7"
+    assert not world.machine.undelivered
+
+
+def test_a_client_that_goes() -> None:
+    """When the client goes every handler is told, and nothing stays counted."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    assert world.budget.streams == 1
+    assert world.budget.bytes == SIZE
+    world.lose(C)
+    assert handler(called).gone
+    assert (world.budget.streams, world.budget.bytes) == (0, 0)
+
+
+# Limits
+
+
+def test_a_message_over_the_limit() -> None:
+    """A message that does not fit is answered with RESOURCE_EXHAUSTED as soon as its size is known,
+    unless its handler decides otherwise."""
+    world = connected(budget=HeldBytesBudget(stream_limit=1500))
+    called = world.call(Plan(Messages((900, 900)), script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, 905 + 5)
+    world.carry()
+    assert handler(called).told[1][0] == "message"
+    assert handler(called).told[2] == ("too large", C, 1500)
+    assert status(world, called) == b"8"
+    assert world.received(called, R).code == 8
+    assert world.budget.bytes == 0
+
+
+def test_the_limit_of_all_streams() -> None:
+    """The streams of all connections share one limit."""
+    budget = HeldBytesBudget(total_limit=1500)
+    one, other = connected(budget=budget), connected(budget=budget)
+    first = made(one, Plan(THOUSAND, script=REQUEST))
+    second = made(other, Plan(THOUSAND, script=REQUEST))
+    assert handler(first).told[-1] == ("ended", C, [])
+    assert ("too large", C, 1500) in handler(second).told
+    assert status(other, second) == b"8"
+    send(one, first, C, 10)
+    assert budget.bytes == 0
+    third = made(other, Plan(THOUSAND, script=REQUEST))
+    assert handler(third).told[-1] == ("ended", C, [])
+
+
+def test_a_handler_that_passes_on_what_is_too_large() -> None:
+    """A handler may pass the direction on instead, and then all of it goes on."""
+
+    class PassingOn(Handler):
+        def too_large(self, side: Side, limit: int) -> None:
+            self.stream.pass_on(side)
+            self.finished.add(side)
+
+    world = connected(budget=HeldBytesBudget(stream_limit=500), handlers=PassingOn)
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    assert world.received(called, R) == world.sent(called, C)
+    replied(world)
+    assert world.received(called, C) == world.sent(called, R)
+    assert world.budget.bytes == 0
+
+
+def test_a_call_that_is_cut() -> None:
+    """A call that is ended to both sides is reset to both, and its handler told."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST))
+    raw = made(world, Plan())
+    for number in (called.stream.number, raw.stream.number):
+        do(world, lambda number=number: world.machine.cut(number, ErrorCode.ENHANCE_YOUR_CALM))
+    for each in (called, raw):
+        assert world.received(each, C).code == ErrorCode.ENHANCE_YOUR_CALM
+        assert world.received(each, R).code == ErrorCode.CANCEL
+    assert handler(called).gone
+
+
+def test_trailers_from_before_a_smaller_header_table() -> None:
+    """Trailers from before a client wanted a smaller table tell it so when they go on after."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE))
+    replied(world)
+    world.ends[C].settle((wire.HEADER_TABLE_SIZE, 0))
+    world.carry()
+    while world.act(called):
+        world.carry()
+    assert world.received(called, C) == world.sent(called, R)
+    last = made(world, Plan())
+    replied(world)
+    assert world.received(last, C) == world.sent(last, R)
+
+
+@pytest.mark.parametrize("begun", [0, 3])
+def test_a_smaller_header_table_that_the_runtime_tells_of(begun: int) -> None:
+    """Where the runtime's own block has told the client, blocks go on as they are."""
+    world = connected(client=((wire.HEADER_TABLE_SIZE, 100),))
+    raw = made(world, Plan())
+    world.push_all(R)
+    world.carry_in(R, begun)
+    held = made(world, Plan(script=REQUEST))
+    world.carry()
+    answer(world, held)
+    forget(world)
+    last = made(world, Plan())
+    replied(world)
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert world.received(last, C) == world.sent(last, R)
+    lanes = world.machine.lanes
+    assert lanes is not None
+    assert not lanes[R].divorced
+
+
+# Where holding begins, and what cannot be read
+
+
+def test_frames_that_are_under_way() -> None:
+    """Wherever in the runtime's bytes a held call begins, what is under way is understood."""
+    count = 0
+    while True:
+        world = connected()
+        raw = made(world, Plan(reply=Reply(Messages((20,)))))
+        runtime = world.ends[R]
+        runtime.settle((INITIAL_WINDOW_SIZE, 50), (wire.MAX_FRAME_SIZE, 20_000))
+        runtime.grant(None, 77)
+        runtime.grant(runtime.streams[raw.stream.number], 7)
+        runtime.ping(b"under wy")
+        world.style = 4 | 2
+        world.push_all(R)
+        if count > len(runtime.out):
+            break
+        world.carry_in(R, count)
+        held = world.call(Plan(Messages((10,)), script=REQUEST))
+        assert held is not None
+        world.push_all(C)
+        world.carry_in(C)
+        world.carry()
+        world.check_windows()
+        send(world, held, C, 100)
+        assert len(world.received(held, R).data) == 50
+        assert world.received(raw, C) == world.sent(raw, R)
+        world.check_windows()
+        count += 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        wire.frame(wire.RST_STREAM, 0, 1, b"\0\0\0"),
+        wire.frame(wire.WINDOW_UPDATE, 0, 0, b"\0\0\1"),
+        wire.frame(wire.WINDOW_UPDATE, 0, 1, b"\0\0\0\0\1"),
+        wire.frame(wire.SETTINGS, 0, 0, b"\0\0\0\0\0"),
+        wire.frame(wire.GOAWAY, 0, 0, b"\0\0\0\0"),
+        wire.frame(wire.DATA, wire.PADDED, 1, b""),
+        wire.frame(wire.DATA, 0, 1, bytes(16_385)),
+    ],
+)
+@pytest.mark.parametrize("side", Side)
+def test_frames_of_a_wrong_size(bad: bytes, side: Side) -> None:
+    """A frame whose size is wrong ends the reading of a connection on which something is held."""
+    world = connected()
+    made(world, Plan(THOUSAND, script=REQUEST))
+    with pytest.raises(FrameSizeError):
+        world.machine.receive(side, bad, 0.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        wire.frame(wire.DATA, wire.PADDED, 1, b"\5abcd"),
+        wire.frame(wire.CONTINUATION, wire.END_HEADERS, 1, b""),
+        wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.ping(),
+        wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.frame(wire.HEADERS, 4, 1, b"\x82"),
+        wire.frame(wire.HEADERS, 0, 1, b"\x82") + wire.frame(wire.CONTINUATION, 4, 3, b"\x82"),
+    ],
+)
+@pytest.mark.parametrize("side", Side)
+def test_frames_where_they_may_not_be(bad: bytes, side: Side) -> None:
+    """Too much padding and a header block that is interrupted end the reading."""
+    world = connected()
+    made(world, Plan(THOUSAND, script=REQUEST))
+    with pytest.raises(ProtocolError):
+        world.machine.receive(side, bad, 0.0)
+
+
+@pytest.mark.parametrize("size", [300, 40])
+def test_what_is_passed_on_waits_for_what_was_sent(size: int) -> None:
+    """DATA of a direction that is passed on comes behind what still waits for the windows."""
+    world = connected(runtime=((INITIAL_WINDOW_SIZE, 100),))
+    called = world.call(Plan(Messages((10, 500, 20)), script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, 15)
+    world.carry()
+    send(world, called, C, size)
+    pass_on(world, called, C)
+    for style in (0, 7 | 30 << 3, 0, 7 | 200 << 3, 0):
+        world.push(C, called.stream, 45, style)
+        world.carry()
+        world.check_windows()
+    world.push_all(C)
+    world.carry()
+    while world.acknowledge_all(R):
+        world.carry()
+        world.push_all(C)
+        world.carry()
+        world.check_windows()
+    got = world.received(called, R)
+    assert got.data == wire.message(b"s" * size) + called.expected(C)[15:]
+    assert got.ended
+    for side in Side:
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+@pytest.mark.parametrize("spoke", [True, False])
+def test_a_ping_after_both(spoke: bool) -> None:
+    """A PING behind DATA of ours goes on all the same where the runtime has sent DATA since."""
+    world = connected()
+    held = made(world, Plan(script=RESPONSE))
+    raw = made(world, Plan())
+    replied(world)
+    late = made(world, Plan(reply=Reply(Messages((10, 10)))))
+    stream = world.ends[R].streams[late.stream.number]
+    for _ in range(2):
+        world.push(R, stream, 15)
+    world.carry()
+    world.ends[C].ping(b"before..")
+    world.carry()
+    send(world, held, R, 10)
+    forget(world)
+    if spoke:
+        world.push(R, stream, 15)
+    world.carry()
+    world.ends[C].ping(b"behind..")
+    world.carry()
+    pings = [f.payload for f in world.written(R) if f.kind == wire.PING]
+    assert pings == ([b"behind.."] if spoke else [])
+    world.ends[C].ping(b"another.")
+    world.carry()
+    assert [f.payload for f in world.written(R) if f.kind == wire.PING] == [b"another."]
+    assert world.received(raw, C) == world.sent(raw, R)
+
+
+def test_padding_goes_on() -> None:
+    """DATA of a call that is not held goes on as it came while another is held, padding too."""
+    world = connected()
+    made(world, Plan(THOUSAND, script=REQUEST))
+    raw = world.call(Plan(THOUSAND))
+    assert raw is not None
+    world.carry()
+    forget(world)
+    world.push(C, raw.stream, 500, 7 | 99 << 3)
+    sent = bytes(world.ends[C].out)
+    world.carry()
+    assert bytes(world.passed[R]).endswith(sent)
+
+
+def test_padding_that_does_not_fit() -> None:
+    """Padded DATA that has to wait goes on without its padding, which is paid back."""
+    world = connected()
+    held = made(world, Plan(Messages((10,)), script=REQUEST))
+    send(world, held, C, 60_000)
+    raw = world.call(Plan(Messages((20_000,))))
+    assert raw is not None
+    while world.push(C, raw.stream, 3000, 7 | 99 << 3):
+        world.carry()
+        world.check_windows()
+    world.acknowledge_all(R)
+    world.carry()
+    assert world.received(raw, R) == world.sent(raw, C)
+    for side in Side:
+        world.acknowledge_all(side)
+        world.ends[side].grant(None, 1)
+    world.carry()
+    assert world.ends[C].send_window == world.ends[R].receive_window
+
+
+def test_an_early_answer_behind_what_waits() -> None:
+    """Trailers that come before the request is released do not overtake what waits."""
+    world = connected()
+    plan = Plan(Messages((5, 5)), script=BOTH, reply=Reply(Messages((10,)), early=True))
+    called = made(world, plan, whole=False)
+    stream = world.ends[R].streams[called.stream.number]
+    for _ in range(2):
+        world.push(R, stream)
+    world.carry()
+    send(world, called, R, 100_000)
+    replied(world)
+    end(world, called, R)
+    while world.acknowledge_all(C):
+        world.carry()
+    assert world.received(called, C).data == wire.message(b"s" * 100_000)
+    assert world.received(called, C).headers == world.sent(called, R).headers
+    assert world.received(called, R).code == 8
+    assert handler(called).gone
+
+
+def test_what_is_passed_on_waits_for_the_connection() -> None:
+    """DATA that is passed on does not overtake its stream's where only the connection is full."""
+    world = connected(runtime=((INITIAL_WINDOW_SIZE, 200_000),))
+    called = world.call(Plan(Messages((10, 500)), script=REQUEST))
+    assert called is not None
+    world.push(C, called.stream, 15)
+    world.carry()
+    send(world, called, C, 100_000)
+    pass_on(world, called, C)
+    world.push_all(C)
+    world.carry()
+    while world.acknowledge_all(R):
+        world.carry()
+    body = wire.message(b"s" * 100_000) + called.expected(C)[15:]
+    assert world.received(called, R).data == body
+    assert world.received(called, R).ended
+
+
+def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
+    """What waits of calls that nobody holds is delivered before the client's connection ends."""
+    world = connected(client=((INITIAL_WINDOW_SIZE, 200_000),))
+    held = made(world, Plan(script=RESPONSE))
+    replied(world)
+    send(world, held, R, 60_000)
+    end(world, held, R)
+    assert handler(held).gone
+    raw = made(world, Plan(reply=Reply(Messages((20_000,)))))
+    replied(world)
+    assert not world.received(raw, C).ended
+    world.lose(R)
+    assert world.machine.undelivered
+    while world.acknowledge_all(C):
+        world.carry()
+    assert world.received(raw, C) == world.sent(raw, R)
+    assert not world.machine.undelivered
+
+
+# Leaving a stream, and what goes on while only grants are owed
+
+
+LEAVING = Script(request=HELD, leaves=True, delayed=True)
+
+
+def longer_and_left(world: World) -> Called:
+    """A call whose request has gone on longer than it came, and which its handler has left."""
+    called = made(world, Plan(THOUSAND, script=LEAVING))
+    send(world, called, C, 3000)
+    end(world, called, C)
+    do(world, handler(called).stream.leave)
+    handler(called).left = handler(called).gone = True
+    return called
+
+
+def test_left_stream_is_raw_at_once() -> None:
+    """Where nobody is owed anything, a call that was left does not keep its connection from raw."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=LEAVING))
+    while world.command(handler(called).act):
+        world.carry()
+    assert handler(called).left
+    assert world.is_raw
+    replied(world)
+    assert status(world, called) == b"0"
+
+
+def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> None:
+    """Calls that nobody wants pass at once while a grant is owed, which is kept when it comes."""
+    world = connected()
+    called = longer_and_left(world)
+    assert world.machine.lanes is not None
+    owed = world.machine.lanes[C].window.ledger
+    assert owed == 2000
+    replied(world)
+    others = [made(world, Plan(THOUSAND)) for _ in range(3)]
+    replied(world)
+    assert world.machine.lanes[C].window.ledger == owed
+    world.check_windows()
+    for each in (called, *others):
+        assert status(world, each) == b"0"
+    world.written(C)
+    world.acknowledge_all(R)
+    world.carry()
+    assert granted(world.written(C), 0) == 4 * SIZE
+    assert world.is_raw
+    world.check_windows()
+
+
+def test_header_tables_are_in_step_after_what_went_by() -> None:
+    """Blocks that went by unseen are in the tables with which the next held call is read."""
+    world = connected()
+    longer_and_left(world)
+    for number in range(3):
+        made(world, Plan(style=number))
+        replied(world)
+    called = made(world, Plan(THOUSAND, script=BOTH))
+    send(world, called, C, 7)
+    end(world, called, C)
+    replied(world)
+    send(world, called, R, 9)
+    end(world, called, R)
+    assert status(world, called) == b"0"
+    assert handler(called).gone
+    world.check_windows()
+
+
+def test_runtime_that_goes_after_what_went_by() -> None:
+    """A call that went by unseen is not left out by the GOAWAY that tells of a runtime's end."""
+    world = connected()
+    first = longer_and_left(world)
+    held = made(world, Plan(THOUSAND, script=RESPONSE))
+    replied(world)
+    do(world, lambda: None)
+    assert first.stream.number < held.stream.number
+    later = made(world, Plan(THOUSAND))
+    world.written(C)
+    world.lose(R)
+    world.carry()
+    (goaway,) = [frame for frame in world.written(C) if frame.kind == wire.GOAWAY]
+    assert int.from_bytes(goaway.payload[:4], "big") >= later.stream.number
