@@ -8,6 +8,9 @@
 #   make lint    ruff, mypy and import-linter
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
+#   make docs    build the documentation, from the code's reference on, in site/
+#   make docs-reference
+#                regenerate the reference pages and the manual page in docs/
 #   make bench   compare with other proxies, minutes; writes bench/RESULTS.md
 #   make fuzz    try every property on many random examples (FUZZ_EXAMPLES=20000,
 #                FUZZ_TESTS=tests/properties)
@@ -22,7 +25,7 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
-.PHONY: help demo test lint fmt proto proto-check bench fuzz clean
+.PHONY: help demo test lint fmt proto proto-check docs docs-reference bench fuzz clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -56,6 +59,9 @@ proto: $(SETUP)
 
 proto-check: $(SETUP)
 	$(BIN)/python proto/generate.py --check
+
+docs-reference: $(SETUP)
+	$(BIN)/python -m docs.generate
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

@@ -30,8 +30,8 @@ class EndpointError(UsageError):
 
 
 class ConfigError(UsageError):
-    """A configuration file that cannot be used, with file, line, key and mend."""
+    """A configuration file that cannot be used: file, line, key and correction."""
 
 
 class UnavailableError(CriproxyError):
-    """A peer, a port or a file that is needed is not there, or refuses."""
+    """A peer, a port or a file that is needed is missing or refuses."""

@@ -202,7 +202,7 @@ class SinkSpec(Section, frozen=True):
 
 
 class AuditSpec(Section, frozen=True):
-    """The whole section."""
+    """The audit log."""
 
     policy: list[AuditRuleSpec] | None = None
     """Rules that select what is recorded, in order; the first matching rule applies. null: the

@@ -20,7 +20,7 @@ Examples:
   criproxy version --timeout 500ms -o json
 
 \b
-Exit status: 0 when it answers, 1 when it does not, 2 when an option is wrong.
+Exit status: 0 the endpoint answers, 1 it does not, 2 an option is wrong.
 """
 
 

@@ -34,7 +34,7 @@ class NotHTTP2Error(WireError):
 
 
 class ProtocolError(WireError):
-    """A frame that RFC 9113 forbids where it stands."""
+    """A frame that RFC 9113 forbids at its position."""
 
     reason = "protocol_error"
     code = ErrorCode.PROTOCOL_ERROR
@@ -48,14 +48,14 @@ class FrameSizeError(WireError):
 
 
 class CompressionError(WireError):
-    """A header block that does not decode (RFC 7541)."""
+    """A header block that cannot be decoded (RFC 7541)."""
 
     reason = "compression_error"
     code = ErrorCode.COMPRESSION_ERROR
 
 
 class LimitError(WireError):
-    """The peer asks this reader to keep more than it is willing to."""
+    """The peer exceeds a limit of the reader, for example `limits.header_block`."""
 
     reason = "limit"
     code = ErrorCode.ENHANCE_YOUR_CALM

@@ -28,9 +28,10 @@ Event and ConnectionUnread::
     caller.command             At most 8 KiB of the command line; values of flags for credentials
                                are redacted.
     caller.unit                The systemd unit.
-    caller.container.id, caller.container.name, caller.container.podNamespace, \
-    caller.container.podName, caller.container.podUID
+    caller.container.id, caller.container.name
                                The container in which the caller runs, from its cgroup.
+    caller.container.podNamespace, caller.container.podName, caller.container.podUID
+                               The pod of that container.
     message                    The status message (of an Event at ResponseComplete), or what was
                                wrong with the connection.
 

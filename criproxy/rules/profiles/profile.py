@@ -23,7 +23,7 @@ FULL: Final = "full"
 
 
 class ProfileSpec(Section, frozen=True):
-    """A profile that the configuration has. What it does not allow is denied."""
+    """A profile of the configuration. Everything that it does not allow is denied."""
 
     methods: Globs
     """What may be called: globs as in rules, or the groups `@read`, `@mutating` and `@exec`."""

@@ -1,0 +1,1 @@
+"""Generates the reference pages and the manual page from the code that they describe."""

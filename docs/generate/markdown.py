@@ -1,0 +1,31 @@
+"""Markdown for the generated pages."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+_MARKER: Final = "<!-- Generated from the code by `make docs-reference`. Do not edit. -->\n\n"
+
+
+def page(text: str) -> str:
+    """Return a page with the marker of generated files above it."""
+    return f"{_MARKER}{text.strip()}\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table, whose cells are Markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    """Return text as inline code."""
+    return f"`{text}`"
+
+
+def meanings(header: Sequence[str], meaning_of: Iterable[tuple[str, str]]) -> str:
+    """Return a table of words as code and what they mean."""
+    return table(header, [(code(word), meaning) for word, meaning in meaning_of])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,83 @@
+"""The reference of metrics, from the registry that the daemon exports."""
+
+from typing import ClassVar, Final
+
+from prometheus_client.metrics_core import Metric
+
+from criproxy.audit.counts import DROPS, SinkCounts
+from criproxy.enforce.counts import DENIALS, Counts
+from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.metrics import Metrics
+from criproxy.rules.errors import REASONS as RULE_REASONS
+from criproxy.wire.errors import INTERNAL_ERROR, WireError
+from criproxy.wire.flow import Budget
+from docs.generate.descriptions import summary
+from docs.generate.markdown import code, meanings, table
+
+_INTRODUCTION: Final = """\
+# Metrics
+
+`/metrics` serves these in the Prometheus exposition format, together with `process_*` (memory, CPU,
+file descriptors) of the daemon and `*_created` timestamps. `service` and `method` are those of
+the CRI (`runtime.v1.RuntimeService`, `CreateContainer`), and `other` for everything else. `code` is
+the name of the gRPC code (`OK`, `NOT_FOUND`), or `UNREAD`.
+
+"""
+
+_SUFFIXES: Final = {"counter": "_total", "info": "_info"}
+
+
+class _NoRecords:
+    """The counts of an audit log with one sink that has dropped one record."""
+
+    sinks: ClassVar[dict[str, SinkCounts]] = {"": SinkCounts()}
+    waiting = refused_calls = 0
+
+
+def families() -> str:
+    """Return the page of metrics."""
+    rows = [
+        (code(name), family.type, ", ".join(map(code, _labels(family))), family.documentation)
+        for name, family in exported().items()
+    ]
+    return (
+        _INTRODUCTION
+        + table(("Name", "Type", "Labels", "Meaning"), rows)
+        + "\n## Reasons of unread connections { #unread }\n\n"
+        + meanings(("`reason` of `criproxy_unread_connections_total`", "Meaning"), _unread())
+        + "\n## Reasons of denied calls { #denied }\n\n"
+        + meanings(("`reason` of `criproxy_denied_total`", "Meaning"), DENIALS.items())
+        + "\n## Reasons of rule errors { #rule-errors }\n\n"
+        + meanings(("`reason` of `criproxy_rule_errors_total`", "Meaning"), RULE_REASONS.items())
+        + "\n## Reasons of dropped audit records { #dropped }\n\n"
+        + meanings(("`reason` of `criproxy_audit_dropped_total`", "Meaning"), DROPS.items())
+    )
+
+
+def exported() -> dict[str, Metric]:
+    """Return the daemon's own metric families by the name under which Prometheus stores them."""
+    counts = Counts()
+    counts.matched("", "", dry_run=False)
+    counts.failed("", "")
+    counts.deny("", "", "")
+    _NoRecords.sinks[""].dropped[""] = 1
+    metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
+    metrics.connections.labels("")
+    metrics.add_rules(counts, Budget())
+    metrics.add_audit(_NoRecords())
+    return {
+        family.name + _SUFFIXES.get(family.type, ""): family
+        for family in metrics.registry.collect()
+        if family.name.startswith("criproxy_")
+    }
+
+
+def _labels(family: Metric) -> list[str]:
+    """Return the names of a family's labels, those of buckets excepted."""
+    declared = [name for sample in family.samples for name in sample.labels]
+    return [name for name in dict.fromkeys(declared) if name != "le"]
+
+
+def _unread() -> list[tuple[str, str]]:
+    kinds = [(kind.reason, summary(kind)) for kind in WireError.__subclasses__()]
+    return [*kinds, (INTERNAL_ERROR, "An error in criproxy; the log contains the traceback.")]
