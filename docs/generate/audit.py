@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from criproxy.audit import records as source
+from criproxy.audit.records import record_builder as source
 from docs.generate.descriptions import joined
 from docs.generate.markdown import code, table
 

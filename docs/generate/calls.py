@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 import criproxy
-from criproxy.observe.calllog import CallLine
-from criproxy.wire.calls import End
+from criproxy.observe.call_log import CallLine
+from criproxy.wire.reading.calls import End
 from docs.generate.descriptions import attributes
 from docs.generate.markdown import code, table
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from criproxy.rules.variables import POOL, VARIABLES, Scope
+from criproxy.rules.cel.variables import POOL, VARIABLES, VariableTypes
 from docs.generate.markdown import code, table
 
 _INTRODUCTION: Final = """\
@@ -34,7 +34,9 @@ _KINDS: Final = {"STRING": "string", "MAP<STRING, STRING>": "map(string, string)
 
 def variables() -> str:
     """Return the page of CEL's variables."""
-    kinds = Scope("the method's request message", "the method's response message").variables()
+    kinds = VariableTypes(
+        "the method's request message", "the method's response message"
+    ).variables()
     rows = []
     fields = ""
     for name, meaning in VARIABLES.items():

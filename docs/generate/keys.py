@@ -8,13 +8,11 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import msgspec
 
 from criproxy.config.schema import Config
-from criproxy.config.values import Address, Owner
-from criproxy.durations import Duration
-from criproxy.modes import Mode
+from criproxy.config.value_types import Address, Owner
+from criproxy.configtypes.section import Section
+from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
 from criproxy.rules.spec import CelValue, Code, RuleSpec
-from criproxy.section import Section
-from criproxy.sizes import Size
 from docs.generate.descriptions import attributes, summary
 from docs.generate.markdown import code, table
 

@@ -6,11 +6,11 @@ from prometheus_client.metrics_core import Metric
 
 from criproxy.audit.counts import DROPS, SinkCounts
 from criproxy.enforce.counts import DENIALS, Counts
-from criproxy.observe.flight import CallsInFlight, SlowCalls
+from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.wire.errors import INTERNAL_ERROR, WireError
-from criproxy.wire.flow import Budget
+from criproxy.wire.http2.windows import HeldBytesBudget
 from docs.generate.descriptions import summary
 from docs.generate.markdown import code, meanings, table
 
@@ -63,7 +63,7 @@ def exported() -> dict[str, Metric]:
     _NoRecords.sinks[""].dropped[""] = 1
     metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
     metrics.connections.labels("")
-    metrics.add_rules(counts, Budget())
+    metrics.add_rules(counts, HeldBytesBudget())
     metrics.add_audit(_NoRecords())
     return {
         family.name + _SUFFIXES.get(family.type, ""): family

@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from criproxy.config.schema import Config
-from criproxy.observe.calllog import CallLine
+from criproxy.observe.call_log import CallLine
+from criproxy.rules.cel.variables import VARIABLES, VariableTypes
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.rules.spec import RuleSpec
-from criproxy.rules.variables import VARIABLES, Scope
-from criproxy.wire.calls import End
 from criproxy.wire.errors import REASONS
+from criproxy.wire.reading.calls import End
 from docs.generate import audit, calls, commands, keys, metrics
 from docs.generate.__main__ import DOCS, PAGES
 
@@ -63,7 +63,7 @@ def test_each_word_has_a_row(page: str, word: str) -> None:
 
 def test_variables_are_those_of_expressions() -> None:
     """The described variables are those that expressions may use."""
-    assert set(VARIABLES) == set(Scope("a", "b").variables())
+    assert set(VARIABLES) == set(VariableTypes("a", "b").variables())
 
 
 def test_record_fields_are_those_of_records() -> None:
