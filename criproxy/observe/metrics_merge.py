@@ -1,0 +1,96 @@
+"""Metrics of several processes as those of one daemon.
+
+Each worker makes a snapshot of its registry: plain data that can be sent to the supervisor, which
+merges the snapshots of all workers, and of those that are gone, into one exposition.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+Snapshot = list[list[Any]]
+"""Families, each as ``[name, help, type, samples]``; a sample is ``[name, labels, value]``."""
+
+_GROWING: Final = frozenset({"counter", "histogram", "summary"})
+_GROWING_SUFFIXES: Final = ("_total", "_bucket", "_count", "_sum")
+
+_RULES: Final[Mapping[str, Callable[[float, float], float]]] = {
+    "process_start_time_seconds": min,
+    "process_max_fds": min,
+}
+"""How gauges are merged that are not to be added up."""
+
+
+def snapshot(registry: CollectorRegistry) -> Snapshot:
+    """Return a registry's samples as plain data. Safe on any thread."""
+    families: Snapshot = []
+    for family in registry.collect():
+        samples = [
+            [each.name, dict(each.labels), each.value]
+            for each in family.samples
+            if not each.name.endswith("_created")
+        ]
+        families.append([family.name, family.documentation, family.type, samples])
+    return families
+
+
+def retire(total: Snapshot, last: Snapshot) -> Snapshot:
+    """Add what a worker counted that is gone to ``total``, the counts of those gone before it.
+
+    Only what grows is kept: the connections and calls in flight of a worker end with it.
+    """
+    growing = [
+        [name, text, kind, [each for each in samples if each[0].endswith(_GROWING_SUFFIXES)]]
+        for name, text, kind, samples in last
+        if kind in _GROWING
+    ]
+    return list(_as_snapshot(merge([total, growing])))
+
+
+def merge(snapshots: Iterable[Snapshot]) -> list[Metric]:
+    """Return the families of all snapshots: samples with the same labels are added up.
+
+    Gauges that are no amounts have a rule of their own.
+    """
+    families: dict[str, Metric] = {}
+    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for each in snapshots:
+        for name, text, kind, samples in each:
+            families.setdefault(name, Metric(name, text, kind))
+            found = values.setdefault(name, {})
+            rule = _RULES.get(name)
+            for sample, labels, value in samples:
+                key = sample, tuple(labels.items())
+                if key not in found:
+                    found[key] = value
+                else:
+                    found[key] = found[key] + value if rule is None else rule(found[key], value)
+    for name, found in values.items():
+        for (sample, labels), value in found.items():
+            families[name].add_sample(sample, dict(labels), value)
+    return list(families.values())
+
+
+class MergedCollector(Collector):
+    """Exports the merged metrics of all workers from the supervisor's registry."""
+
+    def __init__(self, snapshots: Callable[[], Iterable[Snapshot]]) -> None:
+        """``snapshots`` is called for each scrape, on its thread."""
+        self._snapshots = snapshots
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the merged families."""
+        yield from merge(self._snapshots())
+
+    def describe(self) -> list[Metric]:
+        """Nothing is known before the first scrape."""
+        return []
+
+
+def _as_snapshot(families: Iterable[Metric]) -> Iterator[list[Any]]:
+    for family in families:
+        samples = [[each.name, dict(each.labels), each.value] for each in family.samples]
+        yield [family.name, family.documentation, family.type, samples]
