@@ -1,1 +1,1 @@
-"""Background tasks, daemon threads and generator-based coroutines, for every room above."""
+"""Background tasks and generator-based coroutines."""

@@ -1,8 +1,8 @@
-"""What is done about a call, step by step, in which waiting is the exception.
+"""Generator-based coroutines that run synchronously until they have to wait.
 
-A course is a generator that yields what it has to wait for, and is given the outcome. One that
-yields nothing is over within the call that began it, so that what it sends keeps its place among
-what comes behind it; a task is made only for one that waits.
+A generator yields a function that starts each wait, and is sent the result. One that does not wait
+has finished when :meth:`StepRunner.run` returns, so the bytes that it sends keep their place before
+those that arrive later; an asyncio task is created only for a generator that waits.
 """
 
 import asyncio
@@ -16,27 +16,27 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 T = TypeVar("T")
 P = ParamSpec("P")
 
-Awaited = Callable[[], Awaitable[Any]]
-"""Begins what is to be waited for. It is called when the waiting begins, within a task."""
+StartWait = Callable[[], Awaitable[Any]]
+"""Returns the awaitable to wait for. It is called in a task, when the wait begins."""
 
-Steps = Generator[Awaited, Any, T]
-"""What is done step by step; its value is what comes of it."""
+Steps = Generator[StartWait, Any, T]
+"""A generator-based coroutine that returns T."""
 
 LARGE: Final = 256 * 1024
-"""Bytes of a message from which on it is worked on in a thread: the loop would stand still for
-milliseconds else, and with it all other calls."""
+"""Bytes above which a message is processed in a thread: on the event loop it would delay all other
+calls for milliseconds."""
 
 
 class LargeMessageExecutor:
-    """Where messages are decoded, looked at and encoded: here, or in a thread if they are large."""
+    """Decodes, evaluates and encodes messages: large ones in a thread, others on the event loop."""
 
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
 
-    def do(
+    def run(
         self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Steps[T]:
-        """Call a function that works on about ``size`` bytes."""
+        """Call a function that processes about ``size`` bytes, and return its result."""
         if size <= LARGE:
             return function(*args, **kwargs)
         if self._thread is None:
@@ -47,129 +47,129 @@ class LargeMessageExecutor:
         return result
 
     def close(self) -> None:
-        """Let the thread go, without waiting for what it does."""
+        """Shut the thread down without waiting for its work."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
             self._thread = None
 
 
 class StepOwner(Protocol):
-    """Whose courses a Runner runs."""
+    """The object whose steps a StepRunner runs."""
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a task for a course that waits."""
+    def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task for steps that wait."""
 
-    def failed(self, error: Exception) -> None:
-        """Take what a course has raised; those behind it are run unless it stops the Runner."""
+    def steps_failed(self, error: Exception) -> None:
+        """Handle an exception that steps raised; the next steps run unless it stops the runner."""
 
-    def left(self) -> float | None:
-        """Tell how many seconds may be waited from now on; None where there is no limit."""
+    def time_left(self) -> float | None:
+        """Return how many seconds the steps may still wait; None without a limit."""
 
-    def too_late(self) -> None:
-        """Take notice that :meth:`left` has passed in waiting."""
+    def deadline_passed(self) -> None:
+        """Called when steps have waited for longer than :meth:`time_left`."""
 
-    def waits(self) -> None:
-        """Take notice that a course waits from now on."""
+    def wait_began(self) -> None:
+        """Called when a wait begins."""
 
-    def goes_on(self) -> None:
-        """Take notice that the waiting is over; it may have been over before."""
+    def wait_ended(self) -> None:
+        """Called when a wait ends. May be called more than once for a wait."""
 
 
 class StepRunner:
-    """Runs courses one after the other, each at once as far as it does not wait."""
+    """Runs steps one after the other, each synchronously up to its first wait."""
 
-    def __init__(self, traveller: StepOwner) -> None:
-        self._traveller = traveller
-        self._courses: deque[Steps[None]] = deque()
+    def __init__(self, owner: StepOwner) -> None:
+        self._owner = owner
+        self._queue: deque[Steps[None]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._running = False
-        self._refusal: Callable[[], Exception] | None = None
+        self._wait_error: Callable[[], Exception] | None = None
 
-    def run(self, course: Steps[None]) -> None:
-        """Run a course behind those that are still under way."""
-        self._courses.append(course)
+    def run(self, steps: Steps[None]) -> None:
+        """Run steps after those that have not finished."""
+        self._queue.append(steps)
         if self._task is None and not self._running:
-            self._go_on(None)
+            self._resume(None)
 
     @contextmanager
-    def hurry(self, refusal: Callable[[], Exception]) -> Iterator[None]:
-        """Do without waiting meanwhile: where a course waits, or would, this is raised in it."""
-        self._refusal = refusal
+    def without_waiting(self, error: Callable[[], Exception]) -> Iterator[None]:
+        """Raise ``error()`` in steps that are waiting or begin to wait within the block."""
+        self._wait_error = error
         try:
             if self._task is not None:
-                self._leave()
-                self._go_on(partial(self._courses[0].throw, refusal()))
+                self._cancel_wait()
+                self._resume(partial(self._queue[0].throw, error()))
             yield
         finally:
-            self._refusal = None
+            self._wait_error = None
 
     def stop(self) -> None:
-        """Forget all courses, and what is waited for."""
-        self._courses.clear()
+        """Discard all steps and cancel the wait."""
+        self._queue.clear()
         if self._task is not None:
-            self._leave()
+            self._cancel_wait()
 
-    def _leave(self) -> None:
-        """Wait no longer, if this is not what the waiting has led to."""
+    def _cancel_wait(self) -> None:
+        """Cancel the task that waits, unless it is the caller."""
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._task = None
-        self._traveller.goes_on()
+        self._owner.wait_ended()
 
-    def _go_on(self, step: Callable[[], Awaited] | None) -> None:
+    def _resume(self, step: Callable[[], StartWait] | None) -> None:
         wait = self._advance(step)
         if wait is not None:
-            self._task = self._traveller.start(self._follow(wait))
+            self._task = self._owner.start_task(self._wait_and_advance(wait))
 
-    def _advance(self, step: Callable[[], Awaited] | None) -> Awaited | None:
-        """Go on until there is something to wait for, or nothing left to do."""
+    def _advance(self, step: Callable[[], StartWait] | None) -> StartWait | None:
+        """Run steps until one has to wait; return what starts the wait, None at the end."""
         self._running = True
         try:
-            while self._courses:
-                course = self._courses[0]
+            while self._queue:
+                steps = self._queue[0]
                 try:
-                    wait = (step or partial(next, course))()
+                    wait = (step or partial(next, steps))()
                 except StopIteration:
-                    self._over(course)
+                    self._remove(steps)
                 except Exception as error:
-                    self._over(course)
-                    self._traveller.failed(error)
+                    self._remove(steps)
+                    self._owner.steps_failed(error)
                 else:
-                    if not self._courses:  # stopped meanwhile
+                    if not self._queue:  # stopped meanwhile
                         return None
-                    if self._refusal is None:
+                    if self._wait_error is None:
                         return wait
-                    step = partial(course.throw, self._refusal())
+                    step = partial(steps.throw, self._wait_error())
                     continue
                 step = None
             return None
         finally:
             self._running = False
 
-    def _over(self, course: Steps[None]) -> None:
-        if self._courses and self._courses[0] is course:
-            self._courses.popleft()
+    def _remove(self, steps: Steps[None]) -> None:
+        if self._queue and self._queue[0] is steps:
+            self._queue.popleft()
 
-    async def _follow(self, wait: Awaited | None) -> None:
+    async def _wait_and_advance(self, wait: StartWait | None) -> None:
         try:
-            async with asyncio.timeout(self._traveller.left()):
+            async with asyncio.timeout(self._owner.time_left()):
                 while wait is not None:
                     step = await self._await(wait)
                     wait = self._advance(step)
         except TimeoutError:
-            self._traveller.goes_on()
-            self._traveller.too_late()
+            self._owner.wait_ended()
+            self._owner.deadline_passed()
         finally:
             if self._task is asyncio.current_task():
                 self._task = None
 
-    async def _await(self, wait: Awaited) -> Callable[[], Awaited]:
-        course = self._courses[0]
-        self._traveller.waits()
+    async def _await(self, wait: StartWait) -> Callable[[], StartWait]:
+        steps = self._queue[0]
+        self._owner.wait_began()
         try:
             result = await wait()
         except Exception as error:
-            self._traveller.goes_on()
-            return partial(course.throw, error)
-        self._traveller.goes_on()
-        return partial(course.send, result)
+            self._owner.wait_ended()
+            return partial(steps.throw, error)
+        self._owner.wait_ended()
+        return partial(steps.send, result)

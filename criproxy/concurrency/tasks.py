@@ -1,4 +1,4 @@
-"""Background tasks that are neither lost nor silent."""
+"""Background tasks whose crashes are reported."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Tasks:
-    """Keeps a reference to each task that it starts, and tells of those that crash."""
+    """Keeps a reference to each task that it starts, and reports those that crash."""
 
     def __init__(self, crashed: Callable[[str, BaseException], None]) -> None:
-        """``crashed`` is given the name of a task and the exception that ended it."""
+        """``crashed`` is called with the name of a task and the exception that ended it."""
         self._crashed = crashed
         self._running: set[asyncio.Task[None]] = set()
 
@@ -24,14 +24,14 @@ class Tasks:
         return task
 
     async def cancel(self) -> None:
-        """Cancel all that run, and wait until they are done."""
+        """Cancel all running tasks, and wait until they have ended."""
         running = tuple(self._running)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     async def finished(self, within: float) -> None:
-        """Wait for all that run, ``within`` seconds at most."""
+        """Wait for all running tasks, for ``within`` seconds at most."""
         if self._running:
             await asyncio.wait(self._running, timeout=within)
 

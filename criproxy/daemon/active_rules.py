@@ -33,9 +33,9 @@ class DatedCounts(Counts):
         self.last: dict[str, float] = {}
         """Seconds since the epoch, by rule."""
 
-    def matched(self, rule: str, action: str, dry_run: bool) -> None:
+    def count_match(self, rule: str, action: str, dry_run: bool) -> None:
         """See Counts."""
-        super().matched(rule, action, dry_run)
+        super().count_match(rule, action, dry_run)
         self.last[rule] = self._now()
 
 
@@ -82,12 +82,12 @@ class ActiveRules:
         self._ruleset: RuleSet | None = None
         self._policy: RulePolicy | None = None
         self._resources: Resources | None = None
-        self._learning = False
+        self._updates_pod_cache = False
 
     def adopt(self, prepared: CompiledRules) -> None:
         """Put rules in force, for the calls that begin from now on."""
         ruleset = prepared.ruleset
-        learning = self.books.bound_pods or (ruleset is not None and ruleset.needs_pods)
+        updates_pod_cache = self.books.bound_pods or (ruleset is not None and ruleset.needs_pods)
         if ruleset is None and not self.books.scoped:
             self._policy = None
         else:
@@ -96,14 +96,16 @@ class ActiveRules:
 
             resources = self._resources = self._resources or self._new_resources()
             rules = compile_rules([]) if ruleset is None else ruleset
-            self._policy = RulePolicy(rules, resources, prepared.hooks, self._policy, learning)
+            self._policy = RulePolicy(
+                rules, resources, prepared.hooks, self._policy, updates_pod_cache
+            )
             for rule in rules.rules:  # from the start there is a 0, for rates to begin at
                 self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
-            if learning and not self._learning:
-                self._list_pods(resources.memory)
+            if updates_pod_cache and not self._updates_pod_cache:
+                self._list_pods(resources.pod_cache)
         self.books.adopt(self._policy, self._resources)
         self._ruleset = ruleset
-        self._learning = learning
+        self._updates_pod_cache = updates_pod_cache
 
     def described(self) -> dict[str, Any]:
         """Describe the rules in order, for /rules. Safe to ask for from another thread."""
@@ -113,7 +115,7 @@ class ActiveRules:
     def close(self) -> None:
         """Let go of what rules keep open."""
         if self._resources is not None:
-            self._resources.workbench.close()
+            self._resources.message_executor.close()
 
     def _describe(self, rule: "Rule") -> dict[str, Any]:
         counts = self.counts
@@ -134,13 +136,13 @@ class ActiveRules:
         from criproxy.rules.pod_cache import PodCache
 
         return Resources(
-            memory=PodCache(),
+            pod_cache=PodCache(),
             counts=self.counts,
             tasks=self._tasks,
             log=self._log,
             clock=self._clock,
             held_limit=self._budget.stream_limit,
-            workbench=LargeMessageExecutor(),
+            message_executor=LargeMessageExecutor(),
         )
 
 

@@ -53,9 +53,9 @@ class PolicyRegistry:
         """Return what holds for a client that has just been accepted."""
         allow = self._allow.get(connection.listener)
         if allow is not None:
-            from criproxy.enforce.policies.deny_policy import DenyAllPolicy, why_not
+            from criproxy.enforce.policies.deny_policy import DenyAllPolicy, rejection_reason
 
-            reason = why_not(allow, connection.peer)
+            reason = rejection_reason(allow, connection.peer)
             if reason is not None:
                 refusal = DenyAllPolicy(reason, self._counts)
                 return ActivePolicy(self._budget, self._before(refusal))

@@ -1,6 +1,5 @@
-"""What rules do to calls: the room between the rules, which are pure, and the relay.
+"""Applies rules and profiles to calls.
 
-A Policy says which streams are held, and by what handler. The handler leads one call through the
-rules that match it, and waits where they have it wait; nothing here reads or writes a socket of the
-relay's.
+A policy decides which streams are held, and with which handler. The handler evaluates the rules
+that match a call, carries out their effects and commands the held stream.
 """

@@ -1,7 +1,4 @@
-"""How often rules matched and failed, and calls were denied.
-
-Plain numbers, for metrics and for the list of rules.
-"""
+"""Counters of rule matches, rule failures and denied calls, for the metrics and for /rules."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,11 +17,11 @@ DENIALS: Final[Mapping[str, str]] = {
     "caller": "`allow` does not admit the caller.",
     "rule": "A rule with `deny`, or its hook, denied the call.",
 }
-"""Why calls are denied: the values of a metric's label, and what they mean."""
+"""The values of the metric label ``reason`` of denied calls, with their descriptions."""
 
 
 class Counts:
-    """Outlives the rules that it counts: a reload goes on counting where the last ones stopped."""
+    """The counters. They outlive the rules: a reload does not reset them."""
 
     def __init__(self) -> None:
         self.matches: Counter[tuple[str, str, str]] = Counter()
@@ -34,23 +31,23 @@ class Counts:
         self.denied: Counter[tuple[str, str, str]] = Counter()
         """By listener, method (as a metric's label) and reason."""
 
-    def matched(self, rule: str, action: str, dry_run: bool) -> None:
+    def count_match(self, rule: str, action: str, dry_run: bool) -> None:
         """Count a call that a rule matched."""
         self.matches[rule, action, "dry-run" if dry_run else "enforce"] += 1
 
-    def deny(self, listener: str, method: str, reason: str) -> None:
-        """Count a call that was denied."""
+    def count_denial(self, listener: str, method: str, reason: str) -> None:
+        """Count a denied call."""
         self.denied[listener, method, reason] += 1
 
-    def failed(self, rule: str, reason: str) -> None:
-        """Count a rule that could not be evaluated, or not be carried out."""
+    def count_failure(self, rule: str, reason: str) -> None:
+        """Count a rule whose evaluation or action failed."""
         self.errors[rule, reason] += 1
 
 
-def note_denial(
-    counts: Counts, connection: Connection, named: MethodName, call: Call | None, reason: str
+def record_denial(
+    counts: Counts, connection: Connection, name: MethodName, call: Call | None, reason: str
 ) -> None:
-    """Count a call that is denied, and note with the call why."""
-    counts.deny(connection.listener, named.method_label, reason)
+    """Count a denied call, and set the reason on the call."""
+    counts.count_denial(connection.listener, name.method_label, reason)
     if call is not None:
         call.denied = reason

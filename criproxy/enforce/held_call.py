@@ -1,12 +1,12 @@
-"""One held call: what comes on its stream, led through the walk, and what goes on from there.
+"""Handles one held call: evaluates rules on its messages and commands the stream.
 
-The request of a CRI method is one message; it is looked at when it is complete, and so is the
-response, unless that is a stream: then it is looked at message by message. Of a method that the
-CRI does not have nothing is known, its messages are not looked at, and nothing waits for them to
-be complete: the rules act when the call is opened, and as its answer comes.
+The request of a CRI method is one message; rules are evaluated when it is complete, and on the
+response when that is complete, or message by message where the response is a stream. The message
+types of methods outside the CRI are not known: their messages are not read, and rules act when the
+call is opened and when its response arrives.
 
-A call that rules have waiting is answered with DEADLINE_EXCEEDED when its deadline passes, since
-the runtime, which would do that, may not have been asked.
+A call that rules keep waiting is answered with DEADLINE_EXCEEDED at its deadline, since the
+runtime, which would do that, may not have been asked.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from criproxy.concurrency.steps import StepRunner, Steps
 from criproxy.enforce.evaluation.effect_executor import EffectExecutor
 from criproxy.enforce.evaluation.effects import LocalReply
 from criproxy.enforce.evaluation.evaluation import RuleEvaluation
-from criproxy.enforce.evaluation.payloads import HeldMessage, Payload, inflated
+from criproxy.enforce.evaluation.payloads import HeldMessage, Payload, uncompressed
 from criproxy.enforce.resources import Resources
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode, parse_status
@@ -29,7 +29,7 @@ from criproxy.wire.hpack.decoder import Header
 from criproxy.wire.intercept.stream_handler import HeldStream
 from criproxy.wire.reading.connection import Side
 
-_HIDDEN: Final = (
+_HIDDEN_FAILURE: Final = (
     "criproxy: the runtime failed; what it says of that is not shown at a listener whose profile "
     "bounds pods, since it may be about others"
 )
@@ -37,7 +37,7 @@ _HIDDEN: Final = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MessageTypes:
-    """What is known of a method's messages: nothing outside the CRI, where a stream is possible."""
+    """Classes of a method's messages; the defaults are for methods outside the CRI."""
 
     request: type[Message] | None = None
     response: type[Message] | None = None
@@ -46,16 +46,17 @@ class MessageTypes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HoldPlan:
-    """What is known beforehand of a call, and what is held of it.
+    """Which directions of a call are held, and the classes of its messages.
 
-    ``encoding`` is the request's grpc-encoding; ``learns`` tells that the memory wants the call.
+    ``encoding`` is the request's grpc-encoding; ``updates_pod_cache``: whether the pod cache reads
+    the call's messages.
     """
 
     messages: MessageTypes
     request_held: bool
     response_held: bool
     encoding: bytes
-    learns: bool
+    updates_pod_cache: bool
 
 
 class HeldCall:
@@ -65,137 +66,137 @@ class HeldCall:
         self,
         resources: Resources,
         stream: HeldStream,
-        shape: HoldPlan,
-        walk: RuleEvaluation,
-        deeds: EffectExecutor,
+        plan: HoldPlan,
+        evaluation: RuleEvaluation,
+        executor: EffectExecutor,
         deadline: float | None,
     ) -> None:
         """``deadline`` is the call's, in seconds of the resources' clock; None without one."""
         self._resources = resources
         self._stream = stream
-        self._shape = shape
-        self._walk = walk
-        self._deeds = deeds
+        self._plan = plan
+        self._evaluation = evaluation
+        self._executor = executor
         self._deadline = deadline
         self._runner = StepRunner(self)
         self._requests: list[Payload] = []
         self._responses: list[Payload] = []
-        self._complete = False
-        """Whether the request has ended."""
-        self._released = False
-        """Whether the runtime has been asked."""
+        self._request_complete = False
+        """Whether the client has ended the request."""
+        self._request_released = False
+        """Whether the request has been forwarded to the runtime."""
         self._done = False
-        """Whether there is nothing left to be handled."""
+        """Whether the handler has nothing left to do."""
 
-    # What the stream tells.
+    # Events of the held stream.
 
     def opened(self) -> None:
-        """Begin, unless the request's message is to be waited for."""
-        if not self._shape.request_held or self._shape.messages.request is None:
-            self._runner.run(self._ask())
+        """Evaluate the rules, unless the request's message has to be complete first."""
+        if not self._plan.request_held or self._plan.messages.request is None:
+            self._runner.run(self._forward_request())
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
-        """Take a message: of a stream's responses each is looked at, else they are gathered."""
+        """Evaluate the rules on a message of a response stream; collect other messages."""
         if self._done:
             return
         message = Payload(payload, compressed)
         if side is Side.CLIENT:
             self._requests.append(message)
-        elif self._shape.messages.streaming:
-            self._runner.run(self._answer_with(message))
+        elif self._plan.messages.streaming:
+            self._runner.run(self._forward_stream_message(message))
         else:
             self._responses.append(message)
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
-        """Look at what is complete now."""
+        """Evaluate the rules on the direction that is complete."""
         if self._done:
             return
         if side is Side.RUNTIME:
-            self._runner.run(self._answer_last(trailers))
+            self._runner.run(self._forward_response(trailers))
             return
-        self._complete = True
-        if self._shape.messages.request is not None:
-            self._runner.run(self._ask())
+        self._request_complete = True
+        if self._plan.messages.request is not None:
+            self._runner.run(self._forward_request())
 
     def too_large(self, side: Side, limit: int) -> None:
-        """Do at once what can be done without the message and without waiting; pass on the rest."""
+        """Evaluate the rules without the message and without waiting; forward the rest unheld."""
         if self._done:
             return
         error = partial(EvaluationError, "held_limit", f"more than {limit} bytes would be held")
-        with self._runner.hurry(error):
+        with self._runner.without_waiting(error):
             if side is Side.RUNTIME:
-                self._runner.run(self._give_up(error()))
-            elif not self._released:
-                self._runner.run(self._ask())
+                self._runner.run(self._forward_large_response(error()))
+            elif not self._request_released:
+                self._runner.run(self._forward_request())
 
     def over(self) -> None:
-        """Give up whatever is under way, and the places that the call has taken."""
+        """Stop the evaluation, and release the slots that the call has acquired."""
         self._finish()
-        self._deeds.release()
+        self._executor.release_slots()
 
-    # The call's courses.
+    # Steps.
 
-    def _ask(self) -> Steps[None]:
-        """Lead the request to the runtime."""
-        if self._released:
+    def _forward_request(self) -> Steps[None]:
+        """Evaluate the rules on the request, and forward it to the runtime."""
+        if self._request_released:
             return
         held = self._held_request()
-        yield from self._walk.request(held)
+        yield from self._evaluation.request(held)
         if held.is_readable:
             self._requests = [(yield from held.payload())]
         for payload in self._requests:
             self._stream.send(Side.CLIENT, payload.data, payload.compressed)
-        self._released = True
-        if self._complete:
+        self._request_released = True
+        if self._request_complete:
             self._stream.end(Side.CLIENT)
         else:
             self._stream.pass_on(Side.CLIENT)
-        if not self._shape.learns and not self._walk.acts_after:
+        if not self._plan.updates_pod_cache and not self._evaluation.acts_on_response:
             self._stream.pass_on(Side.RUNTIME)
             self._finish()
-            if not self._deeds.places:
+            if not self._executor.slots:
                 self._stream.leave()
 
     def _held_request(self) -> HeldMessage:
-        kind = self._shape.messages.request
-        if kind is None:
+        message_class = self._plan.messages.request
+        if message_class is None:
             return HeldMessage.unreadable("decode", "not a method of the CRI")
-        if not self._shape.request_held:
+        if not self._plan.request_held:
             return HeldMessage.unreadable("decode", "the request was not held")
-        if not self._complete:
+        if not self._request_complete:
             return HeldMessage.unreadable("held_limit", "the request is too large to be held")
         if len(self._requests) != 1:
             count = len(self._requests)
             return HeldMessage.unreadable("decode", f"a unary request of {count} messages")
-        return self._hold(self._requests[0], kind, self._shape.encoding)
+        return self._hold(self._requests[0], message_class, self._plan.encoding)
 
-    def _answer_with(self, payload: Payload) -> Steps[None]:
-        """Lead a message of a response stream to the client."""
+    def _forward_stream_message(self, payload: Payload) -> Steps[None]:
+        """Evaluate the rules on a message of a response stream, and forward it to the client."""
         held = self._held_response(payload)
-        cut = yield from self._walk.response(held, last=False, ok=True)
+        truncation = yield from self._evaluation.response(held, last=False, ok=True)
         if held.dropped:
             self._stream.drop(Side.RUNTIME)
         else:
             yield from self._send(held, payload)
-        if cut is not None:
-            raise cut.answer
+        if truncation is not None:
+            raise truncation.reply
 
-    def _answer_last(self, trailers: list[Header]) -> Steps[None]:
-        """Lead the response's end to the client, and the message of one that is not a stream."""
+    def _forward_response(self, trailers: list[Header]) -> Steps[None]:
+        """Evaluate the rules on the response's end, and on its message if it is not a stream."""
         ok = _is_ok(trailers)
-        if ok and self._shape.learns:
-            yield from self._learn()
+        if ok and self._plan.updates_pod_cache:
+            yield from self._update_pod_cache()
         payloads, self._responses = self._responses, []
         held: HeldMessage | None = None
-        if ok and not self._shape.messages.streaming:
+        if ok and not self._plan.messages.streaming:
             held = self._held_unary_response(payloads)
-        yield from self._walk.response(held, last=True, ok=ok)
-        scope = self._walk.scope
-        if not ok and scope is not None and scope.hides_failures:
-            raise LocalReply(_code_of(trailers), _HIDDEN)
+        yield from self._evaluation.response(held, last=True, ok=ok)
+        message_filter = self._evaluation.message_filter
+        if not ok and message_filter is not None and message_filter.hides_failures:
+            raise LocalReply(_status_code(trailers), _HIDDEN_FAILURE)
         if held is not None and held.is_readable:
             yield from self._send(held, payloads[0])
-        elif scope is not None:  # nobody has looked at what comes with a failure
+        elif message_filter is not None:  # messages of a failed call have not been filtered
             for _ in payloads:
                 self._stream.drop(Side.RUNTIME)
         else:
@@ -203,9 +204,9 @@ class HeldCall:
         self._stream.end(Side.RUNTIME)
         self._finish()
 
-    def _give_up(self, error: EvaluationError) -> Steps[None]:
-        """Let the response pass that is too large to be held."""
-        self._walk.unheld(error)
+    def _forward_large_response(self, error: EvaluationError) -> Steps[None]:
+        """Forward the response, which is too large to be held."""
+        self._evaluation.response_not_held(error)
         self._send_all(self._responses)
         self._stream.pass_on(Side.RUNTIME)
         self._finish()
@@ -217,14 +218,18 @@ class HeldCall:
         return self._held_response(payloads[0])
 
     def _held_response(self, payload: Payload) -> HeldMessage:
-        kind = self._shape.messages.response
-        if kind is None:
+        message_class = self._plan.messages.response
+        if message_class is None:
             return HeldMessage.unreadable("decode", "not a method of the CRI")
-        return self._hold(payload, kind, None)
+        return self._hold(payload, message_class, None)
 
-    def _hold(self, payload: Payload, kind: type[Message], encoding: bytes | None) -> HeldMessage:
+    def _hold(
+        self, payload: Payload, message_class: type[Message], encoding: bytes | None
+    ) -> HeldMessage:
         resources = self._resources
-        return HeldMessage(payload, kind, encoding, resources.held_limit, resources.workbench)
+        return HeldMessage(
+            payload, message_class, encoding, resources.held_limit, resources.message_executor
+        )
 
     def _send(self, held: HeldMessage, original: Payload) -> Steps[None]:
         payload = original
@@ -236,68 +241,68 @@ class HeldCall:
         for payload in payloads:
             self._stream.send(Side.RUNTIME, payload.data, payload.compressed)
 
-    def _learn(self) -> Steps[None]:
-        """Have the memory learn from what the runtime was sent and what it answered."""
+    def _update_pod_cache(self) -> Steps[None]:
+        """Update the pod cache from the request, as forwarded, and the response."""
         if len(self._requests) != 1 or len(self._responses) != 1:
             return
         limit = self._resources.held_limit
         try:
-            request = inflated(self._requests[0], self._shape.encoding, limit)
-            response = inflated(self._responses[0], None, limit)
-            self._resources.memory.learn(self._stream.path, request, response)
-        except Exception as error:  # what is not remembered is not known; the call goes on
+            request = uncompressed(self._requests[0], self._plan.encoding, limit)
+            response = uncompressed(self._responses[0], None, limit)
+            self._resources.pod_cache.learn(self._stream.path, request, response)
+        except Exception as error:  # the pod stays unknown; the call is forwarded
             self._resources.log.warning("not remembered", detail=repr(error))
         yield from ()
 
-    # What the runner tells.
+    # Owner of the step runner.
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a task for a course that waits."""
+    def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """See StepOwner."""
         return self._resources.tasks.start(work, "held call")
 
-    def failed(self, error: Exception) -> None:
-        """Answer the call as a rule has it, or for a fault of ours."""
+    def steps_failed(self, error: Exception) -> None:
+        """Answer the call with the LocalReply, or with INTERNAL for any other exception."""
         if not isinstance(error, LocalReply):
             self._resources.log.warning("handling failed", exc_info=error)
             error = LocalReply(StatusCode.INTERNAL, "criproxy: internal error")
-        self._answer(error)
+        self._reply(error)
 
-    def left(self) -> float | None:
-        """Tell how many seconds are left until the call's deadline."""
+    def time_left(self) -> float | None:
+        """Return the seconds until the call's deadline."""
         return None if self._deadline is None else self._deadline - self._resources.clock()
 
-    def too_late(self) -> None:
-        """Answer the call, whose deadline has passed while rules had it waiting."""
-        self._answer(
+    def deadline_passed(self) -> None:
+        """Answer the call, whose deadline has passed while rules kept it waiting."""
+        self._reply(
             LocalReply(StatusCode.DEADLINE_EXCEEDED, "criproxy: deadline exceeded while held")
         )
 
-    def waits(self) -> None:
-        """Note that the call waits."""
-        self._deeds.waits()
+    def wait_began(self) -> None:
+        """See StepOwner."""
+        self._executor.wait_began()
 
-    def goes_on(self) -> None:
-        """Note that it does so no longer."""
-        self._deeds.goes_on()
+    def wait_ended(self) -> None:
+        """See StepOwner."""
+        self._executor.wait_ended()
 
-    def _answer(self, answer: LocalReply) -> None:
+    def _reply(self, reply: LocalReply) -> None:
         if not self._done:
             self._finish()
-            self._stream.answer(answer.code, answer.message)
+            self._stream.answer(reply.code, reply.message)
 
     def _finish(self) -> None:
         self._done = True
         self._runner.stop()
 
 
-def _code_of(trailers: list[Header]) -> StatusCode:
-    """Return the status that a response failed with."""
+def _status_code(trailers: list[Header]) -> StatusCode:
+    """Return the status code of a failed response."""
     codes = (parse_status(value) for name, value in trailers if name == b"grpc-status")
     return next(codes, StatusCode.UNKNOWN)
 
 
 def _is_ok(trailers: list[Header]) -> bool:
-    """Tell whether a response ended with status OK."""
+    """Return whether a response ended with status OK."""
     return any(
         name == b"grpc-status" and parse_status(value) is StatusCode.OK for name, value in trailers
     )

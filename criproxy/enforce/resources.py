@@ -1,4 +1,4 @@
-"""What the handlers of all calls share."""
+"""Objects that the handlers of all held calls share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from criproxy.rules.pod_cache import PodCache
 
 
 class Log(Protocol):
-    """Where events are told: structlog's, as far as it is needed."""
+    """The methods of a structlog logger that handlers use."""
 
     def info(self, event: str, **fields: Any) -> Any:
-        """Tell of what was to be expected."""
+        """Log an expected event."""
 
     def warning(self, event: str, **fields: Any) -> Any:
-        """Tell of what somebody should look at."""
+        """Log an event that needs attention."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resources:
-    """What outlives a reload: each Policy is given those of the one before it."""
+    """Objects that outlive a reload: each policy is given those of the one before it."""
 
-    memory: PodCache
+    pod_cache: PodCache
     counts: Counts
     tasks: Tasks
     log: Log
     clock: Callable[[], float]
-    """The clock that calls are timed with: seconds."""
+    """The clock that calls are timed with, in seconds."""
     held_limit: int
-    """Bytes that a compressed message may inflate to."""
-    workbench: LargeMessageExecutor
+    """Bytes that a compressed message may decompress to."""
+    message_executor: LargeMessageExecutor

@@ -57,9 +57,9 @@ def families() -> str:
 def exported() -> dict[str, Metric]:
     """Return the daemon's own metric families by the name under which Prometheus stores them."""
     counts = Counts()
-    counts.matched("", "", dry_run=False)
-    counts.failed("", "")
-    counts.deny("", "", "")
+    counts.count_match("", "", dry_run=False)
+    counts.count_failure("", "")
+    counts.count_denial("", "", "")
     _NoRecords.sinks[""].dropped[""] = 1
     metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
     metrics.connections.labels("")

@@ -1,4 +1,4 @@
-"""Courses: run at once as far as they do not wait, one behind the other."""
+"""Steps run synchronously up to their first wait, one after the other."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,112 +11,112 @@ from criproxy.concurrency.steps import LARGE, LargeMessageExecutor, StepRunner, 
 from tests.support.virtual_time import passed, run, settle
 
 
-class Traveller:
-    """Writes down what it is told."""
+class Owner:
+    """Records the calls of a StepRunner."""
 
     def __init__(self, left: float | None = None) -> None:
-        self.told: list[Any] = []
+        self.recorded: list[Any] = []
         self.held = 0.0
         self.tasks: list[asyncio.Task[None]] = []
         self._left = left
         self._since: float | None = None
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self.tasks.append(asyncio.create_task(work))
         return self.tasks[-1]
 
-    def failed(self, error: Exception) -> None:
-        self.told.append(str(error))
+    def steps_failed(self, error: Exception) -> None:
+        self.recorded.append(str(error))
 
-    def left(self) -> float | None:
+    def time_left(self) -> float | None:
         return self._left
 
-    def too_late(self) -> None:
-        self.told.append("too late")
+    def deadline_passed(self) -> None:
+        self.recorded.append("deadline passed")
 
-    def waits(self) -> None:
+    def wait_began(self) -> None:
         self._since = asyncio.get_running_loop().time()
 
-    def goes_on(self) -> None:
+    def wait_ended(self) -> None:
         if self._since is not None:
             self.held += asyncio.get_running_loop().time() - self._since
             self._since = None
 
-    def says(self, *words: str) -> Steps[None]:
-        self.told.extend(words)
+    def record(self, *words: str) -> Steps[None]:
+        self.recorded.extend(words)
         yield from ()
 
-    def sleeps(self, seconds: float, word: str) -> Steps[None]:
+    def sleep(self, seconds: float, word: str) -> Steps[None]:
         yield partial(asyncio.sleep, seconds)
-        self.told.append(word)
+        self.recorded.append(word)
 
-    def fails(self, seconds: float = 0.0) -> Steps[None]:
+    def fail(self, seconds: float = 0.0) -> Steps[None]:
         if seconds:
             yield partial(asyncio.sleep, seconds)
         raise ValueError("failed")
 
 
 def test_without_waiting() -> None:
-    """A course that waits for nothing is over when run() is, and no task is made for it."""
+    """Steps that do not wait have ended when run() returns, and no task is created for them."""
 
     async def main() -> None:
-        traveller = Traveller()
-        runner = StepRunner(traveller)
-        runner.run(traveller.says("a"))
-        runner.run(traveller.fails())
-        runner.run(traveller.says("b"))
-        assert traveller.told == ["a", "failed", "b"]
-        assert traveller.tasks == []
+        owner = Owner()
+        runner = StepRunner(owner)
+        runner.run(owner.record("a"))
+        runner.run(owner.fail())
+        runner.run(owner.record("b"))
+        assert owner.recorded == ["a", "failed", "b"]
+        assert owner.tasks == []
 
     run(main)
 
 
-def test_one_behind_the_other() -> None:
-    """What is run while a course waits comes behind it, in one task as long as it lasts."""
+def test_in_order() -> None:
+    """Steps that are run while others wait follow them, in the same task."""
 
     async def main() -> None:
-        traveller = Traveller()
-        runner = StepRunner(traveller)
-        runner.run(traveller.sleeps(2, "a"))
-        runner.run(traveller.says("b"))
-        runner.run(traveller.fails(1))
-        runner.run(traveller.sleeps(1, "c"))
+        owner = Owner()
+        runner = StepRunner(owner)
+        runner.run(owner.sleep(2, "a"))
+        runner.run(owner.record("b"))
+        runner.run(owner.fail(1))
+        runner.run(owner.sleep(1, "c"))
         await passed(1.5)
-        assert traveller.told == []
+        assert owner.recorded == []
         await passed(1.0)
-        assert traveller.told == ["a", "b"]
+        assert owner.recorded == ["a", "b"]
         await passed(2.0)
-        assert traveller.told == ["a", "b", "failed", "c"]
-        assert traveller.held == pytest.approx(4.0)
-        assert len(traveller.tasks) == 1
-        runner.run(traveller.says("d"))
-        assert traveller.told[-1] == "d"
+        assert owner.recorded == ["a", "b", "failed", "c"]
+        assert owner.held == pytest.approx(4.0)
+        assert len(owner.tasks) == 1
+        runner.run(owner.record("d"))
+        assert owner.recorded[-1] == "d"
 
     run(main)
 
 
 def test_run_from_within() -> None:
-    """A course that is run from within another comes behind it."""
+    """Steps that are run from within others follow them."""
 
     async def main() -> None:
-        traveller = Traveller()
-        runner = StepRunner(traveller)
+        owner = Owner()
+        runner = StepRunner(owner)
 
         def outer() -> Steps[None]:
-            runner.run(traveller.says("inner"))
-            yield from traveller.says("outer")
+            runner.run(owner.record("inner"))
+            yield from owner.record("outer")
 
         runner.run(outer())
-        assert traveller.told == ["outer", "inner"]
+        assert owner.recorded == ["outer", "inner"]
 
     run(main)
 
 
-def test_what_is_waited_for() -> None:
-    """A course is given the outcome of what it waits for, or has it raised."""
+def test_result_of_a_wait() -> None:
+    """Steps are sent the result of a wait, or have its exception raised."""
 
     async def main() -> None:
-        traveller = Traveller()
+        owner = Owner()
 
         async def give() -> str:
             return "given"
@@ -124,121 +124,121 @@ def test_what_is_waited_for() -> None:
         async def fail() -> None:
             raise ValueError("no")
 
-        def course() -> Steps[None]:
-            traveller.told.append((yield give))
+        def steps() -> Steps[None]:
+            owner.recorded.append((yield give))
             try:
                 yield fail
             except ValueError as error:
-                traveller.told.append(str(error))
+                owner.recorded.append(str(error))
 
-        StepRunner(traveller).run(course())
+        StepRunner(owner).run(steps())
         await settle()
-        assert traveller.told == ["given", "no"]
+        assert owner.recorded == ["given", "no"]
 
     run(main)
 
 
 @pytest.mark.parametrize("after", [0.0, 1.0])
 def test_stop(after: float) -> None:
-    """A Runner that is stopped does nothing more, before the waiting has begun or in it."""
+    """A runner that is stopped runs nothing more, before a wait has begun or during it."""
 
     async def main() -> None:
-        traveller = Traveller()
-        runner = StepRunner(traveller)
-        runner.run(traveller.sleeps(2, "a"))
-        runner.run(traveller.says("b"))
+        owner = Owner()
+        runner = StepRunner(owner)
+        runner.run(owner.sleep(2, "a"))
+        runner.run(owner.record("b"))
         if after:
             await passed(after)
         runner.stop()
         await passed(5.0)
-        assert traveller.told == []
-        assert traveller.held == pytest.approx(after)
-        assert traveller.tasks[0].cancelled()
+        assert owner.recorded == []
+        assert owner.held == pytest.approx(after)
+        assert owner.tasks[0].cancelled()
 
     run(main)
 
 
 @pytest.mark.parametrize("wait", [0.0, 1.0])
 def test_stop_from_within(wait: float) -> None:
-    """A course may stop its Runner; nothing comes behind it."""
+    """Steps may stop their runner; nothing runs after them."""
 
     async def main() -> None:
-        traveller = Traveller()
-        runner = StepRunner(traveller)
+        owner = Owner()
+        runner = StepRunner(owner)
 
-        def course() -> Steps[None]:
+        def steps() -> Steps[None]:
             if wait:
                 yield partial(asyncio.sleep, wait)
             runner.stop()
             yield partial(asyncio.sleep, 1.0)
-            traveller.told.append("behind")
+            owner.recorded.append("behind")
 
-        runner.run(course())
-        runner.run(traveller.says("b")) if wait else None
+        runner.run(steps())
+        runner.run(owner.record("b")) if wait else None
         await passed(5.0)
-        assert traveller.told == []
-        assert all(task.done() and not task.cancelled() for task in traveller.tasks)
+        assert owner.recorded == []
+        assert all(task.done() and not task.cancelled() for task in owner.tasks)
 
     run(main)
 
 
-def test_too_late() -> None:
-    """What waits longer than there is left is told so, and goes no further until it is stopped."""
+def test_deadline() -> None:
+    """A wait longer than the time left is reported, and the steps do not continue."""
 
     async def main() -> None:
-        traveller = Traveller(left=3.0)
-        runner = StepRunner(traveller)
-        runner.run(traveller.sleeps(2, "a"))
-        runner.run(traveller.sleeps(2, "b"))
+        owner = Owner(left=3.0)
+        runner = StepRunner(owner)
+        runner.run(owner.sleep(2, "a"))
+        runner.run(owner.sleep(2, "b"))
         await passed(5.0)
-        assert traveller.told == ["a", "too late"]
-        assert traveller.held == pytest.approx(3.0)
+        assert owner.recorded == ["a", "deadline passed"]
+        assert owner.held == pytest.approx(3.0)
 
     run(main)
 
 
-def test_hurry() -> None:
-    """In a hurry what waits, or would, has the refusal raised; the rest is done at once."""
+def test_without_waiting_block() -> None:
+    """In the block the error is raised in steps that wait or would; the rest runs at once."""
 
     async def main() -> None:
-        traveller = Traveller()
-        runner = StepRunner(traveller)
-        runner.run(traveller.sleeps(2, "a"))
-        runner.run(traveller.says("b"))
+        owner = Owner()
+        runner = StepRunner(owner)
+        runner.run(owner.sleep(2, "a"))
+        runner.run(owner.record("b"))
         await passed(1.0)
-        with runner.hurry(lambda: ValueError("now")):
-            assert traveller.told == ["now", "b"]
-            runner.run(traveller.sleeps(2, "c"))
-            runner.run(traveller.says("d"))
-        assert traveller.told == ["now", "b", "now", "d"]
-        runner.run(traveller.sleeps(2, "e"))
+        with runner.without_waiting(lambda: ValueError("now")):
+            assert owner.recorded == ["now", "b"]
+            runner.run(owner.sleep(2, "c"))
+            runner.run(owner.record("d"))
+        assert owner.recorded == ["now", "b", "now", "d"]
+        runner.run(owner.sleep(2, "e"))
         await passed(2.5)
-        assert traveller.told[-1] == "e"
-        assert traveller.held == pytest.approx(3.0)
+        assert owner.recorded[-1] == "e"
+        assert owner.held == pytest.approx(3.0)
 
     run(main)
 
 
 @pytest.mark.parametrize(("size", "waits"), [(LARGE, False), (LARGE + 1, True)])
-def test_workbench(size: int, waits: bool) -> None:
-    """What is large is worked on beside the loop, and what comes of it is the same."""
+def test_executor(size: int, waits: bool) -> None:
+    """Large messages are processed in a thread, others on the loop, with the same results."""
 
     async def main() -> None:
-        traveller = Traveller()
-        workbench = LargeMessageExecutor()
+        owner = Owner()
+        executor = LargeMessageExecutor()
 
-        def course() -> Steps[None]:
-            traveller.told.append((yield from workbench.do(size, max, 1, 2)))
+        def steps() -> Steps[None]:
+            owner.recorded.append((yield from executor.run(size, max, 1, 2)))
             try:
-                yield from workbench.do(size, int, "x")
+                yield from executor.run(size, int, "x")
             except ValueError:
-                traveller.told.append("failed")
+                owner.recorded.append("failed")
 
-        StepRunner(traveller).run(course())
-        assert bool(traveller.told) is not waits
-        await asyncio.gather(*traveller.tasks)
-        assert traveller.told == [2, "failed"]
-        workbench.close()
-        workbench.close()
+        StepRunner(owner).run(steps())
+        assert bool(owner.recorded) is not waits
+        await asyncio.gather(*owner.tasks)
+        assert owner.recorded == [2, "failed"]
+        executor.close()
+        executor.close()
 
     run(main)

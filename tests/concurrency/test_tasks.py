@@ -1,4 +1,4 @@
-"""Background tasks that are neither lost nor silent."""
+"""Background tasks whose crashes are reported."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def hang() -> None:
 
 
 def test_crashes_are_told() -> None:
-    """A task that crashes is told of by name; one that ends or is cancelled is not."""
+    """A task that crashes is reported by its name; one that ends or is cancelled is not."""
 
     async def main(crashes: Crashes) -> None:
         tasks = Tasks(crashes)
@@ -52,7 +52,7 @@ def test_crashes_are_told() -> None:
 
 
 def test_waiting_for_all() -> None:
-    """Waiting ends with the last task, or when its time is over; nothing is cancelled."""
+    """Waiting ends with the last task or at the time limit; nothing is cancelled."""
 
     async def main() -> None:
         tasks = Tasks(Crashes())

@@ -96,14 +96,14 @@ class Hooked:
         return message if self._outcome is None else self._outcome
 
 
-class _Stepwise:
-    """Has what is large done when the test says so."""
+class _SteppedExecutor:
+    """Runs each function when the test calls :meth:`step`."""
 
     def __init__(self) -> None:
         self._steps: list[asyncio.Event] = []
 
-    def do(self, size: int, function: Any, *args: Any) -> Steps[Any]:
-        """See Workbench."""
+    def run(self, size: int, function: Any, *args: Any) -> Steps[Any]:
+        """See LargeMessageExecutor."""
         self._steps.append(asyncio.Event())
         yield self._steps[-1].wait
         return function(*args)
@@ -964,7 +964,7 @@ def test_large_messages_off_the_loop() -> None:
         assert call.done == []
         await call.has_done(3)
         assert call.done == answered(event(large + "x"), event("smallx"))
-        rules.resources.workbench.close()
+        rules.resources.message_executor.close()
 
     run(main)
 
@@ -976,14 +976,14 @@ def test_too_large_while_in_a_thread() -> None:
         action = {"rewrite": {"response": {"container_id": 'response.container_id + "x"'}}}
         large = "l" * (LARGE + 1)
         for steps in range(3):  # decoding, rewriting, encoding: which of these is under way
-            workbench = _Stepwise()
-            rules = Rules(rule(action, EVENTS), workbench=workbench)
+            executor = _SteppedExecutor()
+            rules = Rules(rule(action, EVENTS), message_executor=executor)
             call = rules.call(EVENTS)
             call.asks(v1.GetEventsRequest())
             call.forget()
             call.says(RUNTIME, event(large), end=False)
             for _ in range(steps):
-                await workbench.step()
+                await executor.step()
             assert call.done == []
             call.too_large(RUNTIME)
             expected = event(large + "x") if steps == 2 else event(large)
@@ -1338,7 +1338,7 @@ def test_a_fault_of_ours() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER))
         call = Scripted(rules, f"/{PULL}".encode())
         handler: Any = call.hold and call.hold.handler
-        handler._walk = None
+        handler._evaluation = None
         call.asks(pull())
         assert call.done == [answer(StatusCode.INTERNAL, "criproxy: internal error")]
         assert len(rules.log.of("handling failed")) == 1

@@ -52,7 +52,7 @@ def scope(relay: RuledRelay, name: str, *rules: dict[str, Any], **profile: Any) 
 
     def swap() -> None:
         resources = relay._resources
-        policy = RulePolicy(compile_rules(specs(rules)), resources, learning=True)
+        policy = RulePolicy(compile_rules(specs(rules)), resources, updates_pod_cache=True)
         relay.rulebook.policy = ProfilePolicy(found, resources, policy)
 
     relay.call(swap)
@@ -63,7 +63,7 @@ def knows(relay: RuledRelay, *containers: str, namespace: str = "shop") -> None:
     pod = v1.PodSandbox(id="pod", metadata={"namespace": namespace})
     listed = [v1.Container(id=each, pod_sandbox_id="pod") for each in containers]
     relay.call(
-        lambda: relay._resources.memory.listed(
+        lambda: relay._resources.pod_cache.listed(
             v1.ListPodSandboxResponse(items=[pod]).SerializeToString(),
             v1.ListContainersResponse(containers=listed).SerializeToString(),
         )

@@ -67,7 +67,7 @@ class Rules:
         hooks: Mapping[str, Hook] | None = None,
         dry_run: bool = False,
         held_limit: int = HELD_LIMIT,
-        workbench: Any = None,
+        message_executor: Any = None,
         previous: "Rules | None" = None,
     ) -> None:
         self.crashed: list[BaseException] = []
@@ -75,13 +75,13 @@ class Rules:
             self.log = Written()
             self.counts = Counts()
             self.resources = Resources(
-                memory=PodCache(),
+                pod_cache=PodCache(),
                 counts=self.counts,
                 tasks=Tasks(lambda name, error: self.crashed.append(error)),
                 log=self.log,
                 clock=asyncio.get_running_loop().time,
                 held_limit=held_limit,
-                workbench=workbench or LargeMessageExecutor(),
+                message_executor=message_executor or LargeMessageExecutor(),
             )
         else:
             self.log, self.counts, self.resources = (

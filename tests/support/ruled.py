@@ -53,13 +53,13 @@ class RuledRelay(Relay):
         self.pairs: list[Pair | Split] = []
         """The connections, in the order in which they were opened."""
         self._resources = Resources(
-            memory=PodCache(),
+            pod_cache=PodCache(),
             counts=self.counts,
             tasks=Tasks(lambda name, error: self.crashes.append(error)),
             log=self.log,
             clock=time.perf_counter,
             held_limit=held_limit,
-            workbench=LargeMessageExecutor(),
+            message_executor=LargeMessageExecutor(),
         )
         self._policy: RulePolicy | None = None
 
@@ -141,7 +141,7 @@ class RuledRelay(Relay):
             super().__exit__(*exception)
         finally:
             self._patch.undo()
-            self._resources.workbench.close()
+            self._resources.message_executor.close()
 
 
 def is_going(pair: Pair | Split) -> bool:

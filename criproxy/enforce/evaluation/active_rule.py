@@ -1,4 +1,4 @@
-"""A rule, with what its action keeps from call to call: its dice, its places, its hook."""
+"""A rule in force, with the run-time state of its action."""
 
 from typing import Final
 
@@ -10,55 +10,56 @@ from criproxy.rules.sampling import Delay, Fault
 from criproxy.wire.grpc import StatusCode
 
 _CANNOT_FAIL: Final = frozenset({"delay", "deny", "limit"})
-"""Actions that, once they act, act: no rule behind them is looked at in their stead."""
+"""Actions that cannot fail, so that no later rule is evaluated in their place."""
 
 
 class ActiveRule:
-    """One rule of a Policy. ``delay``, ``fault``, ``limit``, ``hook`` are its action's, or None."""
+    """One rule of a policy. ``delay``, ``fault``, ``limit`` and ``hook`` are its action's state;
+    those that do not belong to its action are None."""
 
     __slots__ = (
-        "acts_after",
-        "acts_before",
+        "acts_on_request",
+        "acts_on_response",
         "delay",
-        "ends_the_walk",
+        "ends_evaluation",
         "fault",
         "hook",
         "limit",
         "limits_pods",
-        "rehearsals",
+        "needs_request",
+        "pending_dry_runs",
         "rule",
-        "wants_request",
     )
 
-    acts_before: bool
-    """Whether it has something to do before the runtime is asked."""
-    acts_after: bool
-    """Whether it has something to do once the runtime answers."""
-    wants_request: bool
-    """Whether it is to see the request, or to keep it from going on."""
-    ends_the_walk: bool
-    """Whether no later rule is looked at, for certain, where this one matches."""
+    acts_on_request: bool
+    """Whether it acts before the runtime gets the request."""
+    acts_on_response: bool
+    """Whether it acts when the runtime responds."""
+    needs_request: bool
+    """Whether it reads the request, or keeps it from the runtime for a time."""
+    ends_evaluation: bool
+    """Whether no later rule is evaluated where this one matches, whatever comes of it."""
     limits_pods: bool
-    """Whether it limits each pod's calls."""
-    rehearsals: int
-    """How many answers of its hook are waited for in dry-run."""
+    """Whether it limits the calls of each pod."""
+    pending_dry_runs: int
+    """Number of dry-run calls of its hook that have not ended."""
 
     def __init__(
-        self, rule: Rule, hook: Hook | None, now: float, earlier: "ActiveRule | None"
+        self, rule: Rule, hook: Hook | None, now: float, previous: "ActiveRule | None"
     ) -> None:
-        """``earlier`` is the actor of that name before a reload; ``now`` is when rules are loaded.
+        """``previous`` has the same name before a reload; ``now`` is when rules are loaded.
 
-        A rule that the reload left as it was goes on where it stood: those in flight keep their
-        places, and a fault's times and time are not given anew.
+        Where the reload leaves the rule's specification unchanged, its state is kept: calls in
+        flight keep their slots, and a fault's count and start time do not begin anew.
         """
         self.rule = rule
         self.hook = hook
-        self.rehearsals = 0
-        self._look()
-        if earlier is not None and earlier.rule.spec == rule.spec:
-            self.delay: Delay | None = earlier.delay
-            self.fault: Fault | None = earlier.fault
-            self.limit: ConcurrencyLimit | None = earlier.limit
+        self.pending_dry_runs = 0
+        self._set_flags()
+        if previous is not None and previous.rule.spec == rule.spec:
+            self.delay: Delay | None = previous.delay
+            self.fault: Fault | None = previous.fault
+            self.limit: ConcurrencyLimit | None = previous.limit
             return
         spec = rule.spec
         self.delay = Delay(spec.delay) if spec.delay is not None else None
@@ -67,36 +68,31 @@ class ActiveRule:
         if self.fault is not None:
             self.fault.started(now)
 
-    def _look(self) -> None:
-        """Work out once what is asked for each call."""
+    def _set_flags(self) -> None:
         rule, spec, hook = self.rule, self.rule.spec, self.hook
-        self.acts_after = rule.touches_response if hook is None else hook.has_response
+        self.acts_on_response = rule.touches_response if hook is None else hook.has_response
         if spec.delay is not None:
-            self.acts_before = spec.delay.when == "before"
+            self.acts_on_request = spec.delay.when == "before"
         elif spec.fault is not None:
-            self.acts_before = not self.acts_after
+            self.acts_on_request = not self.acts_on_response
         elif hook is not None:
-            self.acts_before = hook.has_request
+            self.acts_on_request = hook.has_request
         else:
-            self.acts_before = bool(spec.deny or spec.limit or rule.touches_request)
-        self.wants_request = self.acts_before or hook is not None or rule.touches_request
-        self.ends_the_walk = not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
+            self.acts_on_request = bool(spec.deny or spec.limit or rule.touches_request)
+        self.needs_request = self.acts_on_request or hook is not None or rule.touches_request
+        self.ends_evaluation = not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
         self.limits_pods = spec.limit is not None and spec.limit.per == "pod"
 
-    def rehearsed(self) -> None:
-        """Take notice that one of the answers has come, or will not."""
-        self.rehearsals -= 1
-
     @property
-    def refusal(self) -> str:
-        """What a call is told that is denied without a message."""
+    def denial(self) -> str:
+        """The status message of a denied call whose rule has no message."""
         return f"denied by rule {self.rule.name}"
 
-    def answer(self) -> LocalReply:
-        """Return what a call is answered that the rule denies or fails."""
+    def local_reply(self) -> LocalReply:
+        """Return the reply to a call that the rule denies or fails."""
         deny, fault = self.rule.spec.deny, self.rule.spec.fault
         if deny is not None:
-            return LocalReply(StatusCode[deny.code], deny.message or self.refusal)
+            return LocalReply(StatusCode[deny.code], deny.message or self.denial)
         assert fault is not None
         assert fault.code is not None
         message = fault.message or f"fault injected by rule {self.rule.name}"

@@ -1,8 +1,8 @@
-"""How many calls may be at the runtime at a time; the others wait in a queue, first come, first in.
+"""Limits how many calls are at the runtime at a time; others wait in a first-in, first-out queue.
 
-A place that is given back goes to the one that has waited longest, never to one that came later.
-Who waits no more, for whatever reason, leaves nothing behind, and a queue that nobody is in or
-has a place of is forgotten: clients that come and go do not make this grow.
+A released slot goes to the call that has waited longest. A call that stops waiting, for whatever
+reason, leaves nothing behind, and a queue without calls is deleted: clients that come and go do not
+make the table grow.
 """
 
 import asyncio
@@ -16,44 +16,45 @@ from criproxy.rules.spec import LimitSpec
 
 
 class LimitExceededError(Exception):
-    """There is no place for a call: the queue is full, or it has waited as long as it may."""
+    """A call got no slot: the queue is full, or it has waited for as long as it may."""
 
 
 @dataclass(slots=True)
-class _Line:
-    """Those in flight of one key, and those that wait, as futures that are done with their turn."""
+class _Queue:
+    """The calls of one key: those in flight, and a future for each that waits, set when it gets a
+    slot."""
 
     in_flight: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
 class ConcurrencyLimit:
-    """The places of one rule: ``in_flight`` of them for every key."""
+    """The slots of one rule: ``in_flight`` of them for every key."""
 
     def __init__(self, spec: LimitSpec) -> None:
         self._spec = spec
-        self._lines: dict[Hashable, _Line] = {}
+        self._queues: dict[Hashable, _Queue] = {}
 
     def __len__(self) -> int:
         """Return how many keys have calls in flight or waiting."""
-        return len(self._lines)
+        return len(self._queues)
 
     @property
     def in_flight(self) -> int:
-        """How many places are taken, of all keys."""
-        return sum(line.in_flight for line in self._lines.values())
+        """Number of slots in use, of all keys."""
+        return sum(queue.in_flight for queue in self._queues.values())
 
     @property
     def waiting(self) -> int:
-        """How many wait, for all keys."""
-        return sum(len(line.waiting) for line in self._lines.values())
+        """Number of calls that wait, of all keys."""
+        return sum(len(queue.waiting) for queue in self._queues.values())
 
     def key(self, facts: Facts) -> Hashable:
-        """Return whose places a call takes: those of its method, caller or pod, or the rule's.
+        """Return the key whose slots a call uses: its method, caller or pod, or None for the rule.
 
-        A method is the same in both API versions. A caller is a user's program, since one such as
-        crictl is another process for every call. A pod is Kubernetes's, whatever sandboxes it had;
-        calls whose pod is not known share the places of one.
+        A method is the same in both API versions. A caller is a user and a program, since programs
+        such as crictl are another process for every call. A pod is Kubernetes's, whatever its
+        sandboxes; calls whose pod is not known share one key.
         """
         match self._spec.per:
             case "method":
@@ -65,65 +66,66 @@ class ConcurrencyLimit:
                 return None if pod is None else (pod.namespace, pod.name, pod.uid)
         return None
 
-    def take(self, key: Hashable) -> bool:
-        """Take a place now, if one is free and nobody waits for it. To be given back if so."""
-        line = self._lines.setdefault(key, _Line())
-        if line.waiting or line.in_flight >= self._spec.in_flight:
+    def try_acquire(self, key: Hashable) -> bool:
+        """Acquire a slot if one is free and no call waits for it. Return whether it was acquired;
+        it is to be released with :meth:`release` then."""
+        queue = self._queues.setdefault(key, _Queue())
+        if queue.waiting or queue.in_flight >= self._spec.in_flight:
             return False
-        line.in_flight += 1
+        queue.in_flight += 1
         return True
 
     async def acquire(self, key: Hashable) -> None:
-        """Take a place, when it is this call's turn. It is to be given back with :meth:`release`.
+        """Wait for a slot and acquire it. It is to be released with :meth:`release`.
 
-        Raises LimitError if the queue is full or the turn does not come in time. In that case, and
-        if it is cancelled, nothing has been taken.
+        Raises LimitExceededError if the queue is full or no slot becomes free in time. Then, and
+        where the wait is cancelled, no slot has been acquired.
         """
-        if self.take(key):
+        if self.try_acquire(key):
             return
-        line = self._lines[key]
-        if len(line.waiting) >= self._spec.queue:
-            raise LimitExceededError(self._full())
-        turn = asyncio.get_running_loop().create_future()
-        line.waiting.append(turn)
+        queue = self._queues[key]
+        if len(queue.waiting) >= self._spec.queue:
+            raise LimitExceededError(self._queue_full())
+        slot = asyncio.get_running_loop().create_future()
+        queue.waiting.append(slot)
         try:
             async with asyncio.timeout(self._spec.wait):
-                await turn
+                await slot
         except BaseException as error:
-            self._leave(key, turn)
+            self._stop_waiting(key, slot)
             if isinstance(error, TimeoutError):
-                raise LimitExceededError(f"waited {_seconds(self._spec.wait)}") from None
+                raise LimitExceededError(f"waited {_duration(self._spec.wait)}") from None
             raise
 
     def release(self, key: Hashable) -> None:
-        """Give a place back: it is the next one's, or free."""
-        line = self._lines[key]
-        while line.waiting:
-            turn = line.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+        """Release a slot: it is given to the next call that waits, or becomes free."""
+        queue = self._queues[key]
+        while queue.waiting:
+            slot = queue.waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 return
-        line.in_flight -= 1
-        if not line.in_flight:
-            del self._lines[key]
+        queue.in_flight -= 1
+        if not queue.in_flight:
+            del self._queues[key]
 
-    def _leave(self, key: Hashable, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():  # it was given a place in the same moment
+    def _stop_waiting(self, key: Hashable, slot: asyncio.Future[None]) -> None:
+        if slot.done() and not slot.cancelled():  # it was given a slot in the same loop iteration
             self.release(key)
             return
-        line = self._lines.get(key)  # None if the last place was given back in the same moment
-        if line is not None and turn in line.waiting:
-            line.waiting.remove(turn)
+        queue = self._queues.get(key)  # None if the last slot was released in the same iteration
+        if queue is not None and slot in queue.waiting:
+            queue.waiting.remove(slot)
 
-    def _full(self) -> str:
+    def _queue_full(self) -> str:
         if self._spec.queue:
             return f"queue is full ({self._spec.queue} wait)"
         return f"{self._spec.in_flight} in flight, and there is no queue"
 
 
-def _seconds(wait: float | None) -> str:
-    """Write a duration as it was most likely configured: ``5m``, ``1.5s``."""
-    value = Decimal(repr(float(wait or 0)))
+def _duration(seconds: float | None) -> str:
+    """Format a duration as it is written in a configuration: ``5m``, ``1.5s``."""
+    value = Decimal(repr(float(seconds or 0)))
     for unit, size in (("h", 3600), ("m", 60)):
         if value and value % size == 0:
             return f"{value / size:f}".removesuffix(".0") + unit

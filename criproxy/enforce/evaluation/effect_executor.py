@@ -1,4 +1,4 @@
-"""What rules do to one call, or in dry-run would have done; and who is told of it."""
+"""Carries out the effects of rules on one call, and counts and logs them; in dry-run only logs."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from criproxy.concurrency.steps import Steps
 from criproxy.cri.naming import MethodName
-from criproxy.enforce.counts import note_denial
+from criproxy.enforce.counts import record_denial
 from criproxy.enforce.evaluation.active_rule import ActiveRule
 from criproxy.enforce.evaluation.concurrency_limit import ConcurrencyLimit, LimitExceededError
 from criproxy.enforce.evaluation.effects import (
@@ -25,7 +25,7 @@ from criproxy.enforce.evaluation.effects import (
     Wait,
 )
 from criproxy.enforce.evaluation.payloads import HeldMessage
-from criproxy.enforce.hooks.hook import HookDenial, ask
+from criproxy.enforce.hooks.hook import HookDenial, call_hook
 from criproxy.enforce.resources import Resources
 from criproxy.peers.peer import Connection
 from criproxy.rules.errors import EvaluationError
@@ -36,261 +36,265 @@ from criproxy.wire.hpack.decoder import Header
 from criproxy.wire.reading.calls import Call
 
 Phase = Literal["request", "response"]
-"""Which of a call's messages are meant."""
+"""Which messages of a call an effect is for."""
 
 UNKNOWN_POD: Final = "unknown_pod"
-"""The reason that fails no call: of a pod that is not known nothing can be said."""
+"""The reason of a failure that fails no call: the pod of a call is often not known."""
 
 INTERNAL: Final = "internal"
-"""The reason for what should not have been raised."""
+"""The reason of a failure that is a defect of this program."""
 
 RULE: Final = "rule"
 """The reason for a call that a rule denies."""
 
 QUEUE: Final = "queue"
-"""The reason for a call that found no place within its rule's limit."""
+"""The reason of a failure for a call that got no slot of its rule's limit."""
 
-
-_REHEARSALS: Final = 100
-"""Questions of a hook in dry-run that may be open at a time: no call waits for their answers, and
-each keeps its messages."""
+_PENDING_DRY_RUNS: Final = 100
+"""Calls of a rule's hook in dry-run that may be pending at a time: no call waits for them, and each
+keeps its messages in memory."""
 
 
 class EffectExecutor:
-    """Carries out verdicts on one call. ``places`` are those that it has taken of limits."""
+    """Carries out effects on one call. ``slots`` are functions that release its slots of limits."""
 
     def __init__(
-        self, resources: Resources, connection: Connection, named: MethodName, call: Call | None
+        self, resources: Resources, connection: Connection, name: MethodName, call: Call | None
     ) -> None:
-        """``call`` is given the names of the rules that act."""
+        """``call`` is updated with the names of the rules that act; None if it is not observed."""
         self._resources = resources
         self._connection = connection
-        self._named = named
+        self._name = name
         self._call = call
-        self._told: set[tuple[str, str]] = set()
-        self.places: list[Callable[[], None]] = []
+        self._logged: set[tuple[str, str]] = set()
+        self.slots: list[Callable[[], None]] = []
 
-    def release(self) -> None:
-        """Give back the places that the call has taken."""
-        while self.places:
-            self.places.pop()()
+    def release_slots(self) -> None:
+        """Release the slots that the call has acquired."""
+        while self.slots:
+            self.slots.pop()()
 
-    def acted(self, actor: ActiveRule) -> None:
-        """Note with the call that a rule has acted on it."""
-        name = actor.rule.name
+    def record_action(self, active: ActiveRule) -> None:
+        """Set on the call that a rule has acted on it."""
+        name = active.rule.name
         if self._call is not None and name not in self._call.rules:
             self._call.rules += (name,)
 
-    def denied(self, reason: str) -> None:
-        """Count that the call is denied, and note with it why."""
+    def record_denial(self, reason: str) -> None:
+        """Count that the call is denied, and set the reason on the call."""
         counts = self._resources.counts
-        note_denial(counts, self._connection, self._named, self._call, reason)
+        record_denial(counts, self._connection, self._name, self._call, reason)
 
-    def refused(self, refusal: ProfileDenial) -> LocalReply:
-        """Take notice that the listener's profile denies the call; return what it is answered."""
-        self.denied(refusal.reason)
-        return LocalReply(StatusCode.PERMISSION_DENIED, refusal.message)
+    def deny_by_profile(self, denial: ProfileDenial) -> LocalReply:
+        """Record that the listener's profile denies the call; return the reply to the client."""
+        self.record_denial(denial.reason)
+        return LocalReply(StatusCode.PERMISSION_DENIED, denial.message)
 
-    def waits(self) -> None:
-        """Note with the call that rules have it waiting from now on."""
+    def wait_began(self) -> None:
+        """Set on the call that rules keep it waiting from now on."""
         if self._call is not None:
             self._call.waiting_since = self._resources.clock()
 
-    def goes_on(self) -> None:
-        """Note with the call that it waits no longer, if it did."""
+    def wait_ended(self) -> None:
+        """Set on the call that it waits no longer, if it did."""
         call = self._call
         if call is not None and call.waiting_since is not None:
             call.held = call.held_by(self._resources.clock())
             call.waiting_since = None
 
-    def added(self, actor: ActiveRule, metadata: list[Header]) -> None:
-        """Take notice that a rule adds headers to the request; they have been sent on by now."""
-        if metadata and actor.rule.dry_run:
-            self._tell(actor, AddMetadata(metadata), "request")
+    def metadata_added(self, active: ActiveRule, metadata: list[Header]) -> None:
+        """Record that a rule adds headers to the request, which have been sent by now."""
+        if metadata and active.rule.dry_run:
+            self._log_dry_run(active, AddMetadata(metadata), "request")
         elif metadata:
-            self.acted(actor)
+            self.record_action(active)
 
-    def carry_out(
+    def execute(
         self,
-        actor: ActiveRule,
-        verdict: Effect,
+        active: ActiveRule,
+        effect: Effect,
         held: HeldMessage | None,
         facts: Facts,
-        half: Phase,
+        phase: Phase,
     ) -> Steps[None]:
-        """Do what a rule says about the ``request`` or ``response`` (that ``half`` is).
-
-        Raises Answer if that is to answer the call.
-        """
-        if actor.rule.dry_run:
-            yield from self._rehearse(actor, verdict, held, facts, half)
+        """Carry out an effect on the message of a phase. Raises LocalReply to answer the call."""
+        if active.rule.dry_run:
+            yield from self._dry_run(active, effect, held, facts, phase)
             return
-        if isinstance(verdict, AcquireSlot):
-            yield from self._take_place(actor, verdict.limit, facts)
+        if isinstance(effect, AcquireSlot):
+            yield from self._acquire_slot(active, effect.limit, facts)
             return
-        self.acted(actor)
-        match verdict:
+        self.record_action(active)
+        match effect:
             case LocalReply():
-                if actor.rule.spec.deny is not None:
-                    self.denied(RULE)
-                raise verdict
+                if active.rule.spec.deny is not None:
+                    self.record_denial(RULE)
+                raise effect
             case Wait(seconds):
                 yield partial(asyncio.sleep, seconds)
             case Hang():
                 yield _forever
         if held is not None:
-            yield from self._change(actor, verdict, held, facts, half)
+            yield from self._change(active, effect, held, facts, phase)
 
-    def failed(self, actor: ActiveRule, error: Exception) -> None:
-        """Take what came of a rule instead of a verdict: count it, and log it once with the call.
+    def rule_failed(self, active: ActiveRule, error: Exception) -> None:
+        """Handle an exception of a rule's evaluation or effect: count it, log it once for the call.
 
-        Raises Answer if it is one, or if the call has to fail because the rule does.
+        Raises LocalReply if it is one, or if the rule's ``on_error`` fails the call.
         """
         if isinstance(error, LocalReply):
             raise error
         if isinstance(error, HookDenial):
-            self.acted(actor)
-            self.denied(RULE)
-            raise LocalReply(error.code, error.message or actor.refusal) from error
-        detail = self._confess(actor, error)
-        if detail is not None and actor.rule.fails and not actor.rule.dry_run:
-            self.acted(actor)
-            message = f"criproxy: rule {actor.rule.name}: {detail}"
+            self.record_action(active)
+            self.record_denial(RULE)
+            raise LocalReply(error.code, error.message or active.denial) from error
+        detail = self._report_failure(active, error)
+        if detail is not None and active.rule.fails and not active.rule.dry_run:
+            self.record_action(active)
+            message = f"criproxy: rule {active.rule.name}: {detail}"
             raise LocalReply(StatusCode.INTERNAL, message) from error
 
-    def _confess(self, actor: ActiveRule, error: Exception) -> str | None:
-        """Count and log a failure; what to say of it, None if that is no reason to fail."""
-        name = actor.rule.name
+    def _report_failure(self, active: ActiveRule, error: Exception) -> str | None:
+        """Count and log a failure. Return its text, None if it does not fail calls."""
+        name = active.rule.name
         more: dict[str, Any] = {}
         if isinstance(error, EvaluationError):
             reason, detail = error.reason, error.detail
         else:
             reason, detail = INTERNAL, repr(error)
             more["exc_info"] = error
-        self._resources.counts.failed(name, reason)
+        self._resources.counts.count_failure(name, reason)
         if reason == UNKNOWN_POD:
             return None
-        if (name, reason) not in self._told:
-            self._told.add((name, reason))
+        if (name, reason) not in self._logged:
+            self._logged.add((name, reason))
             self._resources.log.warning(
-                "rule failed", **self._fields(actor), reason=reason, detail=detail, **more
+                "rule failed", **self._log_fields(active), reason=reason, detail=detail, **more
             )
         return detail
 
     def _change(
-        self, actor: ActiveRule, verdict: Effect, held: HeldMessage, facts: Facts, half: Phase
+        self, active: ActiveRule, effect: Effect, held: HeldMessage, facts: Facts, phase: Phase
     ) -> Steps[None]:
-        match verdict:
+        match effect:
             case DropMessage():
                 held.dropped = True
             case ReplaceMessage(message):
-                self._changed(actor, half, held.decoded, message)
+                self._record_change(active, phase, held.decoded, message)
                 held.replace(message)
             case CallHook():
                 message = yield from held.message()
-                after = yield partial(_asked, actor, half, message, facts)
+                after = yield partial(_call_hook, active, phase, message, facts)
                 if after is not message:
-                    self._changed(actor, half, message, after)
+                    self._record_change(active, phase, message, after)
                     held.replace(after)
 
-    def _changed(
-        self, actor: ActiveRule, half: Phase, before: Message | None, after: Message
+    def _record_change(
+        self, active: ActiveRule, phase: Phase, before: Message | None, after: Message
     ) -> None:
-        """Note with the call what a rule changes, if somebody keeps its messages; of a stream's
-        messages the first: of the others there may be any number."""
+        """Set the changed message on the call, if its messages are captured; of a stream only the
+        first, since a stream may have any number of messages."""
         call = self._call
         if call is None or call.kept is None or before is None:
             return
-        name = actor.rule.name
-        if not any(change[:2] == (name, half) for change in call.changes):
-            call.changes += ((name, half, before, after),)
+        name = active.rule.name
+        if not any(change[:2] == (name, phase) for change in call.changes):
+            call.changes += ((name, phase, before, after),)
 
-    def _take_place(self, actor: ActiveRule, limit: ConcurrencyLimit, facts: Facts) -> Steps[None]:
+    def _acquire_slot(
+        self, active: ActiveRule, limit: ConcurrencyLimit, facts: Facts
+    ) -> Steps[None]:
         key = limit.key(facts)
-        if not limit.take(key):
-            self.acted(actor)
+        if not limit.try_acquire(key):
+            self.record_action(active)
             try:
                 yield partial(limit.acquire, key)
             except LimitExceededError as error:
-                self._resources.counts.failed(actor.rule.name, QUEUE)
-                message = f"criproxy: rule {actor.rule.name}: {error}"
+                self._resources.counts.count_failure(active.rule.name, QUEUE)
+                message = f"criproxy: rule {active.rule.name}: {error}"
                 raise LocalReply(StatusCode.RESOURCE_EXHAUSTED, message) from error
-        self.places.append(partial(limit.release, key))
+        self.slots.append(partial(limit.release, key))
 
-    def _rehearse(
+    def _dry_run(
         self,
-        actor: ActiveRule,
-        verdict: Effect,
+        active: ActiveRule,
+        effect: Effect,
         held: HeldMessage | None,
         facts: Facts,
-        half: Phase,
+        phase: Phase,
     ) -> Steps[None]:
-        """Tell what would have been done; a hook is asked that on the side, the call goes on."""
-        if isinstance(verdict, AcquireSlot):
-            self._rehearse_place(actor, verdict, facts)
+        """Log the effect; a hook is called in a background task, for which the call does not
+        wait."""
+        if isinstance(effect, AcquireSlot):
+            self._dry_run_limit(active, effect, facts)
             return
-        if held is None or not isinstance(verdict, CallHook | ReplaceMessage):
-            self._tell(actor, verdict, half)
+        if held is None or not isinstance(effect, CallHook | ReplaceMessage):
+            self._log_dry_run(active, effect, phase)
             return
         before = yield from held.message()
-        if isinstance(verdict, CallHook):
-            self._begin_rehearsal(actor, before, facts, half)
+        if isinstance(effect, CallHook):
+            self._start_hook_dry_run(active, before, facts, phase)
             return
-        compare = self._resources.workbench.do(held.size, _changes, before, verdict.message)
-        self._tell(actor, verdict, half, (yield from compare))
+        compare = self._resources.message_executor.run(held.size, _changes, before, effect.message)
+        self._log_dry_run(active, effect, phase, (yield from compare))
 
-    def _rehearse_place(self, actor: ActiveRule, queue: AcquireSlot, facts: Facts) -> None:
-        key = queue.limit.key(facts)
-        if queue.limit.take(key):
-            self.places.append(partial(queue.limit.release, key))
+    def _dry_run_limit(self, active: ActiveRule, effect: AcquireSlot, facts: Facts) -> None:
+        key = effect.limit.key(facts)
+        if effect.limit.try_acquire(key):
+            self.slots.append(partial(effect.limit.release, key))
         else:
-            self._tell(actor, queue, "request")
+            self._log_dry_run(active, effect, "request")
 
-    def _begin_rehearsal(
-        self, actor: ActiveRule, before: Message, facts: Facts, half: Phase
+    def _start_hook_dry_run(
+        self, active: ActiveRule, before: Message, facts: Facts, phase: Phase
     ) -> None:
-        if actor.rehearsals >= _REHEARSALS:
-            detail = f"not asked in dry-run: {_REHEARSALS} answers are waited for"
+        if active.pending_dry_runs >= _PENDING_DRY_RUNS:
+            detail = f"not asked in dry-run: {_PENDING_DRY_RUNS} answers are waited for"
             raise EvaluationError("timeout", detail)
-        actor.rehearsals += 1
-        work = self._rehearse_hook(actor, before, facts, half)
-        task = self._resources.tasks.start(work, f"dry-run of rule {actor.rule.name}")
-        task.add_done_callback(lambda _: actor.rehearsed())
 
-    async def _rehearse_hook(
-        self, actor: ActiveRule, before: Message, facts: Facts, half: Phase
+        def ended(_: asyncio.Task[None]) -> None:
+            active.pending_dry_runs -= 1
+
+        active.pending_dry_runs += 1
+        work = self._dry_run_hook(active, before, facts, phase)
+        task = self._resources.tasks.start(work, f"dry-run of rule {active.rule.name}")
+        task.add_done_callback(ended)
+
+    async def _dry_run_hook(
+        self, active: ActiveRule, before: Message, facts: Facts, phase: Phase
     ) -> None:
         try:
-            after = await _asked(actor, half, before, facts)
-        except HookDenial as denied:
-            answer = LocalReply(denied.code, denied.message or actor.refusal)
-            self._tell(actor, answer, half)
+            after = await _call_hook(active, phase, before, facts)
+        except HookDenial as denial:
+            reply = LocalReply(denial.code, denial.message or active.denial)
+            self._log_dry_run(active, reply, phase)
         except Exception as error:
-            self._confess(actor, error)
+            self._report_failure(active, error)
         else:
             if after is not before:
-                self._tell(actor, ReplaceMessage(after), half, _changes(before, after))
+                changes = _changes(before, after)
+                self._log_dry_run(active, ReplaceMessage(after), phase, changes)
 
-    def _tell(
+    def _log_dry_run(
         self,
-        actor: ActiveRule,
-        verdict: Effect | AddMetadata,
-        half: Phase,
+        active: ActiveRule,
+        effect: Effect | AddMetadata,
+        phase: Phase,
         changes: Sequence[str] = (),
     ) -> None:
         more = {"changes": list(changes)} if changes else {}
         self._resources.log.info(
-            "dry-run", **self._fields(actor), half=half, would=str(verdict), **more
+            "dry-run", **self._log_fields(active), half=phase, would=str(effect), **more
         )
 
-    def _fields(self, actor: ActiveRule) -> dict[str, Any]:
+    def _log_fields(self, active: ActiveRule) -> dict[str, Any]:
         return {
             **self._connection.fields(),
-            "service": self._named.service,
-            "method": self._named.method,
-            "api_version": self._named.api_version,
-            "rule": actor.rule.name,
-            "action": actor.rule.action,
+            "service": self._name.service,
+            "method": self._name.method,
+            "api_version": self._name.api_version,
+            "rule": active.rule.name,
+            "action": active.rule.action,
         }
 
 
@@ -298,11 +302,11 @@ async def _forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def _asked(actor: ActiveRule, half: Phase, message: Message, facts: Facts) -> Message:
-    hook, spec = actor.hook, actor.rule.spec.hook
+async def _call_hook(active: ActiveRule, phase: Phase, message: Message, facts: Facts) -> Message:
+    hook, spec = active.hook, active.rule.spec.hook
     if hook is None or spec is None:
         return message
-    return await ask(hook, spec, half, message, facts)
+    return await call_hook(hook, spec, phase, message, facts)
 
 
 def _changes(before: Message, after: Message) -> list[str]:

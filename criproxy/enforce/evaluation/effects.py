@@ -1,4 +1,4 @@
-"""What a rule has to say about one call, before that is done, or in dry-run told of."""
+"""Effects: what a rule does to one call. In dry-run their texts are logged instead."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header
 
 
-class LocalReply(Exception):  # noqa: N818 - a verdict, not an error
-    """The call is answered in the runtime's place. Raised, it ends the walk."""
+class LocalReply(Exception):  # noqa: N818 - an effect, not an error
+    """The call is answered in the runtime's place. Raised, it ends the evaluation."""
 
     def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
@@ -21,8 +21,8 @@ class LocalReply(Exception):  # noqa: N818 - a verdict, not an error
         return f"answer {self.code.name}: {self.message}"
 
 
-class ProfileDenial(Exception):  # noqa: N818 - a verdict, not an error
-    """A listener's profile has the call denied; ``reason`` is one word for it."""
+class ProfileDenial(Exception):  # noqa: N818 - an effect, not an error
+    """The listener's profile denies the call; ``reason`` is a value of the metric's label."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class ProfileDenial(Exception):  # noqa: N818 - a verdict, not an error
 
 @dataclass(frozen=True, slots=True)
 class AddMetadata:
-    """Headers are added to the request's."""
+    """Adds headers to the request's."""
 
     metadata: list[Header]
 
@@ -42,7 +42,7 @@ class AddMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The call waits, for so many seconds."""
+    """Delays the call for a number of seconds."""
 
     seconds: float
 
@@ -52,7 +52,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The call waits until its deadline, or until the client goes."""
+    """Keeps the call waiting until its deadline or its cancellation."""
 
     def __str__(self) -> str:
         return "hang"
@@ -60,7 +60,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class AcquireSlot:
-    """The call takes a place, and waits for one if there is none."""
+    """Acquires a slot of a concurrency limit, waiting for one if none is free."""
 
     limit: ConcurrencyLimit
 
@@ -70,7 +70,7 @@ class AcquireSlot:
 
 @dataclass(frozen=True, slots=True)
 class CallHook:
-    """The hook is asked."""
+    """Calls the rule's hook with the message."""
 
     def __str__(self) -> str:
         return "ask the hook"
@@ -78,7 +78,7 @@ class CallHook:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceMessage:
-    """Another message goes on."""
+    """Forwards another message in place of the one that came."""
 
     message: Message
 
@@ -88,7 +88,7 @@ class ReplaceMessage:
 
 @dataclass(frozen=True, slots=True)
 class DropMessage:
-    """The message does not go on."""
+    """Does not forward the message."""
 
     def __str__(self) -> str:
         return "drop the message"
@@ -96,12 +96,12 @@ class DropMessage:
 
 @dataclass(frozen=True, slots=True)
 class TruncateStream:
-    """The stream ends with this message."""
+    """Ends the response stream after this message with a status."""
 
-    answer: LocalReply
+    reply: LocalReply
 
     def __str__(self) -> str:
-        return f"end the stream here, {self.answer}"
+        return f"end the stream here, {self.reply}"
 
 
 Effect = (

@@ -1,12 +1,12 @@
-"""One call's way through the rules: which of them match, and what each has to say.
+"""Evaluates the rules for one call: which of them match, and their effects.
 
-The rules are asked in order; the first that matches acts and ends the walk, unless it says
-``continue`` or is in dry-run. One that fails and lets the call pass counts as not having matched.
-A later rule sees the request as the earlier ones have left it. Once the runtime answers, the rules
-that matched are asked again, in the same order, those that have a say in that.
+Rules are evaluated in order; the first that matches acts and ends the evaluation, unless it has
+``continue`` or is in dry-run. A rule that fails and lets the call pass counts as one that does not
+match. Later rules see the request with the changes of the earlier ones. When the runtime responds,
+the rules that matched and act on responses are applied in the same order.
 
-Nothing here knows of streams: what becomes of a message is noted with it, and an answer in the
-runtime's place is raised.
+This module does not know streams: changes are noted on the held message, and a reply in the
+runtime's place is raised as LocalReply.
 """
 
 from collections.abc import Callable, Sequence
@@ -41,272 +41,280 @@ T = TypeVar("T")
 
 
 class MessageFilter(Protocol):
-    """What a listener's profile says of a call's messages. Both raise Refused to deny the call."""
+    """Applies a listener's profile to messages. Both methods raise ProfileDenial to deny the
+    call."""
 
-    looks_at_request: bool
+    filters_request: bool
     hides_failures: bool
-    """Whether what the runtime says of a failure may be about what is not to be seen."""
+    """Whether the text of a failed call may be about pods that the client may not see."""
 
     def request(self, message: Message) -> Message:
-        """Return what may be asked: a copy."""
+        """Return a copy of a request, restricted to what may be asked."""
 
     def response(self, message: Message) -> Message | None:
-        """Return what may be seen of a response, a copy; None where nothing is left of it."""
+        """Return a copy of a response with what the client may see; None if that is nothing."""
 
 
 @dataclass(slots=True)
 class MatchCandidate:
-    """A rule that may act on a call: it matches for certain, or that takes the request to tell."""
+    """A rule that may act on a call: it matches for certain, or the request decides."""
 
-    actor: ActiveRule
+    active: ActiveRule
     certain: bool
+    """Whether it matches whatever the request is."""
     error: Exception | None = None
-    """What it failed with already."""
+    """The failure of its evaluation, which is to fail the call when it is the rule's turn."""
     metadata: list[Header] = field(default_factory=list)
-    """What it adds to the request's headers."""
+    """Headers that it adds to the request's, if it is certain."""
 
     @property
-    def wants_request(self) -> bool:
-        """Whether the request is not to go on before the rule has had its turn."""
-        return not self.certain or self.error is not None or self.actor.wants_request
+    def needs_request(self) -> bool:
+        """Whether the request must be held until the rule has been evaluated."""
+        return not self.certain or self.error is not None or self.active.needs_request
 
     @property
     def denies(self) -> bool:
-        """Whether it denies the call, whatever the request is, when it is asked."""
-        rule = self.actor.rule
+        """Whether it denies the call, whatever the request is, unless an earlier rule acts."""
+        rule = self.active.rule
         return self.certain and rule.action == "deny" and not rule.dry_run and self.error is None
 
 
 class RuleEvaluation:
-    """The rules of one call: :meth:`request` once, then :meth:`response` for what comes of it."""
+    """Evaluates the rules of one call: :meth:`request` once, then :meth:`response` for each
+    response message and for the end."""
 
     def __init__(
         self,
         resources: Resources,
-        deeds: EffectExecutor,
+        executor: EffectExecutor,
         facts: Facts,
         candidates: Sequence[MatchCandidate],
         find_pods: bool,
-        scope: MessageFilter | None = None,
+        message_filter: MessageFilter | None = None,
     ) -> None:
-        """``facts`` are without the request; ``find_pods`` tells that some rule asks for pods.
+        """``facts`` are without the request; ``find_pods``: whether some rule reads pods.
 
-        ``scope`` is asked about the request before all rules, and about what they leave of the
-        response. What it cannot look at does not go on.
+        ``message_filter`` is applied to the request before all rules, and to the response after
+        them. Messages that it cannot read are not forwarded.
         """
-        self.scope = scope
+        self.message_filter = message_filter
         self._resources = resources
-        self._deeds = deeds
+        self._executor = executor
         self._facts = facts
         self._candidates = candidates
         self._find_pods = find_pods
         self._request: HeldMessage | None = None
         self._matched: list[ActiveRule] = []
-        self._answering = False
-        self._passed = 0
+        self._response_began = False
+        self._forwarded = 0
+        """Response messages that have been forwarded."""
 
     @property
-    def acts_after(self) -> bool:
-        """Whether a rule that has matched has a say in the response, or the scope."""
-        return self.scope is not None or any(actor.acts_after for actor in self._matched)
+    def acts_on_response(self) -> bool:
+        """Whether a rule that has matched, or the message filter, acts on the response."""
+        return self.message_filter is not None or any(
+            active.acts_on_response for active in self._matched
+        )
 
     def request(self, request: HeldMessage) -> Steps[None]:
-        """Lead the call to where the runtime is asked; ``request`` is what it is to be asked.
+        """Evaluate the rules for a request before it is forwarded.
 
-        Raises Answer if it is not to be asked.
+        Raises LocalReply if it is not to be forwarded.
         """
         self._request = request
-        if self.scope is not None and self.scope.looks_at_request:
-            request.replace((yield from self._scoped(request, self.scope.request)))
+        if self.message_filter is not None and self.message_filter.filters_request:
+            request.replace((yield from self._filtered(request, self.message_filter.request)))
         for candidate in self._candidates:
-            actor = candidate.actor
-            rule = actor.rule
+            active = candidate.active
+            rule = active.rule
             try:
                 if not (yield from self._matches(candidate, request)):
                     continue
-                self._resources.counts.matched(rule.name, rule.action, rule.dry_run)
-                self._deeds.added(actor, candidate.metadata)
-                yield from self._before(actor, request)
+                self._resources.counts.count_match(rule.name, rule.action, rule.dry_run)
+                self._executor.metadata_added(active, candidate.metadata)
+                yield from self._act_on_request(active, request)
             except Exception as error:
-                self._deeds.failed(actor, error)
+                self._executor.rule_failed(active, error)
                 continue
-            self._matched.append(actor)
+            self._matched.append(active)
             if not rule.goes_on and not rule.dry_run:
                 break
 
     def response(
         self, response: HeldMessage | None, *, last: bool, ok: bool
     ) -> Steps[TruncateStream | None]:
-        """Ask what is to become of the runtime's next message; None where no more will come.
+        """Apply the rules to the runtime's next message; None where there are no more messages.
 
-        ``last`` tells that the call ends here, ``ok`` that it has not failed. Returns whether the
-        stream is to end behind the message, which is ``dropped`` if it is not to go on. Raises
-        Answer if the call is to end otherwise at once.
+        ``last``: the call ends here; ``ok``: it has not failed. Sets ``response.dropped`` if the
+        message is not to be forwarded. Returns TruncateStream if the stream is to end after the
+        message. Raises LocalReply if the call is to end at once.
         """
-        cut: TruncateStream | None = None
-        for actor in self._matched:
-            if not actor.acts_after:
+        truncation: TruncateStream | None = None
+        for active in self._matched:
+            if not active.acts_on_response:
                 continue
             try:
-                verdict = yield from self._after(actor, response, last, ok)
+                effect = yield from self._act_on_response(active, response, last, ok)
             except Exception as error:
-                self._deeds.failed(actor, error)
+                self._executor.rule_failed(active, error)
                 continue
-            cut = cut or verdict
+            truncation = truncation or effect
             if response is not None and response.dropped:
                 break
-        if self.scope is not None and response is not None and not response.dropped:
-            shown = yield from self._scoped(response, self.scope.response)
-            if shown is None:
+        if self.message_filter is not None and response is not None and not response.dropped:
+            visible = yield from self._filtered(response, self.message_filter.response)
+            if visible is None:
                 response.dropped = True
             else:
-                response.replace(shown)
-        self._answering = True
+                response.replace(visible)
+        self._response_began = True
         if response is not None and not response.dropped:
-            self._passed += 1
-        return cut
+            self._forwarded += 1
+        return truncation
 
-    def unheld(self, error: EvaluationError) -> None:
-        """Let those that have a say in the response know why they do not get it.
+    def response_not_held(self, error: EvaluationError) -> None:
+        """Fail the rules that would act on the response, which is not held any more.
 
-        Raises Answer if one of them has the call fail for it.
+        Raises LocalReply if that fails the call.
         """
-        for actor in self._matched:
-            if actor.acts_after:
-                self._deeds.failed(actor, error)
-        if self.scope is not None:
-            raise _unseen(error)
+        for active in self._matched:
+            if active.acts_on_response:
+                self._executor.rule_failed(active, error)
+        if self.message_filter is not None:
+            raise _unreadable_reply(error)
 
-    def _scoped(self, held: HeldMessage, look: Callable[[Message], T]) -> Steps[T]:
-        """Have the scope look at a message; whatever keeps it from that fails the call."""
+    def _filtered(self, held: HeldMessage, apply: Callable[[Message], T]) -> Steps[T]:
+        """Apply a method of the message filter. Raises LocalReply where that is not possible."""
         try:
             message = yield from held.message()
-            return (yield from self._resources.workbench.do(held.size, look, message))
-        except ProfileDenial as refusal:
-            raise self._deeds.refused(refusal) from refusal
+            return (yield from self._resources.message_executor.run(held.size, apply, message))
+        except ProfileDenial as denial:
+            raise self._executor.deny_by_profile(denial) from denial
         except EvaluationError as error:
-            raise _unseen(error) from error
+            raise _unreadable_reply(error) from error
 
     def _matches(self, candidate: MatchCandidate, request: HeldMessage) -> Steps[bool]:
         if candidate.error is not None:
             raise candidate.error
         if candidate.certain:
             return True
-        facts = yield from self._with_request()
-        matches = candidate.actor.rule.matches
+        facts = yield from self._facts_with_request()
+        matches = candidate.active.rule.matches
         if request.size <= LARGE:
             return matches(facts)
-        return (yield from self._resources.workbench.do(request.size, matches, facts))
+        return (yield from self._resources.message_executor.run(request.size, matches, facts))
 
-    def _with_request(self) -> Steps[Facts]:
-        """Return the facts with the request; it is decoded when they are first asked for."""
+    def _facts_with_request(self) -> Steps[Facts]:
+        """Return the facts with the request, which is decoded at the first call."""
         if self._facts.request is None and self._request is not None:
             message = yield from self._request.message()
             pod = container = None
             if self._find_pods:
-                pod, container = self._resources.memory.find(self._facts.named, message)
+                pod, container = self._resources.pod_cache.find(self._facts.named, message)
             self._facts = self._facts.having(message, pod, container)
         return self._facts
 
-    # Before the runtime is asked.
+    # Before the request is forwarded.
 
-    def _before(self, actor: ActiveRule, request: HeldMessage) -> Steps[None]:
-        if not actor.acts_before:
+    def _act_on_request(self, active: ActiveRule, request: HeldMessage) -> Steps[None]:
+        if not active.acts_on_request:
             return
-        verdict = yield from self._verdict_before(actor, request)
-        if verdict is not None:
-            yield from self._deeds.carry_out(actor, verdict, request, self._facts, "request")
+        effect = yield from self._request_effect(active, request)
+        if effect is not None:
+            yield from self._executor.execute(active, effect, request, self._facts, "request")
             if request.decoded is not self._facts.request:
                 facts = self._facts
                 self._facts = facts.having(request.decoded, facts.pod, facts.container)
 
-    def _verdict_before(self, actor: ActiveRule, request: HeldMessage) -> Steps[Effect | None]:
-        match actor.rule.action:
+    def _request_effect(self, active: ActiveRule, request: HeldMessage) -> Steps[Effect | None]:
+        match active.rule.action:
             case "delay":
-                return _pause(actor)
+                return _wait(active)
             case "fault":
-                return self._strike(actor)
+                return self._fault_effect(active)
             case "deny":
-                return actor.answer()
-        if actor.limit is not None:
-            if actor.limits_pods:
-                yield from self._with_request()
-            return AcquireSlot(actor.limit)
-        facts = yield from self._with_request()
-        if actor.rule.action == "hook":
+                return active.local_reply()
+        if active.limit is not None:
+            if active.limits_pods:
+                yield from self._facts_with_request()
+            return AcquireSlot(active.limit)
+        facts = yield from self._facts_with_request()
+        if active.rule.action == "hook":
             return CallHook()
-        rewrite = actor.rule.rewrite_request
+        rewrite = active.rule.rewrite_request
         if request.size <= LARGE:
             after = rewrite(facts)
         else:
-            after = yield from self._resources.workbench.do(request.size, rewrite, facts)
+            after = yield from self._resources.message_executor.run(request.size, rewrite, facts)
         return None if after is facts.request else ReplaceMessage(after)
 
-    # Once the runtime answers.
+    # When the runtime responds.
 
-    def _after(
-        self, actor: ActiveRule, response: HeldMessage | None, last: bool, ok: bool
+    def _act_on_response(
+        self, active: ActiveRule, response: HeldMessage | None, last: bool, ok: bool
     ) -> Steps[TruncateStream | None]:
-        verdict = yield from self._verdict_after(actor, response, last, ok)
-        if isinstance(verdict, TruncateStream) and not actor.rule.dry_run:
-            self._deeds.acted(actor)
-            return verdict
-        if verdict is not None:
-            yield from self._deeds.carry_out(actor, verdict, response, self._facts, "response")
+        effect = yield from self._response_effect(active, response, last, ok)
+        if isinstance(effect, TruncateStream) and not active.rule.dry_run:
+            self._executor.record_action(active)
+            return effect
+        if effect is not None:
+            yield from self._executor.execute(active, effect, response, self._facts, "response")
         return None
 
-    def _verdict_after(
-        self, actor: ActiveRule, response: HeldMessage | None, last: bool, ok: bool
+    def _response_effect(
+        self, active: ActiveRule, response: HeldMessage | None, last: bool, ok: bool
     ) -> Steps[Effect | None]:
-        if actor.delay is not None:
-            return None if self._answering else _pause(actor)
-        fault = actor.rule.spec.fault
+        if active.delay is not None:
+            return None if self._response_began else _wait(active)
+        fault = active.rule.spec.fault
         if fault is not None and fault.cut_after is not None:
-            return self._cut(actor, fault.cut_after, response)
+            return self._truncation(active, fault.cut_after, response)
         if fault is not None and fault.drop is None:
-            return self._strike(actor) if last and ok else None
+            return self._fault_effect(active) if last and ok else None
         if response is None or not ok:
             return None
-        return (yield from self._verdict_on(actor, response))
+        return (yield from self._message_effect(active, response))
 
-    def _verdict_on(self, actor: ActiveRule, response: HeldMessage) -> Steps[Effect | None]:
+    def _message_effect(self, active: ActiveRule, response: HeldMessage) -> Steps[Effect | None]:
         message = yield from response.message()
         try:
-            facts = yield from self._with_request()
-        except EvaluationError:  # it is for the rule to tell whether it can do without
+            facts = yield from self._facts_with_request()
+        except EvaluationError:  # the rule's expressions may do without the request
             facts = self._facts
-        if actor.hook is not None:
+        if active.hook is not None:
             return CallHook()
-        do = self._resources.workbench.do
-        if actor.fault is not None:
-            drops = yield from do(response.size, actor.rule.drops, facts, message)
-            return DropMessage() if drops and self._strikes(actor) else None
-        after = yield from do(response.size, actor.rule.rewrite_response, facts, message)
+        run = self._resources.message_executor.run
+        if active.fault is not None:
+            drops = yield from run(response.size, active.rule.drops, facts, message)
+            return DropMessage() if drops and self._strikes(active) else None
+        after = yield from run(response.size, active.rule.rewrite_response, facts, message)
         return None if after is message else ReplaceMessage(after)
 
-    def _cut(self, actor: ActiveRule, after: int, response: HeldMessage | None) -> Effect | None:
-        if after == 0:  # no message is to pass before: the answer stands in for all of them
-            return None if self._answering else self._strike(actor)
-        if response is None or self._passed + 1 != after or not self._strikes(actor):
+    def _truncation(
+        self, active: ActiveRule, after: int, response: HeldMessage | None
+    ) -> Effect | None:
+        if after == 0:  # no message is forwarded: the reply stands for all of them
+            return None if self._response_began else self._fault_effect(active)
+        if response is None or self._forwarded + 1 != after or not self._strikes(active):
             return None
-        return TruncateStream(actor.answer())
+        return TruncateStream(active.local_reply())
 
-    def _strike(self, actor: ActiveRule) -> LocalReply | Hang | None:
-        if not self._strikes(actor):
+    def _fault_effect(self, active: ActiveRule) -> LocalReply | Hang | None:
+        if not self._strikes(active):
             return None
-        fault = actor.rule.spec.fault
-        return Hang() if fault is not None and fault.hang else actor.answer()
+        fault = active.rule.spec.fault
+        return Hang() if fault is not None and fault.hang else active.local_reply()
 
-    def _strikes(self, actor: ActiveRule) -> bool:
-        return actor.fault is not None and actor.fault.strikes(self._resources.clock())
+    def _strikes(self, active: ActiveRule) -> bool:
+        return active.fault is not None and active.fault.strikes(self._resources.clock())
 
 
-def _unseen(error: EvaluationError) -> LocalReply:
-    """Return what a call is answered of which a message cannot be looked at."""
+def _unreadable_reply(error: EvaluationError) -> LocalReply:
+    """Return the reply to a call with a message that the message filter cannot read."""
     code = StatusCode.RESOURCE_EXHAUSTED if error.reason == "held_limit" else StatusCode.INTERNAL
     return LocalReply(code, f"criproxy: not shown at a listener with a profile: {error.detail}")
 
 
-def _pause(actor: ActiveRule) -> Wait | None:
-    seconds = actor.delay.draw() if actor.delay is not None else 0.0
+def _wait(active: ActiveRule) -> Wait | None:
+    seconds = active.delay.draw() if active.delay is not None else 0.0
     return Wait(seconds) if seconds > 0 else None

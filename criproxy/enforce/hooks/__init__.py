@@ -1,1 +1,1 @@
-"""Hooks: scripts and webhooks that inspect and change messages."""
+"""Hooks: scripts and webhooks that read and change messages."""

@@ -1,6 +1,6 @@
-"""What webhooks are asked and answer: JSON, in the shape of Kubernetes's AdmissionReview.
+"""Encodes and decodes CallReview, the JSON documents that webhooks get and answer.
 
-The question::
+Their form is that of Kubernetes's AdmissionReview. The request::
 
     {"apiVersion": "criproxy.io/v1", "kind": "CallReview", "request": {
         "uid": "6a1f...", "phase": "request",
@@ -17,7 +17,7 @@ The question::
 and ``requestObject`` is the request. ``pod`` and ``container`` are null where they are not known.
 Registries' credentials (``auth`` of a PullImageRequest, the header ``authorization``) are left out.
 
-The answer::
+The response::
 
     {"response": {"uid": "6a1f...", "allowed": true,
                   "patchType": "JSONPatch", "patch": "W3sib3Ai..."}}
@@ -34,7 +34,7 @@ from typing import Any, Final
 import msgspec
 
 from criproxy.enforce.hooks.hook import HookDenial
-from criproxy.enforce.hooks.json_patch import JsonObject, shown
+from criproxy.enforce.hooks.json_patch import JsonObject, to_json
 from criproxy.hook import Deny
 from criproxy.rules.facts import Container, Facts, Pod
 
@@ -45,7 +45,7 @@ _SECRET_HEADERS: Final = frozenset({"authorization", "cookie", "proxy-authorizat
 
 
 class ReviewError(Exception):
-    """An answer that cannot be used: what is wrong with it, in one line."""
+    """A response that cannot be used; the text says why in one line."""
 
 
 class _Status(msgspec.Struct):
@@ -68,15 +68,15 @@ class _Answer(msgspec.Struct):
 _decoder: Final = msgspec.json.Decoder(_Answer)
 
 
-def question(uid: str, phase: str, message: JsonObject, facts: Facts) -> bytes:
-    """Write what a webhook is asked; ``phase`` is ``request`` or ``response``."""
-    named, caller = facts.named, facts.caller
+def encode_review(uid: str, phase: str, message: JsonObject, facts: Facts) -> bytes:
+    """Encode the request to a webhook; ``phase`` is ``request`` or ``response``."""
+    name, caller = facts.named, facts.caller
     review: dict[str, Any] = {
         "uid": uid,
         "phase": phase,
-        "service": named.service,
-        "method": named.method,
-        "criVersion": named.api_version,
+        "service": name.service,
+        "method": name.method,
+        "criVersion": name.api_version,
         "listener": facts.listener,
         "caller": {
             "pid": caller.pid,
@@ -90,14 +90,14 @@ def question(uid: str, phase: str, message: JsonObject, facts: Facts) -> bytes:
         "object": message,
     }
     if phase == "response" and facts.request is not None:
-        review["requestObject"] = shown(facts.request)
+        review["requestObject"] = to_json(facts.request)
     return msgspec.json.encode({"apiVersion": API_VERSION, "kind": KIND, "request": review})
 
 
-def answer(body: bytes, uid: str) -> list[Any]:
-    """Read what a webhook has answered to the question ``uid``: a JSON Patch, empty for none.
+def decode_answer(body: bytes, uid: str) -> list[Any]:
+    """Decode the response to the request ``uid``; return its JSON Patch, empty for none.
 
-    Raises Denied, and ReviewError.
+    Raises HookDenial if the webhook denies the call, and ReviewError.
     """
     try:
         response = _decoder.decode(body).response
@@ -106,16 +106,16 @@ def answer(body: bytes, uid: str) -> list[Any]:
     if response.uid != uid:
         raise ReviewError(f"the answer is to uid {response.uid[:40]!r}, not to {uid!r}")
     if not response.allowed:
-        raise _denied(response.status or _Status())
+        raise _denial(response.status or _Status())
     return _patch(response)
 
 
-def _denied(status: _Status) -> HookDenial:
+def _denial(status: _Status) -> HookDenial:
     try:
-        verdict = Deny(status.code, status.message)
+        deny = Deny(status.code, status.message)
     except ValueError as error:
         raise ReviewError(f"status.code: {error}") from error
-    return HookDenial(verdict.code, verdict.message)
+    return HookDenial(deny.code, deny.message)
 
 
 def _patch(response: _Response) -> list[Any]:

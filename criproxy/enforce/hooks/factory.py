@@ -1,4 +1,4 @@
-"""Makes the hook that a rule names: a script or a webhook, imported only where it is used."""
+"""Creates the hook of a rule; the modules of scripts and webhooks are imported only when used."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from criproxy.rules.spec import HookSpec
 
 
 def make_hook(spec: HookSpec, base_dir: Path) -> Hook:
-    """Make the hook that a rule asks for; a script's path is relative to ``base_dir``.
+    """Create the hook of a rule; a script's path is relative to ``base_dir``.
 
-    Raises ValueError, or OSError, for what cannot be used.
+    Raises ValueError or OSError for a hook that cannot be used.
     """
     if spec.script is not None:
         from criproxy.enforce.hooks.scripts import ScriptHook

@@ -1,4 +1,4 @@
-"""Code of the user's that is asked about a call's messages: a script, or a webhook."""
+"""Hooks: user code that is called with a call's messages, as a script or as a webhook."""
 
 import asyncio
 from contextvars import ContextVar
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
 
-if TYPE_CHECKING:  # for its types alone: importing it costs the memory of protobuf
+if TYPE_CHECKING:  # importing protobuf costs memory
     from google.protobuf.message import Message
 
     from criproxy.rules.facts import Facts
     from criproxy.rules.spec import HookSpec
 
 
-_time: Final = ContextVar[asyncio.Timeout]("time")
-"""What holds the hook that is being asked to its timeout."""
+_timeout: Final = ContextVar[asyncio.Timeout]("timeout")
+"""The timeout of the hook call in the current task."""
 
 
-class HookDenial(Exception):  # noqa: N818 - a verdict, not an error
-    """A hook's refusal of the call."""
+class HookDenial(Exception):  # noqa: N818 - an effect, not an error
+    """A hook denies the call."""
 
     def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
@@ -28,59 +28,59 @@ class HookDenial(Exception):  # noqa: N818 - a verdict, not an error
 
 
 class Hook(Protocol):
-    """Is given the messages of the calls that a rule matches.
+    """Is called with the messages of the calls that a rule matches, by :func:`call_hook`.
 
-    Each method returns the message that is to go on: the same object, or a changed copy; it never
-    changes the one that it is given. It raises Denied to refuse the call, and EvaluationError
-    (criproxy.rules.errors) when it has no answer. It is called by :func:`ask`.
+    Both methods return the message to forward: the same object, or a changed copy; they never
+    change the message that they are given. They raise HookDenial to deny the call, and
+    EvaluationError when they have no answer.
     """
 
     has_request: bool
-    """Whether it wants requests."""
+    """Whether it is called with requests."""
     has_response: bool
-    """Whether it wants responses; of a server stream, each message."""
+    """Whether it is called with responses; of a response stream, with each message."""
     has_deny: bool
-    """Whether it is able to refuse calls, where the rule does not say whether it may."""
+    """Whether it can deny calls, where the rule does not say whether it may."""
     timeout: float
-    """Seconds that it may take for a message, beside those for which it has the call wait."""
+    """Seconds that it may take for a message, without those of its own delays."""
 
     async def request(self, message: "Message", facts: "Facts") -> "Message":
-        """Look at a request before the runtime gets it."""
+        """Process a request before the runtime gets it."""
 
     async def response(self, message: "Message", facts: "Facts") -> "Message":
-        """Look at a response before the client gets it."""
+        """Process a response before the client gets it."""
 
 
-async def ask(
+async def call_hook(
     hook: Hook,
     spec: "HookSpec",
-    half: Literal["request", "response"],
+    phase: Literal["request", "response"],
     message: "Message",
     facts: "Facts",
 ) -> "Message":
-    """Ask a hook about a message, within its time.
+    """Call a hook with a message, within its timeout, and return the message to forward.
 
-    Raises Denied where it refuses the call and ``spec`` does not forbid it; and EvaluationError
-    where it has no answer, or one that it may not give.
+    Raises HookDenial where it denies the call and ``spec`` does not forbid that; EvaluationError
+    where it has no answer, or denies although ``spec`` forbids it.
     """
-    about = hook.request if half == "request" else hook.response
+    method = hook.request if phase == "request" else hook.response
     try:
-        async with asyncio.timeout(hook.timeout) as time:
-            _time.set(time)
-            return await about(message, facts)
+        async with asyncio.timeout(hook.timeout) as timeout:
+            _timeout.set(timeout)
+            return await method(message, facts)
     except TimeoutError as error:
         raise EvaluationError("timeout", f"no answer within {hook.timeout:g} s") from error
-    except HookDenial as denied:
+    except HookDenial as denial:
         if spec.may_deny is not False:
             raise
         kind = "webhook" if spec.script is None else "script"
-        detail = f"refuses the call with {denied.code.name}, and the rule has may_deny: false"
-        raise EvaluationError(kind, detail) from denied
+        detail = f"refuses the call with {denial.code.name}, and the rule has may_deny: false"
+        raise EvaluationError(kind, detail) from denial
 
 
-async def pause(seconds: float) -> None:
-    """Have the call wait on behalf of the hook that is being asked: its time stands still."""
-    time = _time.get(None)
-    if time is not None and (until := time.when()) is not None:
-        time.reschedule(until + max(seconds, 0.0))
+async def delay(seconds: float) -> None:
+    """Wait on behalf of the hook that is being called, without counting it to its timeout."""
+    timeout = _timeout.get(None)
+    if timeout is not None and (until := timeout.when()) is not None:
+        timeout.reschedule(until + max(seconds, 0.0))
     await asyncio.sleep(seconds)

@@ -1,14 +1,14 @@
-"""JSON Patches (RFC 6902) of protobuf messages, by way of protobuf's JSON mapping.
+"""Applies JSON Patches (RFC 6902) to protobuf messages, using protobuf's JSON mapping.
 
-JSON shows only a part of a message: fields that we do not know (a newer kubelet's) are not in it,
-and credentials are withheld. That part stays where it is while the patch changes what is around it.
-Each object of the JSON therefore knows what message it was made of, wherever the patch moves it to.
-Where a patch leaves open what becomes of the hidden part, it is refused:
+JSON contains only a part of a message: unknown fields (a newer kubelet's) and credentials are left
+out. This hidden part is kept while the patch changes the rest, so each JSON object has a reference
+to its message, wherever the patch moves it to. A patch is refused where it does not determine what
+becomes of the hidden part:
 
-- An object that is gone took its hidden part along: that is what removing means.
-- An object in the place of another, in a field, is the same message with other contents.
-- In a list, a new object is the one that is gone if all that is shown of them is the same. Else it
-  may be a new one or a changed one: refused if what is gone had a hidden part.
+- A removed object is removed with its hidden part.
+- An object that replaces another one in a field is the same message with other contents.
+- In a list, a new object equal to a removed one is that one. Another new object may be a new one or
+  a changed one: the patch is refused if a removed one had a hidden part.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,34 +24,34 @@ from jsonpatch import JsonPatch, JsonPatchException, JsonPointerException
 
 
 class PatchError(Exception):
-    """A patch that cannot be carried out: what is wrong, in one line."""
+    """A patch that cannot be applied; the text says why in one line."""
 
 
 class JsonObject(dict[str, Any]):
-    """A message as JSON. ``origin`` is the message, ``children`` the messages of its fields."""
+    """A message as JSON. ``origin`` is the message, ``children`` those of its fields."""
 
     __slots__ = ("children", "origin")
     origin: Message
     children: "dict[str, JsonObject | list[JsonObject]]"
 
     def __deepcopy__(self, memo: Any) -> "JsonObject":
-        """Copy for an operation ``copy``; what is hidden is copied with it."""
+        """Copy for an operation ``copy``; the hidden part is copied with it."""
         same = JsonObject((key, deepcopy(value, memo)) for key, value in self.items())
         same.origin, same.children = self.origin, self.children
         return same
 
 
-def shown(message: Message) -> JsonObject:
-    """Return a message in protobuf's JSON mapping, without the credentials that it has.
+def to_json(message: Message) -> JsonObject:
+    """Return a message in protobuf's JSON mapping, without credentials.
 
-    Names are in lowerCamelCase, bytes base64, 64-bit integers strings; fields that are not set are
-    there with their defaults, so that a patch can go by them, but for messages.
+    Names are in lowerCamelCase, bytes base64, 64-bit integers strings; fields that are not set
+    have their defaults, so that a patch can refer to them, except messages, which are left out.
     """
-    return _shown(message, MessageToDict(message, always_print_fields_with_no_presence=True))
+    return _to_json(message, MessageToDict(message, always_print_fields_with_no_presence=True))
 
 
-def patched(message: JsonObject, patch: Sequence[Any]) -> Message:
-    """Apply a JSON Patch to what :func:`shown` returned, which is used up by it.
+def apply_patch(message: JsonObject, patch: Sequence[Any]) -> Message:
+    """Apply a JSON Patch to the result of :func:`to_json`, which is changed by it.
 
     Returns a new message. Raises PatchError.
     """
@@ -63,51 +63,51 @@ def patched(message: JsonObject, patch: Sequence[Any]) -> Message:
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise PatchError(f"cannot be applied: {type(error).__name__}: {error}") from error
     result = type(origin)()
-    _fill(result, after, _former(after, message, result.DESCRIPTOR, "/"), "")
+    _fill(result, after, _previous(after, message, result.DESCRIPTOR, "/"), "")
     return result
 
 
-def _shown(message: Message, data: dict[str, Any]) -> JsonObject:
+def _to_json(message: Message, data: dict[str, Any]) -> JsonObject:
     result = JsonObject(data)
     result.origin = message
     result.children = {}
     for name, field in _fields(message.DESCRIPTOR).items():
-        if _withheld(field):
+        if _is_credential(field):
             result.pop(name, None)
-        elif name in data and _holds_messages(field):
+        elif name in data and _contains_messages(field):
             value, written = getattr(message, field.name), data[name]
             if field.is_repeated:
-                items = [_shown(item, each) for item, each in zip(value, written, strict=True)]
+                items = [_to_json(item, each) for item, each in zip(value, written, strict=True)]
                 result[name], result.children[name] = list(items), items
             else:
-                result[name] = result.children[name] = _shown(value, written)
+                result[name] = result.children[name] = _to_json(value, written)
     return result
 
 
-def _fill(target: Message, data: Any, former: JsonObject | None, path: str) -> None:
-    """Fill an empty message with what is shown (``data``), and with what is hidden (``former``)."""
+def _fill(target: Message, data: Any, previous: JsonObject | None, path: str) -> None:
+    """Fill an empty message from JSON (``data``) and the hidden part of ``previous``."""
     if not isinstance(data, dict):
         raise PatchError(f"{path or '/'} has to be an object")
-    if former is not None:
-        _take_hidden(target, former.origin)
+    if previous is not None:
+        _copy_hidden_part(target, previous.origin)
     fields = _fields(target.DESCRIPTOR)
     rest = {}
     for name, value in data.items():
-        field, here = fields.get(name), f"{path}/{name}"
+        field, location = fields.get(name), f"{path}/{name}"
         if field is None:
-            raise PatchError(f"{here}: {target.DESCRIPTOR.name} has no such field")
-        if _withheld(field):
-            raise PatchError(f"{here} holds credentials, which are not to be patched")
-        if value is None or not _holds_messages(field):
+            raise PatchError(f"{location}: {target.DESCRIPTOR.name} has no such field")
+        if _is_credential(field):
+            raise PatchError(f"{location} holds credentials, which are not to be patched")
+        if value is None or not _contains_messages(field):
             rest[name] = value
         elif field.is_repeated:
-            _fill_list(target, field, value, former, here)
+            _fill_list(target, field, value, previous, location)
         else:
             child = getattr(target, field.name)
             child.SetInParent()
-            before = former and former.children.get(name)
+            before = previous and previous.children.get(name)
             assert not isinstance(before, list)
-            _fill(child, value, _former(value, before, child.DESCRIPTOR, here), here)
+            _fill(child, value, _previous(value, before, child.DESCRIPTOR, location), location)
     try:
         ParseDict(rest, target)
     except (ParseError, ValueError, TypeError) as error:
@@ -115,40 +115,40 @@ def _fill(target: Message, data: Any, former: JsonObject | None, path: str) -> N
 
 
 def _fill_list(
-    target: Message, field: FieldDescriptor, values: Any, former: JsonObject | None, path: str
+    target: Message, field: FieldDescriptor, values: Any, previous: JsonObject | None, path: str
 ) -> None:
     if not isinstance(values, list):
         raise PatchError(f"{path} has to be a list")
-    before = former.children.get(field.json_name, []) if former is not None else []
+    before = previous.children.get(field.json_name, []) if previous is not None else []
     assert isinstance(before, list)
     origins = _origins(values, before, path)
     for index, (value, origin) in enumerate(zip(values, origins, strict=True)):
-        here = f"{path}/{index}"
+        location = f"{path}/{index}"
         child = getattr(target, field.name).add()
-        _fill(child, value, _former(value, origin, child.DESCRIPTOR, here), here)
+        _fill(child, value, _previous(value, origin, child.DESCRIPTOR, location), location)
 
 
 def _origins(values: list[Any], before: list[JsonObject], path: str) -> list[JsonObject | None]:
-    """Tell for each item of a patched list which one it was."""
-    kept = {id(value) for value in values}
-    gone = [item for item in before if id(item) not in kept]
+    """Return for each item of a patched list the object that it was; None for a new one."""
+    present = {id(value) for value in values}
+    removed = [item for item in before if id(item) not in present]
     origins: list[JsonObject | None] = []
-    unclear = False
+    ambiguous = False
     for value in values:
         origin = value if isinstance(value, JsonObject) else None
         if origin is None:
-            index = next((i for i, item in enumerate(gone) if item == value), None)
-            unclear = unclear or index is None
-            origin = None if index is None else gone.pop(index)
+            index = next((i for i, item in enumerate(removed) if item == value), None)
+            ambiguous = ambiguous or index is None
+            origin = None if index is None else removed.pop(index)
         origins.append(origin)
-    if unclear:
-        for item in gone:
+    if ambiguous:
+        for item in removed:
             _refuse_loss(item, path)
     return origins
 
 
-def _former(value: Any, before: JsonObject | None, kind: object, path: str) -> JsonObject | None:
-    """Tell what object a value was: the one that it is, else the one that it takes the place of."""
+def _previous(value: Any, before: JsonObject | None, kind: object, path: str) -> JsonObject | None:
+    """Return the object that a value was: itself, else the one that it replaces."""
     if not isinstance(value, JsonObject):
         return before
     if before is not None and before.origin is not value.origin:
@@ -160,44 +160,46 @@ def _former(value: Any, before: JsonObject | None, kind: object, path: str) -> J
 
 
 def _refuse_loss(item: JsonObject, path: str) -> None:
-    if _hides(item.origin):
+    if _has_hidden_part(item.origin):
         name = item.origin.DESCRIPTOR.name
         raise PatchError(f"{path}: fields of a {name} that are not shown would be lost")
 
 
-def _take_hidden(target: Message, origin: Message) -> None:
+def _copy_hidden_part(target: Message, origin: Message) -> None:
     target.CopyFrom(origin)
     for field, _ in target.ListFields():
-        if not _withheld(field):
+        if not _is_credential(field):
             target.ClearField(field.name)
 
 
-def _hides(message: Message) -> bool:
-    """Tell whether JSON does not show all of a message."""
+def _has_hidden_part(message: Message) -> bool:
+    """Return whether a message has a hidden part."""
     if len(UnknownFieldSet(message)):
         return True
     for field, value in message.ListFields():
-        if _withheld(field):
+        if _is_credential(field):
             return True
-        if _holds_messages(field) and any(map(_hides, value if field.is_repeated else (value,))):
+        if _contains_messages(field) and any(
+            map(_has_hidden_part, value if field.is_repeated else (value,))
+        ):
             return True
     return False
 
 
 @cache
-def _fields(kind: Descriptor) -> Mapping[str, FieldDescriptor]:
-    return {field.json_name: field for field in kind.fields}
+def _fields(descriptor: Descriptor) -> Mapping[str, FieldDescriptor]:
+    return {field.json_name: field for field in descriptor.fields}
 
 
 @cache
-def _withheld(field: FieldDescriptor) -> bool:
-    """Tell whether a field holds credentials: v1 marks its secrets, v1alpha2 does not yet."""
+def _is_credential(field: FieldDescriptor) -> bool:
+    """Return whether a field contains credentials. Only v1 marks its secrets."""
     kind = field.message_type
     return field.GetOptions().debug_redact or (kind is not None and kind.name == "AuthConfig")
 
 
 @cache
-def _holds_messages(field: FieldDescriptor) -> bool:
-    """Tell whether a field holds messages; the CRI's maps hold none."""
+def _contains_messages(field: FieldDescriptor) -> bool:
+    """Return whether a field contains messages; the CRI's maps contain none."""
     kind = field.message_type
     return kind is not None and not kind.GetOptions().map_entry

@@ -17,7 +17,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from criproxy.concurrency.threads import DaemonThreads
-from criproxy.enforce.hooks.hook import HookDenial, pause
+from criproxy.enforce.hooks.hook import HookDenial, delay
 from criproxy.hook import Call, Deny
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
@@ -70,7 +70,7 @@ class ScriptHook:
         if function is None:
             return message
         if inspect.iscoroutinefunction(function):
-            call = Call(_copy(message), facts, pause)
+            call = Call(_copy(message), facts, delay)
             try:
                 _refuse_result(await function(call))
             except asyncio.CancelledError:

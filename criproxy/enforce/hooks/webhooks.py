@@ -1,7 +1,7 @@
-"""Hooks that are asked over HTTP, on TCP or on a unix socket.
+"""Hooks that are HTTP servers, on TCP or on a unix socket.
 
-The client is httpcore (3.4 MiB of memory, where httpx costs 8): it follows no redirect and heeds no
-proxy of the environment. It is imported only where a rule has a webhook.
+The client is httpcore (3.4 MiB of memory; httpx needs 8): it follows no redirects and ignores proxy
+variables of the environment. It is imported only where a rule has a webhook.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import httpcore
 from google.protobuf.message import Message
 
-from criproxy.enforce.hooks.call_review import ReviewError, answer, question
-from criproxy.enforce.hooks.json_patch import PatchError, patched, shown
+from criproxy.enforce.hooks.call_review import ReviewError, decode_answer, encode_review
+from criproxy.enforce.hooks.json_patch import PatchError, apply_patch, to_json
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.spec import HookSpec
@@ -26,77 +26,77 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECTIONS: Final = 32
-"""Connections that a webhook has at most; with all of them busy, calls wait, within their timeout:
-more than the calls that a kubelet usually has under way, fewer than would drown a small server."""
+"""Connections to a webhook at most; with all of them busy, calls wait within their timeout. That is
+more than the calls that a kubelet usually has in flight, and few enough for a small server."""
 
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
-"""Bytes that an answer may have: as many as a message that is held."""
+"""Bytes that a response may have: as many as a held message."""
 
 _IDLE: Final = 4.0
 """Seconds after which an idle connection is not used again: fewer than the five after which many
-servers close it, since a question that meets the closing is lost."""
+servers close it, since a request that is sent while the server closes is lost."""
 
 _LARGE: Final = 4 * 1024
-"""Bytes of a message from which on its JSON is made in a thread: that is done in Python and takes
-some five milliseconds already, in which the loop would stand still."""
+"""Bytes of a message from which on its JSON is encoded in a thread: at this size the encoding, done
+in Python, blocks the event loop for some five milliseconds already."""
 
 _SOCKET_PATH: Final = 107
-"""Bytes that a unix socket's path may have (unix(7))."""
+"""Bytes that the path of a unix socket may have (unix(7))."""
 
 _HEADERS: Final = [("content-type", "application/json"), ("accept", "application/json")]
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookTarget:
-    """Where a webhook is: an HTTP URL, and the unix socket that it is asked on, if any."""
+    """The HTTP URL of a webhook, and its unix socket, if any."""
 
     url: str
     socket: str | None = None
 
 
 class Webhook:
-    """Asks a server, about requests and responses alike."""
+    """A hook that is an HTTP server, called with requests and responses."""
 
     has_request = True
     has_response = True
     has_deny = True
 
     def __init__(self, spec: HookSpec) -> None:
-        """Nothing is connected yet. Raises ValueError for a URL that cannot be used."""
+        """Does not connect yet. Raises ValueError for a URL that cannot be used."""
         assert spec.url is not None
         self.timeout = float(spec.timeout)
         self._target = parse_target(spec.url)
-        self._told = spec.url.partition("?")[0]
+        self._shown_url = spec.url.partition("?")[0]
         self._pool: httpcore.AsyncConnectionPool | None = None
 
     async def request(self, message: Message, facts: Facts) -> Message:
         """See Hook."""
-        return await self._ask("request", message, facts)
+        return await self._review("request", message, facts)
 
     async def response(self, message: Message, facts: Facts) -> Message:
         """See Hook."""
-        return await self._ask("response", message, facts)
+        return await self._review("response", message, facts)
 
     async def close(self) -> None:
-        """Close the connections. Left to itself, a webhook does so when nothing refers to it."""
+        """Close the connections. Without this they are closed when the webhook is collected."""
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.aclose()
 
-    async def _ask(
+    async def _review(
         self, phase: Literal["request", "response"], message: Message, facts: Facts
     ) -> Message:
         uid = str(uuid.uuid4())
         size = message.ByteSize()
         if phase == "response" and facts.request is not None:
             size += facts.request.ByteSize()
-        document = await _work(size, shown, message)
-        body = await _work(size, question, uid, phase, document, facts)
+        document = await _run(size, to_json, message)
+        body = await _run(size, encode_review, uid, phase, document, facts)
         try:
-            patch = answer(await self._post(body), uid)
+            patch = decode_answer(await self._post(body), uid)
             if not patch:
                 return message
-            after = await _work(size, patched, document, patch)
+            after = await _run(size, apply_patch, document, patch)
         except ReviewError as error:
             raise EvaluationError("webhook", str(error)) from error
         except PatchError as error:
@@ -108,21 +108,25 @@ class Webhook:
             return await self._exchange(body)
         except EvaluationError:
             raise
-        except Exception as error:  # httpcore's have no common root, and the system's come through
+        except (
+            Exception
+        ) as error:  # httpcore's have no common base class, and OSErrors pass through
             text = " ".join(str(error).split()) or type(error).__name__
-            raise EvaluationError("webhook", f"{self._told}: {text}") from error
+            raise EvaluationError("webhook", f"{self._shown_url}: {text}") from error
 
     async def _exchange(self, body: bytes) -> bytes:
         pool = self._pool = self._pool or self._new_pool()
         parts = []
-        left = ANSWER_LIMIT
-        async with pool.stream("POST", self._target.url, headers=_HEADERS, content=body) as got:
-            if got.status != 200:
-                raise EvaluationError("webhook", f"the answer has HTTP status {got.status}")
-            async for part in got.aiter_stream():
+        remaining = ANSWER_LIMIT
+        async with pool.stream(
+            "POST", self._target.url, headers=_HEADERS, content=body
+        ) as response:
+            if response.status != 200:
+                raise EvaluationError("webhook", f"the answer has HTTP status {response.status}")
+            async for part in response.aiter_stream():
                 parts.append(part)
-                left -= len(part)
-                if left < 0:
+                remaining -= len(part)
+                if remaining < 0:
                     raise EvaluationError("webhook", f"the answer has over {ANSWER_LIMIT} bytes")
         return b"".join(parts)
 
@@ -134,19 +138,19 @@ class Webhook:
             keepalive_expiry=_IDLE,
             uds=self._target.socket,
         )
-        weakref.finalize(self, _let_go, pool, asyncio.get_running_loop()).atexit = False
+        weakref.finalize(self, _close_pool, pool, asyncio.get_running_loop()).atexit = False
         return pool
 
 
 def parse_target(url: str) -> WebhookTarget:
-    """Read a webhook's URL: ``http://``, ``https://``, ``unix:///path.sock[:/path]``.
+    """Parse a webhook's URL: ``http://``, ``https://``, ``unix:///path.sock[:/path]``.
 
     Raises ValueError, saying what is wrong.
     """
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError(f"{url!r}: a URL is of printable ASCII; write the rest as %XX")
     if url.startswith("unix:"):
-        return _unix(url)
+        return _parse_unix_target(url)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r}: takes http://HOST:PORT/PATH or unix:///PATH.sock:/PATH")
@@ -157,7 +161,7 @@ def parse_target(url: str) -> WebhookTarget:
     return WebhookTarget(url)
 
 
-def _unix(url: str) -> WebhookTarget:
+def _parse_unix_target(url: str) -> WebhookTarget:
     path, _, rest = url.removeprefix("unix:").removeprefix("//").partition(":/")
     if not path.startswith("/") or path.endswith(("/", ":")):
         raise ValueError(f"{url!r}: the socket needs an absolute path: unix:///run/hook.sock:/path")
@@ -168,13 +172,13 @@ def _unix(url: str) -> WebhookTarget:
     return WebhookTarget(f"http://localhost/{rest}", path)
 
 
-async def _work(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that works on about ``size`` bytes, in a thread if that takes long."""
+async def _run(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that processes about ``size`` bytes, in a thread if that takes long."""
     if size < _LARGE:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
-def _let_go(pool: httpcore.AsyncConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
+def _close_pool(pool: httpcore.AsyncConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
     if not loop.is_closed():
         asyncio.run_coroutine_threadsafe(pool.aclose(), loop)

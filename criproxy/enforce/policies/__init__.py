@@ -1,1 +1,1 @@
-"""Policies: which streams of a connection are held, and by which handler."""
+"""Policies: decide which streams of a connection are held, and by which handler."""

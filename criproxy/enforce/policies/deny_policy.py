@@ -1,7 +1,7 @@
-"""Calls that are denied as soon as they are opened, and who is refused all of theirs."""
+"""Denies calls when they are opened, and all calls of clients that ``allow`` does not admit."""
 
 from criproxy.cri.naming import MethodName, resolve
-from criproxy.enforce.counts import Counts, note_denial
+from criproxy.enforce.counts import Counts, record_denial
 from criproxy.peers.peer import Connection, Peer
 from criproxy.rules.callers import is_caller
 from criproxy.rules.spec import CallersSpec
@@ -12,72 +12,72 @@ from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import Side
 
 CALLER = "caller"
-"""The reason for a call of somebody who may not connect."""
+"""The reason for calls of a client that ``allow`` does not admit."""
 
 
 class DenyHandler:
-    """Answers a call with PERMISSION_DENIED; the runtime hears nothing of it."""
+    """Answers a call with PERMISSION_DENIED; the runtime does not see it."""
 
     def __init__(self, stream: HeldStream, message: str) -> None:
         self._stream = stream
         self._message = message
 
     def opened(self) -> None:
-        """Answer."""
+        """Answer the call."""
         self._stream.answer(StatusCode.PERMISSION_DENIED, self._message)
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
-        """Leave it at that."""
+        """Do nothing."""
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
-        """Leave it at that."""
+        """Do nothing."""
 
     def too_large(self, side: Side, limit: int) -> None:
-        """Leave it at that."""
+        """Do nothing."""
 
     def over(self) -> None:
-        """Leave it at that."""
+        """Do nothing."""
 
 
-def refused(
+def deny_stream(
     counts: Counts,
     connection: Connection,
-    named: MethodName,
+    name: MethodName,
     call: Call | None,
     stream: HeldStream,
     reason: str,
     message: str,
 ) -> Hold:
-    """Deny a call that has been opened, for a ``reason`` in one word; ``message`` is the client's
-    to read."""
-    note_denial(counts, connection, named, call, reason)
+    """Deny a call that has been opened; ``reason`` is a value of the metric's label, ``message``
+    the status message."""
+    record_denial(counts, connection, name, call, reason)
     return Hold(DenyHandler(stream, message), True, True, unheard=True)
 
 
 class DenyAllPolicy:
-    """The policy for a client that may not connect: all of its calls are denied."""
+    """The policy for a client that ``allow`` does not admit: all of its calls are denied."""
 
     enforcing = True
 
     def __init__(self, reason: str, counts: Counts) -> None:
-        """``reason`` is what the client is told, in a few words: see :func:`why_not`."""
+        """``reason`` is part of the status message: see :func:`rejection_reason`."""
         self._message = f"criproxy: this listener is not for {reason}"
         self._counts = counts
 
     def wanted(self, path: bytes) -> bool:
-        """Want every call."""
+        """Return True: every call is held."""
         return True
 
     def begin(
         self, connection: Connection, call: Call | None, stream: HeldStream, headers: list[Header]
     ) -> Hold:
         """Deny the call."""
-        named = resolve(stream.path)
-        return refused(self._counts, connection, named, call, stream, CALLER, self._message)
+        name = resolve(stream.path)
+        return deny_stream(self._counts, connection, name, call, stream, CALLER, self._message)
 
 
-def why_not(allow: CallersSpec, peer: Peer) -> str | None:
-    """Say what of a client does not fit a listener's ``allow``; None where it may connect."""
+def rejection_reason(allow: CallersSpec, peer: Peer) -> str | None:
+    """Return which property of a client ``allow`` does not admit; None for an admitted one."""
     if is_caller(allow, peer):
         return None
     facts = {
@@ -88,7 +88,7 @@ def why_not(allow: CallersSpec, peer: Peer) -> str | None:
         "kubelet": peer.kubelet,
     }
     for name, value in facts.items():
-        wanted = getattr(allow, name)
-        if wanted is not None and not is_caller(CallersSpec(**{name: wanted}), peer):
+        required = getattr(allow, name)
+        if required is not None and not is_caller(CallersSpec(**{name: required}), peer):
             return f"callers with {name} {'unknown' if value is None else value}"
     return "this caller"

@@ -1,12 +1,11 @@
-"""A listener's profile, kept on its calls: before the rules what is asked, after them what is
-answered."""
+"""Enforces a listener's profile: on requests before the rules, on responses after them."""
 
 from google.protobuf.message import Message
 
 from criproxy.cri.methods import METHODS, Method
 from criproxy.cri.naming import resolve
 from criproxy.enforce.evaluation.effects import ProfileDenial
-from criproxy.enforce.policies.deny_policy import refused
+from criproxy.enforce.policies.deny_policy import deny_stream
 from criproxy.enforce.policies.rule_policy import RulePolicy
 from criproxy.enforce.resources import Resources
 from criproxy.peers.peer import Connection
@@ -25,13 +24,13 @@ from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.calls import Call
 
 METHOD = "method"
-"""The reason for a method that the profile does not have."""
+"""The reason for a method that the profile does not contain."""
 
 UNKNOWN_METHOD = "unknown_method"
-"""The reason for one that the CRI does not have."""
+"""The reason for a method that the CRI does not contain."""
 
-_LONGEST = 120
-"""Characters of what was called that a client is told back."""
+_PATH_SHOWN = 120
+"""Characters of a :path that the status message contains at most."""
 
 
 class ProfileFilter:
@@ -41,38 +40,42 @@ class ProfileFilter:
     """
 
     def __init__(
-        self, profile: Profile, method: Method, sight: PodVisibility | None, scrubber: Scrubber
+        self, profile: Profile, method: Method, visibility: PodVisibility | None, scrubber: Scrubber
     ) -> None:
-        """``sight`` is None where the call may be about any pod, or is about none."""
-        self.looks_at_request = sight is not None
-        self.hides_failures = sight is not None and not is_about_one(method)
+        """``visibility`` is None where the call may be about any pod, or is about none."""
+        self.filters_request = visibility is not None
+        self.hides_failures = visibility is not None and not is_about_one(method)
         self._profile = profile
         self._method = method
-        self._sight = sight
+        self._visibility = visibility
         self._scrubber = scrubber
 
     def request(self, message: Message) -> Message:
         """See :class:`criproxy.enforce.evaluation.evaluation.MessageFilter`."""
-        if self._sight is None:
+        if self._visibility is None:
             return message
         try:
-            return self._sight.narrow_request(self._method, message)
+            return self._visibility.narrow_request(self._method, message)
         except NotVisibleError as error:
-            raise ProfileDenial(error.reason, out_of_reach(self._profile, self._method)) from error
+            raise ProfileDenial(
+                error.reason, not_visible_message(self._profile, self._method)
+            ) from error
 
     def response(self, message: Message) -> Message | None:
         """See :class:`criproxy.enforce.evaluation.evaluation.MessageFilter`."""
-        shown = type(message)()
-        shown.CopyFrom(message)
-        shown.DiscardUnknownFields()
+        visible = type(message)()
+        visible.CopyFrom(message)
+        visible.DiscardUnknownFields()
         try:
-            left = self._sight is None or self._sight.narrow_response(shown)
+            remains = self._visibility is None or self._visibility.narrow_response(visible)
         except NotVisibleError as error:
-            raise ProfileDenial(error.reason, out_of_reach(self._profile, self._method)) from error
-        if not left and self._method.server_streaming:
+            raise ProfileDenial(
+                error.reason, not_visible_message(self._profile, self._method)
+            ) from error
+        if not remains and self._method.server_streaming:
             return None
-        self._scrubber.scrub(shown)
-        return shown
+        self._scrubber.scrub(visible)
+        return visible
 
 
 class ProfilePolicy:
@@ -81,16 +84,16 @@ class ProfilePolicy:
     enforcing = True
 
     def __init__(self, profile: Profile, resources: Resources, rules: RulePolicy) -> None:
-        """``rules`` are those in force, asked about what the profile allows. Where the profile
-        bounds pods they have to be learning, see Policy."""
+        """``rules`` are applied to the calls that the profile allows. Where the profile restricts
+        pods, they have to update the pod cache: see RulePolicy."""
         self._profile = profile
         self._resources = resources
         self._rules = rules
         self._scrubber = Scrubber(profile.spec.scrub)
 
     def wanted(self, path: bytes) -> bool:
-        """Want every call: what is not known to be allowed is denied, and that takes its headers
-        (``:path`` may come twice)."""
+        """Return True: calls that are not allowed are denied, and to tell that takes their headers
+        (``:path`` may be there twice)."""
         return True
 
     def begin(
@@ -101,35 +104,35 @@ class ProfilePolicy:
         profile = self._profile
 
         def deny(reason: str, message: str) -> Hold:
-            named = resolve(stream.path)
+            name = resolve(stream.path)
             counts = self._resources.counts
-            return refused(counts, connection, named, call, stream, reason, message)
+            return deny_stream(counts, connection, name, call, stream, reason, message)
 
         if path not in METHODS or sum(name == b":path" for name, _ in headers) != 1:
-            what = path[:_LONGEST].encode("ascii", "backslashreplace").decode()
+            what = path[:_PATH_SHOWN].encode("ascii", "backslashreplace").decode()
             message = f"{_of(profile)} allows nothing that is not in the CRI, as {what}"
             return deny(UNKNOWN_METHOD, message)
         method = profile.allowed.get(path)
         if method is None:
-            name = METHODS[path].name
-            return deny(METHOD, f"{_of(profile)} does not allow {name}")
-        sight: PodVisibility | None = None
+            return deny(METHOD, f"{_of(profile)} does not allow {METHODS[path].name}")
+        visibility: PodVisibility | None = None
         if profile.bounds_pods and is_about_pods(method):
             if not is_in_tables(method):
                 what = "has messages of which it is not known what pods they are about"
                 return deny(METHOD, f"{_of(profile)} does not allow {method.name}, which {what}")
-            sight = PodVisibility(profile.spec, connection.peer, self._resources.memory)
-            if sight.is_blind:
+            visibility = PodVisibility(profile.spec, connection.peer, self._resources.pod_cache)
+            if visibility.is_blind:
                 message = f"{_of(profile)}: the caller runs in no pod that is known"
                 return deny(OWN_POD, message)
-        if sight is None and not profile.spec.scrub:
+        if visibility is None and not profile.spec.scrub:
             return self._rules.begin(connection, call, stream, headers)
-        scope = ProfileFilter(profile, method, sight, self._scrubber)
-        return self._rules.begin(connection, call, stream, headers, scope)
+        message_filter = ProfileFilter(profile, method, visibility, self._scrubber)
+        return self._rules.begin(connection, call, stream, headers, message_filter)
 
 
-def out_of_reach(profile: Profile, method: Method) -> str:
-    """Say that a call is about a pod that is out of reach, or about none: it is not told which."""
+def not_visible_message(profile: Profile, method: Method) -> str:
+    """Return the status message for a call about a pod that is not visible, or that does not
+    exist: the message does not tell which."""
     own = "the caller's own pod" if profile.spec.own_pod else "pods"
     namespaces = profile.spec.namespaces
     where = "" if namespaces is None else " of namespaces " + ", ".join(namespaces)

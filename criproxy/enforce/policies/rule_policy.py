@@ -1,4 +1,4 @@
-"""Which streams are held, and under what rules: the relay asks when a stream is opened."""
+"""Decides by the rules which streams are held; the relay calls it when a stream is opened."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -21,9 +21,10 @@ from criproxy.wire.reading.calls import Call
 
 
 class RulePolicy:
-    """The rules as they were loaded; a reload makes another, and calls end under theirs.
+    """The rules of one load of the configuration. A reload creates another policy; calls in flight
+    keep theirs.
 
-    It is told of every stream by its path, and of those that it wants by their headers.
+    ``wanted`` is called with the path of every stream, ``begin`` with the headers of those wanted.
     """
 
     def __init__(
@@ -32,31 +33,34 @@ class RulePolicy:
         resources: Resources,
         hooks: Mapping[str, Hook] = MappingProxyType({}),
         previous: "RulePolicy | None" = None,
-        learning: bool = False,
+        updates_pod_cache: bool = False,
     ) -> None:
-        """``hooks`` are by rules' names: each rule that has one needs its own there.
+        """``hooks`` are by the names of the rules that have one.
 
-        ``previous`` is the Policy that this takes the place of: rules that are in both, and the
-        same, go on where they stood. ``learning`` has pods remembered even if no rule asks for
-        them: a profile may.
+        ``previous`` is the policy that this replaces: rules that are the same in both keep their
+        state. ``updates_pod_cache``: update the pod cache even if no rule reads pods, since a
+        profile may.
         """
-        earlier: Mapping[str, ActiveRule] = {} if previous is None else previous._actors
+        previous_rules: Mapping[str, ActiveRule] = {} if previous is None else previous._active
         now = resources.clock()
         self.ruleset = ruleset
         self.enforcing = ruleset.enforcing
-        """Whether there are rules that have to be kept even where a connection cannot be read."""
-        self._learning = learning or ruleset.needs_pods
+        """Whether some rule has to be enforced even where a connection cannot be read."""
+        self._updates_pod_cache = updates_pod_cache or ruleset.needs_pods
         self._resources = resources
-        self._actors: dict[str, ActiveRule] = {
+        self._active: dict[str, ActiveRule] = {
             rule.name: ActiveRule(
-                rule, hooks[rule.name] if rule.spec.hook else None, now, earlier.get(rule.name)
+                rule,
+                hooks[rule.name] if rule.spec.hook else None,
+                now,
+                previous_rules.get(rule.name),
             )
             for rule in ruleset.rules
         }
 
     def wanted(self, path: bytes) -> bool:
-        """Tell whether calls of a ``:path`` may have to be held."""
-        return self._learns(path) or self.ruleset.plan(path) is not None
+        """Return whether calls of a ``:path`` may have to be held."""
+        return self._is_for_pod_cache(path) or self.ruleset.plan(path) is not None
 
     def begin(
         self,
@@ -64,16 +68,17 @@ class RulePolicy:
         call: Call | None,
         stream: HeldStream,
         headers: list[Header],
-        scope: MessageFilter | None = None,
+        message_filter: MessageFilter | None = None,
     ) -> Hold | None:
-        """Say what is to be held of a stream that has been opened; None: it passes as it is.
+        """Decide what is held of a stream that has been opened; None to forward it unchanged.
 
-        ``headers`` are the request's; ``call`` is what is known of the call, if that is followed.
-        ``scope`` has a say before the rules and after them.
+        ``headers`` are the request's; ``call`` is the call as observers see it, None if it is not
+        observed. ``message_filter`` is applied to requests before the rules and to responses after
+        them.
         """
-        learns = self._learns(stream.path)
+        for_pod_cache = self._is_for_pod_cache(stream.path)
         plan = self.ruleset.plan(stream.path)
-        if plan is None and not learns and scope is None:
+        if plan is None and not for_pod_cache and message_filter is None:
             return None
         facts = Facts(
             named=resolve(stream.path),
@@ -81,29 +86,31 @@ class RulePolicy:
             caller=connection.peer,
             metadata=Metadata(headers),
         )
-        deeds = EffectExecutor(self._resources, connection, facts.named, call)
-        candidates, metadata = self._candidates(plan, facts, deeds)
-        if not candidates and not learns and scope is None:
+        executor = EffectExecutor(self._resources, connection, facts.named, call)
+        candidates, metadata = self._candidates(plan, facts, executor)
+        if not candidates and not for_pod_cache and message_filter is None:
             return None
-        shape = _shape(stream.path, candidates, learns, headers, scope)
-        walk = RuleEvaluation(
-            self._resources, deeds, facts, candidates, self.ruleset.needs_pods, scope
+        hold_plan = _hold_plan(stream.path, candidates, for_pod_cache, headers, message_filter)
+        evaluation = RuleEvaluation(
+            self._resources, executor, facts, candidates, self.ruleset.needs_pods, message_filter
         )
         deadline = self._deadline(call, headers)
-        handler = HeldCall(self._resources, stream, shape, walk, deeds, deadline)
+        handler = HeldCall(self._resources, stream, hold_plan, evaluation, executor, deadline)
         denies = bool(candidates) and candidates[0].denies
-        return Hold(handler, shape.request_held, shape.response_held, metadata, unheard=denies)
+        return Hold(
+            handler, hold_plan.request_held, hold_plan.response_held, metadata, unheard=denies
+        )
 
-    def _learns(self, path: bytes) -> bool:
-        return self._learning and self._resources.memory.wants(path)
+    def _is_for_pod_cache(self, path: bytes) -> bool:
+        return self._updates_pod_cache and self._resources.pod_cache.wants(path)
 
     def _candidates(
-        self, plan: MethodRules | None, facts: Facts, deeds: EffectExecutor
+        self, plan: MethodRules | None, facts: Facts, executor: EffectExecutor
     ) -> tuple[list[MatchCandidate], list[Header]]:
-        """Return the rules that may act, and the metadata that those add which do for certain.
+        """Return the rules that may act, and the metadata that the certain ones add.
 
-        That goes on before the request is there: so it is added too where a rule further up, of
-        which only the request tells, turns out to match and to be the last.
+        Metadata is sent before the request's message arrives: it is added even where an earlier
+        rule, which depends on the message, turns out to match and to end the evaluation.
         """
         candidates: list[MatchCandidate] = []
         if plan is None:
@@ -111,8 +118,8 @@ class RulePolicy:
         for rule in plan.rules:
             if not rule.is_for(facts):
                 continue
-            actor = self._actors[rule.name]
-            candidate = MatchCandidate(actor, certain=not rule.needs_request(plan.named))
+            active = self._active[rule.name]
+            candidate = MatchCandidate(active, certain=not rule.needs_request(plan.named))
             try:
                 if candidate.certain:
                     if not rule.matches(facts):
@@ -120,42 +127,44 @@ class RulePolicy:
                     candidate.metadata = rule.metadata(facts)
             except Exception as error:
                 if not rule.fails or rule.dry_run:
-                    deeds.failed(actor, error)
+                    executor.rule_failed(active, error)
                     continue
-                candidate.error = error  # the call fails when it is this rule's turn
+                candidate.error = error  # fails the call when it is this rule's turn
             candidates.append(candidate)
-            if candidate.certain and actor.ends_the_walk:
+            if candidate.certain and active.ends_evaluation:
                 break
         return candidates, [
             header
             for candidate in candidates
-            if not candidate.actor.rule.dry_run
+            if not candidate.active.rule.dry_run
             for header in candidate.metadata
         ]
 
     def _deadline(self, call: Call | None, headers: list[Header]) -> float | None:
-        timeout = parse_timeout(_value(headers, b"grpc-timeout"))
+        timeout = parse_timeout(_header(headers, b"grpc-timeout"))
         if timeout is None:
             return None
         return timeout + (self._resources.clock() if call is None else call.began)
 
 
-def _shape(
+def _hold_plan(
     path: bytes,
     candidates: Iterable[MatchCandidate],
-    learns: bool,
+    for_pod_cache: bool,
     headers: list[Header],
-    scope: MessageFilter | None,
+    message_filter: MessageFilter | None,
 ) -> HoldPlan:
-    looks = scope is not None and scope.looks_at_request
+    filtered = message_filter is not None and message_filter.filters_request
     return HoldPlan(
         messages=_messages(path),
-        request_held=learns or looks or any(candidate.wants_request for candidate in candidates),
-        response_held=learns
-        or scope is not None
-        or any(candidate.actor.acts_after for candidate in candidates),
+        request_held=for_pod_cache
+        or filtered
+        or any(candidate.needs_request for candidate in candidates),
+        response_held=for_pod_cache
+        or message_filter is not None
+        or any(candidate.active.acts_on_response for candidate in candidates),
         encoding=b",".join(value for name, value in headers if name == b"grpc-encoding"),
-        learns=learns,
+        updates_pod_cache=for_pod_cache,
     )
 
 
@@ -167,5 +176,5 @@ def _messages(path: bytes) -> MessageTypes:
     return MessageTypes(request_class(method), response_class(method), method.server_streaming)
 
 
-def _value(headers: list[Header], wanted: bytes) -> bytes:
-    return next((value for name, value in headers if name == wanted), b"")
+def _header(headers: list[Header], name: bytes) -> bytes:
+    return next((value for key, value in headers if key == name), b"")

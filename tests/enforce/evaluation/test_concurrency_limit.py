@@ -40,44 +40,44 @@ def test_in_flight() -> None:
     """So many have a place at a time; one given back is taken by the one that waits longest."""
 
     async def main() -> None:
-        places = limit(in_flight=2)
+        slots = limit(in_flight=2)
         order: list[int] = []
 
         async def call(number: int) -> None:
-            await places.acquire(KEY)
+            await slots.acquire(KEY)
             order.append(number)
 
         calls = [asyncio.create_task(call(number)) for number in range(5)]
         await settle()
         assert order == [0, 1]
-        assert (places.in_flight, places.waiting) == (2, 3)
+        assert (slots.in_flight, slots.waiting) == (2, 3)
         for count in (3, 4, 5):
-            places.release(KEY)
+            slots.release(KEY)
             await settle()
             assert order == list(range(count))
-            assert places.in_flight == 2
+            assert slots.in_flight == 2
         await asyncio.gather(*calls)
-        places.release(KEY)
-        places.release(KEY)
-        assert len(places) == 0
+        slots.release(KEY)
+        slots.release(KEY)
+        assert len(slots) == 0
 
     run(main)
 
 
-def test_take() -> None:
+def test_try_acquire() -> None:
     """A place is taken at once only if one is free and nobody waits for it."""
 
     async def main() -> None:
-        places = limit()
-        assert places.take(KEY)
-        assert not places.take(KEY)
-        waiting = asyncio.create_task(places.acquire(KEY))
+        slots = limit()
+        assert slots.try_acquire(KEY)
+        assert not slots.try_acquire(KEY)
+        waiting = asyncio.create_task(slots.acquire(KEY))
         await settle()
-        places.release(KEY)  # it is the waiting one's from here on
-        assert not places.take(KEY)
+        slots.release(KEY)  # it is the waiting one's from here on
+        assert not slots.try_acquire(KEY)
         await waiting
-        places.release(KEY)
-        assert places.take(KEY)
+        slots.release(KEY)
+        assert slots.try_acquire(KEY)
 
     run(main)
 
@@ -89,17 +89,17 @@ def test_full(queue: int, says: str) -> None:
     """A call that comes to a full queue is refused at once, and says why."""
 
     async def main() -> None:
-        places = limit(queue=queue)
-        waiting = [asyncio.create_task(places.acquire(KEY)) for _ in range(1 + queue)]
+        slots = limit(queue=queue)
+        waiting = [asyncio.create_task(slots.acquire(KEY)) for _ in range(1 + queue)]
         await settle()
         with pytest.raises(LimitExceededError) as raised:
-            await places.acquire(KEY)
+            await slots.acquire(KEY)
         assert str(raised.value) == says
         for _ in waiting:
-            places.release(KEY)
+            slots.release(KEY)
             await settle()
         await asyncio.gather(*waiting)
-        assert len(places) == 0
+        assert len(slots) == 0
 
     run(main)
 
@@ -109,14 +109,14 @@ def test_waited(wait: float, says: str) -> None:
     """A call whose turn does not come in time is refused, and is in nobody's way."""
 
     async def main() -> None:
-        places = limit(wait=wait)
-        await places.acquire(KEY)
+        slots = limit(wait=wait)
+        await slots.acquire(KEY)
         with pytest.raises(LimitExceededError) as raised:
-            await places.acquire(KEY)
+            await slots.acquire(KEY)
         assert str(raised.value) == says
-        assert (places.in_flight, places.waiting) == (1, 0)
-        places.release(KEY)
-        assert len(places) == 0
+        assert (slots.in_flight, slots.waiting) == (1, 0)
+        slots.release(KEY)
+        assert len(slots) == 0
 
     run(main)
 
@@ -125,18 +125,18 @@ def test_cancelled() -> None:
     """A waiting call that is cancelled leaves the queue; those behind it keep their order."""
 
     async def main() -> None:
-        places = limit()
-        await places.acquire(KEY)
-        calls = [asyncio.create_task(places.acquire(KEY)) for _ in range(3)]
+        slots = limit()
+        await slots.acquire(KEY)
+        calls = [asyncio.create_task(slots.acquire(KEY)) for _ in range(3)]
         await settle()
         calls[0].cancel()
         calls[1].cancel()
         await settle()
-        assert places.waiting == 1
-        places.release(KEY)
+        assert slots.waiting == 1
+        slots.release(KEY)
         await calls[2]
-        places.release(KEY)
-        assert len(places) == 0
+        slots.release(KEY)
+        assert len(slots) == 0
 
     run(main)
 
@@ -146,20 +146,20 @@ def test_cancelled_with_its_turn(behind: int) -> None:
     """A place given to a call that is cancelled in the same moment goes on to the next."""
 
     async def main() -> None:
-        places = limit()
-        await places.acquire(KEY)
-        call = asyncio.create_task(places.acquire(KEY))
-        others = [asyncio.create_task(places.acquire(KEY)) for _ in range(behind)]
+        slots = limit()
+        await slots.acquire(KEY)
+        call = asyncio.create_task(slots.acquire(KEY))
+        others = [asyncio.create_task(slots.acquire(KEY)) for _ in range(behind)]
         await settle()
-        places.release(KEY)
+        slots.release(KEY)
         call.cancel()
         await settle()
         assert call.cancelled()
-        assert places.in_flight == behind
+        assert slots.in_flight == behind
         for other in others:
             await other
-            places.release(KEY)
-        assert len(places) == 0
+            slots.release(KEY)
+        assert len(slots) == 0
 
     run(main)
 
@@ -168,15 +168,15 @@ def test_given_back_to_a_cancelled_one() -> None:
     """The last place that is given back while the only waiter is being cancelled is free."""
 
     async def main() -> None:
-        places = limit()
-        await places.acquire(KEY)
-        call = asyncio.create_task(places.acquire(KEY))
+        slots = limit()
+        await slots.acquire(KEY)
+        call = asyncio.create_task(slots.acquire(KEY))
         await settle()
         call.cancel()
-        places.release(KEY)
+        slots.release(KEY)
         await settle()
         assert call.cancelled()
-        assert len(places) == 0
+        assert len(slots) == 0
 
     run(main)
 
@@ -187,12 +187,12 @@ def test_never_too_many(seed: int) -> None:
 
     async def main() -> None:
         dice = random.Random(seed)
-        places = limit(in_flight=2, queue=4, wait=dice.choice([None, 0.0, 0.0001]))
+        slots = limit(in_flight=2, queue=4, wait=dice.choice([None, 0.0, 0.0001]))
         inside = dict.fromkeys("ab", 0)
 
         async def call(key: str) -> None:
             try:
-                await places.acquire(key)
+                await slots.acquire(key)
             except LimitExceededError:
                 return
             inside[key] += 1
@@ -202,7 +202,7 @@ def test_never_too_many(seed: int) -> None:
                     await asyncio.sleep(0)
             finally:
                 inside[key] -= 1
-                places.release(key)
+                slots.release(key)
 
         calls = []
         for _ in range(200):
@@ -213,7 +213,7 @@ def test_never_too_many(seed: int) -> None:
                 await asyncio.sleep(0)
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError}
-        assert (len(places), places.in_flight, places.waiting) == (0, 0, 0)
+        assert (len(slots), slots.in_flight, slots.waiting) == (0, 0, 0)
 
     run(main)
 
@@ -245,13 +245,13 @@ def test_whose(
     per: Literal["method", "caller", "pod"] | None, one: Facts, other: Facts, same: bool
 ) -> None:
     """Places are counted for the rule, a method, a user's program, or a pod of Kubernetes."""
-    places = ConcurrencyLimit(LimitSpec(in_flight=1, per=per))
-    assert (places.key(one) == places.key(other)) is same
+    slots = ConcurrencyLimit(LimitSpec(in_flight=1, per=per))
+    assert (slots.key(one) == slots.key(other)) is same
 
 
 def test_keys() -> None:
     """One key's calls are not in another's way."""
-    places = limit()
-    assert places.take("a")
-    assert places.take("b")
-    assert not places.take("a")
+    slots = limit()
+    assert slots.try_acquire("a")
+    assert slots.try_acquire("b")
+    assert not slots.try_acquire("a")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonpatch import make_patch
 
-from criproxy.enforce.hooks.json_patch import PatchError, patched, shown
+from criproxy.enforce.hooks.json_patch import PatchError, apply_patch, to_json
 from tests.enforce.hooked import PB, UNKNOWN, create
 
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v1alpha2"])
@@ -80,31 +80,33 @@ def test_patches(version: str, operations: Any, change: Any) -> None:
     message = hide(create(version, mounts=3))
     expected, before = copy(message), copy(message)
     change(expected)
-    assert patched(shown(message), ops(*operations)) == expected
+    assert apply_patch(to_json(message), ops(*operations)) == expected
     assert message == before
 
 
 def test_mapping() -> None:
     """A message is shown in protobuf's JSON mapping, with defaults; messages only if set."""
     request = create()
-    assert shown(request) == MessageToDict(request, always_print_fields_with_no_presence=True)
-    assert shown(request)["config"]["logPath"] == ""
-    assert "linux" not in shown(request)["config"]
+    assert to_json(request) == MessageToDict(request, always_print_fields_with_no_presence=True)
+    assert to_json(request)["config"]["logPath"] == ""
+    assert "linux" not in to_json(request)["config"]
     pb = PB["v1"]
     status = pb.ExecSyncResponse(stdout=b"\x00\xff", exit_code=3)
-    assert shown(status)["stdout"] == "AP8="
+    assert to_json(status)["stdout"] == "AP8="
     image = pb.ListImagesResponse(images=[pb.Image(size=2**60)])
-    assert shown(image)["images"][0]["size"] == str(2**60)
+    assert to_json(image)["images"][0]["size"] == str(2**60)
 
 
 def test_bytes_and_large_numbers() -> None:
     """Bytes are patched as base64, 64-bit integers as strings or as numbers."""
     pb = PB["v1"]
-    output = shown(pb.ExecSyncResponse(stdout=b"a"))
-    assert patched(output, ops(("replace", "/stdout", "Yg=="))) == pb.ExecSyncResponse(stdout=b"b")
+    output = to_json(pb.ExecSyncResponse(stdout=b"a"))
+    assert apply_patch(output, ops(("replace", "/stdout", "Yg=="))) == pb.ExecSyncResponse(
+        stdout=b"b"
+    )
     for size in ("5", 5):
         images = pb.ListImagesResponse(images=[pb.Image()])
-        after = patched(shown(images), ops(("replace", "/images/0/size", size)))
+        after = apply_patch(to_json(images), ops(("replace", "/images/0/size", size)))
         assert after == pb.ListImagesResponse(images=[pb.Image(size=5)])
 
 
@@ -113,10 +115,10 @@ def test_moved() -> None:
     message = hide(create(mounts=3))
     mounts = list(copy(message).config.mounts)
     move = [{"op": "move", "from": "/config/mounts/0", "path": "/config/mounts/2"}]
-    after: Any = patched(shown(message), move)
+    after: Any = apply_patch(to_json(message), move)
     assert list(after.config.mounts) == [mounts[1], mounts[2], mounts[0]]
     duplicate = [{"op": "copy", "from": "/config/mounts/0", "path": "/config/mounts/1"}]
-    after = patched(shown(message), duplicate)
+    after = apply_patch(to_json(message), duplicate)
     assert list(after.config.mounts) == [mounts[0], mounts[0], mounts[1], mounts[2]]
 
 
@@ -124,10 +126,10 @@ def test_written_anew() -> None:
     """A part that the patch writes anew keeps what is not shown of it, lists if it is clear how."""
     message = hide(create(mounts=3))
     expected = copy(message)
-    config: Any = dict(shown(message)["config"])
+    config: Any = dict(to_json(message)["config"])
     config["tty"] = True
     config["mounts"] = [dict(mount) for mount in reversed(config["mounts"])]
-    after: Any = patched(shown(message), ops(("replace", "/config", config)))
+    after: Any = apply_patch(to_json(message), ops(("replace", "/config", config)))
     mounts = list(expected.config.mounts)
     del expected.config.mounts[:]
     expected.config.mounts.extend(reversed(mounts))
@@ -140,8 +142,8 @@ def test_root_written_anew() -> None:
     message = hide(create())
     expected = copy(message)
     expected.pod_sandbox_id = "s2"
-    document = {**shown(message), "podSandboxId": "s2"}
-    assert patched(shown(message), ops(("replace", "", document))) == expected
+    document = {**to_json(message), "podSandboxId": "s2"}
+    assert apply_patch(to_json(message), ops(("replace", "", document))) == expected
 
 
 def test_list_item_in_doubt() -> None:
@@ -150,9 +152,9 @@ def test_list_item_in_doubt() -> None:
     message.config.mounts[0].MergeFromString(UNKNOWN)
     patch = ops(("replace", "/config/mounts/0", {"hostPath": "/x"}))
     with pytest.raises(PatchError, match="/config/mounts: fields of a Mount that are not shown"):
-        patched(shown(message), patch)
+        apply_patch(to_json(message), patch)
     patch = ops(("replace", "/config/mounts/1", {"hostPath": "/x"}))
-    after: Any = patched(shown(message), patch)
+    after: Any = apply_patch(to_json(message), patch)
     assert after.config.mounts[0] == message.config.mounts[0]
 
 
@@ -164,7 +166,7 @@ def test_moved_onto_another() -> None:
     for path in ("/sandboxConfig/metadata", "/config/metadata"):
         other = "/config/metadata" if "sandbox" in path else "/sandboxConfig/metadata"
         with pytest.raises(PatchError, match="would be lost"):
-            patched(shown(message), [{"op": "move", "from": other, "path": path}])
+            apply_patch(to_json(message), [{"op": "move", "from": other, "path": path}])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_moved_onto_another() -> None:
 def test_refused(operations: Any, told: str) -> None:
     """A patch that does not fit is an error that tells where."""
     with pytest.raises(PatchError) as caught:
-        patched(shown(create(mounts=2)), ops(*operations))
+        apply_patch(to_json(create(mounts=2)), ops(*operations))
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -203,22 +205,25 @@ def test_refused(operations: Any, told: str) -> None:
 def test_no_patch(patch: Any) -> None:
     """What is no JSON Patch is an error."""
     with pytest.raises(PatchError):
-        patched(shown(create()), patch)
+        apply_patch(to_json(create()), patch)
 
 
 @VERSIONS
 def test_credentials(version: str) -> None:
-    """Credentials are not shown, stay where they are, and cannot be patched."""
+    """Credentials are not shown, stay where they are, and cannot be apply_patch."""
     pb = PB[version]
     request = pb.PullImageRequest(auth=pb.AuthConfig(username="u", password="hunter2"))
     request.image.image = "nginx"
     request.auth.MergeFromString(UNKNOWN)
-    assert "auth" not in shown(request)
-    assert "hunter2" not in str(shown(request))
+    assert "auth" not in to_json(request)
+    assert "hunter2" not in str(to_json(request))
     expected = copy(request)
     expected.image.image = "redis"
-    assert patched(shown(request), ops(("replace", "/image/image", "redis"))) == expected
-    assert patched(shown(request), ops(("replace", "", {"image": {"image": "redis"}}))) == expected
+    assert apply_patch(to_json(request), ops(("replace", "/image/image", "redis"))) == expected
+    assert (
+        apply_patch(to_json(request), ops(("replace", "", {"image": {"image": "redis"}})))
+        == expected
+    )
     for patch in (
         ops(("add", "/auth", {"username": "v"})),
         ops(("add", "/auth", None)),
@@ -229,7 +234,7 @@ def test_credentials(version: str) -> None:
         [{"op": "copy", "from": "/auth", "path": "/image"}],
     ):
         with pytest.raises(PatchError):
-            patched(shown(request), patch)
+            apply_patch(to_json(request), patch)
 
 
 _mounts = st.lists(st.sampled_from("abcd"), max_size=5)
@@ -243,15 +248,15 @@ def test_any_patch(before: list[str], after: list[str], hidden: bool) -> None:
     for request, paths in ((one, before), (other, after)):
         for path in paths:
             request.config.mounts.add(host_path=path)
-    patch = json.loads(make_patch(shown(one), shown(other)).to_string())
+    patch = json.loads(make_patch(to_json(one), to_json(other)).to_string())
     if hidden:
         for mount in one.config.mounts:
             mount.MergeFromString(UNKNOWN[:2] + mount.host_path.encode())
     try:
-        result: Any = patched(shown(one), patch)
+        result: Any = apply_patch(to_json(one), patch)
     except PatchError:
         assert hidden
     else:
-        assert shown(result) == shown(other)
+        assert to_json(result) == to_json(other)
         kept = sum(mount.ByteSize() > 3 for mount in result.config.mounts)
         assert kept >= (min(len(before), len(after)) if hidden else 0)

@@ -13,8 +13,7 @@ import pytest
 from criproxy.configtypes.values import Duration
 from criproxy.enforce.hooks import scripts
 from criproxy.enforce.hooks.factory import make_hook
-from criproxy.enforce.hooks.hook import HookDenial
-from criproxy.enforce.hooks.hook import ask as ask_hook
+from criproxy.enforce.hooks.hook import HookDenial, call_hook
 from criproxy.enforce.hooks.scripts import ScriptError, ScriptHook
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.spec import HookSpec
@@ -201,7 +200,7 @@ def test_delay_past_the_limit(script: Any) -> None:
     async def asked(source: str) -> str | None:
         hook = script(f"import asyncio\n{source}", timeout=1)
         try:
-            await ask_hook(hook, HookSpec(script="hook.py"), "request", create(), facts())
+            await call_hook(hook, HookSpec(script="hook.py"), "request", create(), facts())
         except EvaluationError as error:
             return str(error)
         return None
@@ -221,7 +220,7 @@ def test_refusal_that_the_rule_does_not_allow(script: Any) -> None:
 
     async def main(may_deny: bool | None) -> None:
         spec = HookSpec(script="hook.py", may_deny=may_deny)
-        await ask_hook(hook, spec, "request", create(), facts())
+        await call_hook(hook, spec, "request", create(), facts())
 
     for allowed in (None, True):
         with pytest.raises(HookDenial):

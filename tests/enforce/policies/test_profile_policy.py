@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from criproxy.cri.messages import MODULES, request_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.enforce.policies.deny_policy import DenyAllPolicy, why_not
+from criproxy.enforce.policies.deny_policy import DenyAllPolicy, rejection_reason
 from criproxy.enforce.policies.profile_policy import ProfilePolicy
 from criproxy.enforce.policies.rule_policy import RulePolicy
 from criproxy.peers.peer import Connection, Peer
@@ -43,9 +43,9 @@ class Scoped:
         assert found is not None
         base = Rules()
         self.counts, self.resources = base.counts, base.resources
-        policy = RulePolicy(compile_rules(specs(rules)), base.resources, learning=True)
+        policy = RulePolicy(compile_rules(specs(rules)), base.resources, updates_pod_cache=True)
         self.policy = ProfilePolicy(found, base.resources, policy)
-        self.resources.memory.listed(
+        self.resources.pod_cache.listed(
             v1.ListPodSandboxResponse(items=[POD, OTHER_POD]).SerializeToString(),
             v1.ListContainersResponse(containers=[CONTAINER, OTHER]).SerializeToString(),
         )
@@ -553,7 +553,7 @@ def test_large_answers() -> None:
         await call.has_done(2)
         shown = v1.ListContainersResponse(containers=[CONTAINER]).SerializeToString()
         assert call.done == [("send", RUNTIME, shown), ("end", RUNTIME)]
-        scoped.resources.workbench.close()
+        scoped.resources.message_executor.close()
 
     run(main)
 
@@ -598,7 +598,7 @@ def test_rules_in_addition() -> None:
 )
 def test_who_may_connect(allow: dict[str, Any], told: str | None) -> None:
     """A client that does not fit a listener's lists is told by which of them."""
-    assert why_not(CallersSpec(**allow), CONNECTION.peer) == told
+    assert rejection_reason(CallersSpec(**allow), CONNECTION.peer) == told
 
 
 def test_refused_callers() -> None:
