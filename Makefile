@@ -7,10 +7,10 @@
 #                CRIPROXY_E2E=required
 #   make coverage  the same with the coverage of every process measured, which
 #                takes up to twice the time
-#   make lint    ruff, mypy and import-linter
+#   make lint    ruff, mypy, import-linter, and the documentation's links and anchors
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
-#   make docs    build the documentation, from the code's reference on, in site/
+#   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
 #   make bench   compare with other proxies, minutes; writes bench/RESULTS.md
@@ -21,6 +21,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SETUP  := $(VENV)/.installed
+# The variable turns off the theme's notice of its own future.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 RUNTIME ?=
 # Many tests wait rather than compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
@@ -54,6 +56,7 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
 
 fmt: $(SETUP)
 	$(BIN)/ruff format .
@@ -64,6 +67,9 @@ proto: $(SETUP)
 
 proto-check: $(SETUP)
 	$(BIN)/python proto/generate.py --check
+
+docs: docs-reference
+	$(MKDOCS) build --strict
 
 docs-reference: $(SETUP)
 	$(BIN)/python -m docs.generate
@@ -76,4 +82,4 @@ fuzz: $(SETUP)
 		--timeout=0 $(FUZZ_TESTS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ a JSON object.
 """
 
 _ENDS: Final = """
-## How a call ends { #ends }
+## How a call ends
 
 """
 

@@ -42,8 +42,8 @@ def variables() -> str:
     for name, meaning in VARIABLES.items():
         kind = str(kinds[name]) if name not in ("request", "response") else f"the {name} message"
         if kind.startswith("criproxy."):
-            fields += f"## Fields of `{name}` {{ #{name} }}\n\n{_fields(kind)}\n"
-            kind = f"[{kind.rpartition('.')[2]}](#{name})"
+            fields += f"## Fields of `{name}`\n\n{_fields(kind)}\n"
+            kind = f"[{kind.rpartition('.')[2]}](#fields-of-{name})"
         else:
             kind = kind if name in ("request", "response") else code(_KINDS[kind])
         rows.append((code(name), kind, meaning))

@@ -131,7 +131,7 @@ def _blocks(text: str) -> Iterator[Block]:
 
 def _section(described: Described) -> str:
     depth = described.name.count(" ") + 1
-    text = f"{'#' * (min(depth, 3) + 1)} `{described.name}` {{ #{_anchor(described.name)} }}\n\n"
+    text = f"{'#' * (min(depth, 3) + 1)} `{described.name}`\n\n"
     text += f"```text\n{described.name} {described.usage}\n```\n"
     for block in described.blocks:
         if block.title == _STATUS:
@@ -143,10 +143,6 @@ def _section(described: Described) -> str:
             text += f"\n{_markdown(block.text)}\n"
     options = [(code(option), _markdown(meaning)) for option, meaning in described.options()]
     return text + (f"\n{table(('Option', 'Meaning'), options)}" if options else "")
-
-
-def _anchor(name: str) -> str:
-    return name.replace(" ", "-")
 
 
 def _markdown(text: str) -> str:

@@ -14,7 +14,7 @@ from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
 from criproxy.rules.spec import CelValue, Code, RuleSpec
 from docs.generate.descriptions import attributes, summary
-from docs.generate.markdown import code, table
+from docs.generate.markdown import anchor, code, table
 
 _HEADER: Final = ("Key", "Type", "Default", "Meaning")
 
@@ -104,7 +104,7 @@ def _sections(kind: type[Section], prefix: str, depth: int) -> Iterator[str]:
             continue
         name = f"{prefix}{field.encode_name}{suffix}"
         heading = "#" * min(depth + 1, 4)
-        yield f"{heading} `{name}` {{ #{_anchor(name)} }}\n\n{summary(section)}\n"
+        yield f"{heading} `{name}`\n\n{summary(section)}\n"
         yield from _sections(section, f"{name}.", depth + 1)
 
 
@@ -117,12 +117,8 @@ def _row(
     if not meaning:
         raise SystemExit(f"{name} has no description; write a docstring behind its attribute")
     if section is not None and section is not RuleSpec and msgspec.structs.fields(section):
-        meaning += f" See [its keys](#{_anchor(name + suffix)})."
+        meaning += f" See [its keys](#{anchor(name + suffix)})."
     return code(name), _type(field.type), _default(field), meaning.replace("null:", "`null`:")
-
-
-def _anchor(name: str) -> str:
-    return name.replace("[]", "").replace("<name>", "name").replace(".", "-").replace("_", "-")
 
 
 def _section(kind: Any) -> tuple[type[Section] | None, str]:

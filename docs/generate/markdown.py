@@ -1,5 +1,6 @@
 """Markdown for the generated pages."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -20,6 +21,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(text: str) -> str:
     """Return text as inline code."""
     return f"`{text}`"
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that MkDocs and GitHub give a heading."""
+    return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
 
 
 def meanings(header: Sequence[str], meaning_of: Iterable[tuple[str, str]]) -> str:

@@ -43,13 +43,13 @@ def families() -> str:
     return (
         _INTRODUCTION
         + table(("Name", "Type", "Labels", "Meaning"), rows)
-        + "\n## Reasons of unread connections { #unread }\n\n"
+        + "\n## Reasons of unread connections\n\n"
         + meanings(("`reason` of `criproxy_unread_connections_total`", "Meaning"), _unread())
-        + "\n## Reasons of denied calls { #denied }\n\n"
+        + "\n## Reasons of denied calls\n\n"
         + meanings(("`reason` of `criproxy_denied_total`", "Meaning"), DENIALS.items())
-        + "\n## Reasons of rule errors { #rule-errors }\n\n"
+        + "\n## Reasons of rule errors\n\n"
         + meanings(("`reason` of `criproxy_rule_errors_total`", "Meaning"), RULE_REASONS.items())
-        + "\n## Reasons of dropped audit records { #dropped }\n\n"
+        + "\n## Reasons of dropped audit records\n\n"
         + meanings(("`reason` of `criproxy_audit_dropped_total`", "Meaning"), DROPS.items())
     )
 

@@ -87,7 +87,7 @@ def test_record_fields_are_those_of_records() -> None:
 def test_each_command_is_described(each: commands.Described) -> None:
     """Every command and option stands in the reference and in the manual."""
     reference, manual = text("reference/command-line.md"), text("man/criproxy.1")
-    assert f"`{each.name}` {{ #" in reference
+    assert f"# `{each.name}`\n" in reference
     assert f"\n.B {each.name}\n" in manual
     for option, _ in each.options():
         name = option.split()[0].rstrip(",")

@@ -1,0 +1,252 @@
+"""What the pages show can be run: configurations load, commands exist, output is as shown."""
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from textwrap import indent
+
+import click
+import msgspec
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from criproxy.cli import cli, main
+from criproxy.config.load import load, parse
+from criproxy.config.rule_compilation import compiled
+from criproxy.config.schema import DEFAULT_ENDPOINT, Config
+from criproxy.observe.call_log import CallLine
+from docs.generate.commands import described
+from tests.docs.pages import ROOT, Block, blocks, name
+
+EXAMPLE = (ROOT / "config.example.yaml").read_text(encoding="utf-8")
+RULES = next(each.text for each in blocks("yaml") if each.title == "rules.yaml")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+HTTP_PAGES = set(
+    re.findall(r"^\| `(/\w+)` \|", (ROOT / "docs/reference/http.md").read_text(), re.M)
+)
+
+# Configurations
+# --------------
+
+CLIENTS = {
+    "containerRuntimeEndpoint": str(DEFAULT_ENDPOINT),
+    "runtime-endpoint": str(DEFAULT_ENDPOINT),
+    "image-endpoint": str(DEFAULT_ENDPOINT),
+}
+"""Keys of the clients' own files, and what they have to be."""
+
+TOP = {field.encode_name for field in msgspec.structs.fields(Config)}
+
+
+def configuration(directory: Path, text: str) -> Path:
+    """A file with a configuration, beside all that it may name."""
+    shutil.copytree(ROOT / "deploy/hooks", directory / "hooks")
+    (directory / "rules.d").mkdir()
+    file = directory / "config.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=name)
+def test_configuration(block: Block, tmp_path: Path) -> None:
+    """Each configuration that is shown, or part of one, is loaded and compiled."""
+    text, keys = block.text, set(yaml.safe_load(block.text))
+    if keys & set(CLIENTS):
+        shown = yaml.safe_load(text)
+        assert {key: shown[key] for key in keys & set(CLIENTS)}.items() <= CLIENTS.items()
+        return
+    if "method" in keys:
+        rehearse(tmp_path, RULES, text)
+        return
+    if keys <= {"policy", "redact"}:
+        text, keys = f"audit:\n  sinks: [{{stdout: {{}}}}]\n{indent(text, '  ')}", {"audit"}
+    assert keys <= TOP
+    loaded = load(configuration(tmp_path, text))
+    assert loaded.config != Config()
+    ruleset, _ = compiled(loaded)
+    assert len(ruleset.rules) == len(loaded.rules)
+
+
+def uncommented(key: str) -> str:
+    """What config.example.yaml shows in its comments of a key."""
+    begin = EXAMPLE.index(f"# {key}:\n")
+    shown = EXAMPLE[begin : EXAMPLE.index("# None, as it stands here.", begin)]
+    return "".join(line.removeprefix("# ") for line in shown.splitlines(keepends=True))
+
+
+@pytest.mark.parametrize("key", ["profiles", "audit"])
+def test_keys_of_the_example(key: str) -> None:
+    """So is what config.example.yaml shows of a key."""
+    assert getattr(parse(uncommented(key), "config.example.yaml"), key)
+
+
+# Rules
+# -----
+
+
+def rehearse(directory: Path, text: str, call: str) -> list[str]:
+    """What ``rules test`` says to rules."""
+    (directory / "rules.yaml").write_text(text)
+    (directory / "call.yaml").write_text(call)
+    options = ["rules", "test", "rules.yaml", "--call", "call.yaml"]
+    with contextlib.chdir(directory):
+        result = CliRunner().invoke(cli, options)
+    assert result.exit_code == 0, result.exception
+    output: str = result.output
+    return output.splitlines()
+
+
+CASES = {
+    "mirror-docker-hub": (
+        "method: PullImage\nrequest: {image: {image: docker.io/a}}",
+        "+  image: mirror.local/docker.io/a",
+    ),
+    "team-label": (
+        "method: RunPodSandbox\nrequest: {config: {metadata: {namespace: shop}}}",
+        "+    team: blue-shop",
+    ),
+    "slow-pulls": (
+        "method: PullImage\nrequest: {image: {image: quay.io/a}}",
+        "  slow-pulls         acts: delay: 2s ± 0.5s, before, 10 % of calls",
+    ),
+    "flaky-start": (
+        "method: StartContainer\nresponse: {}\npod: {namespace: chaos}",
+        "answer UNAVAILABLE: injected (the runtime is asked)",
+    ),
+    "only-signed": (
+        "method: CreateContainer\nrequest: {config: {image: {image: docker.io/a}}}",
+        "answer PERMISSION_DENIED: image not allowed on this node (the runtime is not asked)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "expected"), CASES.values(), ids=CASES)
+def test_rules_do_what_they_say(call: str, expected: str, tmp_path: Path) -> None:
+    """Each rule of the list that is shown has its effect."""
+    assert [*CASES] == [rule.name for rule in parse(RULES, "rules.yaml").rules]
+    assert expected in rehearse(tmp_path, RULES, call)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        CASES["mirror-docker-hub"],
+        (CASES["only-signed"][0], "  only-signed        would act: deny: PERMISSION_DENIED"),
+    ],
+)
+def test_rules_of_the_example(call: str, expected: str, tmp_path: Path) -> None:
+    """So does each that config.example.yaml shows."""
+    text = uncommented("rules")
+    assert len(parse(text, "config.example.yaml").rules) == 2
+    assert expected in rehearse(tmp_path, text, call)
+
+
+def test_what_rules_test_says(tmp_path: Path) -> None:
+    """What is shown of ``rules test`` is what it says to the rules that are shown."""
+    session = next(
+        each.text for each in blocks("console") if each.text.startswith("$ cat call.yaml")
+    )
+    call, _, said = session.removeprefix("$ cat call.yaml\n").partition("$ criproxy rules test ")
+    assert said.splitlines()[1:] == rehearse(tmp_path, RULES, call)
+
+
+def test_error_that_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a misspelt field is what ``rules check`` says, and where."""
+    shown = next(each.text for each in blocks("text") if "undefined field" in each.text)
+    (tmp_path / "rules.yaml").write_text(RULES.replace("image.image.starts", "image.imagee.starts"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["criproxy", "rules", "check", "rules.yaml"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == shown
+
+
+def test_script() -> None:
+    """The script that is shown is the one that there is."""
+    (shown,) = [each.text for each in blocks("python")]
+    assert (ROOT / "deploy/hooks/label.py").read_text().endswith(shown)
+
+
+# Lines of JSON
+# -------------
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=name)
+def test_json(block: Block) -> None:
+    """Each line of the log that is shown has fields that lines have; other JSON is JSON."""
+    shown = json.loads(block.text)
+    if shown.get("event") == "call":
+        assert set(shown) <= {field.encode_name for field in msgspec.structs.fields(CallLine)}
+
+
+# Commands
+# --------
+
+OTHERS = {"cat", "crictl", "export", "jq", "journalctl", "k3s", "python3", "systemctl"}
+"""Programs that are not ours."""
+
+COMMANDS = {each.name: each.command for each in described()}
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Every command in the blocks of a console, with the page that shows it."""
+    found = []
+    for block in blocks("console"):
+        for line in block.text.splitlines():
+            if line.startswith(("$ ", "# ")):
+                words = shlex.split(line[2:].removesuffix(" &"), comments=True)
+                while words:
+                    end = words.index("|") if "|" in words else len(words)
+                    found.append((block.page, words[:end]))
+                    words = words[end + 1 :]
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: str(value)[:60])
+def test_command(page: str, words: list[str]) -> None:
+    """Each command that is shown exists, with its options and the files that it names."""
+    program, *arguments = words
+    match Path(program).name:
+        case "criproxy":
+            name = "criproxy"
+            while arguments and f"{name} {arguments[0]}" in COMMANDS:
+                name += f" {arguments.pop(0)}"
+            with COMMANDS[name].make_context(name, arguments) as context:
+                assert isinstance(context, click.Context)
+        case "make":
+            assert re.search(rf"^{arguments[0]}:", MAKEFILE, re.MULTILINE)
+        case "curl":
+            assert f"/{arguments[-1].rpartition('/')[2]}" in HTTP_PAGES
+        case "install":
+            assert (ROOT / arguments[-2]).is_file()
+        case "pip":
+            assert (ROOT / arguments[arguments.index("-c") + 1]).is_file()
+        case other:
+            assert other in OTHERS, page
+
+
+def test_every_page_is_described() -> None:
+    """The pages that the daemon serves are those that are described."""
+    source = (ROOT / "criproxy/observe/http.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'"(/[a-z]+)"', source)) == HTTP_PAGES
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        {
+            path
+            for block in blocks("console", "text", "yaml")
+            for path in re.findall(r"\bdeploy/[\w./-]+\w", block.text)
+        }
+    ),
+)
+def test_files_that_are_named(path: str) -> None:
+    """The files of deploy/ that are named exist."""
+    assert (ROOT / path).exists()
