@@ -1,4 +1,4 @@
-"""Which rulebook holds for a client: by its listener's profile, and by whom that is for."""
+"""Selects a client's active policy by its listener's profile and the peers that it applies to."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -23,7 +23,7 @@ class PolicyWrapper(Protocol):
 
 
 class PolicyRegistry:
-    """A rulebook for all listeners that are full, and one for each that has another profile."""
+    """One active policy for all full listeners, and one for each other profile."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from criproxy.observe.log import DaemonLog
 from criproxy.observe.metrics import Metrics
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.relay.endpoints import Endpoint, find_runtime
-from criproxy.relay.listener import Limits, Listener, keeps_nothing
+from criproxy.relay.listener import Limits, Listener, captures_nothing
 from criproxy.relay.sockets import Access
 from criproxy.wire.http2.windows import HeldBytesBudget
 
@@ -187,7 +187,7 @@ class _Daemon:
                 connections,
                 clock,
                 rules.books.of,
-                keeps_nothing if self._audit is None else self._audit.recorder.keep_for,
+                captures_nothing if self._audit is None else self._audit.recorder.keep_for,
                 identify=partial(peer_of, kubelet=kubelet),
             )
             made.append(listener)

@@ -1,4 +1,4 @@
-"""Connecting to the runtime, and waiting for one that is not there yet."""
+"""Connects to an upstream, and waits for one that is not listening yet."""
 
 import asyncio
 import select
@@ -10,19 +10,18 @@ from criproxy.relay.notifier import Clock
 
 _FIRST_WAIT: Final = 0.01
 _LONGEST_WAIT: Final = 0.25
-"""Seconds between attempts: they grow from the first to the longest, so that a runtime's full
-backlog costs little and its absence costs little too."""
+"""Seconds between attempts: they double from the first to the longest."""
 
 
 class ClientGoneError(OSError):
-    """The client has hung up while it was waiting for the runtime."""
+    """The client closed its connection while it waited for the upstream."""
 
 
 def connect(endpoint: Endpoint) -> socket.socket:
-    """Connect to a unix socket without waiting: it answers at once or not at all (unix(7)).
+    """Connect to a unix socket without blocking (unix(7): it succeeds or fails at once).
 
-    Raises OSError: FileNotFoundError and ConnectionRefusedError where nobody listens,
-    BlockingIOError where the backlog is full, PermissionError.
+    Raises OSError: FileNotFoundError and ConnectionRefusedError if nobody listens,
+    BlockingIOError if the backlog is full, PermissionError.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
@@ -37,10 +36,10 @@ def connect(endpoint: Endpoint) -> socket.socket:
 async def dial(
     endpoint: Endpoint, client: socket.socket, patience: float, clock: Clock
 ) -> socket.socket:
-    """Connect to the runtime for a client that waits, trying for ``patience`` seconds.
+    """Connect to an upstream for a waiting client, trying for ``patience`` seconds.
 
-    Raises ClientGoneError when the client has hung up meanwhile, and the last OSError when the
-    time is over.
+    Raises ClientGoneError if the client closes its connection meanwhile, and the last OSError
+    when the time is over.
     """
     give_up = clock() + patience
     wait = _FIRST_WAIT
@@ -58,7 +57,7 @@ async def dial(
 
 
 def is_hung_up(sock: socket.socket) -> bool:
-    """Tell whether the peer has closed its socket, not only ended its sending; or we ours."""
+    """Return whether the peer has closed its socket (not only half-closed it), or we ours."""
     if sock.fileno() < 0:
         return True
     poll = select.poll()

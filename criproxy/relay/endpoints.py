@@ -1,4 +1,4 @@
-"""Endpoints as the kubelet and crictl write them, and where runtimes are usually found."""
+"""Parses socket endpoints as the kubelet and crictl write them, and finds the runtime's."""
 
 import stat
 from pathlib import Path
@@ -15,17 +15,16 @@ WELL_KNOWN: Final = (
     "/var/run/cri-dockerd.sock",
     "/var/run/dockershim.sock",
 )
-"""Where crictl looks for a runtime when it is not told: containerd, CRI-O, cri-dockerd,
-dockershim."""
+"""Where crictl looks for a runtime by default: containerd, CRI-O, cri-dockerd, dockershim."""
 
 
 class Endpoint:
-    """A unix socket's address. ``str()`` gives it as the kubelet writes it: ``unix:///path``."""
+    """A unix socket's address. ``str()`` returns ``unix:///path``, as the kubelet writes it."""
 
     __slots__ = ("path",)
 
     def __init__(self, path: str) -> None:
-        """``path`` is absolute; see :func:`parse_endpoint` for what users write."""
+        """``path`` is absolute; :func:`parse_endpoint` parses what users write."""
         self.path = path
 
     def __eq__(self, other: object) -> bool:
@@ -42,10 +41,10 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read ``unix:///path``, ``unix://path`` or a bare path, as the kubelet and crictl do.
+    """Parse ``unix:///path``, ``unix://path`` or a bare path, as the kubelet and crictl do.
 
-    Raises EndpointError, in one line with the mend, for any other scheme, an empty or relative
-    path, and a path over 107 bytes.
+    Raises EndpointError for any other scheme, an empty or relative path, and a path over 107
+    bytes.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -80,7 +79,7 @@ def parse_endpoint(text: str) -> Endpoint:
         )
     try:
         size = len(rest.encode())
-    except UnicodeEncodeError:  # logs and metrics name it, in UTF-8
+    except UnicodeEncodeError:  # it is written to logs and metrics, in UTF-8
         raise EndpointError(f"endpoint {text!r}: a socket path has to be UTF-8") from None
     if size > MAX_PATH_BYTES:
         raise EndpointError(
@@ -93,7 +92,7 @@ def parse_endpoint(text: str) -> Endpoint:
 def find_runtime(candidates: tuple[str, ...] = WELL_KNOWN) -> Endpoint:
     """Return the first well-known endpoint that is a socket.
 
-    Raises EndpointError, naming every place looked at, when there is none.
+    Raises EndpointError, naming each candidate, if there is none.
     """
     for path in candidates:
         try:

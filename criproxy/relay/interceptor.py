@@ -1,7 +1,6 @@
-"""What stands between a client and what serves it once there are rules.
+"""Applies a policy to one connection: relays its bytes and holds the streams that rules act on.
 
-A connection's bytes go through it, and it shows them to the witness. As long as no call is begun
-that a rule may act on it only looks for one.
+While no held call is open, bytes are forwarded as they come; only the request paths are looked at.
 """
 
 import asyncio
@@ -19,16 +18,16 @@ from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.connection import Side
 
 DELIVERY: Final = 10.0
-"""Seconds that a client's connection stays open behind a runtime that has gone, for what it had
-answered and what is still held."""
+"""Seconds that a client's connection stays open after its runtime has gone, to deliver complete
+responses that are still held."""
 
 _NOT_READ: Final = "the connection is not read any more, so rules cannot be kept on it"
 
 Write = Callable[[bytes], None]
 
 
-class _Refusal:
-    """Answers a call that rules should have looked at and could not."""
+class _InternalErrorHandler:
+    """Answers a call with INTERNAL because the policy failed with an exception."""
 
     def __init__(self, stream: HeldStream) -> None:
         self._stream = stream
@@ -46,196 +45,191 @@ class _Refusal:
 
 
 class RelayInterceptor:
-    """Takes what either side sends, and writes to either side.
+    """Receives the bytes of both sides of a connection and writes to both.
 
-    Made for a connection of which all that has come was relayed as it is, where :meth:`can_begin`.
+    It may be installed on a connection in use, where :meth:`can_begin` returns True.
     """
 
     def __init__(
         self,
-        watched: ObservedConnection,
-        rulebook: ActivePolicy,
+        observed: ObservedConnection,
+        active_policy: ActivePolicy,
         to_client: Write,
         to_runtime: Write,
         inserts: Callable[[], tuple[list[bytes], list[bytes]]],
         delivered: Callable[[], None],
     ) -> None:
-        """``inserts`` hands over frames that wait to be put in among what each side sends.
+        """``inserts`` returns the frames of ours that wait to be inserted into each side's bytes.
 
-        ``delivered`` is called when nothing is left to be delivered behind a runtime that has gone.
+        ``delivered`` is called when the last held response of a runtime that has gone is delivered.
         """
-        self._watched = watched
-        self._rulebook = rulebook
+        self._observed = observed
+        self._active_policy = active_policy
         self._to_client = to_client
         self._to_runtime = to_runtime
         self._inserts = inserts
         self._delivered = delivered
         self._runtime_ended = False
-        self._showing = False
-        self._cuts: list[int] = []
-        self._interception: ConnectionInterceptor | None = ConnectionInterceptor(
-            watched.reader,
+        self._notifying = False
+        self._pending_cuts: list[int] = []
+        self._core: ConnectionInterceptor | None = ConnectionInterceptor(
+            observed.reader,
             self._is_wanted,
             self._decide,
             self._flush,
-            rulebook.budget,
-            watched.reader.header_block_limit,
+            active_policy.budget,
+            observed.reader.header_block_limit,
         )
 
     @staticmethod
-    def can_begin(watched: ObservedConnection, rulebook: ActivePolicy, side: Side) -> bool:
-        """Tell whether it is known where in the client's bytes the next frame begins.
+    def can_begin(observed: ObservedConnection, active_policy: ActivePolicy, side: Side) -> bool:
+        """Return whether it is known where in the client's bytes the next frame begins.
 
-        It is asked when ``side`` has sent something on a connection older than the rules. The next
-        time that it is not known the connection is closed if the rules have to be kept: who ends
-        all that it sends within a frame's header would never come under them.
+        Called when ``side`` has sent something on a connection older than the rules. With an
+        enforcing policy the connection is closed the second time that this is unknown: a client
+        whose every chunk ends within a frame header would never come under the rules.
         """
-        reader, policy = watched.reader, rulebook.policy
+        reader, policy = observed.reader, active_policy.policy
         if reader.untouched or reader.to_boundary(Side.CLIENT) is not None:
             return True
         if side is Side.CLIENT and policy is not None and policy.enforcing:
-            if watched.missed or not reader.reading:
-                watched.witness.refused(watched, INTERNAL_ERROR, _NOT_READ)
-                watched.close()
-            watched.missed = True
+            if observed.missed or not reader.reading:
+                observed.notifier.refused(observed, INTERNAL_ERROR, _NOT_READ)
+                observed.close()
+            observed.missed = True
         return False
 
     @property
     def raw(self) -> bool:
-        """Whether what comes goes on at once."""
-        return self._interception is None or self._interception.raw
+        """Whether bytes are forwarded as they come."""
+        return self._core is None or self._core.raw
 
     @property
     def busy(self) -> bool:
-        """Whether something is held that may have to be written yet."""
-        interception = self._interception
-        return interception is not None and (interception.held > 0 or interception.undelivered)
+        """Whether bytes are held that may still have to be written."""
+        core = self._core
+        return core is not None and (core.held > 0 or core.undelivered)
 
     def received(self, side: Side, data: bytes, now: float) -> None:
-        """Take what a side has sent, which came at ``now``."""
-        interception = self._interception
+        """Handle bytes that a side has sent, which came at ``now`` (seconds)."""
+        core = self._core
         try:
-            if interception is None or (interception.raw and side is Side.RUNTIME):
+            if core is None or (core.raw and side is Side.RUNTIME):
                 self._pass(side, data, now)
-            elif not self._watched.reader.reading and interception.needs_reader:
+            elif not self._observed.reader.reading and core.needs_reader:
                 self._give_up(side, INTERNAL_ERROR, _NOT_READ, now, data)
-            elif not interception.raw:
-                if interception.skim(side, data):
+            elif not core.raw:
+                if core.skim(side, data):
                     self._pass(side, data, now)
                 else:
-                    self._hold(interception, side, data, now)
+                    self._receive(core, side, data, now)
             else:
-                passing, rest = interception.admit(data)
+                passing, rest = core.admit(data)
                 if passing:
                     self._pass(side, passing, now)
                 if rest:
-                    self._begin_holding(interception, rest, now)
+                    self._begin_interception(core, rest, now)
         except WireError as error:
             self._give_up(side, error.reason, str(error), now)
 
     def ended(self, side: Side) -> bool:
-        """Take notice that a side has gone; tell whether the other is to be kept for a while."""
-        interception = self._interception
-        if interception is None:
+        """Handle the close of a side; return whether the client is to be kept open for a while."""
+        core = self._core
+        if core is None:
             return False
         if self._runtime_ended and side is Side.RUNTIME:
-            return interception.undelivered
-        calls = self._watched.reader.calls
+            return core.undelivered
+        calls = self._observed.reader.calls
         unanswered = [(call.stream, call.first_byte is not None) for call in calls]
-        interception.end(side, unanswered, self._watched.clock())
+        core.end(side, unanswered, self._observed.clock())
         self._runtime_ended = side is Side.RUNTIME
         self._flush()
-        return side is Side.RUNTIME and interception.undelivered
+        return side is Side.RUNTIME and core.undelivered
 
     def half_closed(self) -> None:
-        """Take notice that the client sends nothing more: what is kept of a frame goes on."""
-        if self._interception is not None and (rest := self._interception.leftover()):
+        """Handle the client's half-close: forward what is buffered of an incomplete frame."""
+        if self._core is not None and (rest := self._core.leftover()):
             self._to_runtime(rest)
 
     def cut(self, stream: int) -> bool:
-        """End a call to both sides, see Watched; tell whether that is being done here.
-
-        It is not while the bytes pass raw.
-        """
-        if self._showing:
-            self._cuts.append(stream)
-        elif self._interception is None or self._interception.raw:
+        """Reset a stream towards both sides; return False while bytes are forwarded raw."""
+        if self._notifying:
+            self._pending_cuts.append(stream)
+        elif self._core is None or self._core.raw:
             return False
         else:
-            self._interception.cut(stream, ErrorCode.ENHANCE_YOUR_CALM)
+            self._core.cut(stream, ErrorCode.ENHANCE_YOUR_CALM)
         return True
 
     def _is_wanted(self, path: bytes) -> bool:
-        policy = self._rulebook.policy
+        policy = self._active_policy.policy
         return policy is not None and policy.wanted(path)
 
     def _decide(self, stream: HeldStream) -> Hold | None:
-        policy, watched = self._rulebook.policy, self._watched
+        policy, observed = self._active_policy.policy, self._observed
         if policy is None:
             return None
-        call = watched.reader.call(stream.id)
-        if call is not None and not policy.wanted(stream.path):  # of others nobody is told
+        call = observed.reader.call(stream.id)
+        if call is not None and not policy.wanted(stream.path):  # the others report nothing
             return None
         try:
-            return policy.begin(watched.connection, call, stream, stream.headers)
-        except Exception as error:  # ours, not the call's
+            return policy.begin(observed.connection, call, stream, stream.headers)
+        except Exception as error:  # a fault of ours
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the rules for a call failed", "exception": error}
             )
             if not policy.enforcing:
                 return None
-            return Hold(_Refusal(stream), True, True, unheard=True)
+            return Hold(_InternalErrorHandler(stream), True, True, unheard=True)
 
     def _pass(self, side: Side, data: bytes, now: float) -> None:
         if side is Side.CLIENT:
             self._to_runtime(data)
         else:
             self._to_client(data)
-        self._watched.witness.relayed(self._watched, side, data, now)
+        self._observed.notifier.relayed(self._observed, side, data, now)
 
-    def _begin_holding(self, interception: ConnectionInterceptor, data: bytes, now: float) -> None:
-        if not self._watched.reader.reading:
+    def _begin_interception(self, core: ConnectionInterceptor, data: bytes, now: float) -> None:
+        if not self._observed.reader.reading:
             self._give_up(Side.CLIENT, INTERNAL_ERROR, _NOT_READ, now, data)
             return
-        interception.enter(self._inserts())
-        self._hold(interception, Side.CLIENT, data, now)
+        core.enter(self._inserts())
+        self._receive(core, Side.CLIENT, data, now)
 
-    def _hold(
-        self, interception: ConnectionInterceptor, side: Side, data: bytes, now: float
-    ) -> None:
+    def _receive(self, core: ConnectionInterceptor, side: Side, data: bytes, now: float) -> None:
         if side is Side.CLIENT:
-            self._showing = True  # what is told of now has not been received yet
-            self._watched.witness.relayed(self._watched, side, data, now)
-            self._showing = False
-        interception.receive(side, data, now)
-        while self._cuts:
-            self._watched.cut(self._cuts.pop())
+            self._notifying = True  # the core has not received these bytes yet
+            self._observed.notifier.relayed(self._observed, side, data, now)
+            self._notifying = False
+        core.receive(side, data, now)
+        while self._pending_cuts:
+            self._observed.cut(self._pending_cuts.pop())
         self._flush()
 
     def _flush(self) -> None:
-        interception, watched = self._interception, self._watched
-        if interception is None:
+        core, observed = self._core, self._observed
+        if core is None:
             return
-        if data := interception.take(Side.RUNTIME):
+        if data := core.take(Side.RUNTIME):
             self._to_runtime(data)
-        if data := interception.take(Side.CLIENT):
-            since = watched.clock()
+        if data := core.take(Side.CLIENT):
+            since = observed.clock()
             self._to_client(data)
-            watched.witness.relayed(watched, Side.RUNTIME, data, since)
-        if self._runtime_ended and not interception.undelivered:
+            observed.notifier.relayed(observed, Side.RUNTIME, data, since)
+        if self._runtime_ended and not core.undelivered:
             self._delivered()
 
     def _give_up(self, side: Side, reason: str, detail: str, now: float, data: bytes = b"") -> None:
-        """Go on without rules where they allow it; else end the connection."""
-        interception = self._interception
-        policy = self._rulebook.policy
-        assert interception is not None
-        raw = interception.raw
-        rest = interception.leftover() + data
-        self._interception = None
+        """Relay without rules if the policy allows that, else close the connection."""
+        core = self._core
+        policy = self._active_policy.policy
+        assert core is not None
+        raw = core.raw
+        rest = core.leftover() + data
+        self._core = None
         if raw and (policy is None or not policy.enforcing):
             self._pass(side, rest, now)
         else:
-            interception.end(Side.CLIENT, (), now)
-            self._watched.witness.refused(self._watched, reason, detail)
-            self._watched.close()
+            core.end(Side.CLIENT, (), now)
+            self._observed.notifier.refused(self._observed, reason, detail)
+            self._observed.close()

@@ -47,7 +47,7 @@ class Limits:
     """Bytes of a message above which its call is ended with RESOURCE_EXHAUSTED; None for any."""
 
 
-def keeps_nothing(connection: Connection) -> SelectCapture | None:
+def captures_nothing(connection: Connection) -> SelectCapture | None:
     """Say for a client that nothing of its calls is kept."""
     return None
 
@@ -73,18 +73,18 @@ class Listener:
         access: Access,
         limits: Limits,
         observer: Observer,
-        notices: ListenerEvents,
+        events: ListenerEvents,
         tasks: Tasks,
         clock: Clock,
-        rulebook_of: Callable[[Connection], ActivePolicy],
-        keep_for: Callable[[Connection], SelectCapture | None] = keeps_nothing,
+        policy_of: Callable[[Connection], ActivePolicy],
+        capture_for: Callable[[Connection], SelectCapture | None] = captures_nothing,
         identify: Callable[[socket.socket], Peer] = peer_of,
     ) -> None:
         """``access`` holds what is configured; the rest is copied from the runtime's socket.
 
         The last three are asked once for each client, when it has been accepted: who it is
         (``identify``), then, once the observer knows of the connection, which rules hold on it
-        (``rulebook_of``) and of which of its calls the messages are kept (``keep_for``; None: of
+        (``policy_of``) and of which of its calls the messages are kept (``capture_for``; None: of
         none). Where one of them raises, the client is closed.
         """
         self.endpoint = endpoint
@@ -93,12 +93,12 @@ class Listener:
         self._access = access
         self._limits = limits
         self._observer = observer
-        self._witness = Notifier(observer, clock)
-        self._notices = notices
+        self._notifier = Notifier(observer, clock)
+        self._events = events
         self._tasks = tasks
         self._clock = clock
-        self._rulebook_of = rulebook_of
-        self._keep_for = keep_for
+        self._policy_of = policy_of
+        self._capture_for = capture_for
         self._identify = identify
         self._bound: BoundSocket | None = None
         self._access_copied = False
@@ -139,7 +139,7 @@ class Listener:
                 self._full = True
                 self._stop_accepting()
                 reason = f"{self._clients} clients are connected (limits.connections)"
-                self._notices.accept_paused(str(self.endpoint), reason)
+                self._events.accept_paused(str(self.endpoint), reason)
                 return
             try:
                 client, _ = listening.accept()
@@ -150,7 +150,7 @@ class Listener:
                     raise
                 self._stop_accepting()
                 self._loop.call_later(_PAUSE, self._start_accepting)
-                self._notices.accept_paused(str(self.endpoint), str(error.strerror))
+                self._events.accept_paused(str(self.endpoint), str(error.strerror))
                 return
             client.setblocking(False)
             self._clients += 1
@@ -176,18 +176,18 @@ class Listener:
             header_block_limit=self._limits.header_block,
             stream_limit=self._limits.streams,
             message_limit=inf if self._limits.message is None else self._limits.message,
-            keep=self._keep_for(connection),
+            keep=self._capture_for(connection),
         )
-        rulebook = self._rulebook_of(connection)
+        active_policy = self._policy_of(connection)
         if self.image != self.runtime:
-            await self._relay_split(client, connection, reader, rulebook)
+            await self._relay_split(client, connection, reader, active_policy)
             return
         try:
             runtime = await self._dial(client, connection, self.runtime)
         except OSError:
             return
         write_buffer = self._limits.write_buffer
-        pair = Pair(connection, reader, self._witness, self._clock, write_buffer, rulebook)
+        pair = Pair(connection, reader, self._notifier, self._clock, write_buffer, active_policy)
         await pair.run(client, runtime)
 
     async def _relay_split(
@@ -195,7 +195,7 @@ class Listener:
         client: socket.socket,
         connection: Connection,
         reader: ConnectionReader,
-        rulebook: ActivePolicy,
+        active_policy: ActivePolicy,
     ) -> None:
         from criproxy.relay.split import Split  # h2 is loaded only where it is needed
 
@@ -203,7 +203,9 @@ class Listener:
             to = self.image if image else self.runtime
             return self._dial(client, connection, to)
 
-        split = Split(connection, reader, self._witness, self._clock, dial, self._tasks, rulebook)
+        split = Split(
+            connection, reader, self._notifier, self._clock, dial, self._tasks, active_policy
+        )
         await split.run(client)
 
     async def _dial(
@@ -218,7 +220,7 @@ class Listener:
         except ClientGoneError:
             raise
         except OSError as error:
-            self._notices.runtime_unreachable(connection.listener, str(to), connection.peer, error)
+            self._events.runtime_unreachable(connection.listener, str(to), connection.peer, error)
             raise
         if not self._access_copied and self._bound is not None:
             self._copy_access(self._bound)

@@ -1,8 +1,7 @@
 """Reports what the relay sees to an observer, after the bytes have been written.
 
-Reading must not delay a call. Therefore :class:`Notifier` is given bytes once they are on their
-way: the peer already works while they are read. This is possible because nothing here changes a
-byte, and it makes the time between a chunk's arrival and its writing known.
+Bytes are written to the peer first and read afterwards, so that reading delays no call. Nothing
+here changes a byte. The time between a chunk's arrival and its writing is a call's overhead.
 """
 
 import asyncio
@@ -16,85 +15,87 @@ from criproxy.wire.reading.calls import End
 from criproxy.wire.reading.connection import ConnectionReader, Event, ReadingStopped, Side
 
 Clock = Callable[[], float]
-"""Seconds that only grow."""
+"""Returns monotonic seconds."""
 
 
 class Observer(Protocol):
-    """Is told of connections and of what passes on them, on the event loop, in order."""
+    """Receives the events of connections, in order, on the event loop."""
 
     def connection_opened(self, connection: Connection) -> None:
-        """Take notice of a client that has connected."""
+        """Called when a client has been accepted."""
 
     def connection_closed(self, connection: Connection) -> None:
-        """Take notice that both ends of a connection are closed."""
+        """Called when both sockets of a connection are closed."""
 
     def observe(self, connection: Connection, event: Event) -> None:
-        """Take notice of an event; the calls in it already have their ``overhead`` added."""
+        """Called for each event; ``overhead`` of its call already includes this chunk."""
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
-        """Take notice that a connection is being closed: rules hold on it that need it read.
+        """Called when a connection is closed because rules apply to it and it cannot be read.
 
         ``reason`` is one of :data:`criproxy.wire.errors.REASONS`.
         """
 
 
 class Notifier:
-    """Reads what has been relayed and tells the observer."""
+    """Reads relayed bytes and reports their events to the observer."""
 
     def __init__(self, observer: Observer, clock: Clock) -> None:
         self._observer = observer
         self._clock = clock
 
-    def relayed(self, watched: "ObservedConnection", side: Side, data: bytes, since: float) -> None:
-        """Take notice of what ``side`` sent, which has been written; ``since`` is when it came."""
+    def relayed(
+        self, observed: "ObservedConnection", side: Side, data: bytes, since: float
+    ) -> None:
+        """Read bytes that ``side`` sent at ``since`` (seconds) and that have been written."""
         written = self._clock()
         try:
-            events = watched.reader.receive(side, data, since)
-        except Exception:  # ours, not the connection's: its bytes go on
-            events = watched.reader.stop(INTERNAL_ERROR, traceback.format_exc(), since)
+            events = observed.reader.receive(side, data, since)
+        except Exception:  # a fault of ours: the bytes are still relayed
+            events = observed.reader.stop(INTERNAL_ERROR, traceback.format_exc(), since)
         if events:
-            self._tell(watched, events, written - since)
+            self._report(observed, events, written - since)
 
-    def ended(self, watched: "ObservedConnection", side: Side) -> None:
-        """End the calls of a connection that ``side`` has ended for good."""
-        self._tell(watched, watched.reader.end(side, self._clock()), 0.0)
+    def ended(self, observed: "ObservedConnection", side: Side) -> None:
+        """End the calls in flight of a connection that ``side`` has closed."""
+        self._report(observed, observed.reader.end(side, self._clock()), 0.0)
 
-    def refused(self, watched: "ObservedConnection", reason: str, detail: str) -> None:
-        """Tell that a connection is closed because what rules it needs cannot be kept."""
-        self._observer.connection_refused(watched.connection, reason, detail)
+    def refused(self, observed: "ObservedConnection", reason: str, detail: str) -> None:
+        """Report that a connection is closed because its rules cannot be enforced."""
+        self._observer.connection_refused(observed.connection, reason, detail)
 
-    def _tell(self, watched: "ObservedConnection", events: list[Event], spent: float) -> None:
+    def _report(self, observed: "ObservedConnection", events: list[Event], spent: float) -> None:
         for event in events:
             if not isinstance(event, ReadingStopped):
                 event.call.overhead += spent
                 if event.call.end is End.MESSAGE_LIMIT:
-                    watched.cut(event.call.stream)
+                    observed.cut(event.call.stream)
             try:
-                self._observer.observe(watched.connection, event)
-            except Exception as error:  # ours as well: the next event is still told
+                self._observer.observe(observed.connection, event)
+            except Exception as error:  # a fault of ours: the next event is still reported
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": f"observing {type(event).__name__} failed", "exception": error}
                 )
 
 
 class ObservedConnection:
-    """What relays a connection: who watches it, and what is to be done with a call then."""
+    """A relayed connection as the notifier sees it; base of Pair and Split."""
 
     def __init__(
-        self, connection: Connection, reader: ConnectionReader, witness: Notifier, clock: Clock
+        self, connection: Connection, reader: ConnectionReader, notifier: Notifier, clock: Clock
     ) -> None:
-        """``reader`` is shown the connection's bytes by ``witness``."""
+        """``notifier`` feeds the connection's bytes to ``reader``."""
         self.connection = connection
         self.reader = reader
-        self.witness = witness
+        self.notifier = notifier
         self.clock = clock
         self.missed = False
-        """Whether rules came that have to be kept, and not where they could be from then on."""
+        """Whether enforcing rules were loaded once already without a known frame boundary."""
 
     def cut(self, stream: int) -> None:
-        """End a call to both sides: its stream carries a message that is too large."""
+        """Reset a stream towards both sides: a message on it is over ``limits.message``."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """End the connection to both sides."""
+        """Close both sides of the connection."""
         raise NotImplementedError

@@ -20,10 +20,10 @@ from criproxy.wire.constants import ErrorCode
 from criproxy.wire.http2.frame_builder import reset
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
-_HALF_CLOSED: Final = 1.0
+_POLL_INTERVAL: Final = 1.0
 """Seconds between looks at a peer that has ended its sending."""
 
-_REST: Final = 1 << 18
+_READ_SIZE: Final = 1 << 18
 """Bytes that are read at once of what a socket still holds."""
 
 
@@ -34,18 +34,18 @@ class Pair(ObservedConnection):
         self,
         connection: Connection,
         reader: ConnectionReader,
-        witness: Notifier,
+        notifier: Notifier,
         clock: Clock,
         write_buffer: int,
-        rulebook: ActivePolicy,
+        active_policy: ActivePolicy,
     ) -> None:
         """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
-        super().__init__(connection, reader, witness, clock)
+        super().__init__(connection, reader, notifier, clock)
         self.write_buffer = write_buffer
-        self.rulebook = rulebook
-        self.sieve: RelayInterceptor | None = None  # None as long as there have been no rules
-        self._client = _End(self, Side.CLIENT)
-        self._runtime = _End(self, Side.RUNTIME)
+        self.active_policy = active_policy
+        self.interceptor: RelayInterceptor | None = None  # None as long as there have been no rules
+        self._client = _SideProtocol(self, Side.CLIENT)
+        self._runtime = _SideProtocol(self, Side.RUNTIME)
         self._client.other, self._runtime.other = self._runtime, self._client
         self._closed = asyncio.get_running_loop().create_future()
 
@@ -63,7 +63,7 @@ class Pair(ObservedConnection):
             self._runtime.begin()
             await self._closed
         finally:
-            self.witness.ended(self, Side.RUNTIME)  # to the client it is the runtime that went
+            self.notifier.ended(self, Side.RUNTIME)  # to the client it is the runtime that went
             self._client.abort()
             self._runtime.abort()
             client.close()
@@ -73,19 +73,23 @@ class Pair(ObservedConnection):
         """End both sides because ``side`` is gone: what it had sent is still delivered."""
         if side is Side.RUNTIME and self._is_delivering():
             return
-        if self.sieve is not None:
-            self.sieve.ended(side)
+        if self.interceptor is not None:
+            self.interceptor.ended(side)
         self.close(side)
 
     def close(self, side: Side = Side.RUNTIME) -> None:
         """See Watched. ``side`` is the one that is said to have ended it."""
-        self.witness.ended(self, side)
+        self.notifier.ended(self, side)
         self._client.close()
         self._runtime.close()
 
     def _is_delivering(self) -> bool:
         """Keep the client for a while where what the runtime had answered is still held."""
-        if self.sieve is None or self._client.closed or not self.sieve.ended(Side.RUNTIME):
+        if (
+            self.interceptor is None
+            or self._client.closed
+            or not self.interceptor.ended(Side.RUNTIME)
+        ):
             return False
         asyncio.get_running_loop().call_later(DELIVERY, self.close)
         self._runtime.close()
@@ -94,22 +98,22 @@ class Pair(ObservedConnection):
     def half_closed(self, side: Side) -> None:
         """Pass on that a side sends nothing more, once nothing of it is held."""
         end = self._runtime if side is Side.CLIENT else self._client
-        if self.sieve is None:
+        if self.interceptor is None:
             end.end_writing()
-        elif self.sieve.busy:
-            asyncio.get_running_loop().call_later(_HALF_CLOSED, self.half_closed, side)
+        elif self.interceptor.busy:
+            asyncio.get_running_loop().call_later(_POLL_INTERVAL, self.half_closed, side)
         else:
             if side is Side.CLIENT:
-                self.sieve.half_closed()
+                self.interceptor.half_closed()
             end.end_writing()
 
-    def put_sieve(self, side: Side) -> None:
+    def install_interceptor(self, side: Side) -> None:
         """Begin to keep rules on the connection, now that ``side`` has sent something, unless this
         is within a frame's header."""
-        if RelayInterceptor.can_begin(self, self.rulebook, side):
-            self.sieve = RelayInterceptor(
+        if RelayInterceptor.can_begin(self, self.active_policy, side):
+            self.interceptor = RelayInterceptor(
                 self,
-                self.rulebook,
+                self.active_policy,
                 self._client.write,
                 self._runtime.write,
                 lambda: (self._client.take_inserts(), self._runtime.take_inserts()),
@@ -120,7 +124,7 @@ class Pair(ObservedConnection):
         """See Watched. The peers sort out what is still under way for the stream: to each it is as
         if the other had reset it, and what comes for a stream that was reset is ignored.
         """
-        if self.sieve is not None and self.sieve.cut(stream):
+        if self.interceptor is not None and self.interceptor.cut(stream):
             return
         self._runtime.insert(reset(stream, ErrorCode.CANCEL))
         self._client.insert(reset(stream, ErrorCode.ENHANCE_YOUR_CALM))
@@ -131,10 +135,10 @@ class Pair(ObservedConnection):
             self._closed.set_result(None)
 
 
-class _End(asyncio.Protocol):
+class _SideProtocol(asyncio.Protocol):
     """One side of a pair."""
 
-    other: "_End"
+    other: "_SideProtocol"
     socket: socket.socket
 
     def __init__(self, pair: Pair, side: Side) -> None:
@@ -209,13 +213,13 @@ class _End(asyncio.Protocol):
 
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair
-        if pair.rulebook.policy is not None and pair.sieve is None:
-            pair.put_sieve(self._side)
-        if pair.sieve is not None:
-            pair.sieve.received(self._side, data, now)
+        if pair.active_policy.policy is not None and pair.interceptor is None:
+            pair.install_interceptor(self._side)
+        if pair.interceptor is not None:
+            pair.interceptor.received(self._side, data, now)
         elif self._forward is not None:
             self._forward(data)
-            pair.witness.relayed(pair, self._side, data, now)
+            pair.notifier.relayed(pair, self._side, data, now)
 
     def eof_received(self) -> bool:
         self._ended = True
@@ -236,7 +240,7 @@ class _End(asyncio.Protocol):
             if is_hung_up(self.socket):
                 self._pair.hang_up(self._side)
             else:
-                asyncio.get_running_loop().call_later(_HALF_CLOSED, self._watch_for_hang_up)
+                asyncio.get_running_loop().call_later(_POLL_INTERVAL, self._watch_for_hang_up)
 
     def pause_writing(self) -> None:
         transport = self.other._transport
@@ -258,7 +262,7 @@ class _End(asyncio.Protocol):
     def _read_rest(self) -> None:
         """Relay what the peer sent before it went: a write to it has failed before it was read."""
         with contextlib.suppress(OSError):
-            while data := self.socket.recv(_REST):
+            while data := self.socket.recv(_READ_SIZE):
                 self.data_received(data)
 
     def _insert_within(self, data: bytes, now: float) -> bytes:

@@ -1,4 +1,4 @@
-"""What a relay asks of the rules, and where it finds those that hold now."""
+"""The interface between a relay and the rules, and the holder of the policy in force."""
 
 from typing import Protocol
 
@@ -10,31 +10,31 @@ from criproxy.wire.reading.calls import Call
 
 
 class Policy(Protocol):
-    """The rules that hold, as a relay sees them."""
+    """Decides which calls of a connection are held."""
 
     enforcing: bool
-    """Whether a connection that cannot be read is to be closed: a rule has to be kept on it."""
+    """Whether a connection that cannot be read has to be closed."""
 
     def wanted(self, path: bytes) -> bool:
-        """Tell whether calls of a path may have to be held."""
+        """Return whether calls of a ``:path`` may have to be held."""
 
     def begin(
         self, connection: Connection, call: Call | None, stream: HeldStream, headers: list[Header]
     ) -> Hold | None:
-        """Say what is to be held of a call that begins; None: it is passed on as it is.
+        """Return what to hold of a call that begins; None to forward it unchanged.
 
-        ``call`` is what observers are told of; None where it is over for them: because the
-        connection is not read any more, or because it was reset as soon as it began.
+        ``call`` is the call that observers know; None if it is over for them already: the
+        connection is not read any more, or the call was reset as soon as it began.
         """
 
 
 class ActivePolicy:
-    """Has the policy for the calls that begin from now on. A reload puts another in its place.
+    """Holds the policy for new calls; a reload replaces it.
 
-    ``budget`` counts what is held by all connections together.
+    ``budget`` counts the bytes held by all connections together.
     """
 
     def __init__(self, budget: HeldBytesBudget, policy: Policy | None = None) -> None:
-        """``policy`` is None as long as there are no rules."""
+        """``policy`` is None while there are no rules."""
         self.budget = budget
         self.policy = policy

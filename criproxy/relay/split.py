@@ -1,13 +1,12 @@
-"""A client whose image service is another process than its runtime.
+"""Relays a client whose image service is another process than its runtime.
 
-One HTTP/2 connection carries calls to both services, so bytes cannot simply be passed on: streams
-are. The client talks HTTP/2 with us, we with each of the two, on the `h2` library, and what makes
-a call passes from stream to stream unchanged: headers, message bytes, trailers, resets, half-close.
-What belongs to a connection (SETTINGS, PING, windows) is between us and each peer. Slower than a
-Pair, and only where a listener's `image` is not its `runtime`.
+One client connection carries calls to both services, so streams are relayed instead of bytes: each
+of the three connections is terminated by the `h2` library, and headers, message bytes, trailers,
+resets and half-closes are copied from stream to stream. SETTINGS, PING and windows are each
+connection's own. Slower than a Pair, and used only if a listener's `image` is not its `runtime`.
 
-Backpressure: a peer's window is opened again only for what has been passed on, so that at most a
-window's worth waits here for each connection. A peer that does not read is not read from either.
+Backpressure: a peer's window is opened again only for bytes that have been forwarded, so that at
+most one window is buffered per connection. A peer that does not read is not read from either.
 """
 
 import asyncio
@@ -42,13 +41,13 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
 WINDOW: Final = 1 << 20
-"""Bytes that a peer may send before some of them have been passed on, per connection."""
+"""Bytes that a peer may send, per connection, before some of them have been forwarded."""
 
 _HEADER_LIST: Final = 1 << 20
-"""Bytes of decoded headers that a message may have."""
+"""Bytes of a decoded header list that are accepted."""
 
 _STREAMS: Final = 1000
-"""Calls at once that a client is told it may make on one connection."""
+"""SETTINGS_MAX_CONCURRENT_STREAMS towards a client."""
 
 _IMAGE_SERVICE: Final = b".ImageService/"
 
@@ -58,50 +57,49 @@ Dial = Callable[[bool], Coroutine[Any, Any, socket.socket]]
 
 
 class Split(ObservedConnection):
-    """One client, and two processes that serve it. :meth:`run` lasts as long as the client."""
+    """A client's connection and the two upstream connections that serve it."""
 
     def __init__(
         self,
         connection: Connection,
         reader: ConnectionReader,
-        witness: Notifier,
+        notifier: Notifier,
         clock: Clock,
         dial: Dial,
         tasks: Tasks,
-        rulebook: ActivePolicy,
+        active_policy: ActivePolicy,
     ) -> None:
-        super().__init__(connection, reader, witness, clock)
-        self._rulebook = rulebook
-        self._sieve: RelayInterceptor | None = None  # None as long as there have been no rules
-        self._sieved: list[bytes] | None = None  # what it lets through while it is given bytes
+        super().__init__(connection, reader, notifier, clock)
+        self._active_policy = active_policy
+        self._interceptor: RelayInterceptor | None = None  # None until there are rules
+        self._released: list[bytes] | None = None  # what it forwards while it receives bytes
         self._dial = dial
         self._tasks = tasks
-        self._client = _Leg(self, client_side=False)
-        self._upstreams: dict[bool, _Leg] = {}
+        self._client = _PeerConnection(self, client_side=False)
+        self._upstreams: dict[bool, _PeerConnection] = {}
         self._dialling = {True: asyncio.Lock(), False: asyncio.Lock()}
         self._since = clock()
         self._flushing = False
         self._unflushed = False
 
     async def run(self, client: socket.socket) -> None:
-        """Serve a connected client until it is gone; the socket belongs to this now."""
+        """Serve a connected client until it has gone; owns the socket from now on."""
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed
         finally:
-            self.witness.ended(self, Side.RUNTIME)  # unless the client went first
-            for leg in (self._client, *self._upstreams.values()):
-                leg.abort()
+            self.notifier.ended(self, Side.RUNTIME)  # without effect if the client went first
+            for peer in (self._client, *self._upstreams.values()):
+                peer.abort()
             client.close()
 
     def woken(self) -> None:
-        """Take notice that a peer has sent something: what follows from it began now."""
+        """Called when an upstream has sent something, before it is handled."""
         self._since = self.clock()
 
     def flush(self) -> None:
-        """Write what has come about on each connection, and what comes about by that: the sieve may
-        have something for this side when it is given something of it."""
+        """Write the output of each connection, and what the interceptor produces from it."""
         self._unflushed = True
         if self._flushing:
             return
@@ -114,25 +112,25 @@ class Split(ObservedConnection):
             self._flushing = False
 
     def _write_out(self) -> None:
-        for leg in self._upstreams.values():
-            leg.write(leg.h2.data_to_send())
+        for peer in self._upstreams.values():
+            peer.write(peer.h2.data_to_send())
         if data := self._client.h2.data_to_send():
-            if self._sieve is not None:
-                self._sieve.received(Side.RUNTIME, data, self._since)
+            if self._interceptor is not None:
+                self._interceptor.received(Side.RUNTIME, data, self._since)
             else:
                 self._client.write(data)
-                self.witness.relayed(self, Side.RUNTIME, data, self._since)
+                self.notifier.relayed(self, Side.RUNTIME, data, self._since)
 
     def from_client(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Handle bytes of the client."""
         self._since = self.clock()
-        book = self._rulebook
+        book = self._active_policy
         if (
             book.policy is not None
-            and self._sieve is None
+            and self._interceptor is None
             and RelayInterceptor.can_begin(self, book, Side.CLIENT)
         ):
-            self._sieve = RelayInterceptor(
+            self._interceptor = RelayInterceptor(
                 self,
                 book,
                 self._client.write,
@@ -140,28 +138,28 @@ class Split(ObservedConnection):
                 lambda: ([], []),
                 self.close,
             )
-        if self._client.is_closing:  # because rules cannot be kept on it
+        if self._client.is_closing:  # rules cannot be enforced on it
             return
-        if self._sieve is not None:
-            self._sieved = []
-            self._sieve.received(Side.CLIENT, data, self._since)
-            sieved, self._sieved = self._sieved, None
-            for piece in sieved:
+        if self._interceptor is not None:
+            self._released = []
+            self._interceptor.received(Side.CLIENT, data, self._since)
+            released, self._released = self._released, None
+            for piece in released:
                 self._client.take(piece)
         else:
-            self.witness.relayed(self, Side.CLIENT, data, self._since)
+            self.notifier.relayed(self, Side.CLIENT, data, self._since)
             self._client.take(data)
 
     def _take(self, data: bytes) -> None:
-        """Take what the sieve lets through: once it has shown to the witness what came."""
-        if self._sieved is None:
+        """Handle client bytes that the interceptor forwards, after the notifier has read them."""
+        if self._released is None:
             self._client.take(data)
         else:
-            self._sieved.append(data)
+            self._released.append(data)
 
     def cut(self, stream: int) -> None:
-        """See Watched."""
-        if self._sieve is not None and self._sieve.cut(stream):
+        """See ObservedConnection."""
+        if self._interceptor is not None and self._interceptor.cut(stream):
             return
         exchange = self._client.exchanges.get(stream)
         if exchange is not None:
@@ -169,24 +167,24 @@ class Split(ObservedConnection):
             self.flush()
 
     def close(self) -> None:
-        """See Watched."""
+        """See ObservedConnection."""
         self._client.abort()
 
-    def lost(self, leg: "_Leg") -> None:
-        """Take notice that a connection is gone. With an upstream only its own calls end."""
-        if leg is self._client:
-            if self._sieve is not None:
-                self._sieve.ended(Side.CLIENT)
-            self.witness.ended(self, Side.CLIENT)
-        for exchange in list(leg.exchanges.values()):
-            if leg is self._client:
+    def lost(self, peer: "_PeerConnection") -> None:
+        """Handle the close of a connection; that of an upstream ends only its own calls."""
+        if peer is self._client:
+            if self._interceptor is not None:
+                self._interceptor.ended(Side.CLIENT)
+            self.notifier.ended(self, Side.CLIENT)
+        for exchange in list(peer.exchanges.values()):
+            if peer is self._client:
                 exchange.abandon(ErrorCodes.CANCEL)
             else:
                 exchange.fail("the runtime closed the connection")
         self.flush()
 
     def begin(self, stream: int, headers: Headers) -> None:
-        """Begin an exchange for a request of the client."""
+        """Open an exchange for a request of the client."""
         path = next((value for name, value in headers if name == b":path"), b"")
         image = _IMAGE_SERVICE in path
         exchange = _Exchange(self._client, stream)
@@ -209,18 +207,18 @@ class Split(ObservedConnection):
             exchange.join(upstream)
         self.flush()
 
-    async def _connect(self, image: bool) -> "_Leg":
+    async def _connect(self, image: bool) -> "_PeerConnection":
         sock = await self._dial(image)
-        leg = _Leg(self, client_side=True)
+        peer = _PeerConnection(self, client_side=True)
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: leg, sock=sock)
-        self._upstreams[image] = leg
+        await loop.create_unix_connection(lambda: peer, sock=sock)
+        self._upstreams[image] = peer
         if self._client.closed.done():
-            leg.abort()
-        return leg
+            peer.abort()
+        return peer
 
 
-class _Leg(asyncio.Protocol):
+class _PeerConnection(asyncio.Protocol):
     """An HTTP/2 connection to one peer."""
 
     def __init__(self, split: Split, client_side: bool) -> None:
@@ -265,7 +263,7 @@ class _Leg(asyncio.Protocol):
             self._split.from_client(data)
 
     def take(self, data: bytes) -> None:
-        """Act on what the peer has sent."""
+        """Handle bytes of the peer."""
         try:
             for event in self.h2.receive_data(data):
                 self._handle(event)
@@ -287,7 +285,7 @@ class _Leg(asyncio.Protocol):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.closed.done():  # it is cancelled with whoever waited for it
+        if not self.closed.done():  # cancelled together with run()
             self.closed.set_result(None)
         self._split.lost(self)
 
@@ -317,30 +315,30 @@ class _Leg(asyncio.Protocol):
             found.abandon(ErrorCodes(event.error_code))
 
     def acknowledge(self, length: int, stream: int) -> None:
-        """Let the peer send as much again as has been passed on."""
+        """Open the peer's windows by ``length`` bytes, which have been forwarded."""
         if length and not self.closed.done():
             self.h2.acknowledge_received_data(length, stream)
 
 
 class _Exchange:
-    """One call: a stream of the client's and, once it has one, of an upstream's."""
+    """One call: the client's stream and, once it has one, the upstream's."""
 
-    def __init__(self, client: _Leg, stream: int) -> None:
-        self._sides: dict[_Leg, int] = {client: stream}
+    def __init__(self, client: _PeerConnection, stream: int) -> None:
+        self._sides: dict[_PeerConnection, int] = {client: stream}
         self._client = client
-        self.request = _Flow(client, stream)
-        self.response: _Flow | None = None
+        self.request = _Direction(client, stream)
+        self.response: _Direction | None = None
         client.exchanges[stream] = self
 
-    def flow_from(self, leg: _Leg) -> "_Flow":
-        """Return the direction that a peer feeds."""
-        if leg is self._client:
+    def flow_from(self, peer: _PeerConnection) -> "_Direction":
+        """Return the direction of which ``peer`` is the source."""
+        if peer is self._client:
             return self.request
         assert self.response is not None
         return self.response
 
-    def join(self, upstream: _Leg) -> None:
-        """Go on to an upstream with what the client has sent, unless the client has given up."""
+    def join(self, upstream: _PeerConnection) -> None:
+        """Open the upstream's stream and forward the request, unless the client has reset it."""
         stream = self._sides[self._client]
         if self._client.exchanges.get(stream) is not self:
             return
@@ -348,40 +346,40 @@ class _Exchange:
         self._sides[upstream] = theirs
         upstream.exchanges[theirs] = self
         self.request.sink, self.request.sink_stream = upstream, theirs
-        self.response = _Flow(upstream, theirs)
+        self.response = _Direction(upstream, theirs)
         self.response.sink, self.response.sink_stream = self._client, stream
         self.pump()
 
     def pump(self) -> None:
-        """Pass on what the windows allow, in both directions."""
+        """Forward what the windows allow, in both directions."""
         try:
             for flow in (self.request, self.response):
                 if flow is not None:
                     flow.pump()
         except StreamClosedError:
             self.abandon(ErrorCodes.CANCEL)
-        except H2Error:  # more streams than the upstream takes at once
+        except H2Error:  # over the upstream's MAX_CONCURRENT_STREAMS
             self.abandon(ErrorCodes.REFUSED_STREAM)
         else:
             if self.response is not None and self.response.ended and self.request.ended:
                 self._forget()
 
     def abandon(self, code: ErrorCodes) -> None:
-        """Reset the streams that are still open, and forget the call."""
-        for leg, stream in self._sides.items():
-            if not leg.closed.done():
+        """Reset the streams that are still open, and remove the exchange."""
+        for peer, stream in self._sides.items():
+            if not peer.closed.done():
                 with suppress(H2Error):
-                    leg.h2.reset_stream(stream, code)
+                    peer.h2.reset_stream(stream, code)
         self._forget()
 
     def refuse(self) -> None:
-        """Reset the client's stream so that it reports RESOURCE_EXHAUSTED, and the upstream's."""
+        """Reset both streams, the client's with ENHANCE_YOUR_CALM (RESOURCE_EXHAUSTED)."""
         with suppress(H2Error):
             self._client.h2.reset_stream(self._sides[self._client], ErrorCodes.ENHANCE_YOUR_CALM)
         self.abandon(ErrorCodes.CANCEL)
 
     def fail(self, message: str) -> None:
-        """Answer the client in the upstream's place: UNAVAILABLE, as it would have seen itself."""
+        """End the client's stream with UNAVAILABLE, in the upstream's place."""
         trailers = [
             (b"grpc-status", b"%d" % StatusCode.UNAVAILABLE),
             (b"grpc-message", message.encode("ascii", "replace")),
@@ -393,25 +391,25 @@ class _Exchange:
         self.abandon(ErrorCodes.NO_ERROR)
 
     def _forget(self) -> None:
-        for leg, stream in self._sides.items():
-            leg.exchanges.pop(stream, None)
+        for peer, stream in self._sides.items():
+            peer.exchanges.pop(stream, None)
         for flow in (self.request, self.response):
             if flow is not None:
                 flow.drop()
 
 
-class _Flow:
-    """One direction of a call: what one peer has sent and the other has not been sent yet."""
+class _Direction:
+    """One direction of an exchange: what the source has sent and the sink has not been sent yet."""
 
-    def __init__(self, source: _Leg, stream: int) -> None:
+    def __init__(self, source: _PeerConnection, stream: int) -> None:
         self._source = source
         self._stream = stream
-        self.sink: _Leg | None = None
+        self.sink: _PeerConnection | None = None
         self.sink_stream = 0
         self.begun = False
         self.ended = False
         self._waiting: deque[Headers | bytes] = deque()
-        self._credits: deque[int] = deque()  # what each piece of data took of the source's window
+        self._credits: deque[int] = deque()  # flow-controlled bytes of each piece of data
         self._end_waits = False
 
     def add_headers(self, headers: Headers) -> None:
@@ -425,7 +423,7 @@ class _Flow:
         self._end_waits = True
 
     def pump(self) -> None:
-        """Send on what may be sent. Raises H2Error where the sink's stream does not take it."""
+        """Forward what the sink's windows allow. Raises H2Error if it refuses a frame."""
         if self.sink is None or self.ended:
             return
         h2 = self.sink.h2
@@ -454,7 +452,7 @@ class _Flow:
             self.ended = True
 
     def drop(self) -> None:
-        """Give the source's window back for what is not sent on."""
+        """Discard what waits, and open the source's window for it."""
         self._waiting.clear()
         while self._credits:
             self._source.acknowledge(self._credits.popleft(), self._stream)
@@ -464,7 +462,7 @@ class _Flow:
 
 
 class _Graceful(H2ConnectionStateMachine):
-    """h2 takes a connection for closed at a GOAWAY; gRPC's lets its streams end first."""
+    """Keeps a connection open after GOAWAY, as RFC 9113 section 6.8 says; h2 closes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -475,7 +473,7 @@ class _Graceful(H2ConnectionStateMachine):
 
 
 def _connection(client_side: bool) -> H2Connection:
-    """Make an h2 connection that takes headers as they are and has our windows."""
+    """Make an h2 connection with our windows that does not validate or normalize headers."""
     h2 = H2Connection(
         H2Configuration(
             client_side=client_side,

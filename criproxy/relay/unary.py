@@ -1,8 +1,7 @@
-"""Calls of the daemon's own to the runtime: one request, one response, on a connection for itself.
+"""The daemon's own unary calls to a runtime, each on a connection of its own.
 
-They are few and plain, and the answer is read by the wire core: so the daemon needs no gRPC stack,
-whose memory it can do without. It is how the runtime is asked whether it answers, and for the pods
-and containers that it has.
+They serve the health probe and the listing of pods and containers. Responses are read by the wire
+core, so that the daemon needs no gRPC stack (about 15 MiB of memory).
 """
 
 import asyncio
@@ -17,12 +16,12 @@ from criproxy.wire import grpc
 from criproxy.wire.errors import WireError
 from criproxy.wire.grpc import PREFIX_SIZE, StatusCode
 from criproxy.wire.hpack.decoder import Header
-from criproxy.wire.http2 import frame_builder as building
+from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frames import FrameHandler, FrameReader
 
-LARGEST_ANSWER: Final = 64 << 20
-"""Bytes of a response that are taken: four times what a kubelet takes. The runtime's windows are
-this large from the start, so there is none to update."""
+MAX_RESPONSE_BYTES: Final = 64 << 20
+"""Bytes of a response that are accepted: four times the kubelet's limit. The windows have this size
+from the start, so that none has to be updated."""
 
 _CHUNK: Final = 1 << 18
 _STREAM: Final = 1
@@ -37,32 +36,32 @@ _VERSION: Final = (
 
 @dataclass(frozen=True, slots=True)
 class UnaryResponse:
-    """How a call ended. ``code`` is None where what came could not be read."""
+    """The result of a call. ``code`` is None if the response could not be read."""
 
     code: StatusCode | None
     message: str
     response: bytes
-    """The response message; empty where there is none."""
+    """The response message; empty if there is none."""
 
 
 async def call(endpoint: Endpoint, path: bytes, request: bytes) -> UnaryResponse:
     """Make a unary call: ``request`` and the response are messages without gRPC's prefix.
 
-    Takes as long as the server does. Raises OSError when the endpoint cannot be reached, or ends
-    the connection without an answer.
+    Has no time limit. Raises OSError if the endpoint cannot be reached or closes the connection
+    without a response.
     """
     receive, send = await asyncio.open_unix_connection(endpoint.path, limit=_CHUNK)
     try:
         send.write(_request(path, request))
-        reading = _Reading()
-        reader = FrameReader(reading, preface=False)
+        handler = _ResponseHandler()
+        reader = FrameReader(handler, preface=False)
         while data := await receive.read(_CHUNK):
             try:
                 reader.read(data, 0.0)
             except WireError as error:
                 return UnaryResponse(None, str(error), b"")
-            if reading.ended:
-                return reading.answer()
+            if handler.ended:
+                return handler.response()
         raise ConnectionError("the connection was closed without an answer")
     finally:
         send.close()
@@ -71,9 +70,9 @@ async def call(endpoint: Endpoint, path: bytes, request: bytes) -> UnaryResponse
 
 
 async def probe(endpoint: Endpoint, within: float) -> str | None:
-    """Call Version, of v1 and where that is unknown of v1alpha2, within ``within`` seconds.
+    """Call Version, of v1 and if that is unknown of v1alpha2, within ``within`` seconds.
 
-    Returns None when the runtime answers with OK, else what is wrong with it in a few words.
+    Returns None if the runtime answers with OK, else the reason why it is not ready.
     """
     try:
         async with asyncio.timeout(within):
@@ -90,8 +89,8 @@ async def probe(endpoint: Endpoint, within: float) -> str | None:
     return f"Version failed: {'unreadable answer' if answer.code is None else answer.code.name}"
 
 
-class _Reading(FrameHandler):
-    """What comes back, frame by frame. SETTINGS allow more than one small request needs."""
+class _ResponseHandler(FrameHandler):
+    """Collects one response, frame by frame. The runtime's SETTINGS are never a limit here."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -100,8 +99,8 @@ class _Reading(FrameHandler):
         self._http_status = b""
         self._body = bytearray()
 
-    def answer(self) -> UnaryResponse:
-        """Put together what has come."""
+    def response(self) -> UnaryResponse:
+        """Return the response that has come."""
         if self._code is not StatusCode.OK:
             return UnaryResponse(self._code, self._message, b"")
         if len(self._body) < PREFIX_SIZE:
@@ -133,10 +132,10 @@ class _Reading(FrameHandler):
         self._end(grpc.code_of_reset(code), "the stream was reset")
 
     def setting(self, identifier: int, value: int) -> None:
-        """Pass over it."""
+        """Ignore it."""
 
     def settings_acknowledged(self) -> None:
-        """Pass over it."""
+        """Ignore it."""
 
     def goaway(self, last_stream: int, code: int, now: float) -> None:
         if last_stream < _STREAM:
@@ -149,8 +148,8 @@ class _Reading(FrameHandler):
 
 
 def _request(path: bytes, message: bytes) -> bytes:
-    """Build a client's first bytes and the call. A request is at most the 64 KiB of a window."""
-    window = _setting(http2.SETTINGS_INITIAL_WINDOW_SIZE, LARGEST_ANSWER)
+    """Build the preface, SETTINGS and the call; ``message`` is at most 64 KiB (one window)."""
+    window = _setting(http2.SETTINGS_INITIAL_WINDOW_SIZE, MAX_RESPONSE_BYTES)
     fields = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
@@ -163,9 +162,9 @@ def _request(path: bytes, message: bytes) -> bytes:
     return b"".join(
         (
             http2.PREFACE,
-            building.frame(http2.SETTINGS, 0, 0, window),
-            building.window_update(0, LARGEST_ANSWER - http2.DEFAULT_WINDOW),
-            building.literal_headers(_STREAM, fields, ended=False),
-            building.data(_STREAM, _prefix.pack(0, len(message)) + message, ended=True),
+            frame_builder.frame(http2.SETTINGS, 0, 0, window),
+            frame_builder.window_update(0, MAX_RESPONSE_BYTES - http2.DEFAULT_WINDOW),
+            frame_builder.literal_headers(_STREAM, fields, ended=False),
+            frame_builder.data(_STREAM, _prefix.pack(0, len(message)) + message, ended=True),
         )
     )

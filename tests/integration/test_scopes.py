@@ -53,7 +53,7 @@ def scope(relay: RuledRelay, name: str, *rules: dict[str, Any], **profile: Any) 
     def swap() -> None:
         resources = relay._resources
         policy = RulePolicy(compile_rules(specs(rules)), resources, updates_pod_cache=True)
-        relay.rulebook.policy = ProfilePolicy(found, resources, policy)
+        relay.active_policy.policy = ProfilePolicy(found, resources, policy)
 
     relay.call(swap)
 
@@ -174,7 +174,7 @@ def test_reload_of_rules(relay: RuledRelay, peer: CriPeer) -> None:
 def test_refused_callers(relay: RuledRelay, peer: CriPeer) -> None:
     """Who may not connect is told so at each call; the runtime is asked nothing."""
     policy = DenyAllPolicy("callers with uid 12", relay.counts)
-    relay.call(lambda: setattr(relay.rulebook, "policy", policy))
+    relay.call(lambda: setattr(relay.active_policy, "policy", policy))
     with channel(relay.path) as client:
         for ask in (pull("nginx"), stream("a"), empty(EVENTS)):
             outcome = make(client, ask).outcome()

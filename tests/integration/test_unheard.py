@@ -38,7 +38,7 @@ Deny = Callable[[RuledRelay], None]
 
 def _refuse(relay: RuledRelay) -> None:
     policy = DenyAllPolicy("callers with uid 12", relay.counts)
-    relay.call(lambda: setattr(relay.rulebook, "policy", policy))
+    relay.call(lambda: setattr(relay.active_policy, "policy", policy))
 
 
 class _Log:
@@ -75,9 +75,9 @@ class _FullLog(_Log):
 
 def _behind_the_gate(relay: RuledRelay, log: AuditLog | None = None) -> None:
     scope(relay, "read-only")
-    scoped = relay.rulebook.policy
+    scoped = relay.active_policy.policy
     gate = AuditGate(log or _Log(), time.perf_counter)
-    relay.call(lambda: setattr(relay.rulebook, "policy", GatedPolicy(gate, scoped)))
+    relay.call(lambda: setattr(relay.active_policy, "policy", GatedPolicy(gate, scoped)))
 
 
 DENY: Final[dict[str, Deny]] = {

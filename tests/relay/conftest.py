@@ -35,4 +35,4 @@ def relay(short_dir: Path, peer: Peer, loop: str, policy: str) -> Iterator[Relay
     budget = HeldBytesBudget(1 << 30, 1 << 30)
     with Relay(short_dir, peer.path, loop=loop, policy=POLICIES[policy](), budget=budget) as relay:
         yield relay
-    assert (relay.rulebook.budget.streams, relay.rulebook.budget.bytes) == (0, 0)
+    assert (relay.active_policy.budget.streams, relay.active_policy.budget.bytes) == (0, 0)

@@ -79,7 +79,7 @@ def keeping(
         loop=loop,
         policy=policy[policy_name],
         budget=HeldBytesBudget(1 << 30, 1 << 30),
-        keep_for=lambda connection: lambda path: CaptureLimits(EACH, EACH),
+        capture_for=lambda connection: lambda path: CaptureLimits(EACH, EACH),
     ) as relay:
         yield relay
 
@@ -103,16 +103,16 @@ def test_asked_once_for_each_client(short_dir: Path, peer: Peer, loop: str) -> N
     asked: list[tuple[str, Connection, int]] = []
     refusing = ActivePolicy(HeldBytesBudget(), EachCall(Refusing))
 
-    def rulebook_of(connection: Connection) -> ActivePolicy:
+    def policy_of(connection: Connection) -> ActivePolicy:
         asked.append(("rules", connection, len(relay.recorder.opened)))
-        return refusing if len(relay.recorder.opened) == 2 else relay.rulebook
+        return refusing if len(relay.recorder.opened) == 2 else relay.active_policy
 
-    def keep_for(connection: Connection) -> SelectCapture | None:
+    def capture_for(connection: Connection) -> SelectCapture | None:
         asked.append(("keep", connection, len(relay.recorder.opened)))
         return (lambda path: CaptureLimits(EACH, EACH)) if len(relay.recorder.opened) == 1 else None
 
     with Relay(
-        short_dir, peer.path, loop=loop, rulebook_of=rulebook_of, keep_for=keep_for
+        short_dir, peer.path, loop=loop, policy_of=policy_of, capture_for=capture_for
     ) as relay:
         first = through(relay.path, "unary_unary", "Unary", b"one")
         second = through(relay.path, "unary_unary", "Unary", b"two")

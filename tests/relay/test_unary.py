@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.unary import LARGEST_ANSWER, UnaryResponse, call, probe
+from criproxy.relay.unary import MAX_RESPONSE_BYTES, UnaryResponse, call, probe
 from criproxy.wire.grpc import StatusCode
 from tests.support.raw_sockets import accept, listening
 from tests.support.scripted import ScriptedServer
@@ -154,7 +154,7 @@ def test_message_there_and_back(path: Path, server: grpc.Server) -> None:
 def test_large_response(path: Path, server: grpc.Server) -> None:
     """A response of many megabytes comes whole: the runtime need not wait for a window."""
     content = bytes(range(256)) * (12 << 12)
-    assert 1 << 23 < len(content) < LARGEST_ANSWER
+    assert 1 << 23 < len(content) < MAX_RESPONSE_BYTES
     serve(server, path, "some.Service", lambda request, context: content)
     assert get(path, "/some.Service/Version").response == content
 

@@ -128,8 +128,8 @@ class Relay:
         access: Access | None = None,
         policy: Policy | None = None,
         budget: HeldBytesBudget | None = None,
-        rulebook_of: Callable[[Connection], ActivePolicy] | None = None,
-        keep_for: Callable[[Connection], SelectCapture | None] = lambda connection: None,
+        policy_of: Callable[[Connection], ActivePolicy] | None = None,
+        capture_for: Callable[[Connection], SelectCapture | None] = lambda connection: None,
         **limits: Any,
     ) -> None:
         self.path = directory / "proxy.sock"
@@ -141,9 +141,9 @@ class Relay:
         self._loop_factory = LOOPS[loop]
         self._limits = replace(LIMITS, **limits)
         self._access = access or Access()
-        self.rulebook = ActivePolicy(budget or HeldBytesBudget(), policy)
-        self._rulebook_of = rulebook_of
-        self._keep_for = keep_for
+        self.active_policy = ActivePolicy(budget or HeldBytesBudget(), policy)
+        self._policy_of = policy_of
+        self._capture_for = capture_for
         self._thread: threading.Thread | None = None
         self._cut: Callable[[], None]
 
@@ -186,8 +186,8 @@ class Relay:
             self.recorder,
             tasks,
             time.perf_counter,
-            self._rulebook_of or (lambda connection: self.rulebook),
-            self._keep_for,
+            self._policy_of or (lambda connection: self.active_policy),
+            self._capture_for,
         )
         try:
             self._listener.open()

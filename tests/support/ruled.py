@@ -74,7 +74,7 @@ class RuledRelay(Relay):
             self._policy = (
                 RulePolicy(ruleset, self._resources, hooks or {}, previous) if rules else None
             )
-            self.rulebook.policy = self._policy
+            self.active_policy.policy = self._policy
 
         self.call(swap)
 
@@ -87,9 +87,9 @@ class RuledRelay(Relay):
     def holds(self, streams: int) -> None:
         """Wait until so many streams are held."""
         wait_until(
-            lambda: self.on_loop(lambda: self.rulebook.budget.streams) == streams,
+            lambda: self.on_loop(lambda: self.active_policy.budget.streams) == streams,
             f"{streams} held streams",
-            report=lambda: f"there are {self.rulebook.budget.streams}",
+            report=lambda: f"there are {self.active_policy.budget.streams}",
         )
 
     def waiting(self, calls: int) -> None:
@@ -102,7 +102,7 @@ class RuledRelay(Relay):
 
     def nothing_is_held(self) -> None:
         """Wait until nothing is held and nobody waits; see that no handling failed."""
-        budget = self.rulebook.budget
+        budget = self.active_policy.budget
         wait_until(
             lambda: self.on_loop(lambda: (budget.streams, budget.bytes)) == (0, 0),
             "end of all that is held",
@@ -153,10 +153,10 @@ def _check(pair: Pair | Split) -> None:
     reader = pair.reader
     assert reader.reading
     assert not is_going(pair)
-    sieve = pair.sieve if isinstance(pair, Pair) else pair._sieve
-    if sieve is None:
+    interceptor = pair.interceptor if isinstance(pair, Pair) else pair._interceptor
+    if interceptor is None:
         return
-    interception = sieve._interception
+    interception = interceptor._core
     assert interception is not None
     if interception.raw:
         return
