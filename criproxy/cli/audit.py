@@ -1,4 +1,4 @@
-"""``criproxy audit``: does an audit log's chain hold, and what do its records say?"""
+"""``criproxy audit``: verifies the hash chain of audit logs and queries their records."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from criproxy.audit.files.hash_chain import ChainReport
     from criproxy.audit.files.reader import LogLine
 
-_SHOWN: Final = {
+_TABLE_COLUMNS: Final = {
     "time": "strftime(time, '%Y-%m-%d %H:%M:%S.%g')",
     "executable": "regexp_extract(executable, '[^/]*$')",
     "method": "coalesce(method, kind)",
@@ -28,10 +28,10 @@ _SHOWN: Final = {
     "code": "code",
     "duration": "CASE WHEN duration IS NULL THEN NULL ELSE printf('%.3f s', duration) END",
 }
-"""The columns of a table, and how they are shown."""
+"""SQL expression of each column of the table output."""
 
-_ROWS: Final = 200
-"""Rows of a table, unless more are asked for."""
+_DEFAULT_ROWS: Final = 200
+"""Default limit of rows in the table output."""
 
 _EPILOG: Final = """\
 \b
@@ -96,32 +96,32 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
 
     paths = None if files == (Path("-"),) else files_of(files)
     wanted = set(contains)
-    seen = _Seen()
+    index = _LineIndex()
 
     def lines() -> Iterator[bytes]:
-        for line in seen.watch(_read(paths)):
+        for line in index.watch(_read(paths)):
             if wanted:
                 wanted.discard(digest(line.text.rstrip(b"\r\n")))
             yield line.text
 
-    verdict = check(lines())
-    if verdict.last is None:
-        mend = "write it with chain: true in the sink's file"
-        raise UsageError(f"{_names(files)}: {verdict.records} records, and no chain; {mend}")
-    for number in verdict.torn:
-        click.echo(f"{seen.place(number)}: torn by a crash, which is no tampering", err=True)
-    if verdict.unchained:
-        click.echo(f"{verdict.unchained} records before the chain begins: nothing holds them")
-    failed = _broken(verdict, seen, paths)
-    if first is not None and verdict.first != first:
-        click.echo(f"FAILED: the chain begins behind {verdict.first}, not behind {first}")
+    report = check(lines())
+    if report.last is None:
+        remedy = "write it with chain: true in the sink's file"
+        raise UsageError(f"{_names(files)}: {report.records} records, and no chain; {remedy}")
+    for number in report.torn:
+        click.echo(f"{index.location(number)}: torn by a crash, which is no tampering", err=True)
+    if report.unchained:
+        click.echo(f"{report.unchained} records before the chain begins: nothing holds them")
+    failed = _report_break(report, index, paths)
+    if first is not None and report.first != first:
+        click.echo(f"FAILED: the chain begins behind {report.first}, not behind {first}")
         failed = True
     for each in sorted(wanted):
         click.echo(f"FAILED: no record has the hash {each}")
         failed = True
     if failed:
         sys.exit(1)
-    _print_whole(verdict, seen)
+    _print_summary(report, index)
 
 
 @command.command(
@@ -153,7 +153,8 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
 @click.option(
     "--limit",
     type=click.IntRange(0),
-    help=f"The maximum number of records; 0: all.  [default: {_ROWS} for a table, else all]",
+    help="The maximum number of records; 0: all.  "
+    f"[default: {_DEFAULT_ROWS} for a table, else all]",
 )
 def query(
     files: tuple[Path, ...],
@@ -175,28 +176,28 @@ def query(
 
     if sql is not None and (where or since or until):
         raise UsageError("--sql is a whole question; put --where, --since and --until into it")
-    most = (
-        (_ROWS if output == "table" and sql is None else None) if limit is None else limit or None
-    )
+    if limit is None and output == "table" and sql is None:
+        limit = _DEFAULT_ROWS
+    limit = limit or None
     if sql is None:
-        shown = [f'{what} AS "{name}"' for name, what in _SHOWN.items()]
+        shown = [f'{what} AS "{name}"' for name, what in _TABLE_COLUMNS.items()]
         columns = shown if output == "table" else ["record"]
-        more = None if most is None else most + 1
+        more = None if limit is None else limit + 1
         sql = question(columns, where, _moment("--since", since), _moment("--until", until), more)
     paths = files_of(files)
     log = AuditLog(paths)
-    answer = watched(log, sql, _tell_percent(sum(path.stat().st_size for path in paths)))
+    answer = watched(log, sql, _progress_reporter(sum(path.stat().st_size for path in paths)))
     if output == "json":
-        _print_json(answer.columns, answer.rows, most)
+        _print_json(answer.columns, answer.rows, limit)
     else:
-        _print_rows(answer.columns, answer.rows, most)
+        _print_rows(answer.columns, answer.rows, limit)
     skipped = log.skipped()
     if skipped:
         click.echo(f"criproxy: {skipped} lines skipped that are no records", err=True)
 
 
-class _Seen:
-    """What has been read: where the lines stand, and the first and last of them."""
+class _LineIndex:
+    """Index of the lines read: their files and line numbers, and the first and last line."""
 
     def __init__(self) -> None:
         self.files: list[tuple[int, Path]] = []  # number of the line before a file's first
@@ -212,7 +213,7 @@ class _Seen:
             self.last = line.text
             yield line
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         before, path = next(each for each in reversed(self.files) if each[0] < number)
         return f"{path}:{number - before}"
 
@@ -225,60 +226,60 @@ def _read(paths: list[Path] | None) -> "Iterator[LogLine]":
             yield LogLine(Path("-"), number, text)
         return
     size = sum(path.stat().st_size for path in paths)
-    tell, read = _tell_percent(size), 0
+    show, read = _progress_reporter(size), 0
 
     def progress(more: int) -> None:
         nonlocal read
         read += more
-        tell(100 * read / max(size, 1))
+        show(100 * read / max(size, 1))
 
     yield from lines_of(paths, progress)
 
 
-def _tell_percent(size: int) -> Any:
-    """Return what tells on a terminal how far something is, if it is large."""
+def _progress_reporter(size: int) -> Any:
+    """Return a function that prints a percentage on a terminal where ``size`` (bytes) is large."""
     if not sys.stderr.isatty() or size < 32 << 20:
         return lambda percent: None
     shown = -1
 
-    def tell(percent: float) -> None:
+    def show(percent: float) -> None:
         nonlocal shown
         if int(percent) != shown and percent >= 0:
             shown = int(percent)
             end = "\r" if percent < 100 else "\r" + " " * 20 + "\r"
             click.echo(f"{shown:3} % read{end}", err=True, nl=False)
 
-    return tell
+    return show
 
 
-def _broken(verdict: "ChainReport", seen: _Seen, paths: list[Path] | None) -> bool:
-    broken = verdict.broken
+def _report_break(report: "ChainReport", index: _LineIndex, paths: list[Path] | None) -> bool:
+    broken = report.broken
     if broken is None:
         return False
-    click.echo(f"FAILED: {seen.place(broken.line)}: {broken.kind}: {broken.says}")
+    click.echo(f"FAILED: {index.location(broken.line)}: {broken.kind}: {broken.says}")
     if paths is not None:
         record = next(
             (line.text for at, line in enumerate(_read(paths), 1) if at == broken.line), b""
         )
-        said = _members(record)
-        if "auditID" in said:
-            what = f"auditID {said['auditID']}, at {said.get('stageTimestamp')}"
+        members = _members(record)
+        if "auditID" in members:
+            what = f"auditID {members['auditID']}, at {members.get('stageTimestamp')}"
             click.echo(f"        it says {what}; trust nothing from there on")
     return True
 
 
-def _print_whole(verdict: "ChainReport", seen: _Seen) -> None:
-    assert verdict.last is not None
-    first, last = (_members(line).get("stageTimestamp") for line in (seen.first, seen.last))
-    files = len(seen.files)
+def _print_summary(report: "ChainReport", index: _LineIndex) -> None:
+    assert report.last is not None
+    first, last = (_members(line).get("stageTimestamp") for line in (index.first, index.last))
+    files = len(index.files)
     click.echo(
-        f"OK: {verdict.records} records in {files} file{'s' if files != 1 else ''}, "
+        f"OK: {report.records} records in {files} file{'s' if files != 1 else ''}, "
         f"from {first} to {last}"
     )
-    if verdict.first is not None and verdict.first.strip("0"):
-        click.echo(f"The chain begins behind {verdict.first}: what was before is not here.")
-    click.echo(f"The last is record {verdict.last.sequence}. Keep its hash elsewhere:")
-    click.echo(verdict.last.digest)
+    if report.first is not None and report.first.strip("0"):
+        click.echo(f"The chain begins behind {report.first}: what was before is not here.")
+    click.echo(f"The last is record {report.last.sequence}. Keep its hash elsewhere:")
+    click.echo(report.last.digest)
 
 
 def _members(line: bytes) -> dict[str, Any]:
@@ -304,9 +305,9 @@ def _moment(option: str, text: str | None) -> datetime | None:
         raise UsageError(f"{option}: {error}") from error
 
 
-def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]], most: int | None) -> None:
+def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int | None) -> None:
     for number, row in enumerate(rows):
-        if most is not None and number >= most:
+        if limit is not None and number >= limit:
             return
         if columns == ["record"]:
             click.echo(row[0])
@@ -314,18 +315,18 @@ def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]], most: int |
             click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str))
 
 
-def _print_rows(columns: list[str], rows: Iterable[tuple[Any, ...]], most: int | None) -> None:
+def _print_rows(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int | None) -> None:
     shown: list[tuple[str, ...]] = [tuple(column.upper() for column in columns)]
     more = False
     for row in rows:
-        if most is not None and len(shown) > most:
+        if limit is not None and len(shown) > limit:
             more = True
             break
         shown.append(tuple("-" if cell is None else _printable(str(cell)) for cell in row))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print_table(shown, width)
     if more:
-        click.echo(f"criproxy: the first {most} of more; --limit 0 shows all", err=True)
+        click.echo(f"criproxy: the first {limit} of more; --limit 0 shows all", err=True)
 
 
 def _printable(text: str) -> str:

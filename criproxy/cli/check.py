@@ -1,4 +1,4 @@
-"""``criproxy check``: is the configuration right, and what would run."""
+"""``criproxy check``: validates a configuration and prints it with every default."""
 
 from pathlib import Path
 

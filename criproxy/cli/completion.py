@@ -1,4 +1,4 @@
-"""``criproxy completion``: the script that teaches a shell to complete."""
+"""``criproxy completion``: prints a shell's completion script."""
 
 import click
 from click.shell_completion import get_completion_class

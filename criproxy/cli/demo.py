@@ -1,4 +1,4 @@
-"""``criproxy demo``: the proxy at work, in a terminal."""
+"""``criproxy demo``: shows the proxy between a client and a runtime, in a terminal."""
 
 import asyncio
 import signal
@@ -77,7 +77,7 @@ def command(
 
     from criproxy.demo.scenario import DemoScenario, Options
 
-    play = DemoScenario(
+    scenario = DemoScenario(
         Options(
             runtime=parse_endpoint(runtime_endpoint) if runtime_endpoint else None,
             seconds=_seconds(length),
@@ -90,8 +90,8 @@ def command(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, play.end)
-        await asyncio.to_thread(play.run)
+            loop.add_signal_handler(number, scenario.end)
+        await asyncio.to_thread(scenario.run)
 
     uvloop.run(main())
 

@@ -1,4 +1,4 @@
-"""``criproxy doctor``: what criproxy cannot see, and how to close the gap."""
+"""``criproxy doctor``: finds clients that bypass criproxy on this node."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ Exit status: 0 no findings, 1 findings, 2 an option is wrong.
 
 _COLOURS: Final = {"OK": "green", "WARN": "yellow", "FAIL": "red", "cannot tell": "cyan"}
 _INDENT: Final = 13
-"""Columns of the outcome: the longest and two blanks."""
+"""Width of the outcome column, in characters."""
 
 
 @click.command(
@@ -66,7 +66,7 @@ def command(config: Path | None, runtime_endpoint: str | None, output: str) -> N
 
 
 def _runtimes(config: "Config", option: str | None) -> "list[Endpoint]":
-    """Return the sockets of runtimes: the option's, else those that the listeners stand before."""
+    """Return the runtimes' sockets: the option's, else the listeners' upstreams."""
     from criproxy.relay.endpoints import find_runtime, parse_endpoint
 
     if option is not None:
@@ -86,7 +86,7 @@ def _as_json(findings: "list[Finding]") -> str:
             "check": each.check,
             "outcome": each.outcome.value,
             "what": each.what,
-            "mend": each.mend or None,
+            "mend": each.remedy or None,
         }
         for each in findings
     ]
@@ -99,15 +99,15 @@ def _as_text(findings: "list[Finding]") -> str:
         outcome = each.outcome.value
         label = click.style(outcome.ljust(_INDENT), fg=_COLOURS[outcome], bold=each.found)
         lines.append(f"{label}{each.check}: {_printable(each.what)}")
-        if each.mend:
-            lines.append(f"{' ' * _INDENT}-> {_printable(each.mend)}")
+        if each.remedy:
+            lines.append(f"{' ' * _INDENT}-> {_printable(each.remedy)}")
     found = sum(each.found for each in findings)
     lines.append(f"{found or 'no'} finding{'' if found == 1 else 's'}")
     return "\n".join(lines)
 
 
 def _printable(text: str) -> str:
-    """Return text that cannot steer a terminal: a process chooses its own command line."""
+    """Return text without control characters: a process chooses its own command line."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )

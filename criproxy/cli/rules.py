@@ -84,7 +84,7 @@ def check(file: Path) -> None:
     FILE is a configuration, including its rules_dir, or a list of rules. Hook scripts are loaded.
     An error names the file, the line, the key and the correction.
     """
-    from criproxy.cli.rules_test.simulation import described
+    from criproxy.cli.rules_test.simulation import describe_action
     from criproxy.config.rule_compilation import compiled
 
     loaded = load_rules(file)
@@ -92,7 +92,7 @@ def check(file: Path) -> None:
     rows = [
         (
             rule.name,
-            described(rule),
+            describe_action(rule),
             "dry-run" if rule.dry_run else "enforce",
             ", ".join(rule.spec.match.methods),
         )
@@ -122,18 +122,18 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
     nothing waits.
     """
     from criproxy.cli.rules_test.call_file import read_calls
-    from criproxy.cli.rules_test.output import told
+    from criproxy.cli.rules_test.output import format_simulation
     from criproxy.cli.rules_test.simulation import simulate
     from criproxy.config.rule_compilation import compiled
 
     loaded = load_rules(file)
     ruleset, hooks = compiled(loaded)
-    asked = hooks if run_hooks else {}
+    called = hooks if run_hooks else {}
     failed = False
     for number, call in enumerate(read_calls(calls)):
-        rehearsal: Simulation = simulate(ruleset, asked, call)
-        failed = failed or rehearsal.failed
-        lines = told(rehearsal, colours=sys.stdout.isatty(), hooks_run=run_hooks)
+        simulation: Simulation = simulate(ruleset, called, call)
+        failed = failed or simulation.failed
+        lines = format_simulation(simulation, colours=sys.stdout.isatty(), hooks_run=run_hooks)
         click.echo("\n".join(["", *lines] if number else lines), color=True)
     if failed:
         raise SystemExit(1)
@@ -165,12 +165,12 @@ def list_(config: Path | None, address: str | None, output: str) -> None:
     from criproxy.cli.support.http_client import address_of, get
 
     configured = load(config).config if config is not None else Config()
-    said = get(address_of(address, configured), "/rules")
+    page = get(address_of(address, configured), "/rules")
     if output == "json":
-        click.echo(json.dumps(said, indent=2))
+        click.echo(json.dumps(page, indent=2))
         return
     header = ("NAME", "ACTION", "MODE", "METHODS", "MATCHES", "ERRORS", "LAST MATCH")
-    print_table([header, *map(_row, said["rules"])])
+    print_table([header, *map(_row, page["rules"])])
 
 
 def _row(rule: dict[str, Any]) -> tuple[str, ...]:

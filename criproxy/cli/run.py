@@ -1,4 +1,4 @@
-"""``criproxy run``: the daemon."""
+"""``criproxy run``: runs the daemon."""
 
 from pathlib import Path
 

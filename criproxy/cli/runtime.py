@@ -1,4 +1,4 @@
-"""``criproxy runtime``: the embedded runtime as a process."""
+"""``criproxy runtime``: runs the embedded CRI runtime."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""``criproxy version``: which runtime answers on an endpoint."""
+"""``criproxy version``: calls Version on an endpoint."""
 
 import json
 import stat

@@ -1,9 +1,9 @@
 """A CRI client on grpcio, for the commands, the kubelet of the demo, and the tests.
 
 - ``client``: :class:`CriClient`, every method by its CRI name.
-- ``failures``: what a failed call means, in one line for a user.
+- ``failures``: explains a failed call in one line for a user.
 
-The daemon never imports this room: grpcio alone costs more memory than the rest of the relay.
+The daemon never imports this package: grpcio alone needs more memory than the rest of the relay.
 """
 
 from criproxy.client.client import CriClient

@@ -15,7 +15,7 @@ from criproxy.cri.methods import METHODS, Method
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 
 DEFAULT_TIMEOUT: Final = 10.0
-"""Seconds that a unary call may take when nothing else is said."""
+"""Default deadline of a unary call, in seconds."""
 
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # Without it grpcio sends the percent-encoded path, which strict servers refuse.

@@ -1,4 +1,4 @@
-"""What it means that an endpoint does not answer, in one line that a user can act on."""
+"""Explains why an endpoint does not answer, in one line that a user can act on."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ OTHER_VERSION: Final = {"v1": "v1alpha2", "v1alpha2": "v1"}
 
 
 def check_socket(endpoint: Endpoint) -> None:
-    """Connect to a socket and hang up, because grpcio calls every failure to connect UNAVAILABLE.
+    """Connect to a socket and close it: grpcio reports every failure to connect as UNAVAILABLE.
 
     Raises EndpointError when the path is something else than a socket, and UnavailableError when
     there is nothing at the path, nobody listens or access is denied.
@@ -63,9 +63,9 @@ def ask_version(endpoint: Endpoint, api_version: str, timeout: float) -> Any:
 def _explain(
     error: grpc.RpcError, endpoint: Endpoint, version: str, deadline: float
 ) -> UnavailableError:
-    """Return what a failed Version call says about the peer, with the mend.
+    """Return the error that explains a failed Version call and names the remedy.
 
-    ``deadline`` is what the call was given, in seconds. Where the peer does not implement the
+    ``deadline`` is the call's, in seconds. Where the peer does not implement the
     method, the other API version is tried, so that the answer can name the one it speaks.
     """
     code, details = error.code(), error.details()

@@ -1,7 +1,7 @@
-"""What ``criproxy demo`` shows: the proxy at work between a kubelet-like client and a runtime.
+"""``criproxy demo``: runs the proxy between a kubelet-like client and a runtime.
 
-- ``play``: the whole, from the temporary directory to the tables at the end.
-- ``proxy``: the daemon as a child process, and what it says it has seen.
-- ``summary``: calls counted by method, and the client's count held against the proxy's.
-- ``screen``: how it looks in a terminal and in a pipe.
+- ``scenario``: one demo, from the temporary directory to the tables at the end.
+- ``proxy``: the daemon as a child process, with its call log and metrics.
+- ``summary``: counts calls by method, and compares the client's counts with the proxy's.
+- ``screen``: prints calls and tables to a terminal or a pipe.
 """

@@ -1,4 +1,4 @@
-"""The daemon as a child process, and what it says it has seen: its call log and its metrics."""
+"""Runs the daemon as a child process and reads its call log and metrics."""
 
 import http.client
 import json
@@ -18,19 +18,19 @@ from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 
 _START_SECONDS: Final = 30.0
-"""How long the daemon may take to get ready."""
+"""Time limit for the daemon to become ready."""
 _STOP_SECONDS: Final = 10.0
-"""How long it may take to stop before it is killed."""
+"""Time limit for the daemon to stop before it is killed."""
 _POLL_SECONDS: Final = 0.02
 _SCRAPE_SECONDS: Final = 5.0
-"""How long a scrape of its metrics may take."""
+"""Time limit of one request for its metrics."""
 
 
 class ProxyProcess:
     """``criproxy run`` as a child process, from entering to leaving the ``with`` block.
 
-    Everything that it writes goes below ``directory``: configuration, log, and what it says on
-    stderr. Raises UnavailableError on entering, with what it said, when it does not get ready.
+    Its configuration, log and output are files in ``directory``. Raises UnavailableError on
+    entering, with its stderr, when it does not become ready.
     """
 
     def __init__(self, directory: Path, listen: Endpoint, runtime: Endpoint) -> None:
@@ -75,7 +75,7 @@ class ProxyProcess:
             raise
 
     def stop(self) -> None:
-        """Stop the daemon and wait for it; again is fine. Its log is complete then."""
+        """Stop the daemon and wait for it; its log is complete then. Idempotent."""
         if self._process is None:
             return
         self._process.terminate()
@@ -87,18 +87,18 @@ class ProxyProcess:
         self._process = None
 
     def kill(self) -> None:
-        """Cut off every call at once. From any thread."""
+        """Kill the daemon, which ends every call. Thread-safe."""
         if (process := self._process) is not None:
             process.kill()
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return the call log: the fields of each call's line."""
+        """Return the lines of the call log."""
         return [line for line in self._lines() if line["event"] == "call"]
 
     def counts(self) -> Counts:
-        """Return how often each method ended with each code, by the metrics.
+        """Return the number of calls by method and code from the metrics.
 
-        Raises UnavailableError when they cannot be had.
+        Raises UnavailableError when they cannot be fetched.
         """
         counts: Counts = Counter()
         for family in text_string_to_metric_families(self._scrape()):
@@ -118,9 +118,9 @@ class ProxyProcess:
             connection.close()
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> str:
-        """Wait for the daemon's ``ready``; return the address that it serves metrics at."""
-        give_up = time.monotonic() + _START_SECONDS
-        while time.monotonic() < give_up:
+        """Wait for the daemon's ``ready`` line; return the address of its metrics."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
             ended = process.poll() is not None
             lines = {line["event"]: line for line in self._lines()}
             if "ready" in lines:

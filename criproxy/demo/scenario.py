@@ -1,4 +1,4 @@
-"""The demo itself: runtime, proxy and client are started, watched, counted and removed."""
+"""Runs one demo: starts runtime, proxy and client, reports their calls, and removes everything."""
 
 import shutil
 import tempfile
@@ -21,18 +21,18 @@ from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 
 _VERSION_SECONDS: Final = 10.0
-"""How long the runtime may take to say that it is there."""
+"""Deadline of the first Version call to a given runtime."""
 _SETTLE_SECONDS: Final = 3.0
-"""How long the proxy may take to have counted what the client has counted already."""
+"""Time limit for the proxy's counts to reach the client's."""
 _SETTLE_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the demo is to do; the fields are as the command's options.
+    """The command's options.
 
-    ``runtime`` None is the embedded runtime, ``seconds`` how long the client works. ``image``
-    None is one that the runtime has, ``command`` what is run of it; empty is the image's own.
+    ``runtime`` None is the embedded runtime; ``seconds`` is the client's working time. ``image``
+    None is one that the runtime has; an empty ``command`` is the image's own.
     """
 
     runtime: Endpoint | None
@@ -43,7 +43,7 @@ class Options:
 
 
 class DemoScenario:
-    """One demo. :meth:`run` it; :meth:`end` ends it before its time, from any thread."""
+    """One demo: :meth:`run` runs it, :meth:`end` ends it early from any thread."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -52,10 +52,10 @@ class DemoScenario:
         self._proxy: ProxyProcess | None = None
         self._asked_to_end = 0
         self._counts: Counts = Counter()
-        self._waited: defaultdict[str, float] = defaultdict(float)  # seconds by method
+        self._client_seconds: defaultdict[str, float] = defaultdict(float)  # seconds by method
 
     def end(self) -> None:
-        """Let the calls under way return and clean up; the second time, cut the calls off."""
+        """Wait for calls in flight and clean up; called again, cut the calls off."""
         self._asked_to_end += 1
         if self._asked_to_end == 1:
             self._screen.say("ending; once more cuts off the calls that do not return")
@@ -64,10 +64,10 @@ class DemoScenario:
         self._stop.set()
 
     def run(self) -> None:
-        """Play until the time is over, and clean up whatever happens.
+        """Run until the time is over, and clean up in any case.
 
-        Raises EndpointError and UnavailableError: what is missing, what could not be removed, or
-        that client and proxy did not count alike.
+        Raises EndpointError and UnavailableError when something is missing or could not be
+        removed, or when the client's and the proxy's counts differ.
         """
         directory = Path(tempfile.mkdtemp(prefix="criproxy-demo-"))
         with ExitStack() as stack:
@@ -101,7 +101,7 @@ class DemoScenario:
         )
 
     def _work(self, proxy: ProxyProcess) -> None:
-        """Let the client work and remove what it has made, all of it through the proxy."""
+        """Run the client and remove what it has created, all of it through the proxy."""
         options = self._options
         embedded = options.runtime is None
         kubelet = Kubelet(
@@ -122,15 +122,15 @@ class DemoScenario:
 
     def _called(self, method: str, pod: str, code: str, seconds: float) -> None:
         self._counts[method, code] += 1
-        self._waited[method] += seconds
+        self._client_seconds[method] += seconds
         self._screen.call(method, pod, code, seconds)
 
     def _settle(self, proxy: ProxyProcess) -> list[str]:
-        """Return what client and proxy have not counted alike, a moment granted."""
-        give_up = time.monotonic() + _SETTLE_SECONDS
+        """Return the differing counts of client and proxy, once equal or at the time limit."""
+        deadline = time.monotonic() + _SETTLE_SECONDS
         while True:
             differing = differences(self._counts, proxy.counts())
-            if not differing or time.monotonic() > give_up:
+            if not differing or time.monotonic() > deadline:
                 return differing
             time.sleep(_SETTLE_POLL_SECONDS)
 
@@ -139,7 +139,7 @@ class DemoScenario:
         say()
         say("What the proxy saw, by its call log:", bold=True)
         say()
-        self._screen.table(rows(proxy.calls(), self._waited))
+        self._screen.table(rows(proxy.calls(), self._client_seconds))
         say()
         say("P50 to P99 are latencies at the proxy; ADDED is what the proxy itself added to a call")
         say("(median), SHARE its part of the time that the client waited.")

@@ -1,4 +1,4 @@
-"""How the demo looks: lines that scroll, then a table; colours on a terminal alone."""
+"""Prints the demo's calls and tables, with colours on a terminal only."""
 
 import os
 import sys
@@ -16,10 +16,10 @@ _ROW: Final = "{:<18}  {:>5}  {:>6}  {:>8}  {:>8}  {:>8}  {:>7}  {:>6}"
 
 
 class Screen:
-    """Writes to stdout. Once nobody reads there any more, ``gone`` is called and it is quiet."""
+    """Writes to stdout. On a closed pipe it calls ``on_closed`` and writes no more."""
 
-    def __init__(self, gone: Callable[[], None]) -> None:
-        self._gone = gone
+    def __init__(self, on_closed: Callable[[], None]) -> None:
+        self._on_closed = on_closed
         self._open = True
         self._colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
@@ -33,14 +33,14 @@ class Screen:
             self._open = False
             # The interpreter flushes stdout once more at exit, into nothing.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self._gone()
+            self._on_closed()
 
     def heading(self) -> None:
-        """Write what stands above the calls."""
+        """Write the header of the calls."""
         self.say(_CALL.format("TIME", "METHOD", "POD", "CODE", "LATENCY"), bold=True)
 
     def call(self, method: str, pod: str, code: str, seconds: float) -> None:
-        """Write a call's line when it has ended."""
+        """Write the line of a call that has ended."""
         now = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
         line = _CALL.format(now, method, pod or "-", code, duration(seconds))
         if code != "OK":
@@ -51,7 +51,7 @@ class Screen:
             self.say(line)
 
     def table(self, found: Sequence[Row]) -> None:
-        """Write what the proxy saw, by method."""
+        """Write the table of methods."""
         heading = ("METHOD", "CALLS", "ERRORS", "P50", "P95", "P99", "ADDED", "SHARE")
         self.say(_ROW.format(*heading), bold=True)
         for row in found:
@@ -64,7 +64,7 @@ class Screen:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration in the unit that suits it, three digits at least."""
+    """Format a duration in µs, ms or s, whichever fits."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:

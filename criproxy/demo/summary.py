@@ -1,4 +1,4 @@
-"""Calls counted by method, and the client's count held against the proxy's."""
+"""Summarizes calls by method, and compares the client's counts with the proxy's."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,18 +9,18 @@ from typing import Any, Final, TypeAlias
 from criproxy.cri.methods import METHODS
 
 Counts: TypeAlias = Counter[tuple[str, str]]
-"""How many calls there were by method and gRPC code."""
+"""Number of calls by method and gRPC code."""
 
 STREAMS: Final = frozenset(method.name for method in METHODS.values() if method.server_streaming)
-"""Methods that last until somebody ends them: their duration says nothing of the runtime."""
+"""Server-streaming methods: their duration does not depend on the runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the proxy saw of one method, or of all. Times are in seconds.
+    """The calls of one method, or of all. Times are in seconds.
 
     ``latency`` has the 50th, 95th and 99th percentile, and is None for streams. ``added`` is the
-    median of what the proxy itself added to a call, ``share`` its part of what the client waited.
+    median time that the proxy added to a call, ``share`` its share of the client's waiting time.
     """
 
     method: str
@@ -32,9 +32,9 @@ class Row:
 
 
 def rows(calls: Iterable[Mapping[str, Any]], waited: Mapping[str, float]) -> list[Row]:
-    """Sum the lines of a call log up: a row for each method by name, then one for all.
+    """Summarize a call log: a row for each method by name, then one for all.
 
-    ``waited`` has the seconds that the client has waited in all, by method.
+    ``waited`` is the client's total waiting time in seconds, by method.
     """
     by_method: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     unary: list[Mapping[str, Any]] = []
@@ -51,7 +51,7 @@ def rows(calls: Iterable[Mapping[str, Any]], waited: Mapping[str, float]) -> lis
 
 
 def _row(method: str, calls: Sequence[Mapping[str, Any]], waited: float | None) -> Row:
-    """Sum calls up; ``waited`` is None for a stream."""
+    """Summarize calls; ``waited`` is None for a stream."""
     added = [call["overhead_s"] for call in calls]
     durations = [call["duration_s"] for call in calls]
     return Row(
@@ -69,14 +69,14 @@ def _percentiles(durations: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _is_error(call: Mapping[str, Any]) -> bool:
-    """Tell whether a call failed; that a client ends a stream is no failure."""
+    """Return whether a call failed; a stream that the client cancels did not."""
     if call["method"] in STREAMS and call["code"] == "CANCELLED":
         return False
     return bool(call["code"] != "OK")
 
 
 def percentile(values: Iterable[float], percent: float) -> float:
-    """Return the smallest value that so many percent are not above (nearest rank); 0 of none."""
+    """Return a percentile by nearest rank; 0 for no values."""
     ordered = sorted(values)
     if not ordered:
         return 0.0
@@ -84,9 +84,9 @@ def percentile(values: Iterable[float], percent: float) -> float:
 
 
 def differences(client: Counts, proxy: Counts) -> list[str]:
-    """Name the methods and codes that the two did not count alike, streams left out.
+    """Return the methods and codes whose counts differ, without streams.
 
-    Streams are left out because the client ends them with its connection and is not told of it.
+    The client ends streams with its connection and does not learn their codes.
     """
     return [
         f"{method} {code}: client {client[method, code]}, proxy {proxy[method, code]}"

@@ -1,11 +1,11 @@
-"""What criproxy cannot see on its node, and how to close the gap.
+"""Examines a node for ways past criproxy, and proposes a remedy for each.
 
 ::
 
-    System     reads the machine: /proc, the kernel's unix sockets, files
-    Facts      what is gathered once: the sockets' identities, who holds which end
-    checks     connections, sockets, listeners, kubelet, mounts, own: facts in, findings out
-    examine    all of them
+    node.system   reads the machine: /proc, the kernel's unix sockets, files
+    node.facts    gathers once who holds which end of the sockets' connections
+    checks        connections, sockets, listeners, kubelet, mounts, proxy: facts in, findings out
+    examine       runs all checks
 
-Nothing here changes anything. What cannot be read for want of rights is told as such.
+Nothing is changed. What the process has no right to read is reported as such.
 """

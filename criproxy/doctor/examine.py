@@ -1,11 +1,10 @@
-"""Every check, one after the other."""
+"""Runs every check of ``criproxy doctor`` in order."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from criproxy.config.schema import Config
-from criproxy.doctor.checks import connections, kubelet, listeners, mounts, sockets
-from criproxy.doctor.checks import proxy as own
+from criproxy.doctor.checks import connections, kubelet, listeners, mounts, proxy, sockets
 from criproxy.doctor.findings import Finding
 from criproxy.doctor.node.facts import Facts, gather
 from criproxy.doctor.node.system import System
@@ -17,11 +16,11 @@ CHECKS: Final[Sequence[Callable[[Facts], Iterable[Finding]]]] = (
     listeners.check,
     kubelet.check,
     mounts.check,
-    own.check,
+    proxy.check,
 )
 
 
 def examine(system: System, config: Config, runtimes: Sequence[Endpoint]) -> list[Finding]:
-    """Examine a node: what stands between criproxy and all that its runtimes are asked for."""
+    """Gather the node's facts and return the findings of every check."""
     facts = gather(system, config, runtimes)
     return [finding for check in CHECKS for finding in check(facts)]

@@ -1,30 +1,30 @@
-"""What a check says: an outcome, one line about what is there, and the mend."""
+"""The result of a check: an outcome, a one-line description and a remedy."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Outcome(Enum):
-    """How a check came out."""
+    """The outcome of a check."""
 
     OK = "OK"
     WARN = "WARN"
-    """Something that criproxy does not see, or that is easily got wrong."""
+    """Something that criproxy cannot observe, or an error-prone setting."""
     FAIL = "FAIL"
-    """A way around criproxy that is open or in use, or something of its own that is broken."""
+    """A bypass that is open or in use, or a broken part of criproxy."""
     CANNOT_TELL = "cannot tell"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. ``mend`` is empty where there is nothing to do."""
+    """One line of the report. ``remedy`` is empty where there is nothing to do."""
 
     check: str
     outcome: Outcome
     what: str
-    mend: str = ""
+    remedy: str = ""
 
     @property
     def found(self) -> bool:
-        """Whether it asks for something to be done."""
+        """Whether somebody has to act on it."""
         return self.outcome in (Outcome.WARN, Outcome.FAIL)

@@ -1,4 +1,4 @@
-"""The embedded runtime in a thread of this process, for tests."""
+"""Runs the embedded runtime in a thread of this process, for tests."""
 
 import asyncio
 import threading
@@ -19,8 +19,8 @@ class EmbeddedRuntime:
         with EmbeddedRuntime("unix:///tmp/x/cri.sock", pods=3) as runtime:
             CriClient(runtime.endpoint).Version()
 
-    ``latency`` is written as for ``criproxy runtime --latency``. Raises on entering what
-    RuntimeServer raises.
+    ``latency`` is written as for ``criproxy runtime --latency``. Raises on entering as
+    RuntimeServer does.
     """
 
     def __init__(self, endpoint: str | Endpoint, latency: str = "none", pods: int = 0) -> None:
@@ -52,7 +52,7 @@ class EmbeddedRuntime:
             raise
 
     def stop(self) -> None:
-        """End all calls at once, remove the socket and join the thread; again is fine."""
+        """End all calls, remove the socket and join the thread. Idempotent."""
         if self._thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()

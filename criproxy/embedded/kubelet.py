@@ -1,7 +1,7 @@
 """A client that behaves like a kubelet: it relists, runs pods, watches them and stops them.
 
-It is the demo's load and a test's. On a real runtime it uses what is there (an image, the host's
-network where no other is ready), marks all that it makes with a label, and removes it again.
+It is the load of the demo and of tests. On a real runtime it uses an existing image and, where no
+other network is ready, the host's. It labels all that it creates, and removes it again.
 """
 
 import itertools
@@ -21,28 +21,28 @@ from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 
 LABEL: Final = "criproxy.dev/run"
-"""What everything made by a run is marked with; the value is the run's id."""
+"""Label of everything that a run creates; its value is the run's id."""
 NAMESPACE: Final = "criproxy-demo"
 STATS_EVERY: Final = 5
-"""How many relists pass between two looks at stats and status."""
+"""Number of relists between two requests for stats and status."""
 STOP_GRACE: Final = 2
-"""Seconds that a container gets to stop."""
+"""Seconds that a container has to stop."""
 CALL_TIMEOUT: Final = 120.0
 """Seconds, the kubelet's runtime request timeout."""
 END_TIMEOUT: Final = 10.0
-"""Seconds that calls under way get to return once the run is to end; then they are cancelled."""
+"""Seconds that calls in flight have to return at the end of a run; then they are cancelled."""
 RETRY_SECONDS: Final = 1.0
 LIFETIMES: Final = (1.0, 4.0)
-"""The shortest and the longest that a pod is left running, in seconds."""
+"""Minimum and maximum running time of a pod, in seconds."""
 CLEANUP_ROUNDS: Final = 3
-"""How often cleaning up looks again for what a cancelled call may still have made."""
+"""Maximum number of cleanup passes: a cancelled call may still have created something."""
 
 OnCall: TypeAlias = Callable[[str, str, str, float], None]
-"""Told of each call when it ends: method, pod's name (or empty), gRPC code's name, seconds."""
+"""Called when a call ends: method, pod's name (or empty), gRPC code's name, seconds."""
 
 
 class _EndedError(grpc.RpcError):
-    """A call that was not made, because the run has ended."""
+    """A call that was not made because the run has ended."""
 
 
 class Kubelet:
@@ -53,13 +53,12 @@ class Kubelet:
         with Kubelet("unix:///run/criproxy/criproxy.sock", on_call=show) as kubelet:
             kubelet.run(threading.Event(), seconds=20)
 
-    ``on_call`` is called from several threads, never by two at once. ``image`` is what the
-    containers run, pulled if it is missing; without one, an image that is there is used, the
-    pause image rather than others. ``command`` replaces the image's own, ``probe`` is run in each
-    container. ``pods`` live at once, ``relist`` is in seconds, ``cgroup_parent`` is the
-    sandboxes'.
+    ``on_call`` is called from several threads, one at a time. ``image`` is pulled if it is missing;
+    the default is one that the runtime has, preferably the pause image. ``command`` replaces the
+    image's own, ``probe`` is executed in each container. ``pods`` is the number of concurrent pods,
+    ``relist`` the interval in seconds, ``cgroup_parent`` that of the sandboxes.
 
-    Leaving the block removes everything that the run made, also after an exception.
+    Leaving the block removes everything that the run created, also after an exception.
     """
 
     def __init__(
@@ -88,14 +87,14 @@ class Kubelet:
         self._pulled = False
         self._started = False
         self._stop = threading.Event()
-        self._report = threading.Lock()
+        self._report_lock = threading.Lock()
         self._numbers = itertools.count()
 
     def run(self, stop: threading.Event, seconds: float | None = None) -> None:
-        """Work until ``stop`` is set or ``seconds`` have passed; calls under way then end.
+        """Run until ``stop`` is set or ``seconds`` have passed; calls in flight then end.
 
-        Raises UnavailableError when the endpoint is not a usable runtime to begin with. What
-        fails later is reported as a call and tried again.
+        Raises UnavailableError when the endpoint is not a usable runtime at the start. Later
+        failures are reported as calls and retried.
         """
         try:
             self._begin()
@@ -115,10 +114,10 @@ class Kubelet:
             self._end(threads, watcher)
 
     def cleanup(self) -> None:
-        """Remove every container and sandbox that bears the run's label, and a pulled image.
+        """Remove every container and sandbox with the run's label, and a pulled image.
 
-        Uses a connection of its own. A call that fails is reported and the rest goes on; raises
-        UnavailableError when something is still there at the end.
+        Uses its own connection. A failed call is reported and skipped. Raises UnavailableError
+        when something is left at the end.
         """
         self._client.close()
         if not (self._started or self._pulled):
@@ -145,13 +144,13 @@ class Kubelet:
             condition.status for condition in status.conditions if condition.type == "NetworkReady"
         )
         if not self._image:
-            self._image = self._image_that_is_there()
+            self._image = self._present_image()
         image = {"image": self._image}
         if not self._call("ImageStatus", image=image).HasField("image"):
             self._call("PullImage", image=image)
             self._pulled = True
 
-    def _image_that_is_there(self) -> str:
+    def _present_image(self) -> str:
         names: list[str] = [
             tag for image in self._call("ListImages").images for tag in image.repo_tags
         ]
@@ -185,7 +184,7 @@ class Kubelet:
             except grpc.RpcError as error:
                 code = error.code()
             if not self._stop.is_set():
-                self._tell("GetContainerEvents", "", code.name, began)
+                self._report_call("GetContainerEvents", "", code.name, began)
             if code is grpc.StatusCode.UNIMPLEMENTED:
                 return
             self._stop.wait(RETRY_SECONDS)
@@ -195,11 +194,11 @@ class Kubelet:
             try:
                 self._run_pod(f"demo-{next(self._numbers)}")
             except grpc.RpcError:
-                # What the pod has left behind goes at the end of the run.
+                # What is left of the pod is removed at the end of the run.
                 self._stop.wait(RETRY_SECONDS)
 
     def _run_pod(self, pod: str) -> None:
-        """Take one pod through its life as a kubelet does."""
+        """Run one pod's life cycle as a kubelet does."""
         config = self._sandbox_config(pod)
         sandbox = self._call("RunPodSandbox", pod, config=config).pod_sandbox_id
         self._call("PodSandboxStatus", pod, pod_sandbox_id=sandbox)
@@ -226,7 +225,7 @@ class Kubelet:
     def _end(self, threads: Sequence[threading.Thread], watcher: threading.Thread) -> None:
         self._stop.set()
         limit = time.monotonic() + END_TIMEOUT
-        # The event stream waits for nothing but an event: it is cancelled with the connection.
+        # The event stream may wait without end: closing the connection cancels it.
         for thread in threads:
             if thread is not watcher:
                 thread.join(max(0.0, limit - time.monotonic()))
@@ -235,7 +234,7 @@ class Kubelet:
             thread.join()
 
     def _remove_all(self) -> bool:
-        """Remove what bears the label; return whether anything may be left."""
+        """Remove everything with the run's label; return whether anything may be left."""
         mine = {"label_selector": {LABEL: self.run_id}}
         failed = False
         try:
@@ -269,17 +268,17 @@ class Kubelet:
             code = error.code().name
             raise
         except ValueError:
-            # grpcio raises it, too, for a call on a connection that was closed meanwhile.
+            # grpcio raises it for a call on a closed channel, too.
             if not self._stop.is_set():
                 raise
             code = grpc.StatusCode.CANCELLED.name
             raise _EndedError from None
         finally:
-            self._tell(method, pod, code, began)
+            self._report_call(method, pod, code, began)
 
-    def _tell(self, method: str, pod: str, code: str, began: float) -> None:
+    def _report_call(self, method: str, pod: str, code: str, began: float) -> None:
         seconds = time.monotonic() - began
-        with self._report:
+        with self._report_lock:
             self._on_call(method, pod, code, seconds)
 
     def _sandbox_config(self, pod: str) -> dict[str, Any]:

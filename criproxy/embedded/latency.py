@@ -1,8 +1,8 @@
-"""How long the embedded runtime takes for a call, so that it feels like a real one.
+"""Draws the duration of each call of the embedded runtime.
 
-The medians are those of containerd 1.6 with runc and a bridge network on a small machine, its own
-part only; pulling is a guess at a small image from a near registry. A call's time is drawn from a
-log-normal distribution around the median.
+The medians were measured on containerd 1.6 with runc and a bridge network on a small machine;
+PullImage is an estimate for a small image. A duration is drawn from a log-normal distribution
+around the median.
 """
 
 import math
@@ -38,27 +38,27 @@ MEDIANS: Final[Mapping[str, float]] = {
     "StreamPodSandboxStats": 0.008,
     "UpdateContainerResources": 0.010,
 }
-"""Seconds, by method."""
+"""Median duration in seconds, by method."""
 OTHERS: Final = 0.0002
-"""Seconds, for the methods that only look into memory."""
+"""Median duration in seconds of all other methods, which only read memory."""
 SIGMA: Final = 0.35
-"""The spread: 95 in 100 calls take between half and twice the median."""
+"""Standard deviation: 95 % of calls take between half and twice the median."""
 LONGEST: Final = 8.0
-"""A draw is cut at this many medians, so that one in a million does not hang a demo."""
+"""Maximum of a draw, in medians."""
 
 _FACTOR: Final = re.compile(r"(\d+(?:\.\d+)?)x")
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """The times of calls: ``factor`` times containerd's, or ``fixed`` seconds where that is set."""
+    """Durations of calls: ``factor`` times containerd's, or ``fixed`` seconds if set."""
 
     factor: float = 1.0
     fixed: float | None = None
     source: Random = field(default_factory=Random)
 
     def sample(self, method: str) -> float:
-        """Return how many seconds a call of a method takes, by its CRI name."""
+        """Return the duration of one call of a method, in seconds."""
         if self.fixed is not None:
             return self.fixed
         if not self.factor:
@@ -68,9 +68,9 @@ class Latency:
 
 
 def parse_latency(text: str) -> Latency:
-    """Read ``real`` (containerd's times), ``none``, a factor ``0.5x``, or a duration ``5ms``.
+    """Parse ``real`` (containerd's times), ``none``, a factor ``0.5x``, or a duration ``5ms``.
 
-    Raises ValueError, with what can be written, for anything else.
+    Raises ValueError, which names the valid forms.
     """
     if text == "real":
         return Latency()

@@ -1,4 +1,4 @@
-"""The embedded runtime in a process of its own, where it does not compete for this one's lock."""
+"""Runs the embedded runtime as a child process, so that it does not share this one's GIL."""
 
 import subprocess
 import sys
@@ -10,14 +10,14 @@ from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 
 STOP_SECONDS: Final = 10.0
-"""How long the process may take to stop before it is killed."""
+"""Time limit for the process to stop before it is killed."""
 
 
 class RuntimeProcess:
     """``criproxy runtime`` as a child process, from entering to leaving the ``with`` block.
 
     ``latency`` and ``pods`` are as on its command line. Raises UnavailableError on entering,
-    with what the process said, when it does not come up.
+    with the process's stderr, when it does not start.
     """
 
     def __init__(self, endpoint: str | Endpoint, latency: str = "real", pods: int = 0) -> None:
@@ -49,7 +49,7 @@ class RuntimeProcess:
         self._process = process
 
     def stop(self) -> None:
-        """Stop the process and wait for it; again is fine."""
+        """Stop the process and wait for it. Idempotent."""
         if self._process is None:
             return
         self._process.terminate()

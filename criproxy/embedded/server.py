@@ -1,7 +1,7 @@
 """The embedded runtime as a gRPC server on a unix socket.
 
-It runs on asyncio, so that hundreds of idle event streams cost no threads. Lists are what a node
-asks for most and what grows with it: their bytes are kept until the state changes.
+It runs on asyncio, so that hundreds of idle event streams need no threads. Serialized lists are
+cached until the state changes.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from criproxy.embedded.latency import Latency
-from criproxy.embedded.services import endpoint as service
-from criproxy.embedded.services.errors import CallError
-from criproxy.embedded.state.population import populate
+from criproxy.embedded.population import populate
+from criproxy.embedded.services.handlers import MessageStream, MethodHandler, method_handlers
+from criproxy.embedded.state.errors import CallError
 from criproxy.embedded.state.store import Store
 from criproxy.errors import EndpointError, UnavailableError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 
 CACHED: Final = frozenset({"ListContainers", "ListImages", "ListPodSandbox"})
-"""The methods whose answer depends on the request and the store's state alone."""
+"""Methods whose response depends only on the request and the store's state."""
 CACHE_ENTRIES: Final = 64
-"""How many answers are kept: a node uses a handful of filters."""
+"""Maximum number of cached responses."""
 SOCKET_MODE: Final = 0o660
 MAX_PENDING_CALLS: Final = 100_000
-"""How many calls may wait: grpcio's own limit of a thousand answers CANCELLED to a burst."""
+"""Maximum number of pending calls: grpcio's default of 1000 answers CANCELLED to a burst."""
 
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
@@ -46,7 +46,7 @@ _Context = grpc.aio.ServicerContext[bytes, bytes]
 class RuntimeServer:
     """The embedded runtime on an endpoint; ``await start()``, then ``await stop()``.
 
-    ``latency`` is how long calls take, ``pods`` how many pods there are from the start.
+    ``latency`` draws the duration of calls; ``pods`` is the number of pods at the start.
     Raises EndpointError for what is not a unix socket's address.
     """
 
@@ -64,18 +64,18 @@ class RuntimeServer:
     async def start(self) -> None:
         """Listen.
 
-        Raises UnavailableError when somebody listens there already, and EndpointError when the
-        path is no socket or cannot be bound.
+        Raises UnavailableError when another process listens there, and EndpointError when the
+        path is not a socket or cannot be bound.
         """
-        _make_way(self.endpoint)
+        _remove_stale_socket(self.endpoint)
         server = grpc.aio.server(options=SERVER_OPTIONS)
         handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        for endpoint in service.endpoints(self.store).values():
-            method = endpoint.method
+        for handler in method_handlers(self.store).values():
+            method = handler.method
             handlers.setdefault(method.service, {})[method.name] = (
-                grpc.unary_stream_rpc_method_handler(self._stream(endpoint))
+                grpc.unary_stream_rpc_method_handler(self._stream(handler))
                 if method.server_streaming
-                else grpc.unary_unary_rpc_method_handler(self._unary(endpoint))
+                else grpc.unary_unary_rpc_method_handler(self._unary(handler))
             )
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(name, table) for name, table in handlers.items()]
@@ -89,13 +89,13 @@ class RuntimeServer:
         self._server = server
 
     async def stop(self, grace: float = 0.0) -> None:
-        """Stop listening, and end what still runs after ``grace`` seconds; the socket goes."""
+        """Stop listening, end calls after ``grace`` seconds, and remove the socket."""
         if self._server is not None:
             await self._server.stop(grace)
             self._server = None
 
-    def _unary(self, endpoint: service.Endpoint) -> Callable[[bytes, _Context], Awaitable[bytes]]:
-        name = endpoint.method.name
+    def _unary(self, handler: MethodHandler) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        name = handler.method.name
         cached = name in CACHED
 
         async def answer(request: bytes, context: _Context) -> bytes:
@@ -103,61 +103,59 @@ class RuntimeServer:
                 await asyncio.sleep(delay)
             try:
                 if cached:
-                    return self._from_cache(endpoint, request)
-                response = endpoint.run(_read(endpoint, request))
+                    return self._from_cache(handler, request)
+                response = handler.run(_read(handler, request))
                 if inspect.isawaitable(response):
                     response = await response
-            except CallError as fault:
-                await context.abort(fault.code, fault.details)
-            return endpoint.write(response)
+            except CallError as error:
+                await context.abort(error.code, error.details)
+            return handler.write(response)
 
         return answer
 
-    def _stream(
-        self, endpoint: service.Endpoint
-    ) -> Callable[[bytes, _Context], AsyncIterator[bytes]]:
-        name = endpoint.method.name
+    def _stream(self, handler: MethodHandler) -> Callable[[bytes, _Context], AsyncIterator[bytes]]:
+        name = handler.method.name
 
         async def answer(request: bytes, context: _Context) -> AsyncIterator[bytes]:
             if delay := self._latency.sample(name):
                 await asyncio.sleep(delay)
             try:
-                messages: service.MessageStream = endpoint.run(_read(endpoint, request))
+                messages: MessageStream = handler.run(_read(handler, request))
                 try:
-                    # At once, so that a client can tell that its subscription has begun.
+                    # At once, so that a client knows that its subscription has begun.
                     await context.send_initial_metadata(())
                     async for message in messages:
-                        yield endpoint.write(message)
+                        yield handler.write(message)
                 finally:
                     await messages.aclose()
-            except CallError as fault:
-                await context.abort(fault.code, fault.details)
+            except CallError as error:
+                await context.abort(error.code, error.details)
 
         return answer
 
-    def _from_cache(self, endpoint: service.Endpoint, request: bytes) -> bytes:
+    def _from_cache(self, handler: MethodHandler, request: bytes) -> bytes:
         if self._cached_generation != self.store.generation or len(self._cache) > CACHE_ENTRIES:
             self._cache.clear()
             self._cached_generation = self.store.generation
-        key = (endpoint.method.path, request)
+        key = (handler.method.path, request)
         answer = self._cache.get(key)
         if answer is None:
-            answer = endpoint.write(endpoint.run(_read(endpoint, request)))
+            answer = handler.write(handler.run(_read(handler, request)))
             self._cache[key] = answer
         return answer
 
 
-def _read(endpoint: service.Endpoint, request: bytes) -> Any:
+def _read(handler: MethodHandler, request: bytes) -> Any:
     try:
-        return endpoint.read(request)
+        return handler.read(request)
     except DecodeError as error:
         raise CallError(
             grpc.StatusCode.INTERNAL, f"grpc: error unmarshalling request: {error}"
         ) from error
 
 
-def _make_way(endpoint: Endpoint) -> None:
-    """Remove a stale socket: grpcio would take a live one away from its owner."""
+def _remove_stale_socket(endpoint: Endpoint) -> None:
+    """Remove a stale socket, but not a live one, which grpcio would replace."""
     try:
         mode = os.stat(endpoint.path).st_mode
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from criproxy.cli import rules
 from criproxy.cli.rules_test.call_file import read_calls
-from criproxy.cli.rules_test.output import told
+from criproxy.cli.rules_test.output import format_simulation
 from criproxy.cli.rules_test.simulation import simulate as rehearse_call
 from criproxy.config.load import load_rules
 from criproxy.config.rule_compilation import compiled
@@ -302,9 +302,9 @@ class TestTest:
     def test_colours(self, file: Path) -> None:
         """For a terminal, what acts and what differs is coloured; the words are the same."""
         (call,) = read_calls(_write(file.parent / "call.yaml", PULL))
-        rehearsal = rehearse_call(compiled(load_rules(file))[0], {}, call)
-        plain = told(rehearsal, colours=False, hooks_run=False)
-        coloured = told(rehearsal, colours=True, hooks_run=False)
+        simulation = rehearse_call(compiled(load_rules(file))[0], {}, call)
+        plain = format_simulation(simulation, colours=False, hooks_run=False)
+        coloured = format_simulation(simulation, colours=True, hooks_run=False)
         assert [click.unstyle(line) for line in coloured] == plain
         assert coloured[1] == click.style(plain[1], fg="green")
         assert coloured[-2:] == [

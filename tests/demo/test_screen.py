@@ -21,7 +21,7 @@ def test_colours_are_for_terminals(
     """Colours are used on a terminal alone, and not there either if NO_COLOR is set."""
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    Screen(gone=lambda: None).call("Version", "", "UNAVAILABLE", 0.001)
+    Screen(on_closed=lambda: None).call("Version", "", "UNAVAILABLE", 0.001)
     assert ("\x1b[31m" in capsys.readouterr().out) == coloured
 
 

@@ -47,7 +47,7 @@ class Node:
             proc=self.proc,
             root=self.root,
             sockets=self._sockets,
-            answers=lambda endpoint: self.answer.get(endpoint.path),
+            version_error=lambda endpoint: self.answer.get(endpoint.path),
             environ={},
             which=lambda name: None,
         )

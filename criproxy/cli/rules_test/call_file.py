@@ -1,4 +1,4 @@
-"""Calls written down in YAML, to try rules out on: one a document."""
+"""Reads the calls of ``criproxy rules test`` from YAML, one call a document."""
 
 import sys
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from criproxy.rules.pod_cache import PodCache
 
 
 class CallerSpec(Section, frozen=True):
-    """Who calls; by default what a kubelet looks like."""
+    """The caller of a call; by default the kubelet as root."""
 
     pid: int = 1
     uid: int = 0
@@ -32,20 +32,20 @@ class CallerSpec(Section, frozen=True):
     executable: str | None = "/usr/bin/kubelet"
     unit: str | None = None
     kubelet: bool | None = None
-    """None: whether it is one by what the configuration has for default."""
+    """None: decided by the default ``kubelet`` section of the configuration."""
 
     def peer(self) -> Peer:
-        """Return it as the relay would see it."""
-        known, place = KubeletConfig(), CgroupLocation(self.unit)
+        """Return the caller as the relay would identify it."""
+        known, cgroup = KubeletConfig(), CgroupLocation(self.unit)
         kubelet = self.kubelet
         if kubelet is None:
             like = Kubelet(known.executable, known.unit)
-            kubelet = like.fits(self.uid, self.executable, place)
+            kubelet = like.fits(self.uid, self.executable, cgroup)
         return Peer(self.pid, self.uid, self.gid, self.executable, unit=self.unit, kubelet=kubelet)
 
 
 class PodSpec(Section, frozen=True):
-    """What is known of the pod."""
+    """The pod of a call."""
 
     id: str = ""
     namespace: str = ""
@@ -56,7 +56,7 @@ class PodSpec(Section, frozen=True):
 
 
 class ContainerSpec(Section, frozen=True):
-    """What is known of the container."""
+    """The container of a call."""
 
     id: str = ""
     name: str = ""
@@ -66,13 +66,13 @@ class ContainerSpec(Section, frozen=True):
 
 
 class CallSpec(Section, frozen=True):
-    """A call. ``request`` and ``response`` are in protobuf's JSON mapping."""
+    """One document. ``request`` and ``response`` are in protobuf's JSON mapping."""
 
     method: str
     api_version: str = "v1"
     request: dict[str, Any] = field(default_factory=dict)
     response: dict[str, Any] | list[dict[str, Any]] | None = None
-    """Of a server stream a list of messages. None: nothing is said about responses."""
+    """For a server stream a list of messages. None: no response is simulated."""
     pod: PodSpec | None = None
     container: ContainerSpec | None = None
     caller: CallerSpec = CallerSpec()
@@ -82,7 +82,7 @@ class CallSpec(Section, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CallFileEntry:
-    """A call that rules can be tried out on."""
+    """A call that rules are evaluated for: method, facts and the runtime's responses."""
 
     method: Method
     facts: Facts

@@ -1,4 +1,4 @@
-"""What rules make of a call, told for a person."""
+"""Formats a simulated call as text, with diffs of its messages."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -13,42 +13,42 @@ from criproxy.cli.rules_test.simulation import ACTS, DRY, FAILS, Simulation, Ste
 _COLOURS = {ACTS: "green", DRY: "cyan", FAILS: "red"}
 
 
-def told(rehearsal: Simulation, colours: bool, hooks_run: bool) -> list[str]:
-    """Return the lines: each rule, then what became of the call."""
-    lines = [*_lines(rehearsal, hooks_run)]
+def format_simulation(simulation: Simulation, colours: bool, hooks_run: bool) -> list[str]:
+    """Return the lines: each rule's outcome, changed metadata and messages, the answer."""
+    lines = [*_lines(simulation, hooks_run)]
     return [_coloured(line) for line in lines] if colours else lines
 
 
-def _lines(rehearsal: Simulation, hooks_run: bool) -> Iterator[str]:
-    call = rehearsal.call
+def _lines(simulation: Simulation, hooks_run: bool) -> Iterator[str]:
+    call = simulation.call
     caller = call.facts.caller
     yield (
         f"{call.method.name} ({call.method.api_version}) by uid {caller.uid},"
         f" {caller.executable or 'executable unknown'}"
     )
-    width = max((len(step.rule.name) for step in rehearsal.steps), default=0)
-    for step in rehearsal.steps:
+    width = max((len(step.rule.name) for step in simulation.steps), default=0)
+    for step in simulation.steps:
         note = "" if hooks_run or not _is_hook(step) else " (not asked; see --run-hooks)"
         yield f"  {step.rule.name.ljust(width)}  {step.outcome}: {step.why}{note}"
-    for name, value in rehearsal.metadata:
+    for name, value in simulation.metadata:
         yield f"+ metadata {name.decode()}: {value.decode(errors='replace')}"
     assert call.facts.request is not None
-    yield from _diff("request", call.facts.request, rehearsal.request)
-    yield from _responses(call.responses, rehearsal)
-    if rehearsal.answer:
-        asked = "the runtime is asked" if rehearsal.asked else "the runtime is not asked"
-        yield f"answer {rehearsal.answer} ({asked})"
+    yield from _diff("request", call.facts.request, simulation.request)
+    yield from _responses(call.responses, simulation)
+    if simulation.answer:
+        asked = "the runtime is asked" if simulation.asked else "the runtime is not asked"
+        yield f"answer {simulation.answer} ({asked})"
 
 
-def _responses(before: Sequence[Message], rehearsal: Simulation) -> Iterator[str]:
-    if not rehearsal.asked:
+def _responses(before: Sequence[Message], simulation: Simulation) -> Iterator[str]:
+    if not simulation.asked:
         return
-    if len(before) == len(rehearsal.responses):
-        for number, (one, other) in enumerate(zip(before, rehearsal.responses, strict=True), 1):
+    if len(before) == len(simulation.responses):
+        for number, (one, other) in enumerate(zip(before, simulation.responses, strict=True), 1):
             name = f"response {number}" if len(before) > 1 else "response"
             yield from _diff(name, one, other)
     else:
-        yield f"{len(rehearsal.responses)} of {len(before)} response messages reach the client"
+        yield f"{len(simulation.responses)} of {len(before)} response messages reach the client"
 
 
 def _is_hook(step: Step) -> bool:

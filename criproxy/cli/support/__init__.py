@@ -1,1 +1,1 @@
-"""What several commands share."""
+"""Options, tables and HTTP requests that several commands share."""

@@ -1,4 +1,4 @@
-"""What a running daemon tells over HTTP."""
+"""Fetches JSON pages of a running daemon over HTTP."""
 
 import http.client
 import json
@@ -8,12 +8,12 @@ from criproxy.config.schema import Config
 from criproxy.config.value_types import parse_address
 from criproxy.errors import UnavailableError, UsageError
 
-_PATIENCE: Final = 10.0
-"""Seconds that a daemon may take over a page."""
+_TIMEOUT: Final = 10.0
+"""Time limit of one request, in seconds."""
 
 
 def address_of(option: str | None, config: Config) -> tuple[str, int]:
-    """Return where a daemon serves: what ``--address`` says, else the configuration.
+    """Return the daemon's HTTP address: ``--address``, else the configuration's.
 
     Raises UsageError.
     """
@@ -30,19 +30,19 @@ def address_of(option: str | None, config: Config) -> tuple[str, int]:
 def get(address: tuple[str, int], page: str) -> Any:
     """Fetch a page of JSON. Raises UnavailableError."""
     host, port = address
-    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
-    place = f"http://{f'[{host}]' if ':' in host else host}:{port}{page}"
+    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{page}"
     try:
         connection.request("GET", page)
         response = connection.getresponse()
         body = response.read()
         if response.status != http.client.OK:
-            raise UnavailableError(f"{place} answers {response.status} {response.reason}")
+            raise UnavailableError(f"{url} answers {response.status} {response.reason}")
         return json.loads(body)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnavailableError(f"{place}: {reason}; is criproxy running there?") from error
+        raise UnavailableError(f"{url}: {reason}; is criproxy running there?") from error
     except ValueError as error:
-        raise UnavailableError(f"{place} is not criproxy's: its answer is not JSON") from error
+        raise UnavailableError(f"{url} is not criproxy's: its answer is not JSON") from error
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""The options of ``run`` and what they change in the configuration."""
+"""Merges the command-line options of ``run`` into the configuration."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ from criproxy.relay.endpoints import parse_endpoint
 
 
 def configured(path: Path | None, options: Mapping[str, str | None]) -> Loaded:
-    """Read the file, if there is one, and let the options have the last word.
+    """Load the file, if there is one, and apply the options, which take precedence.
 
     ``options`` has ``listen``, ``runtime_endpoint``, ``image_endpoint``, ``metrics_address``,
-    ``log_format`` and ``log_level``; None for those that were not given. Raises UsageError.
+    ``log_format`` and ``log_level``; None where an option is not given. Raises UsageError.
     """
     loaded = Loaded(Config()) if path is None else load(path)
     config = loaded.config
@@ -56,7 +56,7 @@ _LISTENER_KEYS = {"endpoint": "listen", "runtime": "runtime_endpoint", "image": 
 
 
 def config_option(required: bool) -> Callable[[Any], Any]:
-    """The ``-c FILE`` option."""
+    """Return the decorator that adds the ``-c FILE`` option."""
     return click.option(
         "-c",
         "--config",

@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Prints tables to the terminal."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,25 +6,25 @@ from typing import Final
 import click
 
 _GAP: Final = "  "
-_LEAST: Final = 8
-"""Columns that are left of a cell, however narrow the terminal is."""
+_MIN_WIDTH: Final = 8
+"""Minimum width of a shrunk column, in characters."""
 
 
 def print_table(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
-    """Print rows, the first of which is the header, in columns.
+    """Print rows in aligned columns; the first row is the header.
 
-    ``width`` is the terminal's, in columns: the widest cells are cut to fit it. None: any.
+    ``width`` is the terminal's, in characters: the widest cells are cut to fit. None: unlimited.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         _shrink(widths, width - len(_GAP) * (len(widths) - 1))
     for row in rows:
-        cells = (_fit(cell, most) for cell, most in zip(row, widths, strict=True))
+        cells = (_fit(cell, limit) for cell, limit in zip(row, widths, strict=True))
         click.echo(_GAP.join(cells).rstrip())
 
 
-def _shrink(widths: list[int], most: int) -> None:
-    while sum(widths) > most and (widest := max(widths)) > _LEAST:
+def _shrink(widths: list[int], limit: int) -> None:
+    while sum(widths) > limit and (widest := max(widths)) > _MIN_WIDTH:
         widths[widths.index(widest)] -= 1
 
 

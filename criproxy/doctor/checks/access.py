@@ -1,4 +1,4 @@
-"""Who may connect to a socket: its mode, its owner, and the directories on the way to it."""
+"""Decides who may connect to a socket, by its mode, its owner and the directories above it."""
 
 import grp
 import os
@@ -21,7 +21,7 @@ class SocketAccess:
     gid: int
 
     def grants(self, uid: int, gids: set[int], right: int = _WRITE) -> bool:
-        """Tell whether a user may write to the file (2), which is to connect, or search it (1)."""
+        """Return whether a user may write to the file (2: connect) or search it (1)."""
         if uid == 0:
             return True
         if uid == self.uid:
@@ -32,35 +32,35 @@ class SocketAccess:
 
     @property
     def others(self) -> bool:
-        """Whether everybody may connect."""
+        """Whether every user may connect."""
         return bool(self.mode & _WRITE)
 
     @property
     def group(self) -> int | None:
-        """The group that may connect and is not root's."""
+        """The gid of a group other than root's that may connect, else None."""
         return self.gid if self.mode >> 3 & _WRITE and self.gid else None
 
     @property
     def user(self) -> int | None:
-        """The owner that may connect and is not root."""
+        """The uid of an owner other than root that may connect, else None."""
         return self.uid if self.mode >> 6 & _WRITE and self.uid else None
 
-    def wider(self, than: "SocketAccess") -> bool:
-        """Tell whether it lets somebody in whom the other does not."""
-        if than.others:
+    def wider_than(self, other: "SocketAccess") -> bool:
+        """Return whether it grants access to a user to whom ``other`` does not."""
+        if other.others:
             return False
         return (
             self.others
-            or (self.group is not None and self.group != than.group)
-            or (self.user is not None and self.user != than.user)
+            or (self.group is not None and self.group != other.group)
+            or (self.user is not None and self.user != other.user)
         )
 
     def __str__(self) -> str:
         return f"{self.mode:04o} {user_name(self.uid)}:{group_name(self.gid)}"
 
 
-def permit_of(path: Path) -> SocketAccess | None:
-    """Read a file's mode and owner; None where it is not there. Raises PermissionError."""
+def access_of(path: Path) -> SocketAccess | None:
+    """Read a file's mode and owner; None if it does not exist. Raises PermissionError."""
     try:
         found = path.stat()
     except PermissionError:
@@ -71,41 +71,40 @@ def permit_of(path: Path) -> SocketAccess | None:
 
 
 def is_socket(path: Path) -> bool:
-    """Tell whether there is a socket at a path, as far as this process may see."""
+    """Return whether a path is a socket, as far as this process may read it."""
     try:
         return stat.S_ISSOCK(path.stat().st_mode)
     except OSError:
         return False
 
 
-def unguarded(path: Path, root: Path = Path("/")) -> Path | None:
-    """Return the directory above a file, nearest first, in which others than root may replace it.
+def writable_parent(path: Path, root: Path = Path("/")) -> Path | None:
+    """Return the nearest directory above a file in which users other than root may replace it.
 
-    What is above ``root`` is not looked at. Those with the sticky bit let nobody replace what is
-    not his.
+    Directories above ``root`` are ignored. In one with the sticky bit only the owner can.
     """
     for directory in Path(os.path.realpath(path)).parents:
-        permit = permit_of(directory)
-        if permit is not None and _replaceable(permit):
+        access = access_of(directory)
+        if access is not None and _replaceable(access):
             return directory
         if directory == root:
             break
     return None
 
 
-def _replaceable(permit: SocketAccess) -> bool:
-    if permit.user is not None:
+def _replaceable(access: SocketAccess) -> bool:
+    if access.user is not None:
         return True
-    return not permit.mode & stat.S_ISVTX and (permit.others or permit.group is not None)
+    return not access.mode & stat.S_ISVTX and (access.others or access.group is not None)
 
 
-def reaches(path: Path, uid: int, gids: set[int], root: Path = Path("/")) -> bool:
-    """Tell whether a user may connect to a socket: by its mode, and by the directories above."""
-    permit = permit_of(path)
-    if permit is None or not permit.grants(uid, gids):
+def can_connect(path: Path, uid: int, gids: set[int], root: Path = Path("/")) -> bool:
+    """Return whether a user may connect to a socket, by its mode and the directories above it."""
+    access = access_of(path)
+    if access is None or not access.grants(uid, gids):
         return False
     for directory in Path(os.path.realpath(path)).parents:
-        above = permit_of(directory)
+        above = access_of(directory)
         if above is not None and not above.grants(uid, gids, _SEARCH):
             return False
         if directory == root:
@@ -114,7 +113,7 @@ def reaches(path: Path, uid: int, gids: set[int], root: Path = Path("/")) -> boo
 
 
 def groups_of(uid: int) -> set[int]:
-    """Return the groups of a user, as far as this machine knows him."""
+    """Return the gids of a user in the machine's user database; empty if unknown."""
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
@@ -123,7 +122,7 @@ def groups_of(uid: int) -> set[int]:
 
 
 def user_name(uid: int) -> str:
-    """Return a user's name, else the number."""
+    """Return a user's name, else the uid as text."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -131,7 +130,7 @@ def user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
-    """Return a group's name, else the number."""
+    """Return a group's name, else the gid as text."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

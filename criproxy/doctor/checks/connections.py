@@ -1,27 +1,27 @@
-"""Who is connected to a runtime's own socket and is not criproxy."""
+"""Finds processes other than criproxy that are connected to a runtime's socket."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
-from criproxy.doctor.node.kubelet_config import is_pointed
+from criproxy.doctor.node.kubelet_config import uses_criproxy
 from criproxy.doctor.node.system import Process
 from criproxy.relay.endpoints import Endpoint
 
 NAME: Final = "connections"
 
 _NATIVE: Final = frozenset({"ctr", "nerdctl", "dockerd", "buildkitd"})
-"""Clients of containerd's native API, which is on the CRI's socket and not the CRI."""
+"""Clients of containerd's native API, which shares the CRI's socket."""
 
 
 def check(facts: Facts) -> Iterator[Finding]:
-    """Name each process that holds connections to a runtime's socket."""
-    if facts.unknown:
+    """Report each process that holds connections to a runtime's socket."""
+    if facts.sockets_error:
         yield Finding(
             NAME,
             Outcome.CANNOT_TELL,
-            f"who is connected to the runtime: {facts.unknown}",
+            f"who is connected to the runtime: {facts.sockets_error}",
             "run it on the node itself, with a kernel that has CONFIG_UNIX_DIAG",
         )
         return
@@ -38,50 +38,52 @@ def _at(facts: Facts, runtime: Endpoint) -> Iterator[Finding]:
             "start the runtime, or run it in the node's own network namespace (hostNetwork)",
         )
         return
-    strangers = [
+    others = [
         (pid, count)
         for pid, count in sorted(facts.clients[runtime.path].items())
         if pid not in facts.criproxy_pids and pid not in facts.runtime_pids
     ]
-    for pid, count in strangers:
-        yield _stranger(facts, runtime, pid, count)
-    nameless = facts.nameless[runtime.path]
-    if nameless:
-        yield _nameless(facts, runtime, nameless)
-    if not strangers and not nameless:
+    for pid, count in others:
+        yield _bypassing_client(facts, runtime, pid, count)
+    unidentified = facts.unidentified[runtime.path]
+    if unidentified:
+        yield _unidentified(facts, runtime, unidentified)
+    if not others and not unidentified:
         yield Finding(NAME, Outcome.OK, f"nobody but criproxy is connected to {runtime} now")
 
 
-def _stranger(facts: Facts, runtime: Endpoint, pid: int, count: int) -> Finding:
+def _bypassing_client(facts: Facts, runtime: Endpoint, pid: int, count: int) -> Finding:
     process = facts.system.process(pid)
     held = f"holds {_connections(count)} to {runtime}"
     if facts.is_kubelet(pid):
-        if is_pointed(facts, pid):
+        if uses_criproxy(facts, pid):
             what = f"the kubelet ({process}) {held}: cAdvisor's, for the statistics of containers"
             return Finding(NAME, Outcome.OK, what)
         what = f"the kubelet ({process}) {held}, past criproxy"
         return Finding(NAME, Outcome.FAIL, what, "see kubelet, below")
     what = f"{process} {held}"
     if facts.looks_like_criproxy(pid):
-        mend = "if it is a criproxy, name its configuration with -c: it has none of these listeners"
-        return Finding(NAME, Outcome.WARN, what, mend)
-    return Finding(NAME, _weight(process), what, _mend(facts, process))
+        remedy = (
+            "if it is a criproxy, name its configuration with -c: it has none of these listeners"
+        )
+        return Finding(NAME, Outcome.WARN, what, remedy)
+    return Finding(NAME, _severity(process), what, _remedy(facts, process))
 
 
-def _weight(process: Process) -> Outcome:
+def _severity(process: Process) -> Outcome:
     return Outcome.WARN if _is_tool(process) else Outcome.FAIL
 
 
 def _is_tool(process: Process) -> bool:
-    """Tell whether it is what an administrator types."""
+    """Return whether it is a command that an administrator runs by hand."""
     return (
         process.uid == 0
-        and process.place.container is None
+        and process.cgroup.container is None
         and process.name in _NATIVE | {"crictl"}
     )
 
 
-def _mend(facts: Facts, process: Process) -> str:
+def _remedy(facts: Facts, process: Process) -> str:
     if process.name in _NATIVE:
         return (
             f"{process.name} speaks containerd's native API, which criproxy does not read; "
@@ -95,10 +97,10 @@ def _mend(facts: Facts, process: Process) -> str:
     return f"point it at {facts.advised}, or give it a listener of its own with profile: read-only"
 
 
-def _nameless(facts: Facts, runtime: Endpoint, count: int) -> Finding:
+def _unidentified(facts: Facts, runtime: Endpoint, count: int) -> Finding:
     what = f"who holds {_connections(count)} to {runtime}"
-    if facts.closed:
-        what += f": {facts.closed} of the processes do not let their descriptors be seen"
+    if facts.unreadable:
+        what += f": {facts.unreadable} of the processes do not let their descriptors be seen"
         return Finding(NAME, Outcome.CANNOT_TELL, what, "run it as root (CAP_SYS_PTRACE)")
     what += ": no process that is seen from here does, or it has hung up meanwhile"
     return Finding(NAME, Outcome.CANNOT_TELL, what, "run it in the node's PID namespace (hostPID)")

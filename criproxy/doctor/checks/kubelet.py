@@ -1,4 +1,4 @@
-"""Whether the kubelet, and crictl, are pointed at criproxy."""
+"""Checks whether the kubelet and crictl are pointed at criproxy."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -9,9 +9,9 @@ from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
 from criproxy.doctor.node.kubelet_config import (
     ConfiguredEndpoint,
-    images_of,
-    listener_at,
-    runtime_of,
+    image_endpoint_of,
+    profile_at,
+    runtime_endpoint_of,
 )
 
 NAME: Final = "kubelet"
@@ -20,7 +20,7 @@ _CRICTL: Final = "/etc/crictl.yaml"
 
 
 def check(facts: Facts) -> Iterator[Finding]:
-    """Look at each kubelet that runs, and at crictl's settings."""
+    """Check each running kubelet's endpoints, and crictl's."""
     kubelets = [pid for pid in facts.system.pids if _may_be(facts, pid) and facts.is_kubelet(pid)]
     if not kubelets:
         yield Finding(
@@ -36,44 +36,44 @@ def check(facts: Facts) -> Iterator[Finding]:
 
 
 def _may_be(facts: Facts, pid: int) -> bool:
-    """Tell whether a process is worth reading whole."""
+    """Return whether a process has an executable or a command line: kernel threads have none."""
     return bool(facts.system.executable(pid)) or bool(facts.system.text(pid, "cmdline"))
 
 
 def _of_kubelet(facts: Facts, pid: int) -> Iterator[Finding]:
     try:
-        runtime, images = runtime_of(facts, pid), images_of(facts, pid)
+        runtime, images = runtime_endpoint_of(facts, pid), image_endpoint_of(facts, pid)
     except (OSError, ValueError) as error:
         what = f"where the kubelet (pid {pid}) is pointed: {error}"
         yield Finding(NAME, Outcome.CANNOT_TELL, what, "run it as root on the node itself")
         return
-    yield _judged(facts, f"the kubelet (pid {pid})", runtime, "containerRuntimeEndpoint")
+    yield _evaluate(facts, f"the kubelet (pid {pid})", runtime, "containerRuntimeEndpoint")
     if images is not None:
         who = f"the kubelet (pid {pid}), for images,"
-        yield _judged(facts, who, images, "imageServiceEndpoint")
+        yield _evaluate(facts, who, images, "imageServiceEndpoint")
 
 
-def _judged(facts: Facts, who: str, pointed: ConfiguredEndpoint, key: str) -> Finding:
-    what = f"{who} is pointed at {pointed.endpoint} by {pointed.by}"
-    profile = listener_at(facts, pointed.endpoint)
+def _evaluate(facts: Facts, who: str, configured: ConfiguredEndpoint, key: str) -> Finding:
+    what = f"{who} is pointed at {configured.endpoint} by {configured.source}"
+    profile = profile_at(facts, configured.endpoint)
     if profile == "full":
         return Finding(NAME, Outcome.OK, what)
-    mend = f'write "{key}: {facts.advised}" into its configuration file and restart it'
-    if pointed.by.startswith("--"):
-        mend = f"give {pointed.by}={facts.advised} instead and restart it"
-    elif pointed.by.startswith("container-runtime-endpoint in"):
-        mend = f"write {facts.advised} there and restart it"
+    remedy = f'write "{key}: {facts.advised}" into its configuration file and restart it'
+    if configured.source.startswith("--"):
+        remedy = f"give {configured.source}={facts.advised} instead and restart it"
+    elif configured.source.startswith("container-runtime-endpoint in"):
+        remedy = f"write {facts.advised} there and restart it"
     if profile is not None:
         what += f", a listener whose profile is {profile}: it cannot run pods"
-    return Finding(NAME, Outcome.FAIL, what, mend)
+    return Finding(NAME, Outcome.FAIL, what, remedy)
 
 
 def _of_crictl(facts: Facts) -> Iterator[Finding]:
-    mend = f'write "runtime-endpoint: {facts.advised}" into {_CRICTL}'
+    remedy = f'write "runtime-endpoint: {facts.advised}" into {_CRICTL}'
     variable = facts.system.environ.get("CONTAINER_RUNTIME_ENDPOINT")
     if variable:
-        pointed = ConfiguredEndpoint(variable, "CONTAINER_RUNTIME_ENDPOINT in the environment")
-        mend = "unset CONTAINER_RUNTIME_ENDPOINT, and " + mend
+        configured = ConfiguredEndpoint(variable, "CONTAINER_RUNTIME_ENDPOINT in the environment")
+        remedy = "unset CONTAINER_RUNTIME_ENDPOINT, and " + remedy
     else:
         try:
             content = yaml.safe_load(facts.system.path(_CRICTL).read_bytes())
@@ -81,17 +81,17 @@ def _of_crictl(facts: Facts) -> Iterator[Finding]:
             content = None
         except (OSError, yaml.YAMLError) as error:
             what = f"where crictl is pointed: {_CRICTL} cannot be read ({type(error).__name__})"
-            yield Finding(NAME, Outcome.CANNOT_TELL, what, mend)
+            yield Finding(NAME, Outcome.CANNOT_TELL, what, remedy)
             return
         told = content.get("runtime-endpoint") if isinstance(content, dict) else None
         if not told:
             if facts.system.which("crictl"):
                 what = "crictl is told no endpoint: it takes the first runtime that it finds"
-                yield Finding(NAME, Outcome.WARN, what, mend)
+                yield Finding(NAME, Outcome.WARN, what, remedy)
             return
-        pointed = ConfiguredEndpoint(str(told), _CRICTL)
-    what = f"crictl is pointed at {pointed.endpoint} by {pointed.by}"
-    if listener_at(facts, pointed.endpoint) is None:
-        yield Finding(NAME, Outcome.WARN, what, mend)
+        configured = ConfiguredEndpoint(str(told), _CRICTL)
+    what = f"crictl is pointed at {configured.endpoint} by {configured.source}"
+    if profile_at(facts, configured.endpoint) is None:
+        yield Finding(NAME, Outcome.WARN, what, remedy)
     else:
         yield Finding(NAME, Outcome.OK, what)

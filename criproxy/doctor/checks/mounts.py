@@ -1,4 +1,4 @@
-"""Containers that have a socket with full rights mounted, themselves or with its directory."""
+"""Finds containers in which a socket with full rights, or its directory, is mounted."""
 
 import os
 from collections.abc import Iterator
@@ -6,30 +6,32 @@ from typing import Final
 
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
-from criproxy.doctor.node.mountinfo import Mount, MountLocation, parse, place_of, seen_at
+from criproxy.doctor.node.mountinfo import Mount, MountLocation, locate, parse, visible_path
 
 NAME: Final = "mounts"
 
 
 def check(facts: Facts) -> Iterator[Finding]:
-    """Look at one process of each mount namespace that is not the node's."""
+    """Check one process of each mount namespace other than the node's."""
     own = parse(facts.system.text(os.getpid(), "mountinfo") or facts.system.text(1, "mountinfo"))
     wanted = list(_wanted(facts, own))
-    # The doctor may be in a container itself: the node's tree is what its first process sees.
-    roots = {place_of("/", own), place_of("/", parse(facts.system.text(1, "mountinfo"))), None}
-    seen, untold = _namespaces(facts)
+    # The doctor may run in a container: the node's tree is that of the first process.
+    roots = {locate("/", own), locate("/", parse(facts.system.text(1, "mountinfo"))), None}
+    seen, unreadable = _namespaces(facts)
     found = False
     for pid in seen:
         mounts = parse(facts.system.text(pid, "mountinfo"))
-        if _is_nodes(facts, pid, roots, mounts):
+        if _sees_node_tree(facts, pid, roots, mounts):
             continue
-        for path, place, ours in wanted:
-            inside = seen_at(place, mounts)
+        for path, location, is_listener in wanted:
+            inside = visible_path(location, mounts)
             if inside is not None:
                 found = True
-                yield _mounted(facts, pid, path, inside, ours)
-    if untold:
-        unsure = f"whether every process is without the runtime's socket: {untold} would not tell"
+                yield _mounted(facts, pid, path, inside, is_listener)
+    if unreadable:
+        unsure = (
+            f"whether every process is without the runtime's socket: {unreadable} would not tell"
+        )
         yield Finding(NAME, Outcome.CANNOT_TELL, unsure, "run it as root (CAP_SYS_PTRACE)")
     elif not wanted:
         unsure = "whether a container has the runtime's socket mounted: it is not seen from here"
@@ -39,54 +41,54 @@ def check(facts: Facts) -> Iterator[Finding]:
 
 
 def _wanted(facts: Facts, own: list[Mount]) -> Iterator[tuple[str, MountLocation, bool]]:
-    """Yield each socket with full rights: its path, where it really is, whether criproxy's."""
+    """Yield each socket with full rights: path, location, and whether it is a listener's."""
     for path in dict.fromkeys(each.path for each in facts.runtimes):
-        yield from _placed(facts, path, own, False)
+        yield from _located(facts, path, own, False)
     for listener in facts.full:
-        yield from _placed(facts, listener.endpoint.path, own, True)
+        yield from _located(facts, listener.endpoint.path, own, True)
 
 
-def _placed(
-    facts: Facts, path: str, own: list[Mount], ours: bool
+def _located(
+    facts: Facts, path: str, own: list[Mount], is_listener: bool
 ) -> Iterator[tuple[str, MountLocation, bool]]:
     real = os.path.realpath(facts.system.path(path))
-    place = place_of(real, own)
-    if place is not None and os.path.lexists(real):
-        yield path, place, ours
+    location = locate(real, own)
+    if location is not None and os.path.lexists(real):
+        yield path, location, is_listener
 
 
 def _namespaces(facts: Facts) -> tuple[list[int], int]:
-    """Return one process of each other mount namespace, and how many would not tell theirs."""
+    """Return one pid of each other mount namespace, and how many processes are unreadable."""
     system = facts.system
     first: dict[str, int] = {}
-    untold = 0
+    unreadable = 0
     for pid in system.pids:
         namespace = system.link(pid, "ns/mnt")
         if namespace is not None:
             first.setdefault(namespace, pid)
-        elif system.text(pid, "cmdline"):  # neither gone nor the kernel's own
-            untold += 1
+        elif system.text(pid, "cmdline"):  # neither ended nor a kernel thread
+            unreadable += 1
     for pid in (1, os.getpid()):
         first.pop(system.link(pid, "ns/mnt") or "", None)
-    return list(first.values()), untold
+    return list(first.values()), unreadable
 
 
-def _is_nodes(
+def _sees_node_tree(
     facts: Facts, pid: int, roots: set[MountLocation | None], mounts: list[Mount]
 ) -> bool:
-    """Tell whether a process sees the node's own tree, as a service with a private /tmp does.
+    """Return whether a process sees the node's own tree, as a service with a private /tmp does.
 
-    The runtime and criproxy pass for those: they need the socket.
+    The runtime and criproxy count as such: they need the socket.
     """
     if pid in facts.runtime_pids or pid in facts.criproxy_pids:
         return True
-    place = facts.system.process(pid).place
-    if place.container is not None or place.pod_uid is not None:
+    location = facts.system.process(pid).cgroup
+    if location.container is not None or location.pod_uid is not None:
         return False
-    return place_of("/", mounts) in roots
+    return locate("/", mounts) in roots
 
 
-def _mounted(facts: Facts, pid: int, path: str, inside: str, ours: bool) -> Finding:
+def _mounted(facts: Facts, pid: int, path: str, inside: str, is_listener: bool) -> Finding:
     process = facts.system.process(pid)
     what = f"{process} sees {path} at {inside}"
     scoped = next((each for each in facts.config.listeners if each.profile != "full"), None)
@@ -97,8 +99,8 @@ def _mounted(facts: Facts, pid: int, path: str, inside: str, ours: bool) -> Find
     )
     if facts.is_kubelet(pid):
         return Finding(NAME, Outcome.OK, f"{what}: it is the kubelet")
-    if ours:
+    if is_listener:
         what += ", with every right of the node's root"
         return Finding(NAME, Outcome.WARN, what, instead)
-    mend = f"{instead}; a read-only mount does not keep it from connecting"
-    return Finding(NAME, Outcome.FAIL, f"{what}, past criproxy", mend)
+    remedy = f"{instead}; a read-only mount does not keep it from connecting"
+    return Finding(NAME, Outcome.FAIL, f"{what}, past criproxy", remedy)

@@ -1,13 +1,13 @@
-"""criproxy itself: whether it can tell who calls, and keeps what it records to itself."""
+"""Checks the running criproxy: that it can identify callers and that its audit log is private."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from criproxy.doctor.checks.access import permit_of, unguarded
+from criproxy.doctor.checks.access import access_of, writable_parent
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
-from criproxy.doctor.node.mountinfo import covering, parse
+from criproxy.doctor.node.mountinfo import mount_of, parse
 from criproxy.doctor.node.system import CAP_SYS_PTRACE
 
 NAME: Final = "criproxy"
@@ -17,14 +17,14 @@ _ANYWHERE: Final = ("0.0.0.0", "::", "*")  # noqa: S104 - what is warned of
 
 
 def check(facts: Facts) -> Iterator[Finding]:
-    """Look at the criproxy that runs, at its audit log and at its HTTP endpoint."""
+    """Check the running criproxy, its audit log and its HTTP address."""
     if facts.criproxy_pids:
         for pid in sorted(facts.criproxy_pids):
             yield from _process(facts, pid)
     else:
         what = "what criproxy runs as: nobody is seen to listen at its endpoints"
-        mend = "start it, name its configuration with -c, or run this as root"
-        yield Finding(NAME, Outcome.CANNOT_TELL, what, mend)
+        remedy = "start it, name its configuration with -c, or run this as root"
+        yield Finding(NAME, Outcome.CANNOT_TELL, what, remedy)
     yield from _audit(facts)
     yield _metrics(facts)
 
@@ -36,16 +36,18 @@ def _process(facts: Facts, pid: int) -> Iterator[Finding]:
         yield Finding(NAME, Outcome.CANNOT_TELL, f"what pid {pid} runs as", "run it as root")
         return
     who = f"criproxy (pid {pid}, uid {uid})"
-    problems = list(_blindness(facts, pid, who, int(status.get("CapEff", "0"), 16)))
+    problems = list(_caller_lookup_problems(facts, pid, who, int(status.get("CapEff", "0"), 16)))
     yield from problems or [Finding(NAME, Outcome.OK, f"{who} can tell who its callers are")]
 
 
-def _blindness(facts: Facts, pid: int, who: str, capabilities: int) -> Iterator[Finding]:
-    """What keeps a criproxy from reading /proc of those who call."""
+def _caller_lookup_problems(
+    facts: Facts, pid: int, who: str, capabilities: int
+) -> Iterator[Finding]:
+    """Yield what keeps a criproxy process from reading its callers' /proc."""
     if not capabilities >> CAP_SYS_PTRACE & 1:
         what = f"{who} lacks CAP_SYS_PTRACE: it does not learn which executables its callers are"
         yield Finding(NAME, Outcome.WARN, what, "run it as root, or give it that capability")
-        proc = covering("/proc", parse(facts.system.text(pid, "mountinfo")))
+        proc = mount_of("/proc", parse(facts.system.text(pid, "mountinfo")))
         options = dict(
             each.partition("=")[::2] for each in (proc.options.split(",") if proc else ())
         )
@@ -68,8 +70,8 @@ def _audit(facts: Facts) -> Iterator[Finding]:
     audit = facts.config.audit
     if audit is None:
         what = "there is no audit log: who called is in the call log alone"
-        mend = "add: audit: {sinks: [{file: {path: /var/log/criproxy/audit.jsonl}}]}"
-        yield Finding(NAME, Outcome.WARN, what, mend)
+        remedy = "add: audit: {sinks: [{file: {path: /var/log/criproxy/audit.jsonl}}]}"
+        yield Finding(NAME, Outcome.WARN, what, remedy)
         return
     files = [sink.file.path for sink in audit.sinks if sink.file is not None]
     if not files:
@@ -84,34 +86,34 @@ def _audit(facts: Facts) -> Iterator[Finding]:
 
 def _audit_file(facts: Facts, path: str) -> Iterator[Finding]:
     file = facts.system.path(path)
-    permit = permit_of(file)
-    if permit is None:
+    access = access_of(file)
+    if access is None:
         what = f"the audit log {path} is not there"
         if facts.criproxy_pids:
-            mend = "restart criproxy with this configuration, and look at its log"
-            yield Finding(NAME, Outcome.FAIL, what, mend)
+            remedy = "restart criproxy with this configuration, and look at its log"
+            yield Finding(NAME, Outcome.FAIL, what, remedy)
         else:
             yield Finding(NAME, Outcome.CANNOT_TELL, what, "start criproxy")
         return
     problems = []
     for each in _with_rotated(file):
-        found = permit_of(each)
+        found = access_of(each)
         if found is not None and found.mode & _READ:
             what = f"everybody may read the audit log {each} ({found})"
             problems.append(Finding(NAME, Outcome.FAIL, what, f"chmod o-rwx {each}"))
         elif found is not None and (found.others or found.group is not None):
             what = f"others than root may write to the audit log {each} ({found})"
             problems.append(Finding(NAME, Outcome.FAIL, what, f"chmod go-w {each}"))
-    directory = unguarded(file, facts.system.root)
+    directory = writable_parent(file, facts.system.root)
     if directory is not None:
         what = f"the audit log {path} can be replaced by those who may write to {directory}"
-        mend = f"chown root:root {directory}; chmod go-w {directory}"
-        problems.append(Finding(NAME, Outcome.FAIL, what, mend))
-    yield from problems or [Finding(NAME, Outcome.OK, f"the audit log {path} ({permit}) is on")]
+        remedy = f"chown root:root {directory}; chmod go-w {directory}"
+        problems.append(Finding(NAME, Outcome.FAIL, what, remedy))
+    yield from problems or [Finding(NAME, Outcome.OK, f"the audit log {path} ({access}) is on")]
 
 
 def _with_rotated(file: Path) -> list[Path]:
-    """Return a log and what lies beside it under names that begin or end like its own."""
+    """Return a log and the files beside it whose names begin with its stem."""
     return sorted(
         each for each in file.parent.iterdir() if each.name.startswith(file.stem) and each.is_file()
     )
@@ -125,6 +127,6 @@ def _metrics(facts: Facts) -> Finding:
     shown = f"{f'[{host}]' if ':' in host else host}:{port}"
     if host in _ANYWHERE:
         what = f"metrics and pages are served to every network ({shown})"
-        mend = 'set metrics.address to "127.0.0.1:9440", or to the address of the node\'s network'
-        return Finding(NAME, Outcome.WARN, what, mend)
+        remedy = 'set metrics.address to "127.0.0.1:9440", or to the address of the node\'s network'
+        return Finding(NAME, Outcome.WARN, what, remedy)
     return Finding(NAME, Outcome.OK, f"metrics and pages are served at {shown}")

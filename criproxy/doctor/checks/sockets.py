@@ -1,4 +1,4 @@
-"""The runtimes' own sockets: who may connect to them past criproxy."""
+"""Checks who may connect to the runtimes' sockets and so bypass criproxy."""
 
 import grp
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import Final
 
 from criproxy.doctor.checks.access import (
     SocketAccess,
+    access_of,
     group_name,
     is_socket,
-    permit_of,
-    unguarded,
     user_name,
+    writable_parent,
 )
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
@@ -31,11 +31,11 @@ OTHERS: Final = (
     "/run/docker/containerd/containerd.sock",
     "/run/podman/podman.sock",
 )
-"""Where runtimes listen, whichever it is that this criproxy stands before."""
+"""Default sockets of known runtimes, checked beside the configured ones."""
 
 
 def check(facts: Facts) -> Iterator[Finding]:
-    """Look at mode, owner and directory of the runtimes' sockets, and of others that are there."""
+    """Check mode, owner and directory of the runtimes' sockets and of other existing ones."""
     looked = set()
     for runtime in facts.runtimes:
         looked.add(facts.system.path(runtime.path).resolve())
@@ -50,32 +50,32 @@ def check(facts: Facts) -> Iterator[Finding]:
 def _of(facts: Facts, path: str, what: str) -> Finding:
     file = facts.system.path(path)
     try:
-        permit = permit_of(file)
-        directory = unguarded(file, facts.system.root)
+        access = access_of(file)
+        directory = writable_parent(file, facts.system.root)
     except PermissionError:
-        mend = "run it as root"
-        return Finding(NAME, Outcome.CANNOT_TELL, f"who may connect to {what} {path}", mend)
-    if permit is None:
-        mend = "start the runtime, or name its socket with --runtime-endpoint"
-        return Finding(NAME, Outcome.CANNOT_TELL, f"{what} {path} is not there", mend)
-    return judge(f"{what} {path} ({permit})", permit, directory)
+        remedy = "run it as root"
+        return Finding(NAME, Outcome.CANNOT_TELL, f"who may connect to {what} {path}", remedy)
+    if access is None:
+        remedy = "start the runtime, or name its socket with --runtime-endpoint"
+        return Finding(NAME, Outcome.CANNOT_TELL, f"{what} {path} is not there", remedy)
+    return access_finding(f"{what} {path} ({access})", access, directory)
 
 
-def judge(what: str, permit: SocketAccess, directory: Path | None) -> Finding:
-    """Say who but root may connect to a socket of this mode, or may replace it."""
-    mend = "give it to root alone (chown root:root, chmod 0660), in the runtime's configuration"
-    if permit.others:
-        return Finding(NAME, Outcome.FAIL, f"{what} lets everybody in, past criproxy", mend)
+def access_finding(what: str, access: SocketAccess, directory: Path | None) -> Finding:
+    """Return the finding about who except root may connect to a socket, or replace it."""
+    remedy = "give it to root alone (chown root:root, chmod 0660), in the runtime's configuration"
+    if access.others:
+        return Finding(NAME, Outcome.FAIL, f"{what} lets everybody in, past criproxy", remedy)
     if directory is not None:
-        mend = f"chown root:root {directory}; chmod go-w {directory}"
+        remedy = f"chown root:root {directory}; chmod go-w {directory}"
         what += f" can be replaced by those who may write to {directory}"
-        return Finding(NAME, Outcome.FAIL, what, mend)
-    if permit.user is not None:
-        what += f" lets the user {user_name(permit.user)} in, past criproxy"
-        return Finding(NAME, Outcome.WARN, what, mend)
-    if permit.group is not None:
-        what += f" lets the group {_group(permit.group)} in, past criproxy"
-        return Finding(NAME, Outcome.WARN, what, mend)
+        return Finding(NAME, Outcome.FAIL, what, remedy)
+    if access.user is not None:
+        what += f" lets the user {user_name(access.user)} in, past criproxy"
+        return Finding(NAME, Outcome.WARN, what, remedy)
+    if access.group is not None:
+        what += f" lets the group {_group(access.group)} in, past criproxy"
+        return Finding(NAME, Outcome.WARN, what, remedy)
     return Finding(NAME, Outcome.OK, f"{what} lets root alone in")
 
 

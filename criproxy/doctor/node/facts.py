@@ -1,4 +1,4 @@
-"""What the checks share, gathered once: whose ends the connections to the sockets are."""
+"""Gathers once what the checks share: which processes hold the sockets' connections."""
 
 import os
 from collections import Counter
@@ -15,68 +15,68 @@ from criproxy.relay.endpoints import Endpoint
 
 @dataclass
 class Facts:
-    """A node, its runtimes and its criproxy."""
+    """Facts about a node, its runtimes and its criproxy."""
 
     system: System
     config: Config
     runtimes: Sequence[Endpoint]
-    """The sockets of the runtimes, and those of images where they are others."""
-    unknown: str = ""
-    """Why the kernel's sockets are not known; the empty string if they are."""
+    """The sockets of the runtimes and of separate image services."""
+    sockets_error: str = ""
+    """Why the kernel's sockets could not be read; empty if they were."""
     listening: set[str] = field(default_factory=set)
-    """Paths of runtimes' sockets that are seen to be listened on."""
+    """Paths of runtimes' sockets with a listening socket."""
     clients: dict[str, Counter[int]] = field(default_factory=dict)
-    """By the path of a runtime's socket: how many connections to it each pid holds."""
-    nameless: Counter[str] = field(default_factory=Counter)
-    """By the path: connections whose holder is not found."""
-    closed: int = 0
-    """How many processes do not let their descriptors be read."""
+    """Number of connections by pid, by the path of a runtime's socket."""
+    unidentified: Counter[str] = field(default_factory=Counter)
+    """Number of connections without a known process, by path."""
+    unreadable: int = 0
+    """Number of processes whose descriptors could not be read."""
     criproxy: dict[str, list[int]] = field(default_factory=dict)
-    """By the path of a listener: who listens there."""
+    """Pids of the listening processes, by the path of a listener."""
     runtime_pids: set[int] = field(default_factory=set)
-    """Who listens at the runtimes' sockets."""
+    """Pids of the processes that listen at the runtimes' sockets."""
 
     @property
     def kubelet(self) -> Kubelet:
-        """How the kubelet is known."""
+        """The configuration's criteria for the kubelet."""
         return Kubelet(self.config.kubelet.executable, self.config.kubelet.unit)
 
     @property
     def criproxy_pids(self) -> set[int]:
-        """Who listens at the configuration's endpoints."""
+        """Pids of the processes that listen at the configured listeners."""
         return {pid for pids in self.criproxy.values() for pid in pids}
 
     @property
     def full(self) -> list[ListenerConfig]:
-        """The listeners that let everything through."""
+        """The listeners with the profile full."""
         return [each for each in self.config.listeners if each.profile == "full"]
 
     @property
     def advised(self) -> Endpoint:
-        """Where clients are to be sent that need everything."""
+        """The endpoint advised to clients that need every method."""
         return (self.full or self.config.listeners)[0].endpoint
 
     def is_kubelet(self, pid: int) -> bool:
-        """Tell whether a process is the node's kubelet, as the configuration knows it."""
+        """Return whether a process is the kubelet by the configuration's criteria."""
         process = self.system.process(pid)
         return process.uid is not None and self.kubelet.fits(
-            process.uid, process.executable, process.place
+            process.uid, process.executable, process.cgroup
         )
 
     def looks_like_criproxy(self, pid: int) -> bool:
-        """Tell whether a process calls itself criproxy. Any may."""
+        """Return whether a command line looks like criproxy's. Any process can choose that."""
         words = self.system.process(pid).command
         named = any(word.rpartition("/")[2] == "criproxy" for word in words[:2])
         return "run" in words and (named or words[1:3] == ("-m", "criproxy"))
 
 
 def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Facts:
-    """Read the kernel's sockets and who holds those that matter. Never raises."""
+    """Read the kernel's sockets and the processes that hold the relevant ones. Never raises."""
     facts = Facts(system, config, runtimes)
     try:
         sockets = system.sockets()
     except UnavailableError as error:
-        facts.unknown = str(error)
+        facts.sockets_error = str(error)
         return facts
     at_runtime = {each.path: _at(system, each.path, sockets) for each in runtimes}
     at_listener = {
@@ -87,7 +87,7 @@ def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Fact
     for found in at_runtime.values():
         wanted |= {each.inode for each in _listening(found)}
         wanted |= _clients(found)
-    holders, facts.closed = system.holders(wanted - {0})
+    holders, facts.unreadable = system.holders(wanted - {0})
     for path, found in at_listener.items():
         facts.criproxy[path] = sorted(
             {pid for each in found for pid in holders.get(each.inode, [])}
@@ -101,15 +101,15 @@ def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Fact
         for peer in _clients(found):
             facts.clients[path].update(holders.get(peer, []))
             if peer not in holders:
-                facts.nameless[path] += 1
+                facts.unidentified[path] += 1
     return facts
 
 
 def _at(system: System, path: str, sockets: list[UnixSocket]) -> list[UnixSocket]:
-    """Return the sockets bound at a path: it, and what was accepted on it.
+    """Return the sockets bound at a path: the listening one and those accepted on it.
 
-    They are known by the file. The name is what was bound, perhaps by another way to the file; it
-    finds connections as well that were made before the socket was bound anew.
+    A socket matches by its file, or by the bound name: that finds connections, too, that were
+    made before the socket was bound anew.
     """
     real = os.path.realpath(system.path(path))
     names = {path, str(system.path(path)), real}
@@ -124,7 +124,7 @@ def _at(system: System, path: str, sockets: list[UnixSocket]) -> list[UnixSocket
 
 
 def _clients(sockets: list[UnixSocket]) -> set[int]:
-    """Return the clients' ends of connections, those that wait to be accepted too."""
+    """Return the inodes of the clients' ends, including connections not yet accepted."""
     return {inode for each in sockets for inode in (each.peer, *each.waiting) if inode}
 
 

@@ -1,4 +1,4 @@
-"""Where a kubelet is told that its runtime is: its command line, then its configuration file."""
+"""Reads a kubelet's runtime endpoint from its command line, then from its configuration files."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,51 +13,51 @@ from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 
 DEFAULT: Final = "unix:///run/containerd/containerd.sock"
-"""Of containerRuntimeEndpoint in KubeletConfiguration v1beta1."""
+"""Default of containerRuntimeEndpoint in KubeletConfiguration v1beta1."""
 
 _DISTRIBUTIONS: Final = {
     "k3s": ("/etc/rancher/k3s/config.yaml", "unix:///run/k3s/containerd/containerd.sock"),
     "rke2": ("/etc/rancher/rke2/config.yaml", "unix:///run/k3s/containerd/containerd.sock"),
 }
-"""Kubelets within another program: its configuration file, and the containerd that it brings."""
+"""Programs that embed a kubelet: configuration file and endpoint of the bundled containerd."""
 
-_LARGEST: Final = 1 << 20
-"""Bytes of a configuration file."""
+_MAX_BYTES: Final = 1 << 20
+"""Maximum number of bytes read of a configuration file."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredEndpoint:
-    """An endpoint and what says so."""
+    """An endpoint and the flag or file that sets it."""
 
     endpoint: str
-    by: str
+    source: str
 
 
-def runtime_of(facts: Facts, pid: int) -> ConfiguredEndpoint:
-    """Return where a kubelet looks for its runtime. Raises OSError for a file that cannot be read.
+def runtime_endpoint_of(facts: Facts, pid: int) -> ConfiguredEndpoint:
+    """Return a kubelet's runtime endpoint.
 
-    ValueError is raised for a file that is no YAML.
+    Raises OSError for a file that cannot be read and ValueError for one that is not YAML.
     """
     return _first(facts, pid, "container-runtime-endpoint", "containerRuntimeEndpoint") or (
-        ConfiguredEndpoint(_brought(facts, pid), "its default")
+        ConfiguredEndpoint(_default_runtime(facts, pid), "its default")
     )
 
 
-def images_of(facts: Facts, pid: int) -> ConfiguredEndpoint | None:
-    """Return where a kubelet looks for images if that is said apart. Raises as ``runtime_of``."""
+def image_endpoint_of(facts: Facts, pid: int) -> ConfiguredEndpoint | None:
+    """Return a separate image endpoint, else None. Raises as ``runtime_endpoint_of``."""
     return _first(facts, pid, "image-service-endpoint", "imageServiceEndpoint")
 
 
-def is_pointed(facts: Facts, pid: int) -> bool:
-    """Tell whether a kubelet's runtime is a listener of criproxy's, as far as can be told."""
+def uses_criproxy(facts: Facts, pid: int) -> bool:
+    """Return whether a kubelet's runtime endpoint is known to be one of criproxy's listeners."""
     try:
-        return listener_at(facts, runtime_of(facts, pid).endpoint) is not None
+        return profile_at(facts, runtime_endpoint_of(facts, pid).endpoint) is not None
     except (OSError, ValueError):
         return False
 
 
-def listener_at(facts: Facts, endpoint: str) -> str | None:
-    """Return the profile of the listener that an endpoint leads to; None for none of them."""
+def profile_at(facts: Facts, endpoint: str) -> str | None:
+    """Return the profile of the listener at an endpoint; None if there is none."""
     try:
         path = _real(facts, parse_endpoint(endpoint))
     except EndpointError:
@@ -97,14 +97,14 @@ def _first(facts: Facts, pid: int, option: str, key: str) -> ConfiguredEndpoint 
 
 
 def _with_kubelet_args(command: Sequence[str]) -> list[str]:
-    """Return a command with what k3s hands on to its kubelet: ``--kubelet-arg=name=value``."""
-    handed = [
+    """Return a command with k3s's flags for its kubelet: ``--kubelet-arg=name=value``."""
+    kubelet_args = [
         value
         for word in command
         for key, _, value in [word.partition("=")]
         if key == "--kubelet-arg"
     ]
-    return [*command, *(f"--{each}" for each in handed)]
+    return [*command, *(f"--{each}" for each in kubelet_args)]
 
 
 def _of_distribution(facts: Facts, path: str, option: str) -> ConfiguredEndpoint | None:
@@ -116,7 +116,7 @@ def _of_distribution(facts: Facts, path: str, option: str) -> ConfiguredEndpoint
 
 
 def _files(facts: Facts, pid: int, command: Sequence[str]) -> Iterator[Path]:
-    """Yield the kubelet's files, the later over the earlier: --config, then --config-dir's."""
+    """Yield the kubelet's files by rising precedence: --config, then those of --config-dir."""
     name = flag(command, "config")
     if name:
         yield _of_process(facts, pid, name)
@@ -126,9 +126,9 @@ def _files(facts: Facts, pid: int, command: Sequence[str]) -> Iterator[Path]:
 
 
 def _of_process(facts: Facts, pid: int, path: str) -> Path:
-    """Return where a path of a process is to be read; a kubelet may run in a container."""
+    """Return where to read a path of a process: a kubelet may run in a container."""
     own = facts.system.link(pid, "root")
-    if own not in (None, "/") or facts.system.process(pid).place.container is not None:
+    if own not in (None, "/") or facts.system.process(pid).cgroup.container is not None:
         return facts.system.proc / str(pid) / "root" / path.lstrip("/")
     if not path.startswith("/"):
         path = f"{facts.system.link(pid, 'cwd') or '/'}/{path}"
@@ -137,7 +137,7 @@ def _of_process(facts: Facts, pid: int, path: str) -> Path:
 
 def _mapping(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
-        raw = opened.read(_LARGEST)
+        raw = opened.read(_MAX_BYTES)
     try:
         content = yaml.safe_load(raw)
     except yaml.YAMLError as error:
@@ -145,7 +145,7 @@ def _mapping(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _brought(facts: Facts, pid: int) -> str:
+def _default_runtime(facts: Facts, pid: int) -> str:
     distribution = _DISTRIBUTIONS.get(facts.system.process(pid).name)
     return DEFAULT if distribution is None else distribution[1]
 

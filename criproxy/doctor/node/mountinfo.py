@@ -1,4 +1,4 @@
-"""Mounts of a mount namespace (/proc/PID/mountinfo, proc_pid_mountinfo(5)), and what they show."""
+"""Parses /proc/PID/mountinfo (proc_pid_mountinfo(5)) and resolves paths through mounts."""
 
 import re
 from collections.abc import Sequence
@@ -8,27 +8,27 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """A mount: a directory or file of a file system, and where it is seen."""
+    """A mount: a directory or file of a file system, and its mount point."""
 
     device: str
     """``major:minor``."""
     root: str
-    """What of the file system is mounted."""
+    """The mounted path within the file system."""
     point: str
     kind: str = ""
     options: str = ""
-    """The mount's, then the file system's, with commas."""
+    """Options of the mount, then of the file system, separated by commas."""
 
 
 class MountLocation(NamedTuple):
-    """A file, whatever its path: where in which file system it is."""
+    """A file's location in its file system, independent of mount points."""
 
     device: str
     path: str
 
 
 def parse(text: str) -> list[Mount]:
-    """Read a mountinfo in its order; lines that are none are passed over."""
+    """Parse a mountinfo in order; malformed lines are skipped."""
     found = []
     for line in text.splitlines():
         fields = line.split(" ")
@@ -38,34 +38,34 @@ def parse(text: str) -> list[Mount]:
         after = fields[fields.index("-", 6) + 1 :]
         kind = after[0] if after else ""
         options += f",{after[2]}" if len(after) > 2 else ""
-        found.append(Mount(device, _plain(root), _plain(point), kind, options))
+        found.append(Mount(device, _unescape(root), _unescape(point), kind, options))
     return found
 
 
-def place_of(path: str, mounts: Sequence[Mount]) -> MountLocation | None:
-    """Return the file at a path without links; None where nothing is mounted above it."""
-    mount = covering(path, mounts)
+def locate(path: str, mounts: Sequence[Mount]) -> MountLocation | None:
+    """Return the location of a path without symbolic links; None if no mount covers it."""
+    mount = mount_of(path, mounts)
     if mount is None:
         return None
     return MountLocation(mount.device, _join(mount.root, _below(path, mount.point) or ""))
 
 
-def seen_at(place: MountLocation, mounts: Sequence[Mount]) -> str | None:
-    """Return the first path at which mounts show a file; None where they do not."""
+def visible_path(location: MountLocation, mounts: Sequence[Mount]) -> str | None:
+    """Return the first path at which a location is visible; None if it is not."""
     for mount in mounts:
-        if mount.device != place.device:
+        if mount.device != location.device:
             continue
-        rest = _below(place.path, mount.root)
+        rest = _below(location.path, mount.root)
         if rest is None:
             continue
         path = _join(mount.point, rest)
-        if covering(path, mounts) is mount:
+        if mount_of(path, mounts) is mount:
             return path
     return None
 
 
-def covering(path: str, mounts: Sequence[Mount]) -> Mount | None:
-    """Return the mount that a path is in: the deepest, and of those at one place the last."""
+def mount_of(path: str, mounts: Sequence[Mount]) -> Mount | None:
+    """Return the mount that covers a path: the deepest, and of equal mount points the last."""
     found: Mount | None = None
     for mount in mounts:
         if _below(path, mount.point) is not None and (
@@ -76,7 +76,7 @@ def covering(path: str, mounts: Sequence[Mount]) -> Mount | None:
 
 
 def _below(path: str, directory: str) -> str | None:
-    """Return what is left of a path below a directory, None if it is not there."""
+    """Return a path relative to a directory; None if it is not below it."""
     if path == directory:
         return ""
     prefix = directory.rstrip("/") + "/"
@@ -87,6 +87,6 @@ def _join(directory: str, rest: str) -> str:
     return f"{directory.rstrip('/')}/{rest}" if rest else directory
 
 
-def _plain(text: str) -> str:
-    """Blanks and the like are written in octal there."""
+def _unescape(text: str) -> str:
+    """Decode the octal escapes of blanks and backslashes."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

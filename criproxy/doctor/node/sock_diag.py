@@ -1,8 +1,8 @@
-"""The kernel's unix sockets with their peers (sock_diag(7), NETLINK_SOCK_DIAG, UNIX_DIAG).
+"""Reads the kernel's unix sockets with their peers (sock_diag(7), NETLINK_SOCK_DIAG, UNIX_DIAG).
 
-/proc/net/unix has no peers. The kernel tells those of the caller's network namespace, to anybody.
-An accepted socket has the name and the file of the one that listened; a client's has neither, but
-is its peer. Numbers in netlink are in the machine's byte order, attributes padded to 4 bytes.
+/proc/net/unix has no peers. The kernel reports the sockets of the caller's network namespace to any
+user. An accepted socket has the name and the file of the listening one; a client's socket has
+neither, but is its peer. Netlink numbers are in native byte order, attributes padded to 4 bytes.
 """
 
 import os
@@ -16,18 +16,18 @@ from criproxy.errors import UnavailableError
 
 ESTABLISHED: Final = 1
 LISTEN: Final = 10
-"""States, as TCP numbers them (include/net/tcp_states.h)."""
+"""Socket states (include/net/tcp_states.h)."""
 
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _NLM_F_REQUEST: Final = 0x001
 _NLM_F_DUMP_INTR: Final = 0x010
-"""The table changed while it was read: there may be gaps."""
+"""The table changed during the dump: entries may be missing."""
 _NLM_F_DUMP: Final = 0x300
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _UDIAG_SHOW: Final = 0x1 | 0x2 | 0x4 | 0x8
-"""Name, file (VFS), peer, who waits to be accepted (ICONS)."""
+"""Name, file (VFS), peer, connections not yet accepted (ICONS)."""
 _UNIX_DIAG_NAME: Final = 0
 _UNIX_DIAG_VFS: Final = 1
 _UNIX_DIAG_PEER: Final = 2
@@ -38,26 +38,26 @@ _NLMSGHDR: Final = Struct("=IHHII")
 _NLMSGERR: Final = Struct("=i")
 _REQUEST: Final = Struct("=BBHIIIII")
 """unix_diag_req: family, protocol, pad, states, inode, show, two of the cookie."""
-_ANSWER: Final = Struct("=BBBBIII")
+_RESPONSE: Final = Struct("=BBBBIII")
 """unix_diag_msg: family, type, state, pad, inode, two of the cookie."""
 _NLATTR: Final = Struct("=HH")
 _VFS: Final = Struct("=II")
 _PEER: Final = Struct("=I")
 
 _MINOR_BITS: Final = 20
-"""Of a device's number within the kernel (include/linux/kdev_t.h)."""
+"""Width of the minor number in a kernel device number (include/linux/kdev_t.h)."""
 
 _BUFFER: Final = 256 << 10
 """Bytes; the kernel fills at most 32 KiB at a time."""
-_PATIENCE: Final = 5.0
-"""Seconds to wait for a part of the answer; the kernel gives it at once."""
+_TIMEOUT: Final = 5.0
+"""Seconds to wait for a part of the dump."""
 _ATTEMPTS: Final = 5
-"""Dumps, until one is not interrupted by changes."""
+"""Maximum number of dumps until one is not interrupted by changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnixSocket:
-    """A socket of the kernel's."""
+    """One entry of the kernel's table of unix sockets."""
 
     inode: int
     """As /proc/PID/fd shows it."""
@@ -79,8 +79,8 @@ def unix_sockets() -> list[UnixSocket]:
     """
     try:
         for _ in range(_ATTEMPTS):
-            found, whole = _dump()
-            if whole:
+            found, complete = _dump()
+            if complete:
                 break
     except OSError as problem:
         raise UnavailableError(
@@ -90,20 +90,20 @@ def unix_sockets() -> list[UnixSocket]:
 
 
 def _dump() -> tuple[list[UnixSocket], bool]:
-    """Return the sockets, and whether the table stood still meanwhile. Raises OSError."""
+    """Return the sockets, and whether the dump was uninterrupted. Raises OSError."""
     body = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, _UDIAG_SHOW, 0, 0)
     flags = _NLM_F_REQUEST | _NLM_F_DUMP
     size = _NLMSGHDR.size + len(body)
     found: list[UnixSocket] = []
-    whole = True
+    complete = True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        netlink.settimeout(_PATIENCE)
+        netlink.settimeout(_TIMEOUT)
         netlink.send(_NLMSGHDR.pack(size, _SOCK_DIAG_BY_FAMILY, flags, 1, 0) + body)
         while True:
             for kind, flags, content in messages(netlink.recv(_BUFFER)):
-                whole = whole and not flags & _NLM_F_DUMP_INTR
+                complete = complete and not flags & _NLM_F_DUMP_INTR
                 if kind == _NLMSG_DONE:
-                    return found, whole
+                    return found, complete
                 if kind == _NLMSG_ERROR:
                     code = -_NLMSGERR.unpack_from(content)[0]
                     raise OSError(code, os.strerror(code))
@@ -112,7 +112,10 @@ def _dump() -> tuple[list[UnixSocket], bool]:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield the type, flags and content of each netlink message. Raises OSError if one is cut."""
+    """Yield the type, flags and content of each netlink message.
+
+    Raises OSError for a truncated one.
+    """
     at = 0
     while at < len(data):
         try:
@@ -126,15 +129,15 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def read_socket(content: bytes) -> UnixSocket:
-    """Read a unix_diag_msg and its attributes; unknown ones are passed over.
+    """Parse a unix_diag_msg and its attributes; unknown attributes are skipped.
 
-    Raises OSError if it is cut.
+    Raises OSError for a truncated message.
     """
     try:
-        _, _, state, _, inode, _, _ = _ANSWER.unpack_from(content)
+        _, _, state, _, inode, _, _ = _RESPONSE.unpack_from(content)
         name, file, peer = "", None, 0
         waiting: tuple[int, ...] = ()
-        for kind, value in _attributes(content[_ANSWER.size :]):
+        for kind, value in _attributes(content[_RESPONSE.size :]):
             if kind == _UNIX_DIAG_NAME:
                 name = _name(value)
             elif kind == _UNIX_DIAG_VFS:

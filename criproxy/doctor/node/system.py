@@ -1,6 +1,6 @@
-"""The machine as a doctor reads it: processes, the kernel's sockets, files. Nothing is changed.
+"""Reads processes, the kernel's sockets and files of the machine, and changes nothing.
 
-What a process tells is read when it is asked for; a machine may have ten thousand of them.
+A process's data is read on demand: a machine may have ten thousand processes.
 """
 
 import os
@@ -19,53 +19,53 @@ from criproxy.peers.cgroups import CgroupLocation, cgroup_location
 from criproxy.relay.endpoints import Endpoint
 
 CAP_SYS_PTRACE: Final = 19
-"""Its bit in a set of capabilities (capabilities(7)): what lets a process read others' /proc."""
+"""Bit of the capability to read other processes' /proc (capabilities(7))."""
 
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
-_LONGEST: Final = 1 << 20
-"""Bytes that are read of any one file."""
-_ANSWER_WITHIN: Final = 3.0
-"""Seconds that a listener may take over a Version call."""
+_MAX_FILE_BYTES: Final = 1 << 20
+"""Maximum number of bytes read of one file."""
+_VERSION_SECONDS: Final = 3.0
+"""Deadline of the Version call to a listener, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, as far as /proc tells of it."""
+    """A process, as far as its /proc directory is readable."""
 
     pid: int
     uid: int | None
     executable: str | None
     command: tuple[str, ...]
-    place: CgroupLocation
+    cgroup: CgroupLocation
 
     @property
     def name(self) -> str:
-        """The executable's file name, else the command's first word's, else nothing."""
+        """File name of the executable, else of the command's first word, else empty."""
         path = self.executable or (self.command[0] if self.command else "")
         return path.removesuffix(" (deleted)").rpartition("/")[2]
 
     def __str__(self) -> str:
         executable = self.executable or "an unknown executable"
-        spoken = _without_options(self.command)
-        if spoken not in ("", executable):
-            executable += f" ({spoken})"
+        shown = _without_options(self.command)
+        if shown not in ("", executable):
+            executable += f" ({shown})"
         uid = "unknown" if self.uid is None else self.uid
         words = [f"pid {self.pid}", executable, f"uid {uid}"]
-        if self.place.unit:
-            words.append(f"in {self.place.unit}")
-        if self.place.container:
-            words.append(f"in container {self.place.container[:12]}")
-        if self.place.pod_uid:
-            words.append(f"of pod {self.place.pod_uid}")
+        if self.cgroup.unit:
+            words.append(f"in {self.cgroup.unit}")
+        if self.cgroup.container:
+            words.append(f"in container {self.cgroup.container[:12]}")
+        if self.cgroup.pod_uid:
+            words.append(f"of pod {self.cgroup.pod_uid}")
         return ", ".join(words)
 
 
-def answers(endpoint: Endpoint) -> str | None:
-    """Ask a socket for its runtime's version; None if it answers, else in one line why not."""
+def version_error(endpoint: Endpoint) -> str | None:
+    """Call Version on a socket; return None if it answers, else the reason in one line."""
     from criproxy.client.failures import ask_version  # grpcio is slow to import
 
     try:
-        ask_version(endpoint, "v1", _ANSWER_WITHIN)
+        ask_version(endpoint, "v1", _VERSION_SECONDS)
     except CriproxyError as error:
         return str(error)
     return None
@@ -73,28 +73,28 @@ def answers(endpoint: Endpoint) -> str | None:
 
 @dataclass
 class System:
-    """Where everything is read from; a test gives it a made-up tree."""
+    """Sources of the facts; tests substitute a directory tree."""
 
     proc: Path = Path("/proc")
     root: Path = Path("/")
-    """What absolute paths of files start from."""
+    """Directory that absolute paths are relative to."""
     sockets: Callable[[], list[UnixSocket]] = unix_sockets
-    answers: Callable[[Endpoint], str | None] = answers
+    version_error: Callable[[Endpoint], str | None] = version_error
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     which: Callable[[str], str | None] = shutil.which
 
     def path(self, path: str) -> Path:
-        """Return where an absolute path of this machine is to be read."""
+        """Return an absolute path of the machine below ``root``."""
         return self.root / path.lstrip("/")
 
     @cached_property
     def pids(self) -> list[int]:
-        """Every process there is, as of the first asking."""
+        """Every pid at the first access."""
         with os.scandir(self.proc) as entries:
             return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
     def process(self, pid: int) -> Process:
-        """Read what is known of a process; less is, without rights or once it is gone."""
+        """Read a process; fields are empty without rights or once it has ended."""
         status = self.status(pid)
         uids = status.get("Uid", "").split()
         return Process(
@@ -106,7 +106,7 @@ class System:
         )
 
     def executable(self, pid: int) -> str | None:
-        """Return the path of what a process runs; None where /proc does not say."""
+        """Return the path of a process's executable; None if unreadable."""
         return self.link(pid, "exe")
 
     def status(self, pid: int) -> dict[str, str]:
@@ -115,36 +115,36 @@ class System:
         return {key: value.strip() for key, _, value in lines}
 
     def text(self, pid: int, name: str) -> str:
-        """Read a file of a process; the empty string where that cannot be done."""
+        """Read a file of a process's /proc directory; empty if unreadable."""
         try:
             with open(self.proc / str(pid) / name, "rb") as file:
-                return file.read(_LONGEST).decode(errors="backslashreplace")
+                return file.read(_MAX_FILE_BYTES).decode(errors="backslashreplace")
         except OSError:
             return ""
 
     def link(self, pid: int, name: str) -> str | None:
-        """Read a link of a process; None where that cannot be done."""
+        """Read a link of a process's /proc directory; None if unreadable."""
         with suppress(OSError):
             return os.readlink(self.proc / str(pid) / name)
         return None
 
     def holders(self, inodes: set[int]) -> tuple[dict[int, list[int]], int]:
-        """Find who holds sockets: pids by inode, and how many processes would not tell.
+        """Return pids by socket inode, and how many processes are unreadable.
 
-        Those that are gone by now are not counted.
+        Processes that have ended meanwhile are not counted.
         """
         found: dict[int, list[int]] = {}
-        closed = 0
+        unreadable = 0
         for pid in self.pids if inodes else ():
             try:
                 for inode in self._sockets_of(pid):
                     if inode in inodes and pid not in found.setdefault(inode, []):
                         found[inode].append(pid)
             except PermissionError:
-                closed += 1
+                unreadable += 1
             except OSError:
                 continue
-        return found, closed
+        return found, unreadable
 
     def _sockets_of(self, pid: int) -> Iterator[int]:
         directory = f"{self.proc}/{pid}/fd"
@@ -155,7 +155,7 @@ class System:
 
 
 def _without_options(command: tuple[str, ...]) -> str:
-    """Return a command up to its first option: passwords stand behind those."""
+    """Return a command up to its first option: options may contain passwords."""
     words: list[str] = []
     for word in command:
         if word.startswith("-"):

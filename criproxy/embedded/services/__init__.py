@@ -1,1 +1,1 @@
-"""The CRI methods of the embedded runtime."""
+"""The CRI methods of the embedded runtime, one class for each subject."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.embedded.services.containers import ContainerService
-from criproxy.embedded.services.errors import invalid, not_found, unknown
 from criproxy.embedded.services.sandboxes import SandboxService
+from criproxy.embedded.state.errors import invalid, not_found, unknown
 from criproxy.embedded.state.objects import Container
 from criproxy.embedded.state.store import Store
 
@@ -42,7 +42,7 @@ class CheckpointService:
         return v1.CheckpointContainerResponse()
 
     def checkpoint_pod(self, request: v1.CheckpointPodRequest) -> v1.CheckpointPodResponse:
-        """Keep a ready sandbox and its running containers, or those that are named."""
+        """Checkpoint a ready sandbox with its running containers, or with the named ones."""
         id_ = request.pod_sandbox_id
         sandbox = self._store.find_sandbox(
             id_, f'an error occurred when trying to find sandbox "{id_}"'
@@ -63,7 +63,7 @@ class CheckpointService:
         return v1.CheckpointPodResponse()
 
     def restore_pod(self, request: v1.RestorePodRequest) -> v1.RestorePodResponse:
-        """Run a kept pod again, with the request's configurations where it brings any."""
+        """Run a checkpointed pod again, with the request's configurations if it has any."""
         checkpoint = self._pods.get(request.checkpoint_path)
         if checkpoint is None:
             raise not_found(f'failed to open checkpoint "{request.checkpoint_path}": not found')

@@ -1,4 +1,4 @@
-"""Containers: create, start, stop, remove, look at, change."""
+"""The container methods: create, start, stop, remove, status, list, update."""
 
 import asyncio
 import json
@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 from google.protobuf.json_format import MessageToDict
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services import views
 from criproxy.embedded.services.chunks import chunks
-from criproxy.embedded.services.errors import not_found, unknown
 from criproxy.embedded.services.images import resolve
+from criproxy.embedded.state import views
+from criproxy.embedded.state.errors import not_found, unknown
 from criproxy.embedded.state.objects import KILLED, START_ERROR, Container
 from criproxy.embedded.state.programs import CommandError, main_program
 from criproxy.embedded.state.store import Store, matches, with_prefix
@@ -25,7 +25,7 @@ class ContainerService:
         self._store = store
 
     def create_container(self, request: v1.CreateContainerRequest) -> v1.CreateContainerResponse:
-        """Make a container in a running sandbox, of an image that is there."""
+        """Create a container in a running sandbox, from a present image."""
         sandbox = self._store.find_sandbox(
             request.pod_sandbox_id, f'failed to find sandbox id "{request.pod_sandbox_id}"'
         )
@@ -72,10 +72,10 @@ class ContainerService:
         return v1.StartContainerResponse()
 
     async def stop_container(self, request: v1.StopContainerRequest) -> v1.StopContainerResponse:
-        """End a container's process, killing it after the grace; one that does not run is fine."""
+        """End a running container's process; kill it after the grace period."""
         container = self._find(request.container_id)
         if container.state == v1.CONTAINER_RUNNING and request.timeout > 0:
-            if main_program([*container.config.command, *container.config.args]).heeds_term:
+            if main_program([*container.config.command, *container.config.args]).exits_on_sigterm:
                 self._end(container, 0)
             with suppress(TimeoutError):
                 await asyncio.wait_for(container.exited.wait(), request.timeout)
@@ -83,7 +83,7 @@ class ContainerService:
         return v1.StopContainerResponse()
 
     def remove_container(self, request: v1.RemoveContainerRequest) -> v1.RemoveContainerResponse:
-        """Remove a container, running or not; an unknown one is fine."""
+        """Remove a container, running or not. Succeeds for an unknown one."""
         id_ = request.container_id
         if id_ and not with_prefix(self._store.containers.items(), id_):
             return v1.RemoveContainerResponse()
@@ -112,7 +112,7 @@ class ContainerService:
     def update_container_resources(
         self, request: v1.UpdateContainerResourcesRequest
     ) -> v1.UpdateContainerResourcesResponse:
-        """Take over the limits that are set in the request, whatever the container's state."""
+        """Apply the limits that are set in the request, in any state of the container."""
         container = self._store.find_container(request.container_id, "failed to find container")
         container.resources.MergeFrom(request.linux)
         self._store.touch()
@@ -124,7 +124,7 @@ class ContainerService:
         )
 
     def _end(self, container: Container, code: int) -> None:
-        # A timer may come for a container that was stopped or removed meanwhile.
+        # A timer may fire for a container that was stopped or removed meanwhile.
         if container.state == v1.CONTAINER_RUNNING:
             self._store.exit(container, code)
 

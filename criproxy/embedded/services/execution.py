@@ -1,6 +1,6 @@
-"""Commands and streams into containers: exec-sync, and the URLs of exec, attach and port-forward.
+"""ExecSync, and the URLs of Exec, Attach and PortForward.
 
-The URLs look like containerd's, but there is no streaming server behind them.
+The URLs look like containerd's, but no streaming server listens there.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Final
 import grpc
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services.errors import CallError, invalid, unknown
+from criproxy.embedded.state.errors import CallError, invalid, unknown
 from criproxy.embedded.state.objects import Container
 from criproxy.embedded.state.programs import CommandError, execute
 from criproxy.embedded.state.store import Store
@@ -29,8 +29,8 @@ class ExecutionService:
         context = "failed to exec in container"
         try:
             container = self._running(request.container_id)
-        except CallError as fault:
-            raise fault.within(context) from None
+        except CallError as error:
+            raise error.within(context) from None
         try:
             result = execute(request.cmd, container)
         except CommandError as error:
@@ -59,7 +59,7 @@ class ExecutionService:
         return v1.ExecResponse(url=_url("exec"))
 
     def attach(self, request: v1.AttachRequest) -> v1.AttachResponse:
-        """Return the URL of a stream to a running container's main process."""
+        """Return the URL that attaches to a running container's main process."""
         container = self._store.find_container(
             request.container_id, "failed to find container in store"
         )

@@ -1,7 +1,7 @@
-"""Images: names, pulling, listing, removing.
+"""The image methods, and the resolution of image names.
 
-Nothing is fetched: every well-formed name can be pulled, and what it gives depends on the name
-alone. A name whose host ends in ``.invalid`` (RFC 2606) cannot be resolved, as on a real node.
+Nothing is fetched: every well-formed name can be pulled, and the image depends on the name alone.
+A name whose host ends in ``.invalid`` (RFC 2606) cannot be resolved, as on a real node.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services import views
 from criproxy.embedded.services.chunks import chunks
-from criproxy.embedded.services.errors import unknown
+from criproxy.embedded.state import views
+from criproxy.embedded.state.errors import unknown
 from criproxy.embedded.state.objects import Image
 from criproxy.embedded.state.store import Store, with_prefix
 
@@ -24,7 +24,7 @@ PRELOADED: Final = (
     "docker.io/library/busybox:1.36",
     "docker.io/library/nginx:1.27",
 )
-"""The images that are there from the start."""
+"""The images at the start."""
 
 IMAGE_DIRECTORY: Final = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs"
 
@@ -33,13 +33,13 @@ _REFERENCE: Final = re.compile(
     rf"(?P<name>(?:[A-Za-z0-9.-]+(?::\d+)?/)?{_COMPONENT}(?:/{_COMPONENT})*)"
     r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-"""The shape of an image name (the distribution project's reference grammar, without rarities)."""
+"""Grammar of an image name (a subset of the distribution project's reference grammar)."""
 
 
 def normalize(reference: str) -> str:
     """Return an image name in full: ``nginx`` is ``docker.io/library/nginx:latest``.
 
-    Raises ValueError for what is no image name.
+    Raises ValueError for a malformed name.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -51,7 +51,7 @@ def normalize(reference: str) -> str:
 
 
 def resolve(images: Mapping[str, Image], reference: str) -> Image | None:
-    """Return the image that a name, a digest, an id or a prefix of an id means."""
+    """Return the image with a name, a digest, an id or a prefix of an id; None if there is none."""
     if not reference:
         return None
     if reference in images:
@@ -74,7 +74,7 @@ class ImageService:
         self._store = store
 
     def pull_image(self, request: v1.PullImageRequest) -> v1.PullImageResponse:
-        """Make the named image be there, and return its id."""
+        """Add the named image and return its id."""
         reference = request.image.image
         try:
             name = normalize(reference)
@@ -89,7 +89,7 @@ class ImageService:
         return v1.PullImageResponse(image_ref=add_image(self._store, name).id)
 
     def image_status(self, request: v1.ImageStatusRequest) -> v1.ImageStatusResponse:
-        """Return an image's status; an unknown image is an empty answer."""
+        """Return an image's status; empty for an unknown image."""
         image = resolve(self._store.images, request.image.image)
         if image is None:
             return v1.ImageStatusResponse()
@@ -108,7 +108,7 @@ class ImageService:
             yield v1.StreamImagesResponse(images=part)
 
     def remove_image(self, request: v1.RemoveImageRequest) -> v1.RemoveImageResponse:
-        """Remove an image with all its tags; an unknown one is fine."""
+        """Remove an image with all its tags. Succeeds for an unknown one."""
         image = resolve(self._store.images, request.image.image)
         if image is not None:
             del self._store.images[image.id]
@@ -134,7 +134,7 @@ class ImageService:
 
 
 def add_image(store: Store, name: str) -> Image:
-    """Put the image of a normalized name into the store, if it is not there, and return it."""
+    """Return the image of a normalized name, and add it to the store if it is missing."""
     repository, _, digest = name.partition("@")
     tag = "" if digest else repository
     if not digest:

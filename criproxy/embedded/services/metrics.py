@@ -1,4 +1,4 @@
-"""Metrics of sandboxes and containers, by the names that cAdvisor gives them."""
+"""The metrics methods, with cAdvisor's metric names."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ class MetricsService:
     def list_metric_descriptors(
         self, _: v1.ListMetricDescriptorsRequest
     ) -> v1.ListMetricDescriptorsResponse:
-        """Return what metrics there are and the order of their labels."""
+        """Return the metrics with the order of their labels."""
         descriptors = [
             v1.MetricDescriptor(name=family.name, help=family.help, label_keys=LABEL_KEYS)
             for family in _FAMILIES

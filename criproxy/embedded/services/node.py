@@ -1,28 +1,28 @@
-"""The runtime itself: version, status, configuration, and the stream of events."""
+"""The methods about the runtime: version, status, configuration, events."""
 
 import json
 from typing import Final
 
 from criproxy import __version__
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services.events import Subscription
 from criproxy.embedded.services.sandboxes import RUNTIME_HANDLERS
+from criproxy.embedded.state.events import Subscription
 from criproxy.embedded.state.store import Store
 
 RUNTIME_NAME: Final = "criproxy-embedded"
 KUBELET_API: Final = "0.1.0"
-"""The version of the kubelet's runtime API; every runtime answers this one."""
+"""Version of the kubelet's runtime API, which every runtime returns."""
 
 
 class NodeService:
-    """The methods that are about the runtime as a whole, in one version of the API."""
+    """The methods about the runtime, in one API version."""
 
     def __init__(self, store: Store, api_version: str) -> None:
         self._store = store
         self._api_version = api_version
 
     def version(self, _: v1.VersionRequest) -> v1.VersionResponse:
-        """Return who this is."""
+        """Return the runtime's name and version."""
         return v1.VersionResponse(
             version=KUBELET_API,
             runtime_name=RUNTIME_NAME,
@@ -31,7 +31,7 @@ class NodeService:
         )
 
     def status(self, request: v1.StatusRequest) -> v1.StatusResponse:
-        """Return that all is well, with the configuration when verbose."""
+        """Return that runtime and network are ready, with the configuration when verbose."""
         conditions = [
             v1.RuntimeCondition(type="RuntimeReady", status=True),
             v1.RuntimeCondition(type="NetworkReady", status=True),
@@ -56,7 +56,7 @@ class NodeService:
     def update_runtime_config(
         self, request: v1.UpdateRuntimeConfigRequest
     ) -> v1.UpdateRuntimeConfigResponse:
-        """Note the pods' address range, which the verbose status shows; nothing else changes."""
+        """Store the pods' address range, which the verbose status shows."""
         self._store.pod_cidr = request.runtime_config.network_config.pod_cidr
         return v1.UpdateRuntimeConfigResponse()
 

@@ -1,4 +1,4 @@
-"""Pod sandboxes: run, stop, remove, look at."""
+"""The pod sandbox methods: run, stop, remove, status, list, update."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -7,9 +7,9 @@ from typing import Final
 from google.protobuf.json_format import MessageToDict
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services import views
 from criproxy.embedded.services.chunks import chunks
-from criproxy.embedded.services.errors import unknown
+from criproxy.embedded.state import views
+from criproxy.embedded.state.errors import unknown
 from criproxy.embedded.state.objects import KILLED, Sandbox
 from criproxy.embedded.state.store import Store, matches, with_prefix
 
@@ -23,7 +23,7 @@ class SandboxService:
         self._store = store
 
     def run_pod_sandbox(self, request: v1.RunPodSandboxRequest) -> v1.RunPodSandboxResponse:
-        """Make a sandbox; fails when its name is taken or its runtime handler unknown."""
+        """Create a sandbox; fails when its name is taken or its runtime handler unknown."""
         if not request.config.HasField("metadata"):
             raise unknown("sandbox config must include metadata")
         if request.runtime_handler not in RUNTIME_HANDLERS:
@@ -35,7 +35,7 @@ class SandboxService:
         return v1.RunPodSandboxResponse(pod_sandbox_id=sandbox.id)
 
     def stop_pod_sandbox(self, request: v1.StopPodSandboxRequest) -> v1.StopPodSandboxResponse:
-        """Kill a sandbox's containers and stop it; again is fine, an unknown one NOT_FOUND."""
+        """Kill a sandbox's containers and stop it. Idempotent; NOT_FOUND for an unknown one."""
         id_ = request.pod_sandbox_id
         sandbox = self._store.find_sandbox(
             id_, f'an error occurred when try to find sandbox "{id_}"'
@@ -46,7 +46,7 @@ class SandboxService:
     def remove_pod_sandbox(
         self, request: v1.RemovePodSandboxRequest
     ) -> v1.RemovePodSandboxResponse:
-        """Remove a sandbox with its containers, running or not; an unknown one is fine."""
+        """Remove a sandbox with its containers. Succeeds for an unknown one."""
         id_ = request.pod_sandbox_id
         if id_ and not with_prefix(self._store.sandboxes.items(), id_):
             return v1.RemovePodSandboxResponse()
@@ -83,7 +83,7 @@ class SandboxService:
     def update_pod_sandbox_resources(
         self, request: v1.UpdatePodSandboxResourcesRequest
     ) -> v1.UpdatePodSandboxResourcesResponse:
-        """Take over a sandbox's changed limits."""
+        """Apply a sandbox's changed limits."""
         sandbox = self._store.find_sandbox(request.pod_sandbox_id, "failed to find sandbox")
         sandbox.config.linux.overhead.MergeFrom(request.overhead)
         sandbox.config.linux.resources.MergeFrom(request.resources)

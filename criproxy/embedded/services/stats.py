@@ -1,12 +1,12 @@
-"""Stats of containers and sandboxes, as the kubelet asks for them every ten seconds."""
+"""The stats methods of containers and sandboxes."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.embedded.services.chunks import chunks
-from criproxy.embedded.services.errors import unknown
 from criproxy.embedded.services.images import IMAGE_DIRECTORY
+from criproxy.embedded.state.errors import unknown
 from criproxy.embedded.state.objects import Container, Sandbox
 from criproxy.embedded.state.store import Store, matches, with_prefix
 from criproxy.embedded.state.usage import MIB, usage, value
@@ -108,7 +108,7 @@ class StatsService:
 
 
 def _container_stats(container: Container) -> v1.ContainerStats:
-    """Return a container's stats; only its files when it does not run."""
+    """Return a container's stats; only its writable layer when it does not run."""
     used = usage(container)
     config = container.config
     stats = v1.ContainerStats(

@@ -1,1 +1,1 @@
-"""The state of the embedded runtime."""
+"""The embedded runtime's state: objects, store, events, simulated processes."""

@@ -1,7 +1,7 @@
-"""What the embedded runtime knows of a sandbox, a container and an image.
+"""Sandboxes, containers and images of the embedded runtime.
 
-Configurations are kept as the v1 messages that they came in: no field is copied by hand. Times
-are nanoseconds since 1970, 0 for not yet, as in the CRI.
+Configurations are kept as v1 messages: no field is copied by hand. Times are nanoseconds since
+1970, 0 for not yet, as in the CRI.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from typing import Final
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 
 KILLED: Final = 137
-"""The exit code of a process that SIGKILL ended: 128 + 9."""
+"""Exit code of a process that SIGKILL ended: 128 + 9."""
 START_ERROR: Final = 128
-"""The exit code that containerd gives a container that could not be started."""
+"""Exit code of a container that could not be started, as in containerd."""
 
 
 @dataclass(slots=True)

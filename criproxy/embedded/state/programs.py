@@ -1,8 +1,7 @@
-"""What commands do in the embedded runtime: the simulated processes of its containers.
+"""Simulates the commands of containers.
 
 A container's main process runs until it is stopped, unless it is a command that ends by itself.
-A command for ExecSync has to be one of the few known here; any other is not found, as in an image
-without it.
+ExecSync knows the commands below; any other is not found, as in an image without it.
 """
 
 import shlex
@@ -14,28 +13,28 @@ from typing import Final, TypeAlias
 from criproxy.embedded.state.objects import Container
 
 MISSING_DIRECTORY: Final = "/nonexistent/"
-"""A main process below this directory is not there, so that a failing start can be had."""
+"""Commands below this directory do not exist: StartContainer fails for them."""
 
 LONGEST_SLEEP: Final = 1e8
-"""Seconds (three years): what ``sleep infinity`` comes to, as timers take no infinity."""
+"""Seconds (three years) that ``sleep infinity`` lasts: timers accept no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A main process: it ends with ``exit_code`` after ``lifetime`` seconds, None for never.
 
-    ``heeds_term`` is whether SIGTERM ends it, with exit code 0. (A ``sleep`` that is a container's
+    ``exits_on_sigterm`` is whether SIGTERM ends it, with exit code 0. (``sleep`` as a container's
     first process ignores it, as it has no handler.)
     """
 
     lifetime: float | None = None
     exit_code: int = 0
-    heeds_term: bool = True
+    exits_on_sigterm: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an executed command gave, after ``seconds``."""
+    """The result of an executed command, available after ``seconds``."""
 
     stdout: bytes = b""
     stderr: bytes = b""
@@ -44,18 +43,18 @@ class Result:
 
 
 class CommandError(Exception):
-    """A command that cannot be started; the text is the OCI runtime's reason."""
+    """A command that cannot be started; the text is the OCI runtime's."""
 
 
 def main_program(command: Sequence[str]) -> Program:
-    """Return how a container's command behaves. Raises CommandError when it cannot start."""
+    """Return the behaviour of a container's command. Raises CommandError if it cannot start."""
     if not command:
         return Program()
     if command[0].startswith(MISSING_DIRECTORY):
         raise CommandError(_no_such_file(command[0]))
     name = command[0].rpartition("/")[2]
     if name == "sleep":
-        return Program(lifetime=_seconds(command[1:]), heeds_term=False)
+        return Program(lifetime=_seconds(command[1:]), exits_on_sigterm=False)
     if name in ("true", "echo"):
         return Program(lifetime=0)
     if name == "false":

@@ -1,7 +1,7 @@
 """The embedded runtime's state: one store behind both API versions.
 
-It finds things by id or by a prefix of it, keeps names unique, and counts its changes: whoever
-keeps an answer can tell by ``generation`` whether it still holds.
+It finds objects by id or by a prefix of it, keeps names unique, and counts its changes in
+``generation``, by which caches are invalidated.
 """
 
 import secrets
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services import views
-from criproxy.embedded.services.errors import not_found, unknown
-from criproxy.embedded.services.events import EventHub
+from criproxy.embedded.state import views
+from criproxy.embedded.state.errors import not_found, unknown
+from criproxy.embedded.state.events import EventHub
 from criproxy.embedded.state.objects import Container, Image, Sandbox
 
 FIRST_PID: Final = 1000
 ADDRESSES: Final = 1 << 16
-"""Sandboxes get addresses of 10.88.0.0/16, one after the other."""
+"""Size of 10.88.0.0/16, whose addresses sandboxes receive in turn."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Store:
     def find_sandbox(self, id_: str, context: str) -> Sandbox:
         """Return a sandbox by its id or a prefix of it.
 
-        Raises CallError, its text begun with ``context``, when there is none or more than one.
+        Raises CallError, whose text begins with ``context``, when there is none or more than one.
         """
         return _find(self.sandboxes, id_, context)
 
@@ -48,7 +48,7 @@ class Store:
         return _find(self.containers, id_, context)
 
     def add_sandbox(self, config: v1.PodSandboxConfig, runtime_handler: str) -> Sandbox:
-        """Make a ready sandbox of a configuration. Raises CallError when its name is taken."""
+        """Create a ready sandbox. Raises CallError when its name is taken."""
         sandbox = Sandbox(
             id=secrets.token_hex(32),
             config=config,
@@ -66,7 +66,7 @@ class Store:
     def add_container(
         self, sandbox: Sandbox, config: v1.ContainerConfig, image: Image, log_path: str
     ) -> Container:
-        """Make a container of a configuration. Raises CallError when its name is taken."""
+        """Create a container. Raises CallError when its name is taken."""
         container = Container(
             id=secrets.token_hex(32),
             sandbox=sandbox,
@@ -90,7 +90,7 @@ class Store:
         self.changed(v1.CONTAINER_STARTED_EVENT, container.id, container.sandbox)
 
     def exit(self, container: Container, code: int, reason: str = "", message: str = "") -> None:
-        """Mark a container as exited; without a ``reason`` it is what containerd says of a code."""
+        """Mark a container as exited; the default ``reason`` is containerd's for the code."""
         container.state = v1.CONTAINER_EXITED
         container.pid = 0
         container.finished_at = time.time_ns()
@@ -101,24 +101,24 @@ class Store:
         self.changed(v1.CONTAINER_STOPPED_EVENT, container.id, container.sandbox)
 
     def stop(self, sandbox: Sandbox) -> None:
-        """Mark a sandbox as not ready and take its address."""
+        """Mark a sandbox as not ready and release its address."""
         sandbox.ready, sandbox.pid, sandbox.ip = False, 0, ""
         self.changed(v1.CONTAINER_STOPPED_EVENT, sandbox.id, sandbox)
 
     def remove_container(self, container: Container) -> None:
-        """Forget a container."""
+        """Remove a container."""
         del self.containers[container.id], container.sandbox.containers[container.id]
         del self._names[container.name]
         self.changed(v1.CONTAINER_DELETED_EVENT, container.id, container.sandbox)
 
     def remove_sandbox(self, sandbox: Sandbox) -> None:
-        """Forget a sandbox."""
+        """Remove a sandbox."""
         del self.sandboxes[sandbox.id]
         del self._names[sandbox.name]
         self.changed(v1.CONTAINER_DELETED_EVENT, sandbox.id, sandbox)
 
     def touch(self) -> None:
-        """Count a change that is no event."""
+        """Count a change that publishes no event."""
         self.generation += 1
 
     def changed(self, kind: v1.ContainerEventType, id_: str, sandbox: Sandbox) -> None:
@@ -154,7 +154,7 @@ class Store:
 
 
 def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Return whether labels have all that a selector wants."""
+    """Return whether labels match a selector."""
     return all(labels.get(key) == value for key, value in wanted.items())
 
 

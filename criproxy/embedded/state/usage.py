@@ -1,4 +1,4 @@
-"""How much a simulated container uses: figures that grow with time and differ by container."""
+"""Simulates a container's resource usage: figures grow with time and differ by container."""
 
 import time
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ class Usage:
 def usage(container: Container) -> Usage:
     """Return a container's usage now: CPU and traffic grow while it runs, memory is steady."""
     now = time.time_ns()
-    character = int(container.id[:8], 16)
-    nano_cores = 1_000_000 + character % 200_000_000  # 0.001 to 0.2 cores
+    seed = int(container.id[:8], 16)
+    nano_cores = 1_000_000 + seed % 200_000_000  # 0.001 to 0.2 cores
     running = max(0, now - container.started_at)
-    working_set = (8 + character % 120) * MIB
+    working_set = (8 + seed % 120) * MIB
     limit = container.resources.memory_limit_in_bytes or DEFAULT_LIMIT
     return Usage(
         timestamp=now,
@@ -44,13 +44,13 @@ def usage(container: Container) -> Usage:
         rss=working_set * 3 // 4,
         available=max(0, limit - working_set),
         page_faults=working_set >> 12,
-        layer_bytes=(character % 64) * 4096,
-        layer_inodes=character % 64,
-        received=running // 1_000_000 * (character % 97),
-        sent=running // 1_000_000 * (character % 53),
+        layer_bytes=(seed % 64) * 4096,
+        layer_inodes=seed % 64,
+        received=running // 1_000_000 * (seed % 97),
+        sent=running // 1_000_000 * (seed % 53),
     )
 
 
 def value(number: int) -> v1.UInt64Value:
-    """Return a number as the CRI's optional number."""
+    """Return a number as the CRI's UInt64Value."""
     return v1.UInt64Value(value=number)

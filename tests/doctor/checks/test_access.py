@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.doctor.checks.access import SocketAccess, groups_of, permit_of, reaches, unguarded
+from criproxy.doctor.checks.access import (
+    SocketAccess,
+    access_of,
+    can_connect,
+    groups_of,
+    writable_parent,
+)
 
 ROOTS = SocketAccess(0o660, 0, 0)
 GROUP = SocketAccess(0o660, 0, 999)
@@ -31,11 +37,11 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the fi
 )
 def test_wider(one: SocketAccess, other: SocketAccess, expected: bool) -> None:
     """A mode is wider if it lets somebody connect, which is to write, whom the other does not."""
-    assert one.wider(other) is expected
+    assert one.wider_than(other) is expected
 
 
 @pytest.mark.parametrize(
-    ("permit", "uid", "gids", "expected"),
+    ("access", "uid", "gids", "expected"),
     [
         (SocketAccess(0o000, 5, 5), 0, {0}, True),
         (SocketAccess(0o600, 5, 5), 5, {5}, True),
@@ -46,9 +52,9 @@ def test_wider(one: SocketAccess, other: SocketAccess, expected: bool) -> None:
         (SocketAccess(0o662, 5, 5), 6, {7}, True),
     ],
 )
-def test_grants(permit: SocketAccess, uid: int, gids: set[int], expected: bool) -> None:
+def test_grants(access: SocketAccess, uid: int, gids: set[int], expected: bool) -> None:
     """Owner, group and others each have their bits alone, and root may do all."""
-    assert permit.grants(uid, gids) is expected
+    assert access.grants(uid, gids) is expected
 
 
 @as_root
@@ -63,7 +69,7 @@ def test_unguarded(tmp_path: Path, mode: int, owner: int, expected: bool) -> Non
     os.chown(directory, owner, 0)
     directory.chmod(mode)
     below = directory / "x"
-    assert unguarded(below, tmp_path) == (directory if expected else None)
+    assert writable_parent(below, tmp_path) == (directory if expected else None)
 
 
 @as_root
@@ -74,16 +80,16 @@ def test_directory_stops(tmp_path: Path) -> None:
     file.touch()
     file.chmod(0o666)
     tmp_path.chmod(0o755)
-    assert not reaches(file, 1000, {1000}, tmp_path)
-    assert reaches(file, 0, {0}, tmp_path)
+    assert not can_connect(file, 1000, {1000}, tmp_path)
+    assert can_connect(file, 0, {0}, tmp_path)
     file.parent.chmod(0o711)
-    assert reaches(file, 1000, {1000}, tmp_path)
+    assert can_connect(file, 1000, {1000}, tmp_path)
 
 
 def test_not_there(tmp_path: Path) -> None:
     """What is not there has no mode, and nobody connects to it."""
-    assert permit_of(tmp_path / "x") is None
-    assert not reaches(tmp_path / "x", 0, {0}, tmp_path)
+    assert access_of(tmp_path / "x") is None
+    assert not can_connect(tmp_path / "x", 0, {0}, tmp_path)
 
 
 def test_groups() -> None:

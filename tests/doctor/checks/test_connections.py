@@ -62,7 +62,7 @@ def test_nobody_but_criproxy(alive: Node) -> None:
 
 
 @pytest.mark.parametrize(
-    ("executable", "outcome", "mend"),
+    ("executable", "outcome", "remedy"),
     [
         ("/usr/bin/crictl", Outcome.WARN, "/etc/crictl.yaml"),
         ("/usr/bin/ctr", Outcome.WARN, "native API"),
@@ -70,7 +70,7 @@ def test_nobody_but_criproxy(alive: Node) -> None:
         ("/opt/agent", Outcome.FAIL, "point it at unix:///run/criproxy/read-only.sock"),
     ],
 )
-def test_stranger(alive: Node, executable: str, outcome: Outcome, mend: str) -> None:
+def test_stranger(alive: Node, executable: str, outcome: Outcome, remedy: str) -> None:
     """Whoever else is connected is named, with how many connections, and what to do."""
     alive.process(20, executable, [executable, "go", "--token", "s3cret"], fds=[5, 6])
     alive.connected(RUNTIME.path, 5)
@@ -81,7 +81,7 @@ def test_stranger(alive: Node, executable: str, outcome: Outcome, mend: str) -> 
         f"holds 2 connections to {RUNTIME}"
     )
     assert finding.outcome is outcome
-    assert mend in finding.mend
+    assert remedy in finding.remedy
 
 
 def test_client_in_a_container(alive: Node) -> None:
@@ -98,7 +98,7 @@ def test_process_that_calls_itself_criproxy(alive: Node) -> None:
     alive.process(20, "/usr/bin/python3.11", ["python3", "/opt/bin/criproxy", "run"], fds=[5])
     alive.connected(RUNTIME.path, 5)
     [finding] = check(alive.facts())
-    assert (finding.outcome, "-c" in finding.mend) == (Outcome.WARN, True)
+    assert (finding.outcome, "-c" in finding.remedy) == (Outcome.WARN, True)
 
 
 def test_kubelet_past_criproxy(alive: Node) -> None:
@@ -111,7 +111,7 @@ def test_kubelet_past_criproxy(alive: Node) -> None:
 
 
 def test_kubelet_that_is_pointed_at_criproxy(alive: Node) -> None:
-    """What a kubelet still holds then is cAdvisor's, which is nothing to mend."""
+    """What a kubelet still holds then is cAdvisor's, which is nothing to remedy."""
     flag = f"--container-runtime-endpoint=unix://{PROXY}"
     alive.process(20, "/usr/bin/kubelet", ["kubelet", flag], fds=[5])
     alive.connected(RUNTIME.path, 5)
@@ -148,7 +148,7 @@ def test_holder_that_is_not_seen(alive: Node) -> None:
     """A connection whose holder is in no /proc of ours is said to be there."""
     alive.connected(RUNTIME.path, 5)
     [finding] = check(alive.facts())
-    assert (finding.outcome, "hostPID" in finding.mend) == (Outcome.CANNOT_TELL, True)
+    assert (finding.outcome, "hostPID" in finding.remedy) == (Outcome.CANNOT_TELL, True)
 
 
 def test_descriptors_that_may_not_be_read(alive: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,14 +163,14 @@ def test_descriptors_that_may_not_be_read(alive: Node, monkeypatch: pytest.Monke
         f"who holds 1 connection to {RUNTIME}: 4 of the processes do not let their descriptors "
         "be seen"
     )
-    assert "root" in finding.mend
+    assert "root" in finding.remedy
 
 
 def test_runtime_that_is_not_seen(node: Node) -> None:
     """Where nobody listens at the runtime's socket nothing can be said of its clients."""
     [finding] = check(node.facts())
     assert finding.outcome is Outcome.CANNOT_TELL
-    assert "network namespace" in finding.mend
+    assert "network namespace" in finding.remedy
 
 
 def test_kernel_that_does_not_tell(node: Node) -> None:
@@ -214,4 +214,4 @@ def test_mend_without_a_scoped_listener(alive: Node) -> None:
     alive.process(20, "/opt/agent", fds=[5])
     alive.connected(RUNTIME.path, 5)
     [finding] = check(alive.facts(config))
-    assert "profile: read-only" in finding.mend
+    assert "profile: read-only" in finding.remedy

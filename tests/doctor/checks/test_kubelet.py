@@ -85,7 +85,7 @@ def test_images(node: Node) -> None:
     node.process(20, "/usr/bin/kubelet", words)
     [runtime, images] = check(node.facts())
     assert (runtime.outcome, images.outcome) == (Outcome.OK, Outcome.FAIL)
-    assert images.mend.startswith("give --image-service-endpoint=")
+    assert images.remedy.startswith("give --image-service-endpoint=")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_runtime_in_a_container(placed: Node, mount: str, inside: str) -> None:
         f"12345678-1234-1234-1234-123456789abc sees {RUNTIME.path} at {inside}, past criproxy"
     )
     assert finding.outcome is Outcome.FAIL
-    assert SCOPED in finding.mend
+    assert SCOPED in finding.remedy
 
 
 def test_whole_run(placed: Node) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from criproxy.doctor.checks.access import SocketAccess
-from criproxy.doctor.checks.sockets import check, judge
+from criproxy.doctor.checks.sockets import access_finding, check
 from criproxy.doctor.findings import Outcome
 from tests.doctor.nodes import RUNTIME, Node, said
 
@@ -14,7 +14,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the so
 
 
 @pytest.mark.parametrize(
-    ("permit", "directory", "outcome", "what"),
+    ("access", "directory", "outcome", "what"),
     [
         (SocketAccess(0o660, 0, 0), None, Outcome.OK, "it lets root alone in"),
         (SocketAccess(0o666, 0, 0), None, Outcome.FAIL, "it lets everybody in, past criproxy"),
@@ -38,11 +38,11 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the so
         ),
     ],
 )
-def test_judged(permit: SocketAccess, directory: Path | None, outcome: Outcome, what: str) -> None:
+def test_judged(access: SocketAccess, directory: Path | None, outcome: Outcome, what: str) -> None:
     """Root alone is to connect to a runtime, and to write to the directory of its socket."""
-    finding = judge("it", permit, directory)
+    finding = access_finding("it", access, directory)
     assert (finding.outcome, finding.what) == (outcome, what)
-    assert bool(finding.mend) is finding.found
+    assert bool(finding.remedy) is finding.found
 
 
 @as_root
@@ -74,6 +74,6 @@ def test_socket_out_of_sight(node: Node, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(path: Path) -> SocketAccess | None:
         raise PermissionError
 
-    monkeypatch.setattr("criproxy.doctor.checks.sockets.permit_of", refuse)
+    monkeypatch.setattr("criproxy.doctor.checks.sockets.access_of", refuse)
     [finding] = check(node.facts())
-    assert (finding.outcome, finding.mend) == (Outcome.CANNOT_TELL, "run it as root")
+    assert (finding.outcome, finding.remedy) == (Outcome.CANNOT_TELL, "run it as root")

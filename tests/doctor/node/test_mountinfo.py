@@ -2,7 +2,7 @@
 
 import pytest
 
-from criproxy.doctor.node.mountinfo import Mount, MountLocation, parse, place_of, seen_at
+from criproxy.doctor.node.mountinfo import Mount, MountLocation, locate, parse, visible_path
 
 ROOT = Mount("8:1", "/", "/")
 RUN = Mount("0:21", "/", "/run")
@@ -37,7 +37,7 @@ def test_parse() -> None:
 )
 def test_place(path: str, mounts: list[Mount], expected: MountLocation | None) -> None:
     """A file is in the deepest mount above it, in the last where there are several."""
-    assert place_of(path, mounts) == expected
+    assert locate(path, mounts) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_place(path: str, mounts: list[Mount], expected: MountLocation | None) -
 )
 def test_seen(mounts: list[Mount], expected: str | None) -> None:
     """A file is seen where it or a directory above is mounted and nothing is mounted over it."""
-    assert seen_at(SOCKET, mounts) == expected
+    assert visible_path(SOCKET, mounts) == expected

@@ -1,4 +1,4 @@
-"""The store's state as CRI messages."""
+"""Converts the state into CRI messages."""
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.embedded.state.objects import Container, Image, Sandbox
@@ -55,7 +55,7 @@ def container_item(container: Container) -> v1.Container:
 
 
 def container_status(container: Container, image: Image | None) -> v1.ContainerStatus:
-    """Return a container's status; ``image`` is None when it was removed meanwhile."""
+    """Return a container's status; ``image`` is None if it has been removed."""
     config = container.config
     spec = v1.ImageSpec()
     spec.CopyFrom(config.image)

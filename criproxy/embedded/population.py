@@ -1,4 +1,4 @@
-"""Pods that are there from the start, looking like a busy node's: for demos and big lists."""
+"""Fills the store with images and pods that resemble a busy node's."""
 
 import json
 import uuid

@@ -1,8 +1,8 @@
-"""The parts of the embedded runtime together: every method of both API versions as a function.
+"""Maps every method of both API versions to a function of the services.
 
-All is written once, in v1 messages. v1alpha2's messages are the same on the wire, with less in
-them (a test holds that), so its requests are read as v1's and its responses are v1's without the
-fields that v1alpha2 lacks; containerd does the same.
+The services use v1 messages only. v1alpha2's messages are a subset on the wire (asserted by a
+test): its requests are parsed as v1's, and its responses are v1's without the fields that v1alpha2
+lacks, as in containerd.
 """
 
 import re
@@ -28,17 +28,17 @@ _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class MessageStream(Protocol):
-    """What a streaming method returns: an async generator or an event subscription."""
+    """Responses of a streaming method: an async generator or an event subscription."""
 
     def __aiter__(self) -> AsyncIterator[Message]: ...
 
     async def aclose(self) -> None:
-        """End the stream and let go of what it holds."""
+        """End the stream and release its resources."""
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One method: how to read its request, what answers it, how to write its responses.
+class MethodHandler:
+    """One method: parser of its request, implementation, serializer of its responses.
 
     ``run`` takes a v1 request. It returns a response or an awaitable of one, or for a streaming
     method a MessageStream. It raises CallError.
@@ -50,7 +50,7 @@ class Endpoint:
     write: Callable[[Message], bytes]
 
 
-def endpoints(store: Store) -> Mapping[str, Endpoint]:
+def method_handlers(store: Store) -> Mapping[str, MethodHandler]:
     """Return every method of both API versions on one store, by path."""
     sandboxes, containers = SandboxService(store), ContainerService(store)
     common = (
@@ -64,7 +64,7 @@ def endpoints(store: Store) -> Mapping[str, Endpoint]:
     )
     nodes = {version: NodeService(store, version) for version in ("v1", "v1alpha2")}
     return {
-        path: Endpoint(
+        path: MethodHandler(
             method=method,
             read=request_class(_in_v1(method)).FromString,
             run=_handler(method, (nodes[method.api_version], *common)),
@@ -90,7 +90,7 @@ def _serialize(message: Message) -> bytes:
 
 
 def _downgrade(method: Method) -> Callable[[Message], bytes]:
-    """Return what turns a v1 response into v1alpha2's: without the fields that it lacks."""
+    """Return a serializer of v1 responses that drops the fields that v1alpha2 lacks."""
     older = response_class(method)
 
     def write(message: Message) -> bytes:

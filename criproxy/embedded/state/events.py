@@ -1,4 +1,4 @@
-"""Container events: from a change of state to every GetContainerEvents stream."""
+"""Distributes container events to every GetContainerEvents stream."""
 
 import asyncio
 import time
@@ -8,16 +8,16 @@ from typing import Final, Self, TypeAlias
 import grpc
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.embedded.services.errors import CallError
+from criproxy.embedded.state.errors import CallError
 
 QUEUE_EVENTS: Final = 4096
-"""How many events a stream may lag before it is cut off, so that memory stays bounded."""
+"""Maximum number of queued events of a stream; a slower one is ended."""
 
 Statuses: TypeAlias = tuple[v1.PodSandboxStatus, Iterable[v1.ContainerStatus]]
 
 
 class Subscription:
-    """One stream's events, in order, from when it was made until it is closed."""
+    """The events of one stream, in order, from its creation until it is closed."""
 
     def __init__(self, subscriptions: "set[Subscription]") -> None:
         self._queue: asyncio.Queue[v1.ContainerEventResponse] = asyncio.Queue(QUEUE_EVENTS)
@@ -26,7 +26,7 @@ class Subscription:
         subscriptions.add(self)
 
     def offer(self, event: v1.ContainerEventResponse) -> None:
-        """Queue an event, or mark the stream as too slow."""
+        """Queue an event, or mark the stream as lagging if its queue is full."""
         try:
             self._queue.put_nowait(event)
         except asyncio.QueueFull:
@@ -40,14 +40,14 @@ class Subscription:
         return self
 
     async def __anext__(self) -> v1.ContainerEventResponse:
-        """Wait for the next event. Raises CallError when the stream has lagged too far behind."""
+        """Wait for the next event. Raises CallError when the queue has overflowed."""
         if self._lagging:
             raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, "event stream reads too slowly")
         return await self._queue.get()
 
 
 class EventHub:
-    """Hands each event to all subscriptions; without one, an event costs nothing."""
+    """Passes each event to all subscriptions; without any, no event is built."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
@@ -61,7 +61,7 @@ class EventHub:
     ) -> None:
         """Publish that ``kind`` happened to the container or sandbox ``id_``.
 
-        ``statuses`` gives the pod's state just after it, and is asked only if somebody listens.
+        ``statuses`` returns the pod's state after it, and is called only with subscribers.
         """
         if not self._subscriptions:
             return

@@ -9,8 +9,8 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.embedded.background import EmbeddedRuntime
-from criproxy.embedded.services.errors import CallError
-from criproxy.embedded.services.events import QUEUE_EVENTS, EventHub
+from criproxy.embedded.state.errors import CallError
+from criproxy.embedded.state.events import QUEUE_EVENTS, EventHub
 from tests.embedded.test_methods import run_container
 
 CREATED, STARTED = v1.CONTAINER_CREATED_EVENT, v1.CONTAINER_STARTED_EVENT
