@@ -129,7 +129,7 @@ class HeldCall:
             elif not self._request_released:
                 self._runner.run(self._forward_request())
 
-    def over(self) -> None:
+    def closed(self) -> None:
         """Stop the evaluation, and release the slots that the call has acquired."""
         self._finish()
         self._executor.release_slots()
@@ -150,12 +150,12 @@ class HeldCall:
         if self._request_complete:
             self._stream.end(Side.CLIENT)
         else:
-            self._stream.pass_on(Side.CLIENT)
+            self._stream.release(Side.CLIENT)
         if not self._plan.updates_pod_cache and not self._evaluation.acts_on_response:
-            self._stream.pass_on(Side.RUNTIME)
+            self._stream.release(Side.RUNTIME)
             self._finish()
             if not self._executor.slots:
-                self._stream.leave()
+                self._stream.detach()
 
     def _held_request(self) -> HeldMessage:
         message_class = self._plan.messages.request
@@ -208,7 +208,7 @@ class HeldCall:
         """Forward the response, which is too large to be held."""
         self._evaluation.response_not_held(error)
         self._send_all(self._responses)
-        self._stream.pass_on(Side.RUNTIME)
+        self._stream.release(Side.RUNTIME)
         self._finish()
         yield from ()
 
@@ -288,7 +288,7 @@ class HeldCall:
     def _reply(self, reply: LocalReply) -> None:
         if not self._done:
             self._finish()
-            self._stream.answer(reply.code, reply.message)
+            self._stream.reply(reply.code, reply.message)
 
     def _finish(self) -> None:
         self._done = True

@@ -113,7 +113,7 @@ class GatedPolicy:
             return inner
         if call is not None and not (log.synced or log.full):
             return inner
-        if inner is not None and inner.unheard and not log.full:
+        if inner is not None and inner.hidden and not log.full:
             return inner  # the runtime does not hear of it, so nothing has to be on record before
         timeout = next((value for name, value in headers if name == b"grpc-timeout"), b"")
         waiting = _Waiting(self._gate, connection, call, stream, inner, parse_timeout(timeout))
@@ -191,12 +191,12 @@ class _Waiting:
         if self._through is not None:
             self._through.too_large(side, limit)
 
-    def over(self) -> None:
+    def closed(self) -> None:
         """Wait no longer: the call is over."""
         self._over = True
         self._stop()
         if self._inner is not None:
-            self._inner.handler.over()
+            self._inner.handler.closed()
 
     # What the audit log tells.
 
@@ -245,8 +245,8 @@ class _Waiting:
             if self._complete:
                 stream.end(Side.CLIENT)
             else:
-                stream.pass_on(Side.CLIENT)
-            stream.leave()
+                stream.release(Side.CLIENT)
+            stream.detach()
             return
         # It may hold no request: so it is given all that there is before it lets that go on.
         self._through = handler = self._inner.handler
@@ -263,10 +263,10 @@ class _Waiting:
     def _give_up(self, late: bool) -> None:
         self._stop()
         if late:
-            self._stream.answer(StatusCode.DEADLINE_EXCEEDED, _TOO_LATE)
+            self._stream.reply(StatusCode.DEADLINE_EXCEEDED, _TOO_LATE)
             return
         self._gate.log.refused(self._call)
-        self._stream.answer(StatusCode.UNAVAILABLE, _NO_ROOM)
+        self._stream.reply(StatusCode.UNAVAILABLE, _NO_ROOM)
 
     def _stop(self) -> None:
         """Wait no longer."""

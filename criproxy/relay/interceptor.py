@@ -33,7 +33,7 @@ class _InternalErrorHandler:
         self._stream = stream
 
     def opened(self) -> None:
-        self._stream.answer(StatusCode.INTERNAL, "criproxy: internal error in the rules")
+        self._stream.reply(StatusCode.INTERNAL, "criproxy: internal error in the rules")
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None: ...
 
@@ -41,7 +41,7 @@ class _InternalErrorHandler:
 
     def too_large(self, side: Side, limit: int) -> None: ...
 
-    def over(self) -> None: ...
+    def closed(self) -> None: ...
 
 
 class RelayInterceptor:
@@ -90,7 +90,7 @@ class RelayInterceptor:
         whose every chunk ends within a frame header would never come under the rules.
         """
         reader, policy = observed.reader, active_policy.policy
-        if reader.untouched or reader.to_boundary(Side.CLIENT) is not None:
+        if reader.not_started or reader.to_boundary(Side.CLIENT) is not None:
             return True
         if side is Side.CLIENT and policy is not None and policy.enforcing:
             if observed.missed or not reader.reading:
@@ -119,12 +119,12 @@ class RelayInterceptor:
             elif not self._observed.reader.reading and core.needs_reader:
                 self._give_up(side, INTERNAL_ERROR, _NOT_READ, now, data)
             elif not core.raw:
-                if core.skim(side, data):
+                if core.try_pass_through(side, data):
                     self._pass(side, data, now)
                 else:
                     self._receive(core, side, data, now)
             else:
-                passing, rest = core.admit(data)
+                passing, rest = core.scan(data)
                 if passing:
                     self._pass(side, passing, now)
                 if rest:
@@ -158,7 +158,7 @@ class RelayInterceptor:
         elif self._core is None or self._core.raw:
             return False
         else:
-            self._core.cut(stream, ErrorCode.ENHANCE_YOUR_CALM)
+            self._core.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
         return True
 
     def _is_wanted(self, path: bytes) -> bool:
@@ -180,7 +180,7 @@ class RelayInterceptor:
             )
             if not policy.enforcing:
                 return None
-            return Hold(_InternalErrorHandler(stream), True, True, unheard=True)
+            return Hold(_InternalErrorHandler(stream), True, True, hidden=True)
 
     def _pass(self, side: Side, data: bytes, now: float) -> None:
         if side is Side.CLIENT:
@@ -193,7 +193,7 @@ class RelayInterceptor:
         if not self._observed.reader.reading:
             self._give_up(Side.CLIENT, INTERNAL_ERROR, _NOT_READ, now, data)
             return
-        core.enter(self._inserts())
+        core.start(self._inserts())
         self._receive(core, Side.CLIENT, data, now)
 
     def _receive(self, core: ConnectionInterceptor, side: Side, data: bytes, now: float) -> None:

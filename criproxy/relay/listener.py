@@ -176,7 +176,7 @@ class Listener:
             header_block_limit=self._limits.header_block,
             stream_limit=self._limits.streams,
             message_limit=inf if self._limits.message is None else self._limits.message,
-            keep=self._capture_for(connection),
+            select_capture=self._capture_for(connection),
         )
         active_policy = self._policy_of(connection)
         if self.image != self.runtime:

@@ -364,7 +364,7 @@ def test_hang() -> None:
         await passed(3600.0)
         assert endless.done == []
         assert endless.call.held_by(asyncio.get_running_loop().time()) > 3600
-        endless.over()
+        endless.close()
         assert endless.call.held > 3600
         await settle()
         assert len(rules.resources.tasks) == 0
@@ -535,7 +535,7 @@ def test_over_while_waiting(action: dict[str, Any], half: str) -> None:
             assert call.done == []
             if before:
                 await passed(before)
-            call.over()
+            call.close()
             await passed(20.0)
             assert call.done == []
             assert call.call.held == pytest.approx(before)
@@ -559,10 +559,10 @@ def test_limit() -> None:
             call.asks(pull())
         await passed(1.0)
         assert (first.done, second.done, third.done) == (asked(pull()), [], [])
-        first.over()
+        first.close()
         await passed(1.0)
         assert (second.done, third.done) == (asked(pull()), [])
-        second.over()
+        second.close()
         await passed(1.0)
         assert third.done == asked(pull())
         assert (first.call.rules, third.call.rules) == ((), ("r0",))
@@ -580,9 +580,9 @@ def test_limit_over_while_waiting() -> None:
         for call in (first, second, third):
             call.asks(pull())
         await settle()
-        second.over()
+        second.close()
         await settle()
-        first.over()
+        first.close()
         await settle()
         assert (second.done, third.done) == ([], asked(pull()))
 
@@ -598,8 +598,8 @@ def test_limit_handed_to_a_call_that_ends() -> None:
         for call in (first, second, third):
             call.asks(pull())
         await settle()
-        first.over()
-        second.over()
+        first.close()
+        second.close()
         await settle()
         assert (second.done, third.done) == ([], asked(pull()))
 
@@ -641,7 +641,7 @@ def test_limit_per_pod() -> None:
         await settle()
         assert [bool(call.done) for call in calls] == [True, True, False]
         for call in calls:
-            call.over()
+            call.close()
         await settle()
 
     run(main)
@@ -1306,7 +1306,7 @@ def test_dry_run_of_limits() -> None:
         (line,) = rules.log.of("dry-run")
         assert line["would"] == "wait for a place"
         for call in (first, second):
-            call.over()
+            call.close()
         third = rules.call(PULL)
         third.asks(pull())
         assert len(rules.log.of("dry-run")) == 1
@@ -1325,7 +1325,7 @@ def test_nothing_after_the_end() -> None:
         handler.message(RUNTIME, b"", False)
         handler.ended(RUNTIME, [])
         handler.too_large(RUNTIME, 1)
-        handler.over()
+        handler.closed()
         assert call.done == [DENIED]
 
     run(main)

@@ -160,7 +160,7 @@ CASES: Final = {
         _rewrite("stdout", _times("response.stdout", 16), "response"),
         EXEC,
         response=_stdout(times=16),
-        told_by=("request",),
+        matched_by=("request",),
         size=256 * KIBIBYTE,
     ),
     "response of 4 MiB": Case(
@@ -168,7 +168,7 @@ CASES: Final = {
         EXEC,
         response=_stdout(more=b"x"),
         size=4 * MEBIBYTE,
-        told_by=("metadata",),
+        matched_by=("metadata",),
     ),
     "response of a stream": Case(
         _rewrite('containers[0].labels["seen"]', '"by " + response.containers[0].id', "response"),
@@ -179,7 +179,7 @@ CASES: Final = {
     "metadata": Case(
         {"rewrite": {"metadata": {"add": {"x-more": '"a " + api_version', "x-z": '"z"'}}}},
         headers=(("x-more", "a v1"), ("x-z", "z")),
-        told_by=("metadata",),
+        matched_by=("metadata",),
     ),
     "limit": Case({"limit": {"in_flight": 3, "queue": 50, "wait": "1m"}}, at_once=3),
     "limit by method": Case(
@@ -191,17 +191,19 @@ CASES: Final = {
 
 def _each() -> list[Any]:
     """Every case, with the calls told by either, on either loop; not all of the four."""
-    both = [(name, case, told_by) for name, case in CASES.items() for told_by in case.told_by]
+    both = [
+        (name, case, matched_by) for name, case in CASES.items() for matched_by in case.matched_by
+    ]
     return [
-        pytest.param(case, told_by, loop, id=f"{name}-{told_by}-{loop}")
-        for (name, case, told_by), loop in zip(both, cycle(("uvloop", "asyncio")), strict=False)
+        pytest.param(case, matched_by, loop, id=f"{name}-{matched_by}-{loop}")
+        for (name, case, matched_by), loop in zip(both, cycle(("uvloop", "asyncio")), strict=False)
     ]
 
 
-@pytest.mark.parametrize(("case", "told_by", "loop"), _each())
-def test_action(relay: RuledRelay, peer: CriPeer, case: Case, told_by: str) -> None:
+@pytest.mark.parametrize(("case", "matched_by", "loop"), _each())
+def test_action(relay: RuledRelay, peer: CriPeer, case: Case, matched_by: str) -> None:
     """Those that match get exactly the action; the others are as without rules, in every byte."""
-    check(relay, peer, case, told_by)
+    check(relay, peer, case, matched_by)
     matches = {key: count for key, count in relay.counts.matches.items() if count}
     assert matches == {("it", next(iter(case.action)), "enforce"): len(MATCHED)}
     assert not relay.log.of("rule failed")
@@ -240,16 +242,18 @@ async def response(call):
 }
 
 
-@pytest.mark.parametrize("told_by", ["request", "metadata"])
+@pytest.mark.parametrize("matched_by", ["request", "metadata"])
 @pytest.mark.parametrize("kind", sorted(SCRIPTS))
-def test_script(relay: RuledRelay, peer: CriPeer, tmp_path: Path, kind: str, told_by: str) -> None:
+def test_script(
+    relay: RuledRelay, peer: CriPeer, tmp_path: Path, kind: str, matched_by: str
+) -> None:
     """A script changes the messages of those that match, and of no others."""
     (tmp_path / "hook.py").write_text(SCRIPTS[kind])
     action = {"hook": {"script": "hook.py", "timeout": "30s"}}
     case = Case(action, request=_label, response=_reference)
-    (spec,) = specs([case.rule(told_by)])
+    (spec,) = specs([case.rule(matched_by)])
     assert spec.hook is not None
-    check(relay, peer, case, told_by, {"it": make_hook(spec.hook, tmp_path)})
+    check(relay, peer, case, matched_by, {"it": make_hook(spec.hook, tmp_path)})
     assert not relay.log.of("rule failed")
 
 
@@ -271,17 +275,17 @@ def test_script_that_denies(relay: RuledRelay, peer: CriPeer, tmp_path: Path) ->
     check(relay, peer, case, "request", {"it": make_hook(spec.hook, tmp_path)})
 
 
-@pytest.mark.parametrize("told_by", ["request", "metadata"])
-def test_webhook(relay: RuledRelay, peer: CriPeer, tmp_path: Path, told_by: str) -> None:
+@pytest.mark.parametrize("matched_by", ["request", "metadata"])
+def test_webhook(relay: RuledRelay, peer: CriPeer, tmp_path: Path, matched_by: str) -> None:
     """A webhook's patches are put on the messages of those that match, and of no others."""
     with Webhook() as webhook:
         action = {"hook": {"url": webhook.url, "timeout": "30s"}}
         case = Case(action, request=_label, response=_reference)
-        (spec,) = specs([case.rule(told_by)])
+        (spec,) = specs([case.rule(matched_by)])
         assert spec.hook is not None
         hook = make_hook(spec.hook, tmp_path)
         assert isinstance(hook, webhooks.Webhook)
-        check(relay, peer, case, told_by, {"it": hook})
+        check(relay, peer, case, matched_by, {"it": hook})
         asyncio.run_coroutine_threadsafe(hook.close(), relay.loop).result(30)
         assert webhook.asked == 2 * len(MATCHED)
     assert not relay.log.of("rule failed")

@@ -116,8 +116,8 @@ def test_action_on_an_open_connection(relay: RuledRelay, peer: CriPeer) -> None:
     crowd = case.crowd()
     with channel(relay.path) as one:
         without = run(one, peer, crowd, CROWD)
-        for told_by in ("request", "metadata"):
-            relay.load(case.rule(told_by))
+        for matched_by in ("request", "metadata"):
+            relay.load(case.rule(matched_by))
             ended = run(one, peer, crowd, CROWD)
             for number in range(CROWD):
                 if number in MATCHED:

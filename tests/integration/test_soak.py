@@ -34,7 +34,7 @@ class Soak:
         names = dice.sample(sorted(CASES.keys() - LARGE - OTHERWISE), RULES)
         self.cases = {name: CASES[name] for name in names}
         self.rules = [
-            case.rule(dice.choice(case.told_by), name, name) for name, case in self.cases.items()
+            case.rule(dice.choice(case.matched_by), name, name) for name, case in self.cases.items()
         ]
         self.kinds: list[tuple[Case | None, Ask]] = [(None, ask) for ask in others()]
         for name, case in self.cases.items():

@@ -57,5 +57,5 @@ EACH = list(zip(NAMES, cycle(("uvloop", "asyncio")), strict=False))
 def test_action(relay: RuledRelay, peer: CriPeer, name: str) -> None:
     """Those that match get exactly the action; the others are as without rules, in every byte."""
     case = CASES[name]
-    check(relay, peer, case, case.told_by[0])
+    check(relay, peer, case, case.matched_by[0])
     assert not relay.log.of("rule failed")

@@ -14,7 +14,7 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.connection import ConnectionReader, Event, Side
 from tests.support import wire
 from tests.support.cutting import cuts
-from tests.support.wire import Began, Ended, Told
+from tests.support.wire import Began, Ended, Report
 
 C, R = Side.CLIENT, Side.RUNTIME
 
@@ -29,7 +29,7 @@ class Peers:
         self._cut = cut
         self.reader = ConnectionReader()
         self.events: list[Event] = []
-        self.expected: list[Told] = []
+        self.expected: list[Report] = []
         self.streams: list[int] = []
         self.answered: set[int] = set()
         self.half_closed: set[int] = set()
@@ -194,11 +194,11 @@ def test_h2_peers(steps: list[tuple[Action, int, int]], cut: wire.Cut) -> None:
             peers.pump()
     assert peers.reader.reading
     assert [call.stream for call in peers.reader.calls] == peers.open_streams
-    told = [wire.told(event) for event in peers.events]
+    told = [wire.report_of(event) for event in peers.events]
     assert [without_reset_code(event) for event in told] == peers.expected
 
 
-def without_reset_code(event: Told) -> Told:
+def without_reset_code(event: Report) -> Report:
     """A reset's gRPC code is not h2's to know; the unit tests hold it to the table."""
     if isinstance(event, Ended) and event.end.endswith("reset"):
         return event._replace(code=None)

@@ -1,6 +1,6 @@
 """Held streams among others: whatever the schedule, each call gets its script's action, exactly.
 
-Strict ends hold the machine to flow control and to the order of frames while the schedule runs;
+Strict ends hold the interceptor to flow control and to the order of frames while the schedule runs;
 when it is over and every window is open again, all that was called has to be complete.
 """
 
@@ -287,7 +287,7 @@ def delivered(world: World) -> None:
 
 
 def at_rest(world: World) -> None:
-    """Hold the machine to having nothing left, and both ends to the same windows."""
+    """Hold the interceptor to having nothing left, and both ends to the same windows."""
     for side in Side:
         world.ends[side].grant(None, 1)  # what is owed and too little for a frame goes with it
     world.settle()
@@ -301,10 +301,10 @@ def at_rest(world: World) -> None:
     for side in Side:
         world.ends[side].ping(b"at rest?")
     world.settle()
-    assert not world.machine.held
-    assert not world.machine.undelivered
-    lanes = world.machine.lanes
-    assert lanes is None or any(lane.divorced for lane in lanes), "not raw again"
+    assert not world.interceptor.held
+    assert not world.interceptor.undelivered
+    queues = world.interceptor.queues
+    assert queues is None or any(queue.reencoding for queue in queues), "not raw again"
     assert (world.budget.streams, world.budget.bytes) == (0, 0)
 
 
@@ -416,13 +416,13 @@ def test_a_connection_that_ends(world: World, steps: list[Step], side: Side) -> 
     if not world.is_intercepted:  # in the midst of a frame's head
         return
     world.lose(side)
-    if side is R and world.machine.undelivered:
+    if side is R and world.interceptor.undelivered:
         delivered(world)
         for called in world.calls:
             if called.handler is None or not called.handler.script.hangs:
                 assert called.stream.closed or called.stream.received.over
-        if not world.machine.held:
-            assert not world.machine.undelivered
+        if not world.interceptor.held:
+            assert not world.interceptor.undelivered
     world.carry_out(C)
     for called in finished if side is R else []:
         if called.handler is None:
@@ -462,7 +462,7 @@ def test_the_path_of_blocks_ahead(blocks: list[list[Field]], data: st.DataObject
     inserted: list[wire.Header] = []
     for fields in blocks:
         block = encoder.encode(fields, huffman=data.draw(st.booleans()))
-        path = decoder.path_in(block, inserted)
+        path = decoder.find_path(block, inserted)
         assert path == path_of([(name, value) for name, value, _ in fields])
         ahead.append(block)
         if data.draw(st.booleans()):

@@ -11,7 +11,7 @@ from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support import wire
 from tests.support.captures import NAMES, capture
 from tests.support.cutting import cuts
-from tests.support.wire import Began, Conversation, Ended, Sent, Stopped, Told
+from tests.support.wire import Began, Conversation, Ended, Report, Sent, Stopped
 
 KINDS = ("flip", "insert", "delete", "duplicate", "swap direction", "drop", "end")
 _LONGEST = 20_000  # bytes replayed behind a mutation: what goes wrong does so soon
@@ -102,7 +102,7 @@ MUTATIONS = st.builds(
 )
 
 
-def check_shape(told: list[Told], reader: ConnectionReader) -> None:
+def check_shape(told: list[Report], reader: ConnectionReader) -> None:
     """Each call begins before it ends, once; a stop comes last, once; the rest is in flight."""
     open_streams: list[int] = []
     for number, event in enumerate(told):

@@ -224,7 +224,7 @@ def test_a_call_that_is_given_up() -> None:
         gated = Gated(Log(full=True), inner)
         call = gated.call()
         call.asks(b"one")
-        call.over()
+        call.close()
         assert gated.gate.waiting == 0
         assert call.call.waiting_since is None
         gated.log.full = False
@@ -232,7 +232,7 @@ def test_a_call_that_is_given_up() -> None:
         await passed(60.0)
         assert not call.done
         assert not gated.log.refusals
-        assert inner.handlers[0].told == ["over"]
+        assert inner.handlers[0].reported == ["closed"]
 
     run(test)
 
@@ -351,7 +351,7 @@ def test_metadata_is_added_at_once() -> None:
         gated.log.full = False
         gated.log.has_room()
         await settle()
-        assert inner.handlers[0].told == ["opened", "RUNTIME ended", "over"]
+        assert inner.handlers[0].reported == ["opened", "RUNTIME ended", "closed"]
         assert call.done == [("send", RUNTIME, b"early"), ("end", RUNTIME)]
 
     run(test)
@@ -439,13 +439,13 @@ def test_a_request_that_is_too_large_to_wait() -> None:
         call = gated.call()
         call.too_large(CLIENT)
         assert not call.done
-        assert not inner.handlers[0].told
+        assert not inner.handlers[0].reported
         gated.log.full = False
         gated.log.has_room()
         await settle()
         call.too_large(CLIENT)
-        assert inner.handlers[0].told[:1] == ["opened"]
-        assert inner.handlers[0].told[1].startswith("CLIENT over")
+        assert inner.handlers[0].reported[:1] == ["opened"]
+        assert inner.handlers[0].reported[1].startswith("CLIENT over")
 
     run(test)
 

@@ -28,7 +28,7 @@ class Refusing(Handler):
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
         if side is Side.CLIENT:
-            self.stream.answer(StatusCode.PERMISSION_DENIED, "not you")
+            self.stream.reply(StatusCode.PERMISSION_DENIED, "not you")
 
 
 class Replacing(Handler):
@@ -44,10 +44,10 @@ def ended(relay: Relay, count: int = 1) -> list[Call]:
 
 
 def kept(call: Call) -> tuple[list[bytes], list[bytes]]:
-    assert call.kept is not None
-    assert call.kept.request is not None
-    assert call.kept.response is not None
-    request, response = call.kept.request, call.kept.response
+    assert call.capture is not None
+    assert call.capture.request is not None
+    assert call.capture.response is not None
+    request, response = call.capture.request, call.capture.response
     assert not request.cut
     assert not response.cut
     return [each for each, _ in request.messages], [each for each, _ in response.messages]
@@ -121,7 +121,7 @@ def test_asked_once_for_each_client(short_dir: Path, peer: Peer, loop: str) -> N
     assert (first.code, first.messages) == (grpc.StatusCode.OK, (b"one",))
     assert (second.code, second.details) == (grpc.StatusCode.PERMISSION_DENIED, "not you")
     assert kept(one) == ([b"one"], [b"one"])
-    assert two.kept is None
+    assert two.capture is None
     assert sorted(asked, key=lambda each: (each[2], each[0])) == [
         (what, connection, number)
         for number, connection in enumerate(opened, 1)

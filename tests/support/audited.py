@@ -93,9 +93,9 @@ def observed(
     else:
         call = running(path.encode(), began=10.0)
         call.rules = rules
-    call.kept = MessageCapture(CaptureLimits(1, 1))
-    call.kept.request = kept_of(requests, encoding)
-    call.kept.response = kept_of(responses, encoding)
+    call.capture = MessageCapture(CaptureLimits(1, 1))
+    call.capture.request = kept_of(requests, encoding)
+    call.capture.response = kept_of(responses, encoding)
     call.denied, call.changes = denied, changes
     return CallAtStage(stage, "audit-id", Connection(LISTENER, peer, 0.0), call, at=10.25)
 

@@ -78,13 +78,13 @@ class Case:
     """Bytes that the requests have more."""
     size: int = 10
     """Bytes of the responses."""
-    told_by: Sequence[str] = ("request", "metadata")
+    matched_by: Sequence[str] = ("request", "metadata")
     at_once: int = len(MATCHED)
     """How many of those that match may be at the server at a time."""
 
-    def rule(self, told_by: str, group: str = "match", name: str = "it") -> Rule:
+    def rule(self, matched_by: str, group: str = "match", name: str = "it") -> Rule:
         """A rule for the calls of a group, which the ``request`` tells or the ``metadata``."""
-        of = WHERE[self.path] if told_by == "request" else 'metadata["x-group"] == "{}"'
+        of = WHERE[self.path] if matched_by == "request" else 'metadata["x-group"] == "{}"'
         methods = [self.path.rpartition("/")[2]]
         return {
             "name": name,
@@ -195,14 +195,14 @@ def check(
     relay: RuledRelay,
     peer: CriPeer,
     case: Case,
-    told_by: str,
+    matched_by: str,
     hooks: Mapping[str, Hook] | None = None,
     **options: Any,
 ) -> list[Ended]:
     """Hold fifty calls under a case's rule against the same without rules."""
     crowd = case.crowd()
     without = _without_rules(relay, peer, crowd, **options)
-    relay.load(case.rule(told_by), hooks=hooks)
+    relay.load(case.rule(matched_by), hooks=hooks)
     arriving = CROWD - len(MATCHED) + (min(case.at_once, len(MATCHED)) if case.asks else 0)
     with channel(relay.path) as one:
         ended = run(one, peer, crowd, arriving, **options)

@@ -15,23 +15,23 @@ class Handler:
 
     def __init__(self, stream: HeldStream) -> None:
         self.stream = stream
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def opened(self) -> None:
-        self.told.append("opened")
+        self.reported.append("opened")
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         self.stream.send(side, payload, compressed)
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
-        self.told.append(f"{side.name} ended")
+        self.reported.append(f"{side.name} ended")
         self.stream.end(side)
 
     def too_large(self, side: Side, limit: int) -> None:
-        self.told.append(f"{side.name} over {limit}")
+        self.reported.append(f"{side.name} over {limit}")
 
-    def over(self) -> None:
-        self.told.append("over")
+    def closed(self) -> None:
+        self.reported.append("closed")
 
 
 class Looking(Handler):
@@ -39,15 +39,15 @@ class Looking(Handler):
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         self.stream.send(side, payload, compressed)
-        self.stream.pass_on(side)
+        self.stream.release(side)
 
 
 class LettingGo(Handler):
     """Holds nothing after all."""
 
     def opened(self) -> None:
-        self.stream.pass_on(Side.CLIENT)
-        self.stream.pass_on(Side.RUNTIME)
+        self.stream.release(Side.CLIENT)
+        self.stream.release(Side.RUNTIME)
 
 
 class Gathering(Handler):

@@ -128,7 +128,7 @@ class Scripted:
         """``followed`` tells whether the connection's calls are known to the policy."""
         self.done: list[Done] = []
         self._more = asyncio.Event()
-        self.is_over = False
+        self.is_closed = False
         self._opened = False
         self._sides = {CLIENT: _Given(), RUNTIME: _Given()}
         now = asyncio.get_running_loop().time()
@@ -181,11 +181,11 @@ class Scripted:
         if self._is_told(side):
             self._handler.too_large(side, HELD_LIMIT)
 
-    def over(self) -> None:
+    def close(self) -> None:
         """The call is over: reset, or its end has been delivered."""
-        if not self.is_over and self.hold is not None:
-            self.is_over = True
-            self._handler.over()
+        if not self.is_closed and self.hold is not None:
+            self.is_closed = True
+            self._handler.closed()
 
     async def has_done(self, count: int) -> None:
         """Wait until so many commands have been given."""
@@ -203,7 +203,7 @@ class Scripted:
         return self.hold.handler
 
     def _is_told(self, side: Side) -> bool:
-        return self.hold is not None and self._sides[side].held and not self.is_over
+        return self.hold is not None and self._sides[side].held and not self.is_closed
 
     # What is commanded.
 
@@ -223,24 +223,24 @@ class Scripted:
             self._sides[side].held = False
             self._do(("end", side))
             if side is RUNTIME:
-                self.over()
+                self.close()
 
-    def pass_on(self, stream: HeldStream, side: Side) -> None:
+    def release(self, stream: HeldStream, side: Side) -> None:
         if self._commanded(side):
             assert self._sides[side].pending == 0
             self._sides[side].held = False
             self._do(("pass on", side))
 
-    def answer(self, stream: HeldStream, code: StatusCode, message: str) -> None:
+    def reply(self, stream: HeldStream, code: StatusCode, message: str) -> None:
         assert self._opened
-        if not self.is_over:
+        if not self.is_closed:
             self._do(("answer", code, message))
-            self.over()
+            self.close()
 
-    def leave(self, stream: HeldStream) -> None:
+    def detach(self, stream: HeldStream) -> None:
         assert self._opened
         assert not any(self._commanded(side) for side in Side)
-        self.is_over = True  # as far as the handler is concerned
+        self.is_closed = True  # as far as the handler is concerned
 
     def _do(self, command: Done) -> None:
         self.done.append(command)
@@ -255,4 +255,4 @@ class Scripted:
 
     def _commanded(self, side: Side) -> bool:
         assert self._opened
-        return not self.is_over and self._sides[side].held
+        return not self.is_closed and self._sides[side].held

@@ -160,16 +160,16 @@ def _check(pair: Pair | Split) -> None:
     assert interception is not None
     if interception.raw:
         return
-    lanes = interception.lanes
-    assert lanes is not None
+    queues = interception.queues
+    assert queues is not None
     assert interception.held == 0
-    for lane in lanes:
-        assert (lane.queued, lane.is_queuing, lane.blocked) == (0, False, False)
-        assert not lane._pending
-        assert not lane._deferred
-        assert lane.window.window >= 0
-        assert lane.window.ledger >= 0  # what was due has been granted again
-    requests, responses = lanes
+    for queue in queues:
+        assert (queue.queued, queue.has_queued_frames, queue.blocked) == (0, False, False)
+        assert not queue._pending
+        assert not queue._deferred
+        assert queue.window.window >= 0
+        assert queue.window.ledger >= 0  # what was due has been granted again
+    requests, responses = queues
     view = requests.window.window + requests.window.ledger
     assert reader.flow(Side.CLIENT).window == view
     assert reader.flow(Side.RUNTIME).window == responses.window.window

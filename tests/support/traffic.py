@@ -9,7 +9,7 @@ import hpack
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.connection import Side
 from tests.support import wire
-from tests.support.wire import Began, Conversation, Ended, Header, Sent, Told
+from tests.support.wire import Began, Conversation, Ended, Header, Report, Sent
 
 
 class Half:
@@ -54,7 +54,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self.sent: Conversation = wire.conversation()
-        self.expected: list[Told] = []
+        self.expected: list[Report] = []
         self.streams: list[Stream] = []
         self._encoders = {side: hpack.Encoder() for side in Side}
 

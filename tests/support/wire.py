@@ -212,10 +212,10 @@ class Stopped(NamedTuple):
     reason: str
 
 
-Told = Began | Ended | Stopped
+Report = Began | Ended | Stopped
 
 
-def told(event: Event) -> Told:
+def report_of(event: Event) -> Report:
     """The event as a plain value."""
     if isinstance(event, CallBegan):
         return Began(event.call.stream, event.call.path)
@@ -233,7 +233,7 @@ def told(event: Event) -> Told:
     return Stopped(event.reason)
 
 
-def read(reader: ConnectionReader, sent: Iterable[Sent], cut: Cut = whole) -> list[Told]:
+def read(reader: ConnectionReader, sent: Iterable[Sent], cut: Cut = whole) -> list[Report]:
     """Give the reader a conversation, each side's bytes cut up; return what it told."""
     events = []
     for side, payload, now in sent:
@@ -241,14 +241,17 @@ def read(reader: ConnectionReader, sent: Iterable[Sent], cut: Cut = whole) -> li
             events += reader.end(side, now)
         for piece in cut(payload):
             events += reader.receive(side, piece, now)
-    return [told(event) for event in events]
+    return [report_of(event) for event in events]
 
 
 _UNFINISHED = [client(b"\0\0\x08\x06"), runtime(b"\0\0\x08\x06")]
 
 
 def check(
-    sent: Conversation, *expected: Told, stream_limit: int = 100, header_block_limit: int = 1 << 20
+    sent: Conversation,
+    *expected: Report,
+    stream_limit: int = 100,
+    header_block_limit: int = 1 << 20,
 ) -> None:
     """Hold what is told to ``expected``, whatever the cuts and whether or not more follows."""
     for cut in CUTS:

@@ -116,7 +116,7 @@ class Handler:
     def __init__(self, script: Script, stream: HeldStream) -> None:
         self.script = script
         self.stream = stream
-        self.told: list[tuple[object, ...]] = []
+        self.reported: list[tuple[object, ...]] = []
         self.sent = {side: bytearray() for side in Side}
         self.answered = self.in_time = self.gone = self.left = False
         self.finished: set[Side] = set()
@@ -154,16 +154,16 @@ class Handler:
     def too_large(self, side: Side, limit: int) -> None:
         self._tell("too large", side, limit)
 
-    def over(self) -> None:
+    def closed(self) -> None:
         assert not self.left, "over, and it has left"
         assert not self.gone, "over twice"
         self.gone = True
-        self.told.append(("over",))
+        self.reported.append(("closed",))
 
     def _tell(self, *told: object) -> None:
         assert self._open, f"{told} before opened"
         assert not self.gone, f"{told} after over"
-        self.told.append(told)
+        self.reported.append(told)
         if not self.script.delayed and not self.script.hangs:
             while self.act():
                 pass
@@ -178,7 +178,7 @@ class Handler:
         if answer is not None and self._is_due(answer):
             self.answered = True
             self.in_time = not self.gone
-            self.stream.answer(answer.code, ANSWER_TEXT)
+            self.stream.reply(answer.code, ANSWER_TEXT)
             return True
         return any(self._act_on(side) for side in Side) or self._leave()
 
@@ -187,7 +187,7 @@ class Handler:
         if not self.script.leaves or self.gone or not held <= self.finished:
             return False
         self.left = self.gone = True
-        self.stream.leave()
+        self.stream.detach()
         return True
 
     def _is_due(self, answer: Answer) -> bool:
@@ -204,7 +204,7 @@ class Handler:
             while given:
                 self._handle(side)
             self.finished.add(side)
-            self.stream.pass_on(side)
+            self.stream.release(side)
         elif given:
             self._handle(side)
         elif side in self._ended:
@@ -287,7 +287,7 @@ class Called:
 
 
 class World:
-    """Both ends, the machine and the four pipes in between."""
+    """Both ends, the interceptor and the four pipes in between."""
 
     def __init__(
         self,
@@ -299,23 +299,23 @@ class World:
         runtime: Settings = (),
         late: bool = False,
         handlers: type[Handler] = Handler,
-        keep: SelectCapture | None = None,
+        select_capture: SelectCapture | None = None,
     ) -> None:
         """``client`` and ``runtime`` are their first SETTINGS.
 
         ``late``: all passes as it is until :meth:`intercept` is called.
         """
         self.budget = budget or HeldBytesBudget()
-        self.reader = ConnectionReader(keep=keep)
+        self.reader = ConnectionReader(select_capture=select_capture)
         self.observed: dict[int, Call] = {}
         """The calls that the reader has told of, by stream."""
         self.intercepted = not late
-        self._machine: ConnectionInterceptor | None = None
+        self._interceptor: ConnectionInterceptor | None = None
         self.ends = {C: Endpoint(C, pings=pings), R: Endpoint(R)}
         self.pipes = {side: bytearray() for side in Side}
-        """What the machine has written to each side and nobody has carried on yet."""
+        """What the interceptor has written to each side and nobody has carried on yet."""
         self.given = {side: bytearray() for side in Side}
-        """All that a side's bytes were until now that came to the machine."""
+        """All that a side's bytes were until now that came to the interceptor."""
         self.passed = {side: bytearray() for side in Side}
         """All that was written to a side until now."""
         self.calls: list[Called] = []
@@ -325,7 +325,7 @@ class World:
         self._cut = cut
         self._handlers = handlers
         self._written = {side: bytearray() for side in Side}
-        self._woken = False
+        self._output_ready = False
         self._gone: set[Side] = set()
         self._by_stream: dict[int, Called] = {}
         self.ends[R].on_headers = self._request_began
@@ -334,7 +334,7 @@ class World:
         self.ends[R].settle(*runtime)
         self.intercept(self.intercepted)
 
-    # The machine.
+    # The interceptor.
 
     def _called(self, path: bytes) -> Called:
         return self.calls[int(path.rpartition(b"/")[2])]
@@ -353,51 +353,51 @@ class World:
         called.handler = self._handlers(script, stream)
         return called.handler.hold()
 
-    def _wake(self) -> None:
-        self._woken = True
+    def _signal_output(self) -> None:
+        self._output_ready = True
 
     @property
-    def machine(self) -> ConnectionInterceptor:
-        assert self._machine is not None
-        return self._machine
+    def interceptor(self) -> ConnectionInterceptor:
+        assert self._interceptor is not None
+        return self._interceptor
 
     @property
     def is_intercepted(self) -> bool:
-        return self._machine is not None
+        return self._interceptor is not None
 
     @property
     def is_raw(self) -> bool:
-        return self._machine is None or self._machine.raw
+        return self._interceptor is None or self._interceptor.raw
 
     def intercept(self, now: bool = True) -> None:
-        """Put the machine in between as soon as it is known where the client's frames begin."""
+        """Put the interceptor in between as soon as it is known where the client's frames begin."""
         self.intercepted = self.intercepted or now
-        known = self.reader.untouched or self.reader.to_boundary(C) is not None
-        if self.intercepted and self._machine is None and known:
-            self._machine = ConnectionInterceptor(
-                self.reader, self._wanted, self._decide, self._wake, self.budget
+        known = self.reader.not_started or self.reader.to_boundary(C) is not None
+        if self.intercepted and self._interceptor is None and known:
+            self._interceptor = ConnectionInterceptor(
+                self.reader, self._wanted, self._decide, self._signal_output, self.budget
             )
 
     def _receive(self, side: Side, data: bytes) -> None:
-        """Give the machine bytes of an end's as the relay does."""
+        """Give the interceptor bytes of an end's as the relay does."""
         self.given[side] += data
         self.intercept(False)
         if self.is_raw:
             passed, data = data, b""
-            if side is C and self._machine is not None:
-                passed, data = self._machine.admit(passed)
+            if side is C and self._interceptor is not None:
+                passed, data = self._interceptor.scan(passed)
             self._observe(side, passed)
             self._write(Side(1 - side), passed)
             if not data:
                 return
-            self.machine.enter()
-        elif self.machine.skim(side, data):
+            self.interceptor.start()
+        elif self.interceptor.try_pass_through(side, data):
             self._observe(side, data)
             self._write(Side(1 - side), data)
             return
         if side is C:
             self._observe(C, data)
-        self.machine.receive(side, data, self.now)
+        self.interceptor.receive(side, data, self.now)
         self._take()
 
     def _observe(self, side: Side, data: bytes) -> None:
@@ -410,13 +410,13 @@ class World:
         self._gone.add(side)
         calls = self.reader.calls
         unanswered = [(call.stream, call.first_byte is not None) for call in calls]
-        self.machine.end(side, unanswered, self.now)
+        self.interceptor.end(side, unanswered, self.now)
         self._take()
 
     def _take(self) -> bool:
-        if self._machine is None:
+        if self._interceptor is None:
             return False
-        to_client, to_runtime = self.machine.take(C), self.machine.take(R)
+        to_client, to_runtime = self.interceptor.take(C), self.interceptor.take(R)
         self._observe(R, to_client)
         assert self.reader.reading
         self._write(C, to_client)
@@ -429,13 +429,13 @@ class World:
         self._written[side] += data
 
     def written(self, side: Side) -> list[Frame]:
-        """The frames that the machine has written to a side since this was last asked."""
+        """The frames that the interceptor has written to a side since this was last asked."""
         data = bytes(self._written[side]).removeprefix(wire.PREFACE)
         self._written[side].clear()
         return list(frames(data))
 
     def carry_in(self, side: Side, most: int = 1 << 30) -> bool:
-        """Give the machine what an end has sent, or the first of it."""
+        """Give the interceptor what an end has sent, or the first of it."""
         out = self.ends[side].out
         data = b"" if side in self._gone else bytes(out[:most])
         del out[:most]
@@ -445,7 +445,7 @@ class World:
         return bool(data)
 
     def carry_out(self, side: Side, most: int = 1 << 30) -> bool:
-        """Give an end what the machine has written to it, or the first of it."""
+        """Give an end what the interceptor has written to it, or the first of it."""
         pipe = self.pipes[side]
         data = bytes(pipe[:most])
         del pipe[:most]
@@ -463,10 +463,10 @@ class World:
 
     def command(self, do: Callable[[], T]) -> T:
         """Do something to held streams; what comes of it is announced."""
-        self._woken = False
+        self._output_ready = False
         done = do()
         written = self._take()
-        assert self._woken or not written, "output that nobody was told of"
+        assert self._output_ready or not written, "output that nobody was told of"
         return done
 
     def act(self, called: Called) -> bool:
@@ -478,12 +478,12 @@ class World:
         return any(self.act(called) for called in self.calls)
 
     def check_windows(self) -> None:
-        """Hold the machine to the windows that the ends see."""
-        lanes = None if self._machine is None else self._machine.lanes
-        for side, lane in zip(Side, lanes or (), strict=False):
-            window, end = lane.window, self.ends[side]
+        """Hold the interceptor to the windows that the ends see."""
+        queues = None if self._interceptor is None else self._interceptor.queues
+        for side, queue in zip(Side, queues or (), strict=False):
+            window, end = queue.window, self.ends[side]
             assert window.window >= 0
-            seen = window.window + window.ledger - lane.queued
+            seen = window.window + window.ledger - queue.queued
             if not end.out and not self.pipes[side]:
                 assert end.send_window == seen, f"what {side.name} may send"
             receiver = self.ends[Side(1 - side)]

@@ -17,8 +17,8 @@ from tests.support.wire import (
     Conversation,
     Ended,
     Header,
+    Report,
     Stopped,
-    Told,
     read,
 )
 
@@ -167,7 +167,7 @@ TOTALS: dict[str, dict[bytes, int]] = {
 """How often each method was called, of the large ones."""
 
 
-def replayed(name: str) -> list[Told]:
+def replayed(name: str) -> list[Report]:
     return read(ConnectionReader(), capture(name))
 
 

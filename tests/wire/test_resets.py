@@ -127,7 +127,7 @@ NAMES = {
 @pytest.mark.parametrize(("error", "code"), RESETS.items())
 def test_the_runtime_resets(error: int, code: StatusCode) -> None:
     """A runtime's reset gives the code that gRPC maps its error to, and names the error."""
-    got: list[wire.Told] = wire.read(
+    got: list[wire.Report] = wire.read(
         wire.ConnectionReader(),
         conversation(client(wire.request(1)), runtime(wire.reset(1, error))),
     )

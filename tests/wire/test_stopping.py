@@ -85,7 +85,7 @@ def test_events_of_the_same_bytes_come_first() -> None:
     frames = wire.PREFACE + wire.settings() + wire.request(1) + wire.reset(1) + wire.request(3)
     events = reader.receive(Side.CLIENT, frames + wire.request(4) + wire.request(5), 7.0)
     ended = Ended(1, "client_reset", wire.StatusCode.CANCELLED)
-    assert [wire.told(event) for event in events] == [
+    assert [wire.report_of(event) for event in events] == [
         Began(1),
         ended,
         Began(3),
@@ -175,7 +175,7 @@ def test_header_table_resizes_by_settings() -> None:
     fields = [*wire.request_fields(), (b"x-long", value)]
     response = [(b":status", b"200"), (b"x-long", value * 2), (b"grpc-status", b"0")]
     conversed = conversation(client(wire.settings((1, 16384))), runtime(wire.settings((1, 8192))))
-    told: list[wire.Told] = []
+    told: list[wire.Report] = []
     for stream in (1, 3, 5):
         block = to_runtime.encode(fields)
         answer = to_client.encode(response)

@@ -115,7 +115,7 @@ class CallObserver:
             self._pipeline.lose("refused")
             return
         prospect = self._prospect(connection, call.path)
-        if prospect.recorded or call.denied or call.kept is not None:
+        if prospect.recorded or call.denied or call.capture is not None:
             at = now if call.ended is None else call.ended
             item = CallAtStage("ResponseComplete", audit_id or _new_id(), connection, call, at)
             self._pipeline.submit(item)
@@ -136,7 +136,7 @@ class CallObserver:
         ceiling = self._policy.ceiling(named, connection)
         limits = self._maker.wanted(named, ceiling)
         wants = limits.request or limits.response
-        return _Prospect(ceiling != "None", limits._replace(store=self._store) if wants else None)
+        return _Prospect(ceiling != "None", limits._replace(budget=self._store) if wants else None)
 
 
 def _new_id() -> str:

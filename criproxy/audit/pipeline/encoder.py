@@ -256,7 +256,7 @@ def _size(item: Item) -> int:
     """Bytes that an item holds, beside the few hundred of any."""
     if isinstance(item, RuntimeListing):
         return len(item.pods) + len(item.containers)
-    if not isinstance(item, CallAtStage) or item.call.kept is None:
+    if not isinstance(item, CallAtStage) or item.call.capture is None:
         return 0
-    halves = (item.call.kept.request, item.call.kept.response)
+    halves = (item.call.capture.request, item.call.capture.response)
     return sum(len(message) for half in halves if half for message, _ in half.messages)

@@ -234,7 +234,7 @@ class RecordBuilder:
         ceiling = self._policy.ceiling(named, item.connection)
         if ceiling == "None" and not teaches and not call.denied:
             return None
-        kept = call.kept
+        kept = call.capture
         request = response = DirectionMessages()
         if kept is not None:
             if teaches or covers(ceiling, "Request") or names_something(named):

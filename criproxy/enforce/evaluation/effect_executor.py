@@ -195,7 +195,7 @@ class EffectExecutor:
         """Set the changed message on the call, if its messages are captured; of a stream only the
         first, since a stream may have any number of messages."""
         call = self._call
-        if call is None or call.kept is None or before is None:
+        if call is None or call.capture is None or before is None:
             return
         name = active.rule.name
         if not any(change[:2] == (name, phase) for change in call.changes):

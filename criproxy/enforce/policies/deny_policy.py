@@ -24,7 +24,7 @@ class DenyHandler:
 
     def opened(self) -> None:
         """Answer the call."""
-        self._stream.answer(StatusCode.PERMISSION_DENIED, self._message)
+        self._stream.reply(StatusCode.PERMISSION_DENIED, self._message)
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         """Do nothing."""
@@ -35,7 +35,7 @@ class DenyHandler:
     def too_large(self, side: Side, limit: int) -> None:
         """Do nothing."""
 
-    def over(self) -> None:
+    def closed(self) -> None:
         """Do nothing."""
 
 
@@ -51,7 +51,7 @@ def deny_stream(
     """Deny a call that has been opened; ``reason`` is a value of the metric's label, ``message``
     the status message."""
     record_denial(counts, connection, name, call, reason)
-    return Hold(DenyHandler(stream, message), True, True, unheard=True)
+    return Hold(DenyHandler(stream, message), True, True, hidden=True)
 
 
 class DenyAllPolicy:

@@ -98,7 +98,7 @@ class RulePolicy:
         handler = HeldCall(self._resources, stream, hold_plan, evaluation, executor, deadline)
         denies = bool(candidates) and candidates[0].denies
         return Hold(
-            handler, hold_plan.request_held, hold_plan.response_held, metadata, unheard=denies
+            handler, hold_plan.request_held, hold_plan.response_held, metadata, hidden=denies
         )
 
     def _is_for_pod_cache(self, path: bytes) -> bool:

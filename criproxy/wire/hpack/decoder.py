@@ -22,14 +22,14 @@ LARGEST_TABLE: Final = 1 << 20
 """Bytes of dynamic table that are mirrored at most. Known peers use 4 KiB; one that asks for more
 than this is not read any further."""
 
-_MOST_STRINGS: Final = 1024
+_MAX_STRINGS: Final = 1024
 """Huffman strings remembered with their decoded form; forgotten all together when full."""
 
-_REMEMBERED: Final = range(9, 65)
+_CACHED_LENGTHS: Final = range(9, 65)
 """Bytes of Huffman-coded strings that are worth remembering. A shorter one is decoded as fast, and
 mostly a grpc-timeout, which does not come again; a longer one is rare."""
 
-_LONGEST_INTEGER: Final = 5
+_MAX_INTEGER_BYTES: Final = 5
 """Bytes that an integer may take beyond its prefix: enough for 32 bits and more."""
 
 STATIC_TABLE: Final[tuple[Header, ...]] = (
@@ -107,16 +107,16 @@ _strings: dict[bytes, bytes] = {}
 class Decoder:
     """Decodes the header blocks of one direction, in the order in which they were sent."""
 
-    __slots__ = ("_entries", "_least", "_limit", "_most", "_size", "changes")
+    __slots__ = ("_allowed_size", "_entries", "_max_size", "_pending_size", "_size", "changes")
 
     def __init__(self) -> None:
         self.changes = 0
         """How often blocks have changed the table so far: inserted a field, or resized it."""
         self._entries: list[Header] = []  # the newest is the last
         self._size = 0
-        self._most = DEFAULT_HEADER_TABLE_SIZE  # what the encoder uses (section 4.2)
-        self._limit = DEFAULT_HEADER_TABLE_SIZE  # what the decoding peer has allowed
-        self._least = LARGEST_TABLE  # the least of it that the encoder has not announced
+        self._max_size = DEFAULT_HEADER_TABLE_SIZE  # what the encoder uses (section 4.2)
+        self._allowed_size = DEFAULT_HEADER_TABLE_SIZE  # what the decoding peer has allowed
+        self._pending_size = LARGEST_TABLE  # the least of it that the encoder has not announced
 
     def allow(self, table_size: int) -> None:
         """Take notice of the SETTINGS_HEADER_TABLE_SIZE that the decoding peer has sent, in bytes.
@@ -124,21 +124,25 @@ class Decoder:
         A larger one only allows what the encoder then announces in a block. A smaller one is not
         enforced: the encoder may not have seen it yet.
         """
-        self._limit = max(self._limit, table_size)
-        self._least = min(self._least, table_size)
+        self._allowed_size = max(self._allowed_size, table_size)
+        self._pending_size = min(self._pending_size, table_size)
 
     @property
-    def is_to_shrink(self) -> bool:
+    def must_shrink(self) -> bool:
         """Whether the encoder's next block has to begin with a smaller table (section 4.2)."""
-        return self._least < self._most
+        return self._pending_size < self._max_size
 
     def copy(self) -> "Decoder":
         """Return a decoder that goes on from here on its own."""
         other = Decoder.__new__(Decoder)
         other.changes = self.changes
         other._entries = self._entries.copy()
-        other._size, other._most, other._limit = self._size, self._most, self._limit
-        other._least = self._least
+        other._size, other._max_size, other._allowed_size = (
+            self._size,
+            self._max_size,
+            self._allowed_size,
+        )
+        other._pending_size = self._pending_size
         return other
 
     @property
@@ -176,15 +180,15 @@ class Decoder:
                 else:  # table size update (section 6.3)
                     if headers:
                         raise CompressionError("a table size update stands behind a field")
-                    most, position = byte & 0x1F, position + 1
-                    if most == 0x1F:
-                        most, position = _integer(block, position, most)
-                    self._resize(most)
+                    max_size, position = byte & 0x1F, position + 1
+                    if max_size == 0x1F:
+                        max_size, position = _integer(block, position, max_size)
+                    self._resize(max_size)
         except IndexError:
             raise CompressionError("a header block ends too early or names no entry") from None
         return headers
 
-    def path_in(self, block: bytes, inserted: list[Header]) -> bytes:
+    def find_path(self, block: bytes, inserted: list[Header]) -> bytes:
         """Make out the ``:path`` in a block that is still to be decoded; empty where there is none.
 
         ``inserted`` is for the blocks between the last one that was decoded and this: begin with an
@@ -205,7 +209,7 @@ class Decoder:
                         index = byte & 0x7F
                         if index == 0x7F:
                             index, position = _integer(block, position, index)
-                        name, value = self._entry_behind(index, inserted)
+                        name, value = self._entry_after(index, inserted)
                     else:  # as in _entry, but for the call
                         name, value = entries[_FIRST_DYNAMIC + 0x7F - byte]
                     if name == b":path":
@@ -216,7 +220,7 @@ class Decoder:
                     if index == mask:
                         index, position = _integer(block, position, index)
                     if index:
-                        name = self._entry_behind(index, inserted)[0]
+                        name = self._entry_after(index, inserted)[0]
                     else:
                         name, position = _string(block, position)
                     if name == b":path":
@@ -232,7 +236,7 @@ class Decoder:
             raise CompressionError("a header block ends too early or names no entry") from None
         return path
 
-    def _entry_behind(self, index: int, inserted: list[Header]) -> Header:
+    def _entry_after(self, index: int, inserted: list[Header]) -> Header:
         """Return an entry as it will be numbered once ``inserted`` have been."""
         if index < _FIRST_DYNAMIC:
             return STATIC_TABLE[index]
@@ -267,35 +271,35 @@ class Decoder:
             self.changes += 1
             self._size += len(name) + len(value) + ENTRY_OVERHEAD
             self._entries.append(header)
-            if self._size > self._most:
+            if self._size > self._max_size:
                 self._evict()
         return position
 
-    def _resize(self, most: int) -> None:
-        if most > self._limit:
-            raise CompressionError(f"a table size update to {most} is over the peer's limit")
-        if most > LARGEST_TABLE:
-            raise LimitError(f"a header table of {most} bytes is over {LARGEST_TABLE}")
+    def _resize(self, max_size: int) -> None:
+        if max_size > self._allowed_size:
+            raise CompressionError(f"a table size update to {max_size} is over the peer's limit")
+        if max_size > LARGEST_TABLE:
+            raise LimitError(f"a header table of {max_size} bytes is over {LARGEST_TABLE}")
         self.changes += 1
-        self._most = most
-        if most <= self._least:
-            self._least = LARGEST_TABLE
+        self._max_size = max_size
+        if max_size <= self._pending_size:
+            self._pending_size = LARGEST_TABLE
         self._evict()
 
     def _evict(self) -> None:
-        gone = 0
+        evicted = 0
         entries = self._entries
-        while self._size > self._most:
-            name, value = entries[gone]
+        while self._size > self._max_size:
+            name, value = entries[evicted]
             self._size -= len(name) + len(value) + ENTRY_OVERHEAD
-            gone += 1
-        del entries[:gone]
+            evicted += 1
+        del entries[:evicted]
 
 
 def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
     """Read an integer that its prefix does not hold (section 5.1): its value, what follows it."""
     value = prefix
-    for count in range(_LONGEST_INTEGER):
+    for count in range(_MAX_INTEGER_BYTES):
         byte = block[position]
         position += 1
         value += (byte & 0x7F) << 7 * count
@@ -328,12 +332,12 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     raw = block[position:end]
     if byte < 0x80:
         return raw, end
-    if length not in _REMEMBERED:
+    if length not in _CACHED_LENGTHS:
         return huffman.decode(raw), end
     decoded = _strings.get(raw)
     if decoded is None:
         decoded = huffman.decode(raw)
-        if len(_strings) >= _MOST_STRINGS:
+        if len(_strings) >= _MAX_STRINGS:
             _strings.clear()
         _strings[raw] = decoded
     return decoded, end

@@ -78,22 +78,22 @@ class _Tree:
 
     def step(self, node: int, byte: int) -> tuple[int, bytes]:
         """Follow the eight bits of ``byte`` from ``node``: where they lead, what they spell."""
-        spelled = bytearray()
+        decoded_bytes = bytearray()
         for shift in range(7, -1, -1):
             node = self.children[node][byte >> shift & 1]
             if node < 0:
                 if ~node == _EOS:
                     raise CompressionError("a Huffman string contains the end-of-string symbol")
-                spelled.append(~node)
+                decoded_bytes.append(~node)
                 node = 0
-        return node, bytes(spelled)
+        return node, bytes(decoded_bytes)
 
 
 _tree = _Tree()
 
 
 class _Row(dict[int, tuple["_Row", bytes]]):
-    """What each byte does at one node: the next node's row and what is spelled, filled on use."""
+    """What each byte does at one node: the next node's row and what is decoded, filled on use."""
 
     __slots__ = ("node",)
 
@@ -102,8 +102,8 @@ class _Row(dict[int, tuple["_Row", bytes]]):
         self.node = node
 
     def __missing__(self, byte: int) -> tuple["_Row", bytes]:
-        node, spelled = _tree.step(self.node, byte)
-        found = self[byte] = (_rows[node], spelled)
+        node, decoded_bytes = _tree.step(self.node, byte)
+        found = self[byte] = (_rows[node], decoded_bytes)
         return found
 
 
@@ -120,8 +120,8 @@ def decode(data: bytes) -> bytes:
     row = _rows[0]
     decoded = bytearray()
     for byte in data:
-        row, spelled = row[byte]
-        decoded += spelled
+        row, decoded_bytes = row[byte]
+        decoded += decoded_bytes
     if id(row) not in _ends:
         raise CompressionError("a Huffman string ends in wrong padding")
     return bytes(decoded)

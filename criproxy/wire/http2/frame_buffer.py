@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from criproxy.wire import constants as http2
+from criproxy.wire import constants
 from criproxy.wire.errors import FrameSizeError, LimitError, ProtocolError
 from criproxy.wire.http2.frames import (
     AT_BOUNDARY,
@@ -25,7 +25,7 @@ REST: Final = -1
 """The kind of what is the rest of a frame whose beginning has gone on."""
 
 _header: Final = Struct(">HBBBI").unpack_from
-_NOT_WHOLE: Final = http2.FLAG_END_HEADERS | http2.FLAG_PADDED | http2.FLAG_PRIORITY
+_NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constants.FLAG_PRIORITY
 
 
 class Frame(NamedTuple):
@@ -44,12 +44,12 @@ class Frame(NamedTuple):
     @property
     def ended(self) -> bool:
         """Whether it carries END_STREAM."""
-        return bool(self.flags & http2.FLAG_END_STREAM)
+        return bool(self.flags & constants.FLAG_END_STREAM)
 
     @property
     def content(self) -> bytes:
         """A DATA frame's payload without padding."""
-        return without_padding(self.payload) if self.flags & http2.FLAG_PADDED else self.payload
+        return without_padding(self.payload) if self.flags & constants.FLAG_PADDED else self.payload
 
 
 class FrameBuffer:
@@ -69,21 +69,21 @@ class FrameBuffer:
     )
 
     def __init__(
-        self, max_frame_size: int, block_limit: int, under_way: PartialFrame = AT_BOUNDARY
+        self, max_frame_size: int, block_limit: int, partial_frame: PartialFrame = AT_BOUNDARY
     ) -> None:
-        """``under_way`` is what has gone on of a frame or header block that is incomplete."""
+        """``partial_frame`` is what has gone on of a frame or header block that is incomplete."""
         self.max_frame_size = max_frame_size
         self._block_limit = block_limit
-        self._buffer = bytearray(under_way.partial)
-        self._begun = len(under_way.partial)  # bytes of the buffer that have gone on
+        self._buffer = bytearray(partial_frame.partial)
+        self._begun = len(partial_frame.partial)  # bytes of the buffer that have gone on
         self._wanted = 0  # bytes that the buffer needs before it can be looked at again
-        self._passing = under_way.passing
+        self._passing = partial_frame.remaining
         self._block: bytearray | None = None
         self._block_raw: bytearray | None = None  # None: its beginning has gone on
-        self._block_stream = under_way.block_stream
-        self._block_flags = http2.FLAG_END_STREAM if under_way.block_ended else 0
-        if under_way.block is not None:
-            self._block = bytearray(under_way.block)
+        self._block_stream = partial_frame.block_stream
+        self._block_flags = constants.FLAG_END_STREAM if partial_frame.block_ended else 0
+        if partial_frame.block is not None:
+            self._block = bytearray(partial_frame.block)
 
     @property
     def at_boundary(self) -> bool:
@@ -117,9 +117,9 @@ class FrameBuffer:
             data = bytes(buffer)
             buffer.clear()
         position, size, self._wanted = 0, len(data), 0
-        while size - position >= http2.FRAME_HEADER_SIZE:
+        while size - position >= constants.FRAME_HEADER_SIZE:
             high, low, kind, flags, stream = _header(data, position)
-            start = position + http2.FRAME_HEADER_SIZE
+            start = position + constants.FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
             if end - start > self.max_frame_size:
                 raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
@@ -131,14 +131,18 @@ class FrameBuffer:
                 raw, begun, self._begun = raw[self._begun :], True, 0
             position = end
             frame = Frame(kind, flags, stream & STREAM_ID, raw, data[start:end], begun)
-            if kind == http2.HEADERS and flags & _NOT_WHOLE == http2.FLAG_END_HEADERS:
+            if kind == constants.HEADERS and flags & _NOT_WHOLE == constants.FLAG_END_HEADERS:
                 if self._block is not None:
                     raise ProtocolError("a HEADERS frame stands within a header block")
                 yield frame
-            elif kind == http2.CONTINUATION or kind == http2.HEADERS or self._block is not None:
+            elif (
+                kind == constants.CONTINUATION
+                or kind == constants.HEADERS
+                or self._block is not None
+            ):
                 yield from self._gather(frame)
             else:
-                if kind == http2.DATA and flags & http2.FLAG_PADDED and frame.payload:
+                if kind == constants.DATA and flags & constants.FLAG_PADDED and frame.payload:
                     padding_of(frame.payload)
                 yield frame
         if position < size:
@@ -146,13 +150,13 @@ class FrameBuffer:
 
     def _gather(self, frame: Frame) -> Iterator[Frame]:
         fragment = frame.payload
-        if frame.kind == http2.HEADERS and self._block is None:
+        if frame.kind == constants.HEADERS and self._block is None:
             fragment = fragment_of(frame.flags, frame.payload)
             self._block = bytearray()
             self._block_raw = None if frame.begun else bytearray()
             self._block_stream, self._block_flags = frame.stream, frame.flags
         elif (
-            frame.kind != http2.CONTINUATION
+            frame.kind != constants.CONTINUATION
             or self._block is None
             or frame.stream != self._block_stream
         ):
@@ -163,16 +167,16 @@ class FrameBuffer:
         begun = self._block_raw is None
         if self._block_raw is not None:
             self._block_raw += frame.raw
-        if frame.flags & http2.FLAG_END_HEADERS:
+        if frame.flags & constants.FLAG_END_HEADERS:
             raw = frame.raw if self._block_raw is None else bytes(self._block_raw)
             block, self._block, self._block_raw = bytes(self._block), None, None
-            yield Frame(http2.HEADERS, self._block_flags, frame.stream, raw, block, begun)
+            yield Frame(constants.HEADERS, self._block_flags, frame.stream, raw, block, begun)
         elif begun:
             yield Frame(REST, 0, 0, frame.raw, b"", begun=True)
 
 
 def fragment_of(flags: int, payload: bytes) -> bytes:
     """Return what a HEADERS frame has of its header block (section 6.2)."""
-    if flags & http2.FLAG_PADDED:
+    if flags & constants.FLAG_PADDED:
         payload = without_padding(payload)
-    return without_priority(payload) if flags & http2.FLAG_PRIORITY else payload
+    return without_priority(payload) if flags & constants.FLAG_PRIORITY else payload

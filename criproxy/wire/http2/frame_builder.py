@@ -5,20 +5,19 @@ from struct import Struct
 from typing import Final
 from urllib.parse import quote
 
-from criproxy.wire import constants as http2
+from criproxy.wire import constants
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.hpack import decoder as hpack
-from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.hpack.decoder import Header, encode
 
-LARGEST_FRAME: Final = http2.DEFAULT_MAX_FRAME_SIZE
+LARGEST_FRAME: Final = constants.DEFAULT_MAX_FRAME_SIZE
 """Bytes of payload in a frame of ours: what every peer takes (section 4.2)."""
 
 _pack_header: Final = Struct(">HBBBI").pack
 _pack_u32: Final = Struct(">I").pack
 _pack_two_u32: Final = Struct(">II").pack
 
-BLANK: Final[list[Header]] = [
+PLACEHOLDER: Final[list[Header]] = [
     (b":method", b"POST"),
     (b":scheme", b"http"),
     (b":path", b"/criproxy/denied"),
@@ -40,12 +39,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 def stream_of(raw: bytes) -> int:
     """Return the stream that a frame is of."""
-    return int.from_bytes(raw[5 : http2.FRAME_HEADER_SIZE], "big") & 0x7FFF_FFFF
+    return int.from_bytes(raw[5 : constants.FRAME_HEADER_SIZE], "big") & 0x7FFF_FFFF
 
 
 def data(stream: int, payload: bytes, ended: bool) -> bytes:
     """Build a DATA frame."""
-    return frame(http2.DATA, http2.FLAG_END_STREAM if ended else 0, stream, payload)
+    return frame(constants.DATA, constants.FLAG_END_STREAM if ended else 0, stream, payload)
 
 
 def headers(stream: int, block: bytes, ended: bool) -> bytes:
@@ -54,31 +53,31 @@ def headers(stream: int, block: bytes, ended: bool) -> bytes:
 
 
 def _header_frames(stream: int, block: bytes, ended: bool) -> Iterator[bytes]:
-    kind, flags = http2.HEADERS, http2.FLAG_END_STREAM if ended else 0
+    kind, flags = constants.HEADERS, constants.FLAG_END_STREAM if ended else 0
     while len(block) > LARGEST_FRAME:
         yield frame(kind, flags, stream, block[:LARGEST_FRAME])
-        kind, flags, block = http2.CONTINUATION, 0, block[LARGEST_FRAME:]
-    yield frame(kind, flags | http2.FLAG_END_HEADERS, stream, block)
+        kind, flags, block = constants.CONTINUATION, 0, block[LARGEST_FRAME:]
+    yield frame(kind, flags | constants.FLAG_END_HEADERS, stream, block)
 
 
 def reset(stream: int, code: ErrorCode) -> bytes:
     """Build an RST_STREAM frame."""
-    return frame(http2.RST_STREAM, 0, stream, _pack_u32(code))
+    return frame(constants.RST_STREAM, 0, stream, _pack_u32(code))
 
 
 def window_update(stream: int, increment: int) -> bytes:
     """Build a WINDOW_UPDATE frame; stream 0 stands for the connection."""
-    return frame(http2.WINDOW_UPDATE, 0, stream, _pack_u32(increment))
+    return frame(constants.WINDOW_UPDATE, 0, stream, _pack_u32(increment))
 
 
 def goaway(last_stream: int, code: ErrorCode) -> bytes:
     """Build a GOAWAY frame."""
-    return frame(http2.GOAWAY, 0, 0, _pack_two_u32(last_stream, code))
+    return frame(constants.GOAWAY, 0, 0, _pack_two_u32(last_stream, code))
 
 
 def ping_ack(payload: bytes) -> bytes:
     """Build the answer to a PING."""
-    return frame(http2.PING, http2.FLAG_ACK, 0, payload)
+    return frame(constants.PING, constants.FLAG_ACK, 0, payload)
 
 
 def trailers(code: StatusCode, message: str, begun: bool) -> list[Header]:
@@ -96,4 +95,4 @@ def trailers(code: StatusCode, message: str, begun: bool) -> list[Header]:
 
 def literal_headers(stream: int, fields: list[Header], ended: bool) -> bytes:
     """Build HEADERS whose block leaves the receiver's table as it is."""
-    return headers(stream, hpack.encode(fields), ended)
+    return headers(stream, encode(fields), ended)

@@ -39,7 +39,7 @@ DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
 """Bytes of one header block that are gathered at most. grpc-go accepts 16 MiB of headers by
 default, real ones have a few hundred bytes; what is above is relayed but not read."""
 
-_MOST_UNACKNOWLEDGED: Final = 1000
+_MAX_UNACKNOWLEDGED: Final = 1000
 """SETTINGS frames without an ACK that are followed; known peers have one or two."""
 
 _STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
@@ -57,7 +57,7 @@ _EXACT_SIZES: Final = {
 }
 """Payload bytes of the frames that are skipped and have only one size (section 6)."""
 
-_GATHERED: Final = frozenset(
+_BUFFERED_KINDS: Final = frozenset(
     {
         HEADERS,
         RST_STREAM,
@@ -100,13 +100,13 @@ class PartialFrame(NamedTuple):
 
     partial: bytes
     """The beginning of a frame of which too little has come to be read."""
-    passing: int
+    remaining: int
     """Bytes that are to come of a frame that has been read."""
     block: bytes | None
     """The fragments of a header block that CONTINUATION frames carry on; None outside one."""
     block_stream: int
     block_ended: bool
-    settled: bool
+    settings_received: bool
     """Whether the side's first SETTINGS have passed."""
 
 
@@ -189,12 +189,12 @@ class FrameReader:
                 return None
             data = bytes(self._partial)
             self._partial.clear()
-        position = self._go_on(data, now) if self._data_left or self._skip else 0
+        position = self._continue_frame(data, now) if self._data_left or self._skip else 0
         size = len(data)
         while position < size:
             start = position + FRAME_HEADER_SIZE
             if start > size:
-                return self._keep(data, position, FRAME_HEADER_SIZE)
+                return self._save_partial(data, position, FRAME_HEADER_SIZE)
             high, low, kind, flags, stream = _header(data, position)
             length = high << 8 | low
             end = start + length
@@ -203,7 +203,7 @@ class FrameReader:
             if kind == DATA:
                 padding = 0
                 if flags & FLAG_PADDED and length and start == size:
-                    return self._keep(data, position, FRAME_HEADER_SIZE + 1)
+                    return self._save_partial(data, position, FRAME_HEADER_SIZE + 1)
                 self.flow += length
                 if flags & FLAG_PADDED and length:
                     padding = _padding(data[start], length)
@@ -211,12 +211,12 @@ class FrameReader:
                 self._data_stream = stream & _STREAM_ID
                 self._data_ends = flags & FLAG_END_STREAM
                 self._data_left = end - padding - start
-                self._show_data(data, start, now)
-            elif kind in _GATHERED:
+                self._report_data(data, start, now)
+            elif kind in _BUFFERED_KINDS:
                 if length > self._header_block_limit:
-                    self._refuse_gathering(length)
+                    self._refuse_buffering(length)
                 if end > size:
-                    return self._keep(data, position, FRAME_HEADER_SIZE + length)
+                    return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
                 if kind == HEADERS and flags & _NOT_WHOLE == FLAG_END_HEADERS:
                     headers = self.decoder.decode(data[start:end])
                     ended = bool(flags & FLAG_END_STREAM)
@@ -227,7 +227,7 @@ class FrameReader:
                 self._refuse_size(kind, length)
             elif kind == WINDOW_UPDATE and not stream & _STREAM_ID:
                 if end > size:
-                    return self._keep(data, position, FRAME_HEADER_SIZE + length)
+                    return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
                 self.granted += _u32(data, start)[0] & _STREAM_ID
             if end > size:
                 self._skip = end - size - self._data_left
@@ -236,7 +236,7 @@ class FrameReader:
         return None
 
     @property
-    def untouched(self) -> bool:
+    def not_started(self) -> bool:
         """Whether nothing of what begins with a preface has come yet."""
         return self._preface == PREFACE
 
@@ -251,11 +251,11 @@ class FrameReader:
             return None
         return self._data_left + self._skip
 
-    def _go_on(self, data: bytes, now: float) -> int:
+    def _continue_frame(self, data: bytes, now: float) -> int:
         """Go on with the frame that the last chunk has cut; return where it ends in this one."""
         position = 0
         if self._data_left:
-            position = self._show_data(data, position, now)
+            position = self._report_data(data, position, now)
         skipped = min(self._skip, len(data) - position)
         self._skip -= skipped
         return position + skipped
@@ -267,12 +267,12 @@ class FrameReader:
         self._preface = self._preface[len(expected) :]
         return data[len(expected) :]
 
-    def _keep(self, data: bytes, position: int, wanted: int) -> None:
+    def _save_partial(self, data: bytes, position: int, wanted: int) -> None:
         """Keep the bytes from ``position`` on until there are ``wanted`` of them."""
         self._partial += data[position:]
         self._wanted = wanted
 
-    def _show_data(self, data: bytes, position: int, now: float) -> int:
+    def _report_data(self, data: bytes, position: int, now: float) -> int:
         """Show the handler what is there of a DATA frame's payload; return where it ends."""
         left = self._data_left
         end = position + left
@@ -306,7 +306,7 @@ class FrameReader:
             f"a frame of type {kind} has {length} bytes (at most {self.max_frame_size} allowed)"
         )
 
-    def _refuse_gathering(self, length: int) -> NoReturn:
+    def _refuse_buffering(self, length: int) -> NoReturn:
         raise LimitError(
             f"a frame of {length} bytes is to be gathered and "
             f"{self._header_block_limit} is the limit"
@@ -371,8 +371,8 @@ class FrameReader:
             if identifier == SETTINGS_INITIAL_WINDOW_SIZE:
                 initial = value
             self._handler.setting(identifier, value)
-        if len(self.unacknowledged) >= _MOST_UNACKNOWLEDGED:
-            raise LimitError(f"{_MOST_UNACKNOWLEDGED} SETTINGS frames wait for their ACK")
+        if len(self.unacknowledged) >= _MAX_UNACKNOWLEDGED:
+            raise LimitError(f"{_MAX_UNACKNOWLEDGED} SETTINGS frames wait for their ACK")
         self.unacknowledged.append(initial)
 
     def apply_settings(self) -> None:
@@ -382,7 +382,7 @@ class FrameReader:
             if initial is not None:
                 self.initial_window = initial
 
-    def under_way(self) -> "PartialFrame":
+    def partial_frame(self) -> "PartialFrame":
         """Return what has come of the frame, or the header block, that is incomplete."""
         if self.to_boundary == 0:
             return AT_BOUNDARY

@@ -10,7 +10,7 @@ from typing import Final
 from criproxy.wire.constants import LARGEST_WINDOW
 
 _REFUND: Final = 8 << 10
-"""Bytes that are owed to a sender before it is told in a frame of our own."""
+"""Bytes that are owed to a sender before it is granted in a frame of our own."""
 
 DEFAULT_STREAM_LIMIT: Final = 16 << 20
 """Bytes that are held of one stream at most: the largest message that a kubelet takes."""
@@ -33,29 +33,29 @@ class ConnectionWindow:
         self.window = window
         self.ledger = 0
 
-    def held(self, size: int) -> None:
+    def record_held(self, size: int) -> None:
         """Take notice that DATA came which does not go on as it is."""
         self.ledger -= size
 
-    def made(self, size: int) -> None:
+    def record_own(self, size: int) -> None:
         """Take notice that DATA of ours went to the receiver."""
         self.window -= size
         self.ledger += size
 
-    def passed(self, size: int) -> None:
+    def record_forwarded(self, size: int) -> None:
         """Take notice that the sender's own DATA went to the receiver."""
         self.window -= size
 
-    def granted(self, size: int) -> int:
-        """Take the receiver's WINDOW_UPDATE; return what the sender is to be told of it."""
+    def take_update(self, size: int) -> int:
+        """Take the receiver's WINDOW_UPDATE; return what the sender is to be granted of it."""
         self.window += size
         if self.ledger > 0:
             kept = min(size, self.ledger)
             self.ledger -= kept
             return size - kept
-        told = min(size - self.ledger, LARGEST_WINDOW)
-        self.ledger += told - size
-        return told
+        forwarded = min(size - self.ledger, LARGEST_WINDOW)
+        self.ledger += forwarded - size
+        return forwarded
 
     def refund(self, at_rest: bool) -> int:
         """Return what the sender is to be granted now without an update of the receiver's.

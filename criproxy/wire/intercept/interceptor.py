@@ -5,9 +5,9 @@ on as they come, and the client's are only looked at before. With the first call
 is made into whole frames, each of which goes on in its turn unless its stream is held. When
 nothing is held any more, nothing waits and nobody is owed anything, it is raw again::
 
-                    admit() finds a call that is wanted, enter()
+                    scan() finds a call that is wanted, start()
           raw  --------------------------------------------------->  gathered
-     admit()   <---------------------------------------------------  receive()
+     scan()   <---------------------------------------------------  receive()
                     at rest after a receive() or a command
 """
 
@@ -28,9 +28,9 @@ from criproxy.wire.reading.connection import ConnectionReader, Side
 class ConnectionInterceptor:
     """One connection whose streams may be held: bytes in, bytes out for either side.
 
-    While :attr:`raw`, ask :meth:`admit` what of the client's bytes goes on; the runtime's go on as
+    While :attr:`raw`, ask :meth:`scan` what of the client's bytes goes on; the runtime's go on as
     they come. Else give each side's to :meth:`receive`, and write what :meth:`take` has for each
-    side, then and whenever ``woken`` is called.
+    side, then and whenever ``output_ready`` is called.
 
     The reader is to be shown what goes on raw before anything else comes, the client's bytes before
     they are received, and as the runtime's what is written to the client.
@@ -41,86 +41,89 @@ class ConnectionInterceptor:
         reader: ConnectionReader,
         wanted: IsWanted,
         decide: DecideHold,
-        woken: Callable[[], None],
+        output_ready: Callable[[], None],
         budget: HeldBytesBudget,
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
     ) -> None:
         """``reader`` has read all of the client's bytes so far, to a place between two frames.
 
         ``wanted`` is asked for the path of each new call while raw, ``decide`` for each that is
-        wanted and for those that begin while others are held. ``woken`` is called when a
+        wanted and for those that begin while others are held. ``output_ready`` is called when a
         handler's command has made output outside of :meth:`receive`.
         """
-        under_way = reader.under_way(Side.CLIENT)
-        self._admission = PathScanner(
+        partial_frame = reader.partial_frame(Side.CLIENT)
+        self._scanner = PathScanner(
             wanted,
             reader.decoder(Side.CLIENT),
-            under_way.passing,
-            under_way.settled,
+            partial_frame.remaining,
+            partial_frame.settings_received,
             header_block_limit,
         )
         self._reader = reader
         self._decide = decide
-        self._woken = woken
+        self._output_ready = output_ready
         self._budget = budget
         self._block_limit = header_block_limit
-        self._kept = b""  # the beginning of a client's frame, while raw
+        self._partial = b""  # the beginning of a client's frame, while raw
         self._out: tuple[list[bytes], list[bytes]] = ([], [])  # by the side that it came from
-        self._machine: FrameDispatcher | None = None  # None while raw
-        self._gatherers: tuple[FrameBuffer, FrameBuffer]
-        self._skimmed = [False, False]  # whether the machine has not seen a side's last blocks
-        self._inside = False
+        self._dispatcher: FrameDispatcher | None = None  # None while raw
+        self._buffers: tuple[FrameBuffer, FrameBuffer]
+        self._passed_through = [
+            False,
+            False,
+        ]  # whether the dispatcher has not seen a side's last blocks
+        self._receiving = False
 
     @property
     def raw(self) -> bool:
         """Whether nothing is held, and nothing remains of what was."""
-        return self._machine is None
+        return self._dispatcher is None
 
     @property
     def needs_reader(self) -> bool:
         """Whether what comes next can only be understood as long as the reader reads."""
-        return self.raw or any(self._skimmed)
+        return self.raw or any(self._passed_through)
 
     @property
-    def lanes(self) -> tuple[SendQueue, SendQueue] | None:
+    def queues(self) -> tuple[SendQueue, SendQueue] | None:
         """What goes from the client to the runtime, and the other way; None while raw."""
-        return None if self._machine is None else self._machine.lanes
+        return None if self._dispatcher is None else self._dispatcher.queues
 
     @property
     def held(self) -> int:
         """How many streams are held."""
-        return 0 if self._machine is None else len(self._machine.streams.held)
+        return 0 if self._dispatcher is None else len(self._dispatcher.streams.held)
 
     @property
     def undelivered(self) -> bool:
         """Whether something of the runtime's that is complete has not gone to the client yet."""
-        return self._machine is not None and self._machine.streams.undelivered
+        return self._dispatcher is not None and self._dispatcher.streams.undelivered
 
-    def admit(self, data: bytes) -> tuple[bytes, bytes]:
+    def scan(self, data: bytes) -> tuple[bytes, bytes]:
         """Look at the client's next bytes while raw: what goes on now, and what to receive then.
 
-        Between the two, if there is something to receive, :meth:`enter` is to be called. Raises a
+        Between the two, if there is something to receive, :meth:`start` is to be called. Raises a
         WireError for what cannot be read; :meth:`leftover` has what did not go on then.
         """
-        if self._kept:
-            data, self._kept = self._kept + data, b""
+        if self._partial:
+            data, self._partial = self._partial + data, b""
         try:
-            size, found = self._admission.look(data)
+            size, found = self._scanner.scan(data)
         except BaseException:
-            self._kept = data
+            self._partial = data
             raise
         if size == len(data):
             return data, b""
         if found:
             return data[:size], data[size:]
-        self._kept = data[size:]
+        self._partial = data[size:]
         return data[:size], b""
 
     def leftover(self) -> bytes:
         """Return what is kept of a client's frame whose rest will not come."""
-        return self._kept if self.raw else self._gatherers[Side.CLIENT].leftover()
+        return self._partial if self.raw else self._buffers[Side.CLIENT].leftover()
 
-    def enter(self, inserts: tuple[list[bytes], list[bytes]] = ([], [])) -> None:
+    def start(self, inserts: tuple[list[bytes], list[bytes]] = ([], [])) -> None:
         """Begin to make whole frames, from what the reader knows of the connection.
 
         ``inserts``: frames of our own that wait to be put in among what each side sends.
@@ -130,70 +133,72 @@ class ConnectionInterceptor:
             SendQueue(flow.window, flow.initial_window, flow.unacknowledged, self._budget, out)
             for flow, out in zip((client, runtime), self._out, strict=True)
         )
-        under_way = self._reader.under_way(Side.RUNTIME)
-        self._gatherers = (
+        partial_frame = self._reader.partial_frame(Side.RUNTIME)
+        self._buffers = (
             FrameBuffer(client.max_frame_size, self._block_limit),
-            FrameBuffer(runtime.max_frame_size, self._block_limit, under_way),
+            FrameBuffer(runtime.max_frame_size, self._block_limit, partial_frame),
         )
-        responses.blocked = not (under_way.settled and self._gatherers[Side.RUNTIME].at_boundary)
-        responses.is_to_shrink = runtime.decoder.is_to_shrink
+        responses.blocked = not (
+            partial_frame.settings_received and self._buffers[Side.RUNTIME].at_boundary
+        )
+        responses.must_shrink = runtime.decoder.must_shrink
         for flow in (client, runtime):
             flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
-        self._skimmed = [False, False]
-        self._machine = FrameDispatcher(
+        self._passed_through = [False, False]
+        self._dispatcher = FrameDispatcher(
             HeldStreams((requests, responses), self._commanded, self._budget),
-            self._gatherers,
+            self._buffers,
             [client.decoder, runtime.decoder],
             client.last_stream,
             client.last_served,
             self._decide,
         )
-        for lane, frames in zip((requests, responses), inserts, strict=True):
+        for queue, frames in zip((requests, responses), inserts, strict=True):
             for frame in frames:
-                lane.put(frame)
+                queue.enqueue(frame)
 
-    def skim(self, side: Side, data: bytes) -> bool:
+    def try_pass_through(self, side: Side, data: bytes) -> bool:
         """Tell whether a side's next bytes may go on as they are, though not raw, and count them.
 
         They mostly may while nothing is held and only grants are owed. If they may not, they are to
         be received, the client's once they have been shown to the reader.
         """
-        machine, gatherer = self._machine, self._gatherers[side]
-        assert machine is not None
-        if not machine.streams.held and gatherer.is_empty:
-            sums = machine.sums_of(side, data)
-            if sums and (side is Side.RUNTIME or not self._admission.look(data)[1]):
-                machine.pass_sums(side, *sums)
-                self._skimmed[side] = True
+        dispatcher, buffer = self._dispatcher, self._buffers[side]
+        assert dispatcher is not None
+        if not dispatcher.streams.held and buffer.is_empty:
+            sums = dispatcher.count_windows(side, data)
+            if sums and (side is Side.RUNTIME or not self._scanner.scan(data)[1]):
+                dispatcher.apply_windows(side, *sums)
+                self._passed_through[side] = True
                 return True
         self._catch_up(side)
         return False
 
     def _catch_up(self, side: Side) -> None:
-        """Have the machine go on from what the reader has seen of a side in its stead."""
-        if self._skimmed[side] and self._machine is not None:
-            self._skimmed[side] = False
-            self._machine.follow(side, self._reader.decoder(side), self._reader.last_stream)
+        """Have the dispatcher go on from what the reader has seen of a side in its stead."""
+        if self._passed_through[side] and self._dispatcher is not None:
+            self._passed_through[side] = False
+            self._dispatcher.resume(side, self._reader.decoder(side), self._reader.last_stream)
 
     def receive(self, side: Side, data: bytes, now: float) -> None:
         """Take the next bytes of a side, unless raw. ``now`` is in seconds.
 
         Raises a WireError for what cannot be read: the connection is of no use any more then.
         """
-        machine, gatherer = self._machine, self._gatherers[side]
-        assert machine is not None
-        machine.streams.tick(now)
-        lane = machine.lanes[side]
-        self._inside = True
+        dispatcher, buffer = self._dispatcher, self._buffers[side]
+        assert dispatcher is not None
+        dispatcher.streams.tick(now)
+        queue = dispatcher.queues[side]
+        self._receiving = True
         try:
-            for frame in gatherer.feed(data):
-                machine.take(side, frame)
-                if lane.blocked and gatherer.at_boundary:
-                    lane.blocked = False
-                    machine.streams.pump(side)
+            for frame in buffer.feed(data):
+                dispatcher.take(side, frame)
+                if queue.blocked and buffer.at_boundary:
+                    queue.blocked = False
+                    dispatcher.streams.pump(side)
         finally:
-            self._inside = False
-        self._rest()
+            self._receiving = False
+        self._settle()
 
     def take(self, side: Side) -> bytes:
         """Return what is to be written to a side now."""
@@ -210,34 +215,34 @@ class ConnectionInterceptor:
         ``unanswered``: the open streams and whether their response has begun. Where the runtime has
         gone and a complete response of its is still held, those are answered.
         """
-        machine = self._machine
-        if machine is None:
+        dispatcher = self._dispatcher
+        if dispatcher is None:
             return
-        machine.streams.tick(now)
+        dispatcher.streams.tick(now)
         self._catch_up(Side.CLIENT)
-        self._inside = True
-        lane = machine.lanes[Side.RUNTIME]
-        if side is Side.RUNTIME and machine.streams.undelivered and not lane.blocked:
-            machine.lose_runtime(unanswered)
+        self._receiving = True
+        queue = dispatcher.queues[Side.RUNTIME]
+        if side is Side.RUNTIME and dispatcher.streams.undelivered and not queue.blocked:
+            dispatcher.lose_runtime(unanswered)
         else:
-            machine.streams.lose_all()
-        self._inside = False
+            dispatcher.streams.lose_all()
+        self._receiving = False
 
-    def cut(self, stream: int, code: ErrorCode) -> None:
+    def reset(self, stream: int, code: ErrorCode) -> None:
         """End a stream to both sides, unless raw: to the client with a reset of ``code``."""
-        assert self._machine is not None
-        self._machine.streams.cut(stream, code)
+        assert self._dispatcher is not None
+        self._dispatcher.streams.reset(stream, code)
         self._commanded()
 
     def _commanded(self) -> None:
-        if not self._inside:
-            self._rest()
-            self._woken()
+        if not self._receiving:
+            self._settle()
+            self._output_ready()
 
-    def _rest(self) -> None:
+    def _settle(self) -> None:
         """Pay what is owed; go on raw if nothing remains to be done."""
-        machine = self._machine
-        assert machine is not None
-        machine.streams.refund()
-        if machine.streams.at_rest and all(each.is_empty for each in self._gatherers):
-            self._machine = None
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        dispatcher.streams.refund()
+        if dispatcher.streams.at_rest and all(each.is_empty for each in self._buffers):
+            self._dispatcher = None

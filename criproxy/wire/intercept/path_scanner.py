@@ -9,7 +9,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
-from criproxy.wire import constants as http2
+from criproxy.wire import constants
 from criproxy.wire.errors import FrameSizeError, NotHTTP2Error
 from criproxy.wire.hpack.decoder import Decoder, Header
 from criproxy.wire.http2.frame_buffer import fragment_of
@@ -18,8 +18,8 @@ IsWanted = Callable[[bytes], bool]
 """Whether calls of a path may have to be held."""
 
 _header: Final = Struct(">HBBBI").unpack_from
-_WHOLE: Final = http2.FLAG_END_HEADERS
-_NOT_WHOLE: Final = http2.FLAG_END_HEADERS | http2.FLAG_PADDED | http2.FLAG_PRIORITY
+_WHOLE: Final = constants.FLAG_END_HEADERS
+_NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constants.FLAG_PRIORITY
 
 
 class PathScanner:
@@ -30,7 +30,7 @@ class PathScanner:
     def __init__(
         self, wanted: IsWanted, decoder: Decoder, skip: int, begun: bool, block_limit: int
     ) -> None:
-        """``decoder`` is the one that reads the bytes that were let through, before the next look.
+        """``decoder`` is the one that reads the bytes that were let through, before the next scan.
 
         ``skip``: bytes of a frame that are under way. ``begun``: it is not the client's preface
         that comes next. ``block_limit``: bytes of a frame that may wait to be complete.
@@ -38,27 +38,27 @@ class PathScanner:
         self._wanted = wanted
         self._decoder = decoder
         self._skip = skip
-        self._preface = b"" if begun else http2.PREFACE
+        self._preface = b"" if begun else constants.PREFACE
         self._block_limit = block_limit
 
-    def look(self, data: bytes) -> tuple[int, bool]:
+    def scan(self, data: bytes) -> tuple[int, bool]:
         """Return how many bytes may go on, and whether a call stands behind them that is wanted.
 
-        If none is, what stands behind them is a frame's beginning: look again, at it and what
+        If none is, what stands behind them is a frame's beginning: scan again, at it and what
         follows. Raises a WireError for what cannot be read.
         """
         size = len(data)
-        position = self._look_at_preface(data) if self._preface else 0
+        position = self._scan_preface(data) if self._preface else 0
         if self._skip:
             skipped = min(self._skip, size - position)
             self._skip -= skipped
             position += skipped
         inserted: list[Header] = []
-        while size - position >= http2.FRAME_HEADER_SIZE:
+        while size - position >= constants.FRAME_HEADER_SIZE:
             high, low, kind, flags, _ = _header(data, position)
-            start = position + http2.FRAME_HEADER_SIZE
+            start = position + constants.FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
-            if kind == http2.DATA:
+            if kind == constants.DATA:
                 if end > size:
                     self._skip = end - size
                     return size, False
@@ -66,18 +66,18 @@ class PathScanner:
                 if end - start > self._block_limit:
                     raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
                 return position, False
-            elif kind == http2.HEADERS:
+            elif kind == constants.HEADERS:
                 block = data[start:end]
                 if flags & _NOT_WHOLE != _WHOLE:
-                    if not flags & http2.FLAG_END_HEADERS:
+                    if not flags & constants.FLAG_END_HEADERS:
                         return position, True
                     block = fragment_of(flags, block)
-                if self._wanted(self._decoder.path_in(block, inserted)):
+                if self._wanted(self._decoder.find_path(block, inserted)):
                     return position, True
             position = end
         return position, False
 
-    def _look_at_preface(self, data: bytes) -> int:
+    def _scan_preface(self, data: bytes) -> int:
         expected = self._preface[: len(data)]
         if not data.startswith(expected):
             raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {data[:24]!r}")

@@ -16,8 +16,8 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from criproxy.wire.constants import DATA, FLAG_END_STREAM, FRAME_HEADER_SIZE, HEADERS, RST_STREAM
-from criproxy.wire.hpack import decoder as hpack
-from criproxy.wire.http2 import frame_builder as building
+from criproxy.wire.hpack.decoder import EMPTY_TABLE, Header, encode
+from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import Frame
 from criproxy.wire.http2.windows import ConnectionWindow, HeldBytesBudget
 
@@ -31,9 +31,7 @@ class HeaderBlock:
 
     __slots__ = ("changed", "fields", "frame", "overtaken", "shrinks")
 
-    def __init__(
-        self, frame: Frame, fields: list[hpack.Header], changed: bool, shrinks: bool
-    ) -> None:
+    def __init__(self, frame: Frame, fields: list[Header], changed: bool, shrinks: bool) -> None:
         """``fields``: what it says. ``changed``: whether decoding it changed the table.
 
         ``shrinks``: whether it made the table as small as its peer had asked for.
@@ -79,7 +77,7 @@ class HeldDirection:
         """What the receiver will grant that the sender has been granted already."""
         self.ended = False
         """Whether the sender has ended its direction."""
-        self.trailers: HeaderBlock | list[hpack.Header] | None = None
+        self.trailers: HeaderBlock | list[Header] | None = None
         """What the direction ends with; None: a flag."""
         self.finishing = False
         """Whether the end is to go on, behind the output."""
@@ -87,7 +85,7 @@ class HeldDirection:
         """Whether the end has gone on, or nothing more may."""
 
     @property
-    def is_untouched(self) -> bool:
+    def is_passed_through(self) -> bool:
         """Whether all of it went on as it came, and the rest may without being looked at."""
         return not (self.holding or self.output or self.owed or self.finishing or self.finished)
 
@@ -124,28 +122,28 @@ class SendQueue:
         self.unacknowledged = deque(unacknowledged)
         self.blocked = False
         """Whether no frame may be put in now: within one, or before the peer's first."""
-        self.divorced = False
+        self.reencoding = False
         """Whether header blocks are encoded anew, because the peer's table is not the sender's."""
-        self.is_to_shrink = False
+        self.must_shrink = False
         """Whether the next block must tell the peer of a smaller table (RFC 7541 section 4.2)."""
         self.queued = 0
         """Flow-controlled bytes that wait in the queue."""
-        self.made_data = False
+        self.sent_own_data = False
         """Whether DATA of ours, or DATA that waited, has gone; for whoever asks to clear."""
         self._budget = budget
-        self._queue: deque[_Queued] = deque()
+        self._frames: deque[_Queued] = deque()
         self._pending: dict[int, HeldDirection] = {}
         self._deferred: list[HeaderBlock] = []
         self._emptied = False
 
     @property
     def at_rest(self) -> bool:
-        """Whether the lane is as if nothing had ever been held."""
+        """Whether the queue is as if nothing had ever been held."""
         return not (
-            self._queue
+            self._frames
             or self._pending
             or self._deferred
-            or self.divorced
+            or self.reencoding
             or self.blocked
             or self.window.ledger
         )
@@ -154,28 +152,28 @@ class SendQueue:
     def is_clear(self) -> bool:
         """Whether what comes may go on as it is, as far as the window takes it."""
         return not (
-            self._queue
+            self._frames
             or self._pending
             or self._deferred
-            or self.divorced
+            or self.reencoding
             or self.blocked
-            or self.is_to_shrink
+            or self.must_shrink
         )
 
     @property
-    def is_queuing(self) -> bool:
+    def has_queued_frames(self) -> bool:
         """Whether something waits for the receiver's connection window, or for a frame's end."""
-        return bool(self._queue)
+        return bool(self._frames)
 
     def takes(self, size: int) -> bool:
         """Tell whether DATA of so many bytes would go at once."""
-        return not (self._queue or self.blocked) and size <= self.window.window
+        return not (self._frames or self.blocked) and size <= self.window.window
 
     def is_opening(self, stream: int) -> bool:
         """Tell whether the headers that open a stream still wait."""
         return any(
-            queued.raw[_KIND] == HEADERS and building.stream_of(queued.raw) == stream
-            for queued in self._queue
+            queued.raw[_KIND] == HEADERS and frame_builder.stream_of(queued.raw) == stream
+            for queued in self._frames
         )
 
     def is_ending(self, stream: int) -> bool:
@@ -183,119 +181,119 @@ class SendQueue:
         return any(
             queued.raw[_KIND] == RST_STREAM
             or (queued.raw[_KIND] in _ENDING and queued.raw[_FLAGS] & FLAG_END_STREAM)
-            for queued in self._queue
-            if building.stream_of(queued.raw) == stream
+            for queued in self._frames
+            if frame_builder.stream_of(queued.raw) == stream
         )
 
     def is_waiting(self, stream: int) -> bool:
         """Tell whether something of a held stream waits to be sent."""
         return stream in self._pending
 
-    def urgent(self, frame: bytes) -> None:
+    def send_unordered(self, frame: bytes) -> None:
         """Send a frame that need not keep its place among those of streams."""
         if self.blocked:
-            self._queue.append(_Queued(frame, 0, False))
+            self._frames.append(_Queued(frame, 0, False))
         else:
             self.out.append(frame)
 
-    def put(self, frame: bytes, acknowledges: bool = False) -> None:
+    def enqueue(self, frame: bytes, acknowledges: bool = False) -> None:
         """Send a frame in its turn. ``acknowledges``: it is an ACK of SETTINGS."""
-        if not (self._queue or self.blocked or acknowledges):
+        if not (self._frames or self.blocked or acknowledges):
             self.out.append(frame)
             return
-        self._queue.append(_Queued(frame, 0, acknowledges))
+        self._frames.append(_Queued(frame, 0, acknowledges))
         self._drain()
 
-    def put_data(self, raw: bytes) -> None:
+    def enqueue_data(self, raw: bytes) -> None:
         """Send a DATA frame without padding in its turn."""
         length = len(raw) - FRAME_HEADER_SIZE
         if self.takes(length):
             self.out.append(raw)
-            self.window.passed(length)
+            self.window.record_forwarded(length)
         else:
-            self._queue.append(_Queued(raw, length, False))
+            self._frames.append(_Queued(raw, length, False))
             self.queued += length
             self._drain()
 
     def finish_frame(self, rest: bytes, length: int) -> None:
         """Send the rest of a frame whose beginning has gone; ``length`` as in the queue."""
         self.out.append(rest)
-        self.window.passed(length)
+        self.window.record_forwarded(length)
 
-    def put_block(
-        self, block: HeaderBlock, ended: bool, added: list[hpack.Header] | None = None
+    def enqueue_block(
+        self, block: HeaderBlock, ended: bool, added: list[Header] | None = None
     ) -> None:
         """Send a header block in its turn, with END_STREAM or without and with fields added."""
-        self.put(self._encoded(block, ended, added or []))
+        self.enqueue(self._encoded(block, ended, added or []))
 
-    def put_blank(self, block: HeaderBlock) -> None:
+    def enqueue_placeholder(self, block: HeaderBlock) -> None:
         """Open a stream with nothing of what its header block says, in its turn.
 
         It has to be opened: to a peer that has not heard of a stream, one with a lower number that
         is opened later, which no honest client does, is a new one.
         """
-        self.forget(block)
-        self.put(self._literal(block.frame.stream, building.BLANK, False))
+        self.discard_block(block)
+        self.enqueue(self._literal(block.frame.stream, frame_builder.PLACEHOLDER, False))
 
-    def put_fields(self, stream: int, fields: list[hpack.Header]) -> None:
+    def enqueue_trailers(self, stream: int, fields: list[Header]) -> None:
         """Send a header block of our own in its turn, which ends its stream."""
-        self.put(self._literal(stream, fields, True))
+        self.enqueue(self._literal(stream, fields, True))
 
-    def defer(self, block: HeaderBlock) -> None:
+    def defer_block(self, block: HeaderBlock) -> None:
         """Take notice that a header block is held back."""
         self._deferred.append(block)
 
-    def forget(self, block: HeaderBlock) -> None:
+    def discard_block(self, block: HeaderBlock) -> None:
         """Take notice that a header block will never go on."""
         if block in self._deferred:
             self._deferred.remove(block)
         if block.changed:
-            self.divorced = True
+            self.reencoding = True
 
-    def send(self, half: HeldDirection) -> None:
-        """Send what a half has for output, as far as the windows take it."""
-        self._pending[half.stream] = half
+    def send(self, direction: HeldDirection) -> None:
+        """Send what a direction has for output, as far as the windows take it."""
+        self._pending[direction.stream] = direction
 
-    def take_back(self, half: HeldDirection) -> None:
-        """Send nothing more of a half."""
-        self._pending.pop(half.stream, None)
-        if isinstance(half.trailers, HeaderBlock):
-            self.forget(half.trailers)
-        self._budget.bytes -= half.size
-        half.size = 0
-        half.output.clear()
-        half.given.clear()
-        half.partial.clear()
-        half.position = 0
-        half.trailers = None
-        half.holding = False
+    def cancel(self, direction: HeldDirection) -> None:
+        """Send nothing more of a direction."""
+        self._pending.pop(direction.stream, None)
+        if isinstance(direction.trailers, HeaderBlock):
+            self.discard_block(direction.trailers)
+        self._budget.bytes -= direction.size
+        direction.size = 0
+        direction.output.clear()
+        direction.given.clear()
+        direction.partial.clear()
+        direction.position = 0
+        direction.trailers = None
+        direction.holding = False
 
     def pump(self) -> list[HeldDirection]:
         """Send what can be sent now; return the halves whose end has gone on with it."""
-        if self._queue:
+        if self._frames:
             self._drain()
         finished: list[HeldDirection] = []
-        if self._pending and not self._queue and not self.blocked:
-            for half in list(self._pending.values()):
-                if self._flush(half):
-                    del self._pending[half.stream]
-                    if half.finished:
-                        finished.append(half)
+        if self._pending and not self._frames and not self.blocked:
+            for direction in list(self._pending.values()):
+                if self._flush(direction):
+                    del self._pending[direction.stream]
+                    if direction.finished:
+                        finished.append(direction)
         return finished
 
     def _drain(self) -> None:
-        queue, window = self._queue, self.window
-        while queue and not self.blocked:
-            raw, length, acknowledges = queue[0]
+        frames, window = self._frames, self.window
+        while frames and not self.blocked:
+            raw, length, acknowledges = frames[0]
             if length > window.window:
                 if window.window > 0:
                     self._split(raw, window.window)
                 return
-            queue.popleft()
+            frames.popleft()
             self.out.append(raw)
-            window.passed(length)
+            window.record_forwarded(length)
             self.queued -= length
-            self.made_data = self.made_data or length > 0  # later than the sender had it
+            self.sent_own_data = self.sent_own_data or length > 0  # later than the sender had it
             if acknowledges:
                 self.acknowledge()
 
@@ -307,76 +305,78 @@ class SendQueue:
 
     def _split(self, raw: bytes, size: int) -> None:
         """Send the first ``size`` bytes of the DATA that waits at the head of the queue."""
-        stream = building.stream_of(raw)
+        stream = frame_builder.stream_of(raw)
         middle = FRAME_HEADER_SIZE + size
-        self.out.append(building.data(stream, raw[FRAME_HEADER_SIZE:middle], False))
-        self.window.passed(size)
+        self.out.append(frame_builder.data(stream, raw[FRAME_HEADER_SIZE:middle], False))
+        self.window.record_forwarded(size)
         self.queued -= size
-        self.made_data = True
-        rest = building.frame(DATA, raw[_FLAGS], stream, raw[middle:])
-        self._queue[0] = _Queued(rest, len(rest) - FRAME_HEADER_SIZE, False)
+        self.sent_own_data = True
+        rest = frame_builder.frame(DATA, raw[_FLAGS], stream, raw[middle:])
+        self._frames[0] = _Queued(rest, len(rest) - FRAME_HEADER_SIZE, False)
 
-    def _flush(self, half: HeldDirection) -> bool:
-        """Send what the windows take of a half; tell whether that was all."""
-        while half.output:
-            chunk, granted = half.output[0]
-            room = min(self.window.window, self.initial + half.offset, building.LARGEST_FRAME)
-            size = min(len(chunk) - half.position, room)
+    def _flush(self, direction: HeldDirection) -> bool:
+        """Send what the windows take of a direction; tell whether that was all."""
+        while direction.output:
+            chunk, granted = direction.output[0]
+            room = min(
+                self.window.window, self.initial + direction.offset, frame_builder.LARGEST_FRAME
+            )
+            size = min(len(chunk) - direction.position, room)
             if size <= 0:
                 return False
-            payload = chunk[half.position : half.position + size]
-            half.position += size
-            if half.position == len(chunk):
-                half.output.popleft()
-                half.position = 0
-            last = half.finishing and half.trailers is None and not half.output
-            self.out.append(building.data(half.stream, payload, last))
-            self.made_data = True
-            self.window.made(size)
-            half.offset -= size
+            payload = chunk[direction.position : direction.position + size]
+            direction.position += size
+            if direction.position == len(chunk):
+                direction.output.popleft()
+                direction.position = 0
+            last = direction.finishing and direction.trailers is None and not direction.output
+            self.out.append(frame_builder.data(direction.stream, payload, last))
+            self.sent_own_data = True
+            self.window.record_own(size)
+            direction.offset -= size
             if granted:
-                half.owed += size
-            half.size -= size
+                direction.owed += size
+            direction.size -= size
             self._budget.bytes -= size
-            half.finished = last
-        if half.finishing and not half.finished:
-            self._end(half)
+            direction.finished = last
+        if direction.finishing and not direction.finished:
+            self._end(direction)
         return True
 
-    def _end(self, half: HeldDirection) -> None:
-        half.finished = True
-        trailers, half.trailers = half.trailers, None
+    def _end(self, direction: HeldDirection) -> None:
+        direction.finished = True
+        trailers, direction.trailers = direction.trailers, None
         if trailers is None:
-            self.out.append(building.data(half.stream, b"", True))
+            self.out.append(frame_builder.data(direction.stream, b"", True))
         elif isinstance(trailers, HeaderBlock):
             if trailers in self._deferred:
                 self._deferred.remove(trailers)
-            if self.is_to_shrink and not trailers.shrinks:  # they were made before
-                self.divorced = True
+            if self.must_shrink and not trailers.shrinks:  # they were made before
+                self.reencoding = True
             self.out.append(self._encoded(trailers, True, []))
         else:
-            self.out.append(self._literal(half.stream, trailers, True))
+            self.out.append(self._literal(direction.stream, trailers, True))
 
-    def _encoded(self, block: HeaderBlock, ended: bool, added: list[hpack.Header]) -> bytes:
+    def _encoded(self, block: HeaderBlock, ended: bool, added: list[Header]) -> bytes:
         frame = block.frame
         for held in self._deferred:
             held.overtaken = True
-            self.divorced = self.divorced or held.changed
-        if self.divorced or block.overtaken:
+            self.reencoding = self.reencoding or held.changed
+        if self.reencoding or block.overtaken:
             return self._literal(frame.stream, block.fields + added, ended)
         if block.shrinks:
-            self.is_to_shrink = False
+            self.must_shrink = False
         if added:
-            return building.headers(frame.stream, frame.payload + hpack.encode(added), ended)
+            return frame_builder.headers(frame.stream, frame.payload + encode(added), ended)
         if ended == frame.ended:
             return frame.raw
         flags = frame.raw[_FLAGS] ^ FLAG_END_STREAM
         return frame.raw[:_FLAGS] + bytes((flags,)) + frame.raw[_FLAGS + 1 :]
 
-    def _literal(self, stream: int, fields: list[hpack.Header], ended: bool) -> bytes:
-        block = hpack.encode(fields)
-        self.divorced = self.divorced or self.is_to_shrink
-        if self.divorced and not self._emptied:
+    def _literal(self, stream: int, fields: list[Header], ended: bool) -> bytes:
+        block = encode(fields)
+        self.reencoding = self.reencoding or self.must_shrink
+        if self.reencoding and not self._emptied:
             self._emptied = True
-            block = hpack.EMPTY_TABLE + block
-        return building.headers(stream, block, ended)
+            block = EMPTY_TABLE + block
+        return frame_builder.headers(stream, block, ended)

@@ -1,6 +1,6 @@
 """What whoever handles a held stream is told, and what it can do with the stream.
 
-The rules' side of :mod:`criproxy.wire.intercept.interceptor`, which has the machine.
+The rules' side of :mod:`criproxy.wire.intercept.interceptor`, which has the dispatcher.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class StreamHandler(Protocol):
     """
 
     def opened(self) -> None:
-        """Take notice that the request's headers went on, unless it is to be unheard: from now on
+        """Take notice that the request's headers went on, unless it is to be hidden: from now on
         commands are taken."""
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
@@ -45,7 +45,7 @@ class StreamHandler(Protocol):
         has of it), the stream is answered with RESOURCE_EXHAUSTED.
         """
 
-    def over(self) -> None:
+    def closed(self) -> None:
         """Take notice that the call is over, once for each and however it ended.
 
         The client has its end or has gone, or the runtime gave it an answer before its request was
@@ -62,7 +62,7 @@ class Hold:
     response: bool
     metadata: list[Header] = field(default_factory=list)
     """Added to the request's headers."""
-    unheard: bool = False
+    hidden: bool = False
     """Whether the runtime is to hear nothing of the call, its headers neither: the handler is to
     answer it. ``request`` has to be held."""
 
@@ -77,11 +77,11 @@ class StreamCommands(Protocol):
 
     def end(self, stream: "HeldStream", side: Side) -> None: ...  # noqa: D102
 
-    def pass_on(self, stream: "HeldStream", side: Side) -> None: ...  # noqa: D102
+    def release(self, stream: "HeldStream", side: Side) -> None: ...  # noqa: D102
 
-    def answer(self, stream: "HeldStream", code: StatusCode, message: str) -> None: ...  # noqa: D102
+    def reply(self, stream: "HeldStream", code: StatusCode, message: str) -> None: ...  # noqa: D102
 
-    def leave(self, stream: "HeldStream") -> None: ...  # noqa: D102
+    def detach(self, stream: "HeldStream") -> None: ...  # noqa: D102
 
 
 class HeldStream:
@@ -114,25 +114,25 @@ class HeldStream:
         """Let a direction's end go on, as it came, behind what has been sent."""
         self._commands.end(self, side)
 
-    def pass_on(self, side: Side) -> None:
+    def release(self, side: Side) -> None:
         """Hold the direction no longer: what still comes of it, its end too, goes on as it is.
 
         Messages that the handler was given are to be sent before.
         """
-        self._commands.pass_on(self, side)
+        self._commands.release(self, side)
 
-    def answer(self, code: StatusCode, message: str) -> None:
+    def reply(self, code: StatusCode, message: str) -> None:
         """End the call for the client with a status, in the runtime's place.
 
         What was sent on of the response before goes first; what was not is dropped. The runtime's
         side is reset with CANCEL unless it is done: if it has not been sent the request it is
         never asked.
         """
-        self._commands.answer(self, code, message)
+        self._commands.reply(self, code, message)
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """Have nothing more to do with the stream, of which both directions have been passed on.
 
         The handler is not told when it is over.
         """
-        self._commands.leave(self)
+        self._commands.detach(self)

@@ -1,4 +1,4 @@
-"""What is known of one call, filled in as its frames pass."""
+"""The record of one call, completed as its frames pass."""
 
 from enum import StrEnum
 from math import inf
@@ -8,11 +8,11 @@ from criproxy.wire.grpc import MessageCounter, StatusCode, parse_timeout
 from criproxy.wire.reading.message_capture import MessageCapture
 
 _TIMER_SLACK: Final = 0.005
-"""Seconds by which a client's deadline may fire before its grpc-timeout has passed here: it began
-to count before its bytes came."""
+"""Seconds by which a client's deadline may fire before its grpc-timeout has passed here: the client
+starts its timer before it sends."""
 
 _ROUNDING: Final = 0.02
-"""The part of a timeout that C-core's rounding up may add when it encodes it."""
+"""Fraction of a timeout that C-core may add by rounding up when it encodes grpc-timeout."""
 
 
 class End(StrEnum):
@@ -43,21 +43,24 @@ class End(StrEnum):
 
 
 class Call:
-    """One call. Times are those that the reader was given, in seconds.
+    """One call on a connection. Times are the reader's, in seconds.
 
-    ``path`` and ``timeout`` (the grpc-timeout as sent; empty where there is none) come from the
-    request's headers. ``first_byte`` is when the response began, ``ended`` when the call did; both
-    None until then. ``code`` is the code that a gRPC client reports; None while the call runs and
-    when reading stopped before its end. ``overhead`` is for whoever relays to add to: the seconds
-    that the call's bytes spent inside. So are ``rules``, the names of those that acted on the call,
-    and ``held``, the seconds for which they made it wait; while it waits, ``waiting_since`` is when
-    that began. ``denied`` says why the proxy refused it (empty: it did not), ``changes`` what rules
-    changed: rule, ``request`` or ``response``, and the messages before and after. ``kept`` has the
-    messages as they passed, if somebody wants them.
+    - ``path``, ``timeout``: the request's ``:path`` and grpc-timeout as sent; empty where absent.
+    - ``first_byte``, ``ended``: when the response began and when the call ended; None until then.
+    - ``code``: the status code that a gRPC client reports; None while the call is open, and when
+      reading stopped before its end.
+    - ``overhead``: seconds that the call's bytes spent in the proxy; added by the relay.
+    - ``rules``: names of the rules that acted on the call.
+    - ``held``: seconds for which rules delayed it; ``waiting_since``: when the current delay began.
+    - ``denied``: why the proxy refused it; empty if it did not.
+    - ``changes``: what rules changed, as tuples of the rule's name, ``request`` or ``response``,
+      and the message before and after.
+    - ``capture``: the captured messages; None unless they were selected.
     """
 
     __slots__ = (
         "began",
+        "capture",
         "changes",
         "code",
         "denied",
@@ -68,7 +71,6 @@ class Call:
         "held",
         "http_status",
         "is_grpc",
-        "kept",
         "message",
         "overhead",
         "path",
@@ -109,14 +111,14 @@ class Call:
         self.waiting_since: float | None = None
         self.denied = ""
         self.changes: tuple[tuple[str, str, Any, Any], ...] = ()
-        self.kept: MessageCapture | None = None
+        self.capture: MessageCapture | None = None
 
     def held_by(self, now: float) -> float:
-        """Return for how long rules have made the call wait, the waiting of now with it."""
+        """Return the seconds for which rules have delayed the call, up to ``now``."""
         return self.held if self.waiting_since is None else self.held + now - self.waiting_since
 
     def past_deadline(self, now: float) -> bool:
-        """Tell whether a cancellation at ``now`` is one that the call's own deadline explains."""
+        """Return whether the call's own deadline explains a cancellation at ``now``."""
         timeout = parse_timeout(self.timeout)
         if timeout is None:
             return False

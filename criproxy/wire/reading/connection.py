@@ -30,8 +30,7 @@ from math import inf
 from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple
 
-from criproxy.wire import constants as http2
-from criproxy.wire import grpc
+from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.errors import LimitError, ProtocolError, WireError
 from criproxy.wire.grpc import MessageCounter, StatusCode
@@ -111,15 +110,15 @@ class ConnectionReader:
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
         stream_limit: int = DEFAULT_STREAM_LIMIT,
         message_limit: float = inf,
-        keep: SelectCapture | None = None,
+        select_capture: SelectCapture | None = None,
     ) -> None:
         """``header_block_limit`` and ``message_limit`` are in bytes.
 
-        A call with a larger message ends as MESSAGE_LIMIT; a larger header block, or more calls at
-        once than ``stream_limit``, end the reading. ``keep`` is asked what is to be kept of each
-        gRPC call.
+        A call with a larger message ends as MESSAGE_LIMIT. A larger header block, or more calls in
+        flight than ``stream_limit``, stop the reading. ``select_capture`` returns the capture
+        limits of each gRPC call.
         """
-        self._streams = streams = _Streams(stream_limit, message_limit, keep)
+        self._streams = streams = _Streams(stream_limit, message_limit, select_capture)
         requests = _Requests(streams)
         responses = _Responses(streams)
         client = FrameReader(requests, preface=True, header_block_limit=header_block_limit)
@@ -136,9 +135,9 @@ class ConnectionReader:
         return tuple(self._streams.open.values())
 
     @property
-    def untouched(self) -> bool:
+    def not_started(self) -> bool:
         """Whether nothing of the client's has come yet."""
-        return self._readers[Side.CLIENT].untouched
+        return self._readers[Side.CLIENT].not_started
 
     def to_boundary(self, side: Side) -> int | None:
         """Bytes until a frame may be put in among what ``side`` sends; None where not known."""
@@ -157,15 +156,15 @@ class ConnectionReader:
         """Return the decoder of a side's header blocks; it has decoded all that have been read."""
         return self._readers[side].decoder
 
-    def under_way(self, side: Side) -> PartialFrame:
+    def partial_frame(self, side: Side) -> PartialFrame:
         """Return where in what ``side`` sends the reading stands."""
-        return self._readers[side].under_way()
+        return self._readers[side].partial_frame()
 
     def flow(self, side: Side) -> FlowState:
         """Return how things stand with what ``side`` sends, as far as it has been read."""
         source, sink = self._readers[side], self._readers[1 - side]
         return FlowState(
-            http2.DEFAULT_WINDOW + sink.granted - source.flow,
+            constants.DEFAULT_WINDOW + sink.granted - source.flow,
             sink.initial_window,
             tuple(sink.unacknowledged),
             source.max_frame_size,
@@ -212,15 +211,17 @@ class ConnectionReader:
 class _Streams:
     """The open streams of a connection, and the events that wait to be fetched."""
 
-    __slots__ = ("events", "keep", "last", "limit", "message_limit", "open", "served")
+    __slots__ = ("events", "last", "limit", "message_limit", "open", "select_capture", "served")
 
-    def __init__(self, limit: int, message_limit: float, keep: SelectCapture | None) -> None:
+    def __init__(
+        self, limit: int, message_limit: float, select_capture: SelectCapture | None
+    ) -> None:
         self.open: dict[int, Call] = {}
         self.last = 0  # the highest stream that the client has opened
-        self.served = http2.LARGEST_STREAM  # and that the runtime will serve
+        self.served = constants.LARGEST_STREAM  # and that the runtime will serve
         self.limit = limit
         self.message_limit = message_limit
-        self.keep = keep
+        self.select_capture = select_capture
         self.events: list[Event] = []
 
     def finish(
@@ -231,8 +232,8 @@ class _Streams:
         call.code = code
         call.message = message
         call.ended = now
-        if call.kept is not None:
-            call.kept.end()
+        if call.capture is not None:
+            call.capture.end()
         self.events.append(CallEnded(call))
 
     def refuse(self, call: Call, size: int, now: float) -> None:
@@ -248,17 +249,17 @@ class _Direction:
     peer: FrameReader
     _counter: ClassVar["attrgetter[MessageCounter]"]
     """What a call counts of this direction."""
-    _keeper: ClassVar["attrgetter[CapturedMessages | None]"]
-    """What is kept of it."""
+    _captured: ClassVar["attrgetter[CapturedMessages | None]"]
+    """The captured messages of it."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams
 
     def setting(self, identifier: int, value: int) -> None:
-        if identifier == http2.SETTINGS_HEADER_TABLE_SIZE:
+        if identifier == constants.SETTINGS_HEADER_TABLE_SIZE:
             self.peer.decoder.allow(value)
-        elif identifier == http2.SETTINGS_MAX_FRAME_SIZE:
-            if not http2.DEFAULT_MAX_FRAME_SIZE <= value <= http2.LARGEST_MAX_FRAME_SIZE:
+        elif identifier == constants.SETTINGS_MAX_FRAME_SIZE:
+            if not constants.DEFAULT_MAX_FRAME_SIZE <= value <= constants.LARGEST_MAX_FRAME_SIZE:
                 raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE is {value}")
             self.peer.max_frame_size = max(self.peer.max_frame_size, value)
 
@@ -270,10 +271,10 @@ class _Direction:
         if call is not None:
             counter = self._counter(call)
             if call.is_grpc:
-                if call.kept is not None:
-                    keeper = self._keeper(call.kept)
-                    if keeper is not None:
-                        keeper.feed(chunk, start, end)
+                if call.capture is not None:
+                    captured = self._captured(call.capture)
+                    if captured is not None:
+                        captured.feed(chunk, start, end)
                 counter.feed(chunk, start, end)
                 if counter.refused:
                     self._streams.refuse(call, counter.refused, now)
@@ -287,7 +288,7 @@ class _Requests(_Direction):
     """The client's frames."""
 
     __slots__ = ()
-    _counter = _keeper = attrgetter("request")
+    _counter = _captured = attrgetter("request")
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -312,12 +313,12 @@ class _Requests(_Direction):
         is_grpc = content_type.startswith(b"application/grpc")
         call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
         call.half_closed = ended
-        if streams.keep is not None and is_grpc:
-            limits = streams.keep(path)
+        if streams.select_capture is not None and is_grpc:
+            limits = streams.select_capture(path)
             if limits is not None:
-                call.kept = MessageCapture(limits, streams.message_limit)
-                if call.kept.request is not None:
-                    call.kept.request.encoding = _encoding(headers)
+                call.capture = MessageCapture(limits, streams.message_limit)
+                if call.capture.request is not None:
+                    call.capture.request.encoding = _encoding(headers)
         streams.open[stream] = call
         streams.events.append(CallBegan(call))
 
@@ -346,7 +347,7 @@ class _Responses(_Direction):
     """The runtime's frames."""
 
     __slots__ = ()
-    _counter = _keeper = attrgetter("response")
+    _counter = _captured = attrgetter("response")
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -364,8 +365,8 @@ class _Responses(_Direction):
                 if name == b":status":
                     if not value.startswith(b"1"):  # informational: the response is yet to come
                         call.http_status = value
-                        if call.kept is not None and call.kept.response is not None:
-                            call.kept.response.encoding = _encoding(headers)
+                        if call.capture is not None and call.capture.response is not None:
+                            call.capture.response.encoding = _encoding(headers)
                     break
 
     def _trailers(self, call: Call, headers: list[Header], now: float) -> None:

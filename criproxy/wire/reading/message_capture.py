@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from criproxy.wire.grpc import PREFIX_SIZE
 
-MOST_MESSAGES: Final = 4096
+MAX_MESSAGES: Final = 4096
 """Messages that are kept of one direction: empty ones cost memory as well."""
 
 MESSAGE_COST: Final = 100
@@ -36,7 +36,7 @@ class CaptureLimits(NamedTuple):
 
     request: int
     response: int
-    store: CaptureBudget | None = None
+    budget: CaptureBudget | None = None
     """What else they have to fit into. None: nothing."""
 
 
@@ -53,98 +53,102 @@ class CapturedMessages:
     """
 
     __slots__ = (
+        "_budget",
+        "_charged",
         "_flag",
-        "_gathered",
-        "_largest",
-        "_left",
-        "_part",
-        "_room",
-        "_store",
-        "_taken",
+        "_max_message",
+        "_missing",
+        "_partial_message",
+        "_partial_prefix",
+        "_remaining",
         "cut",
         "encoding",
         "messages",
     )
 
     def __init__(
-        self, limit: int, largest: float = inf, store: CaptureBudget | None = None
+        self, limit: int, max_message: float = inf, budget: CaptureBudget | None = None
     ) -> None:
-        """``limit`` is in bytes, of all messages together; ``largest`` of a single one."""
+        """``limit`` is in bytes, of all messages together; ``max_message`` of a single one."""
         self.messages: list[tuple[bytes, bool]] = []
         self.encoding = b""
         self.cut = False
-        self._room = limit  # bytes that further messages may have
-        self._largest = largest
-        self._part = b""  # of a prefix that a frame's end has cut
+        self._remaining = limit  # bytes that further messages may have
+        self._max_message = max_message
+        self._partial_prefix = b""  # of a prefix that a frame's end has cut
         self._flag = False  # of the message that is being gathered
-        self._gathered = bytearray()
-        self._left = 0  # bytes that it needs
-        self._store = store
-        self._taken = 0  # of the store
+        self._partial_message = bytearray()
+        self._missing = 0  # bytes that it needs
+        self._budget = budget
+        self._charged = 0  # of the budget
 
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Take ``data[start:end]``, a piece of the direction's DATA."""
         while start < end and not self.cut:
-            if self._left:
-                start = self._gather(data, start, end)
+            if self._missing:
+                start = self._continue_message(data, start, end)
                 continue
-            if self._part or end - start < PREFIX_SIZE:
-                wanted = PREFIX_SIZE - len(self._part)
-                self._part += data[start : min(start + wanted, end)]
+            if self._partial_prefix or end - start < PREFIX_SIZE:
+                wanted = PREFIX_SIZE - len(self._partial_prefix)
+                self._partial_prefix += data[start : min(start + wanted, end)]
                 start += wanted
-                if len(self._part) < PREFIX_SIZE:
+                if len(self._partial_prefix) < PREFIX_SIZE:
                     return
-                flag, length = _prefix(self._part)
-                self._part = b""
+                flag, length = _prefix(self._partial_prefix)
+                self._partial_prefix = b""
             else:
                 flag, length = _prefix(data, start)
                 start += PREFIX_SIZE
-            if length > self._room or length > self._largest or len(self.messages) == MOST_MESSAGES:
+            if (
+                length > self._remaining
+                or length > self._max_message
+                or len(self.messages) == MAX_MESSAGES
+            ):
                 self.cut = True
                 return
-            self._room -= length
-            if not self._take(MESSAGE_COST):
+            self._remaining -= length
+            if not self._charge(MESSAGE_COST):
                 return
             if length <= end - start:
-                if not self._take(length):
+                if not self._charge(length):
                     return
                 self.messages.append((data[start : start + length], flag))
                 start += length
             else:
-                self._left = length
+                self._missing = length
                 self._flag = flag
 
-    def _gather(self, data: bytes, start: int, end: int) -> int:
+    def _continue_message(self, data: bytes, start: int, end: int) -> int:
         """Go on with a message that a piece's end has cut; return where it ends in this one."""
-        end = min(end, start + self._left)
-        if not self._take(end - start):
-            self._gathered.clear()
+        end = min(end, start + self._missing)
+        if not self._charge(end - start):
+            self._partial_message.clear()
             return end
-        self._gathered += data[start:end]
-        self._left -= end - start
-        if not self._left:
-            self.messages.append((bytes(self._gathered), self._flag))
-            self._gathered.clear()
+        self._partial_message += data[start:end]
+        self._missing -= end - start
+        if not self._missing:
+            self.messages.append((bytes(self._partial_message), self._flag))
+            self._partial_message.clear()
         return end
 
-    def _take(self, size: int) -> bool:
-        """Take bytes of the store; where it has none left nothing more is kept."""
-        store = self._store
-        if store is not None:
-            if store.bytes + size > store.limit:
+    def _charge(self, size: int) -> bool:
+        """Take bytes of the budget; where it has none left nothing more is kept."""
+        budget = self._budget
+        if budget is not None:
+            if budget.bytes + size > budget.limit:
                 self.cut = True
                 return False
-            store.bytes += size
-            self._taken += size
+            budget.bytes += size
+            self._charged += size
         return True
 
     def end(self) -> None:
         """Take notice, once, that the call is over."""
-        if self._left or self._part:
+        if self._missing or self._partial_prefix:
             self.cut = True
-            self._gathered.clear()
-        if self._store is not None:
-            self._store.bytes -= self._taken
+            self._partial_message.clear()
+        if self._budget is not None:
+            self._budget.bytes -= self._charged
 
 
 class MessageCapture:
@@ -152,11 +156,11 @@ class MessageCapture:
 
     __slots__ = ("request", "response")
 
-    def __init__(self, limits: CaptureLimits, largest: float = inf) -> None:
-        """``largest``: bytes of a message above which it is not kept in any case."""
-        request, response, store = limits
-        self.request = CapturedMessages(request, largest, store) if request else None
-        self.response = CapturedMessages(response, largest, store) if response else None
+    def __init__(self, limits: CaptureLimits, max_message: float = inf) -> None:
+        """``max_message``: bytes of a message above which it is not kept in any case."""
+        request, response, budget = limits
+        self.request = CapturedMessages(request, max_message, budget) if request else None
+        self.response = CapturedMessages(response, max_message, budget) if response else None
 
     def end(self) -> None:
         """Take notice, once, that the call is over: a message without its end goes."""

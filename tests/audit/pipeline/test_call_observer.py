@@ -59,7 +59,7 @@ class Recording:
         path = path_of(method).encode()
         call = ended(path, **more)
         limits = self.keeps[connection](path)
-        call.kept = None if limits is None else MessageCapture(limits)
+        call.capture = None if limits is None else MessageCapture(limits)
         self.recorder.observe(connection, CallEnded(call), 10.0)
         return call
 
@@ -109,7 +109,7 @@ def test_who_asks_decides() -> None:
     limits = recording.limits(recording.agent, "ExecSync")
     assert limits.request
     assert limits.response
-    assert limits.store is recording.store
+    assert limits.budget is recording.store
 
 
 def test_what_names_are_learned_from() -> None:

@@ -282,16 +282,16 @@ def test_what_is_too_large() -> None:
 def test_what_was_not_kept() -> None:
     """Messages that were cut, or not kept at all, are missed and said to be."""
     item = observed("ExecSync", EXEC, v1.ExecSyncResponse())
-    assert item.call.kept is not None
-    item.call.kept.request = item.call.kept.response = None
+    assert item.call.capture is not None
+    item.call.capture.request = item.call.capture.response = None
     assert fields_of(maker(), item)["truncated"] == {"request": True, "response": True}
-    item.call.kept = None
+    item.call.capture = None
     assert fields_of(maker("Request"), item)["truncated"] == {"request": True}
     assert "truncated" not in fields_of(maker("Metadata"), item)
     item = observed("ExecSync")
-    assert item.call.kept is not None
-    assert item.call.kept.request is not None
-    item.call.kept.request.cut = True
+    assert item.call.capture is not None
+    assert item.call.capture.request is not None
+    item.call.capture.request.cut = True
     assert fields_of(maker("Metadata"), item)["truncated"] == {"request": True}
 
 
@@ -320,8 +320,8 @@ def test_what_cannot_be_read(level) -> None:
         observed("ExecSync", junk, junk, encoding=b"gzip"),
         observed(INVENTED, junk, junk),
     ):
-        item.call.kept.request.encoding = (
-            b"zstd-planted" if item.call.kept.request.encoding else b""
+        item.call.capture.request.encoding = (
+            b"zstd-planted" if item.call.capture.request.encoding else b""
         )
         record = made.make(item)
         assert record is not None
@@ -330,7 +330,7 @@ def test_what_cannot_be_read(level) -> None:
         unreadable = set(record.fields.get("unreadable", ()))
         if level == "RequestResponse":
             assert unreadable >= {"request", "response"} - (
-                {"response"} if item.call.kept.response.encoding else set()
+                {"response"} if item.call.capture.response.encoding else set()
             )
             assert not OBJECTS & set(record.fields)
 
@@ -562,12 +562,12 @@ def examples() -> list[dict[str, Any]]:
         "denied": "because",
     }
     cut = observed("ExecSync", EXEC, v1.ExecSyncResponse())
-    assert cut.call.kept is not None
-    cut.call.kept.request = cut.call.kept.response = None
+    assert cut.call.capture is not None
+    cut.call.capture.request = cut.call.capture.response = None
     begun = observed("ExecSync", stage="RequestReceived")
-    assert begun.call.kept is not None
-    assert begun.call.kept.request is not None
-    begun.call.kept.request.cut = True
+    assert begun.call.capture is not None
+    assert begun.call.capture.request is not None
+    begun.call.capture.request.cut = True
     items = [
         run_pod(),
         create_container(),
@@ -632,12 +632,12 @@ def test_what_has_to_be_kept(path: str) -> None:
         whole, part = maker(level), maker(level)
         limits = part.wanted(named, level)
         item = observed(path, request, response)
-        assert item.call.kept is not None
+        assert item.call.capture is not None
         record = whole.make(item)
         if not limits.request:
-            item.call.kept.request = None
+            item.call.capture.request = None
         if not limits.response:
-            item.call.kept.response = None
+            item.call.capture.response = None
         assert part.make(item) == record
         for id_ in ("container_id-x", "pod_sandbox_id-x"):
             assert part.memory.container(id_) == whole.memory.container(id_)
@@ -684,8 +684,10 @@ def test_nothing_that_a_peer_sends_raises(path, junk, compressed, encoding, mess
     """Whatever the bytes of the messages and of the status are, there is a record in JSON."""
     made = maker(values=["[a-z]+"])
     item = observed(path, *junk, message=message)
-    assert item.call.kept is not None
-    for half, data in zip((item.call.kept.request, item.call.kept.response), junk, strict=True):
+    assert item.call.capture is not None
+    for half, data in zip(
+        (item.call.capture.request, item.call.capture.response), junk, strict=True
+    ):
         assert half is not None
         half.messages = [(data, compressed)]
         half.encoding = encoding

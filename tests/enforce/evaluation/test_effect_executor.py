@@ -41,7 +41,7 @@ def pull(image: str) -> v1.PullImageRequest:
 
 def kept(call: Scripted) -> Scripted:
     """Somebody keeps the call's messages."""
-    call.call.kept = MessageCapture(CaptureLimits(1 << 20, 1 << 20))
+    call.call.capture = MessageCapture(CaptureLimits(1 << 20, 1 << 20))
     return call
 
 

@@ -209,7 +209,7 @@ def test_reload_keeps_what_is_the_same() -> None:
         third.asks(pull())
         await settle()
         assert third.done == []  # the second has the place
-        second.over()
+        second.close()
         await settle()
         assert [command[0] for command in third.done] == ["send", "end"]
 

@@ -48,7 +48,7 @@ def forget(world: World) -> None:
 
 
 def made(world: World, plan: Plan, *, whole: bool = True) -> Called:
-    """A call whose request, or only its headers, has come to the machine."""
+    """A call whose request, or only its headers, has come to the interceptor."""
     called = world.call(plan)
     assert called is not None
     if whole:
@@ -58,7 +58,7 @@ def made(world: World, plan: Plan, *, whole: bool = True) -> Called:
 
 
 def replied(world: World) -> None:
-    """The runtime sends what it has to say, and it comes to the machine."""
+    """The runtime sends what it has to say, and it comes to the interceptor."""
     world.push_all(R)
     world.carry()
 
@@ -81,12 +81,12 @@ def end(world: World, called: Called, side: Side) -> None:
     do(world, lambda: handler(called).stream.end(side))
 
 
-def pass_on(world: World, called: Called, side: Side) -> None:
-    do(world, lambda: handler(called).stream.pass_on(side))
+def release(world: World, called: Called, side: Side) -> None:
+    do(world, lambda: handler(called).stream.release(side))
 
 
 def answer(world: World, called: Called, code: StatusCode = StatusCode.PERMISSION_DENIED) -> None:
-    do(world, lambda: handler(called).stream.answer(code, ANSWER_TEXT))
+    do(world, lambda: handler(called).stream.reply(code, ANSWER_TEXT))
 
 
 def kinds(frames: list[Frame], stream: int | None = None) -> list[int]:
@@ -122,7 +122,7 @@ def test_held_data_stays_and_its_stream_is_granted_for() -> None:
     to_client = world.written(C)
     assert granted(to_client, number) == SIZE
     assert granted(to_client, 0) == 0
-    assert handler(called).told[1] == ("message", C, bytes((0,)) * 1000, False)
+    assert handler(called).reported[1] == ("message", C, bytes((0,)) * 1000, False)
 
 
 def test_held_padding_counts() -> None:
@@ -297,7 +297,7 @@ def test_request_headers_go_on_without_their_end(style: int) -> None:
     got = world.received(called, R)
     assert got.headers == called.stream.sent.headers
     assert not got.ended
-    assert handler(called).told == [("opened",), ("ended", C, [])]
+    assert handler(called).reported == [("opened",), ("ended", C, [])]
     end(world, called, C)
     assert world.received(called, R).ended
 
@@ -381,7 +381,7 @@ def test_an_answer_before_the_request() -> None:
 
 
 def test_an_answer_to_a_client_that_still_sends() -> None:
-    """A client that has not ended is told to stop with NO_ERROR, and what it sends is swallowed."""
+    """A client that has not ended is told to stop with NO_ERROR, and what it sends is discarded."""
     world = connected()
     called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
     world.push(C, called.stream, SIZE)
@@ -424,7 +424,7 @@ def test_an_answer_when_the_runtime_is_done() -> None:
 
 
 def test_late_frames_of_an_answered_call_are_swallowed() -> None:
-    """What the runtime sent before our reset came is swallowed, and granted back to it."""
+    """What the runtime sent before our reset came is discarded, and granted back to it."""
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
     answer(world, called)
@@ -436,7 +436,7 @@ def test_late_frames_of_an_answered_call_are_swallowed() -> None:
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
     world.push_all(R)
-    world.command(lambda: handler(called).stream.answer(StatusCode.ABORTED, ANSWER_TEXT))
+    world.command(lambda: handler(called).stream.reply(StatusCode.ABORTED, ANSWER_TEXT))
     other = made(world, Plan())
     replied(world)
     assert world.received(called, C).data == b""
@@ -539,7 +539,7 @@ def test_a_held_response() -> None:
     assert got.headers == sent.headers[:1]
     assert not got.data
     assert granted(world.written(R), called.stream.number) == SIZE
-    told = handler(called).told
+    told = handler(called).reported
     assert told[-2:] == [("message", R, bytes((64,)) * 1000, True), ("ended", R, sent.headers[1])]
     send(world, called, R, 70_000)
     end(world, called, R)
@@ -558,7 +558,7 @@ def test_held_trailers_alone() -> None:
     called = made(world, Plan(script=RESPONSE, reply=Reply(trailers_only=True)))
     replied(world)
     assert not world.received(called, C).headers
-    assert handler(called).told[-1] == ("ended", R, world.sent(called, R).headers[0])
+    assert handler(called).reported[-1] == ("ended", R, world.sent(called, R).headers[0])
     end(world, called, R)
     assert world.received(called, C) == world.sent(called, R)
 
@@ -576,7 +576,7 @@ def test_messages_in_pieces() -> None:
         world.push(C, called.stream, 3)
     world.carry()
     messages = [("message", C, *message) for message in called.messages(C)]
-    assert handler(called).told == [("opened",), *messages, ("ended", C, [])]
+    assert handler(called).reported == [("opened",), *messages, ("ended", C, [])]
 
 
 def test_what_is_passed_on_in_the_midst() -> None:
@@ -587,9 +587,9 @@ def test_what_is_passed_on_in_the_midst() -> None:
     assert called is not None
     world.push(C, called.stream, 1000)
     world.carry()
-    assert [told[0] for told in handler(called).told] == ["opened", "message"]
+    assert [told[0] for told in handler(called).reported] == ["opened", "message"]
     send(world, called, C, 10)
-    pass_on(world, called, C)
+    release(world, called, C)
     world.push_all(C)
     world.carry()
     body = called.expected(C)[15:]
@@ -668,7 +668,7 @@ def test_nothing_of_ours_comes_before_the_first_settings() -> None:
     assert called is not None
     world.push_all(C)
     world.carry_in(C)
-    world.command(lambda: handler(called).stream.answer(StatusCode.ABORTED, ""))
+    world.command(lambda: handler(called).stream.reply(StatusCode.ABORTED, ""))
     assert not world.pipes[C]
     world.carry()
     assert status(world, called) == b"10"
@@ -728,7 +728,7 @@ def test_a_call_that_a_goaway_leaves_out(begun: int, in_time: bool) -> None:
     world.carry_in(R)
     world.push_all(C)
     world.carry_in(C)
-    assert not world.machine.held
+    assert not world.interceptor.held
     if called.handler is not None:
         assert called.handler.gone
     replied(world)
@@ -736,7 +736,7 @@ def test_a_call_that_a_goaway_leaves_out(begun: int, in_time: bool) -> None:
 
 
 def test_what_comes_behind_a_reset_of_the_runtime() -> None:
-    """What a client sends before it knows of the runtime's reset is swallowed and paid back."""
+    """What a client sends before it knows of the runtime's reset is discarded and paid back."""
     world = connected()
     called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
     world.push(C, called.stream, SIZE + 500)
@@ -761,24 +761,24 @@ def test_a_runtime_that_goes_with_a_response_held() -> None:
     world = connected()
     complete = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
     replied(world)
-    half = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
-    world.push(R, world.ends[R].streams[half.stream.number])
+    direction = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
+    world.push(R, world.ends[R].streams[direction.stream.number])
     world.carry()
     waiting = made(world, Plan(script=REQUEST))
     raw = made(world, Plan())
     forget(world)
     world.lose(R)
-    assert world.machine.undelivered
+    assert world.interceptor.undelivered
     world.carry_out(C)
     assert world.ends[C].going == raw.stream.number
-    for called in (half, waiting, raw):
+    for called in (direction, waiting, raw):
         assert status(world, called) == b"14"
-    assert handler(half).gone
+    assert handler(direction).gone
     assert handler(waiting).gone
     assert not handler(complete).gone
     while world.act(complete):
         world.carry_out(C)
-    assert not world.machine.undelivered
+    assert not world.interceptor.undelivered
     assert world.received(complete, C) == world.sent(complete, R)
     assert handler(complete).gone
 
@@ -789,7 +789,7 @@ def test_a_runtime_that_goes_with_nothing_held() -> None:
     called = made(world, Plan(script=REQUEST))
     forget(world)
     world.lose(R)
-    assert not world.machine.undelivered
+    assert not world.interceptor.undelivered
     assert handler(called).gone
     assert not world.written(C)
     assert (world.budget.streams, world.budget.bytes) == (0, 0)
@@ -805,7 +805,7 @@ def test_a_runtime_that_goes_with_a_response_queued() -> None:
     reset = made(world, Plan(reply=Reply(THOUSAND, resets=2)))
     replied(world)
     world.lose(R)
-    assert world.machine.undelivered
+    assert world.interceptor.undelivered
     for _ in range(10):
         world.carry_out(C)
         world.acknowledge_all(C)
@@ -814,7 +814,7 @@ def test_a_runtime_that_goes_with_a_response_queued() -> None:
     assert world.received(raw, C) == world.sent(raw, R)
     assert world.received(reset, C) == world.sent(reset, R)
     assert world.received(held, C).ended
-    assert not world.machine.undelivered
+    assert not world.interceptor.undelivered
 
 
 def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
@@ -833,7 +833,7 @@ def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
         world.carry_in(C)
     assert world.received(called, C).data == wire.message(b"s" * 100)
     assert status(world, called) == b"7"
-    assert not world.machine.undelivered
+    assert not world.interceptor.undelivered
 
 
 def test_a_client_that_goes() -> None:
@@ -858,8 +858,8 @@ def test_a_message_over_the_limit() -> None:
     assert called is not None
     world.push(C, called.stream, 905 + 5)
     world.carry()
-    assert handler(called).told[1][0] == "message"
-    assert handler(called).told[2] == ("too large", C, 1500)
+    assert handler(called).reported[1][0] == "message"
+    assert handler(called).reported[2] == ("too large", C, 1500)
     assert status(world, called) == b"8"
     assert world.received(called, R).code == 8
     assert world.budget.bytes == 0
@@ -871,13 +871,13 @@ def test_the_limit_of_all_streams() -> None:
     one, other = connected(budget=budget), connected(budget=budget)
     first = made(one, Plan(THOUSAND, script=REQUEST))
     second = made(other, Plan(THOUSAND, script=REQUEST))
-    assert handler(first).told[-1] == ("ended", C, [])
-    assert ("too large", C, 1500) in handler(second).told
+    assert handler(first).reported[-1] == ("ended", C, [])
+    assert ("too large", C, 1500) in handler(second).reported
     assert status(other, second) == b"8"
     send(one, first, C, 10)
     assert budget.bytes == 0
     third = made(other, Plan(THOUSAND, script=REQUEST))
-    assert handler(third).told[-1] == ("ended", C, [])
+    assert handler(third).reported[-1] == ("ended", C, [])
 
 
 def test_a_handler_that_passes_on_what_is_too_large() -> None:
@@ -885,7 +885,7 @@ def test_a_handler_that_passes_on_what_is_too_large() -> None:
 
     class PassingOn(Handler):
         def too_large(self, side: Side, limit: int) -> None:
-            self.stream.pass_on(side)
+            self.stream.release(side)
             self.finished.add(side)
 
     world = connected(budget=HeldBytesBudget(stream_limit=500), handlers=PassingOn)
@@ -902,7 +902,10 @@ def test_a_call_that_is_cut() -> None:
     called = made(world, Plan(THOUSAND, script=REQUEST))
     raw = made(world, Plan())
     for number in (called.stream.number, raw.stream.number):
-        do(world, lambda number=number: world.machine.cut(number, ErrorCode.ENHANCE_YOUR_CALM))
+        do(
+            world,
+            lambda number=number: world.interceptor.reset(number, ErrorCode.ENHANCE_YOUR_CALM),
+        )
     for each in (called, raw):
         assert world.received(each, C).code == ErrorCode.ENHANCE_YOUR_CALM
         assert world.received(each, R).code == ErrorCode.CANCEL
@@ -939,9 +942,9 @@ def test_a_smaller_header_table_that_the_runtime_tells_of(begun: int) -> None:
     replied(world)
     assert world.received(raw, C) == world.sent(raw, R)
     assert world.received(last, C) == world.sent(last, R)
-    lanes = world.machine.lanes
-    assert lanes is not None
-    assert not lanes[R].divorced
+    queues = world.interceptor.queues
+    assert queues is not None
+    assert not queues[R].reencoding
 
 
 # Where holding begins, and what cannot be read
@@ -994,7 +997,7 @@ def test_frames_of_a_wrong_size(bad: bytes, side: Side) -> None:
     world = connected()
     made(world, Plan(THOUSAND, script=REQUEST))
     with pytest.raises(FrameSizeError):
-        world.machine.receive(side, bad, 0.0)
+        world.interceptor.receive(side, bad, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -1013,7 +1016,7 @@ def test_frames_where_they_may_not_be(bad: bytes, side: Side) -> None:
     world = connected()
     made(world, Plan(THOUSAND, script=REQUEST))
     with pytest.raises(ProtocolError):
-        world.machine.receive(side, bad, 0.0)
+        world.interceptor.receive(side, bad, 0.0)
 
 
 @pytest.mark.parametrize("size", [300, 40])
@@ -1025,7 +1028,7 @@ def test_what_is_passed_on_waits_for_what_was_sent(size: int) -> None:
     world.push(C, called.stream, 15)
     world.carry()
     send(world, called, C, size)
-    pass_on(world, called, C)
+    release(world, called, C)
     for style in (0, 7 | 30 << 3, 0, 7 | 200 << 3, 0):
         world.push(C, called.stream, 45, style)
         world.carry()
@@ -1137,7 +1140,7 @@ def test_what_is_passed_on_waits_for_the_connection() -> None:
     world.push(C, called.stream, 15)
     world.carry()
     send(world, called, C, 100_000)
-    pass_on(world, called, C)
+    release(world, called, C)
     world.push_all(C)
     world.carry()
     while world.acknowledge_all(R):
@@ -1159,11 +1162,11 @@ def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
     replied(world)
     assert not world.received(raw, C).ended
     world.lose(R)
-    assert world.machine.undelivered
+    assert world.interceptor.undelivered
     while world.acknowledge_all(C):
         world.carry()
     assert world.received(raw, C) == world.sent(raw, R)
-    assert not world.machine.undelivered
+    assert not world.interceptor.undelivered
 
 
 # Leaving a stream, and what goes on while only grants are owed
@@ -1177,7 +1180,7 @@ def longer_and_left(world: World) -> Called:
     called = made(world, Plan(THOUSAND, script=LEAVING))
     send(world, called, C, 3000)
     end(world, called, C)
-    do(world, handler(called).stream.leave)
+    do(world, handler(called).stream.detach)
     handler(called).left = handler(called).gone = True
     return called
 
@@ -1198,13 +1201,13 @@ def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> Non
     """Calls that nobody wants pass at once while a grant is owed, which is kept when it comes."""
     world = connected()
     called = longer_and_left(world)
-    assert world.machine.lanes is not None
-    owed = world.machine.lanes[C].window.ledger
+    assert world.interceptor.queues is not None
+    owed = world.interceptor.queues[C].window.ledger
     assert owed == 2000
     replied(world)
     others = [made(world, Plan(THOUSAND)) for _ in range(3)]
     replied(world)
-    assert world.machine.lanes[C].window.ledger == owed
+    assert world.interceptor.queues[C].window.ledger == owed
     world.check_windows()
     for each in (called, *others):
         assert status(world, each) == b"0"

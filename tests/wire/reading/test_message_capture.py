@@ -11,8 +11,8 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call, End
 from criproxy.wire.reading.connection import CallBegan, CallEnded, ConnectionReader, Side
 from criproxy.wire.reading.message_capture import (
+    MAX_MESSAGES,
     MESSAGE_COST,
-    MOST_MESSAGES,
     CaptureBudget,
     CapturedMessages,
     CaptureLimits,
@@ -36,16 +36,18 @@ def everything(path: bytes) -> CaptureLimits:
     return CaptureLimits(PLENTY, PLENTY)
 
 
-def half(call: Call, side: Side) -> CapturedMessages:
-    assert call.kept is not None
-    kept = call.kept.request if side is C else call.kept.response
+def direction(call: Call, side: Side) -> CapturedMessages:
+    assert call.capture is not None
+    kept = call.capture.request if side is C else call.capture.response
     assert kept is not None
     return kept
 
 
-def calls_in(sent: Conversation, keep: SelectCapture, cut: Cut, **limits: int) -> list[Call]:
+def calls_in(
+    sent: Conversation, select_capture: SelectCapture, cut: Cut, **limits: int
+) -> list[Call]:
     """The calls of a conversation, in the order in which they began."""
-    reader = ConnectionReader(keep=keep, **limits)
+    reader = ConnectionReader(select_capture=select_capture, **limits)
     return [
         event.call
         for side, data, now in sent
@@ -56,9 +58,12 @@ def calls_in(sent: Conversation, keep: SelectCapture, cut: Cut, **limits: int) -
 
 
 def only(
-    sent: Conversation, keep: SelectCapture = everything, cut: Cut = wire.whole, **more: int
+    sent: Conversation,
+    select_capture: SelectCapture = everything,
+    cut: Cut = wire.whole,
+    **more: int,
 ) -> Call:
-    (call,) = calls_in(sent, keep, cut, **more)
+    (call,) = calls_in(sent, select_capture, cut, **more)
     return call
 
 
@@ -73,17 +78,17 @@ def test_a_unary_call() -> None:
     )
     for cut in CUTS:
         call = only(sent, cut=cut)
-        assert half(call, C).messages == [(b"question", False)]
-        assert half(call, R).messages == [(b"answer", False)]
-        assert not half(call, C).cut
-        assert not half(call, R).cut
+        assert direction(call, C).messages == [(b"question", False)]
+        assert direction(call, R).messages == [(b"answer", False)]
+        assert not direction(call, C).cut
+        assert not direction(call, R).cut
 
 
 def test_only_what_is_wanted() -> None:
     """It is asked once for each call, by its path; what is not wanted is not kept."""
     asked = []
 
-    def keep(path: bytes) -> CaptureLimits | None:
+    def select_capture(path: bytes) -> CaptureLimits | None:
         asked.append(path)
         return {KEPT: CaptureLimits(100, 0), b"/a.Service/Answers": CaptureLimits(0, 100)}.get(path)
 
@@ -95,19 +100,19 @@ def test_only_what_is_wanted() -> None:
         *(runtime(wire.response(n), wire.data(n, message(b"a"))) for n, _ in streams),
         *(runtime(wire.trailers(number)) for number, _ in streams),
     )
-    first, second, third = calls_in(sent, keep, wire.whole)
+    first, second, third = calls_in(sent, select_capture, wire.whole)
     assert asked == paths
-    assert first.kept is not None
-    assert (half(first, C).messages, first.kept.response) == ([(b"q", False)], None)
-    assert second.kept is None
-    assert third.kept is not None
-    assert (third.kept.request, half(third, R).messages) == (None, [(b"a", False)])
+    assert first.capture is not None
+    assert (direction(first, C).messages, first.capture.response) == ([(b"q", False)], None)
+    assert second.capture is None
+    assert third.capture is not None
+    assert (third.capture.request, direction(third, R).messages) == (None, [(b"a", False)])
 
 
 def test_a_call_that_is_not_grpc() -> None:
     """Without gRPC there are no messages: nobody asks, nothing is kept."""
     sent = conversation(client(wire.request(1, content_type=b"text/plain"), wire.data(1, b"text")))
-    assert only(sent, keep=lambda path: pytest.fail("asked")).kept is None
+    assert only(sent, select_capture=lambda path: pytest.fail("asked")).capture is None
 
 
 def test_the_encoding() -> None:
@@ -123,10 +128,10 @@ def test_the_encoding() -> None:
     )
     for cut in CUTS:
         first, second = calls_in(sent, everything, cut)
-        assert (half(first, C).encoding, half(first, R).encoding) == (b"gzip", b"snappy")
-        assert half(first, C).messages == [(b"\x1f\x8b", True)]
-        assert half(first, R).messages == [(b"", True)]
-        assert (half(second, C).encoding, half(second, R).encoding) == (b"", b"")
+        assert (direction(first, C).encoding, direction(first, R).encoding) == (b"gzip", b"snappy")
+        assert direction(first, C).messages == [(b"\x1f\x8b", True)]
+        assert direction(first, R).messages == [(b"", True)]
+        assert (direction(second, C).encoding, direction(second, R).encoding) == (b"", b"")
 
 
 # The limits.
@@ -142,9 +147,9 @@ def test_a_message_at_the_limit_and_one_over_it(side: Side) -> None:
             wire.Sent(side, wire.data(1, message(b"x" * size))),
         )
         for cut in CUTS:
-            got = half(only(sent, lambda path: CaptureLimits(10, 10), cut), side)
+            got = direction(only(sent, lambda path: CaptureLimits(10, 10), cut), side)
             assert (got.messages, got.cut) == (kept, size > 10)
-            assert not got._gathered
+            assert not got._partial_message
 
 
 def test_nothing_behind_a_message_that_is_missing() -> None:
@@ -159,11 +164,11 @@ def test_nothing_behind_a_message_that_is_missing() -> None:
 def test_messages_without_end() -> None:
     """Empty messages cost memory too: only so many are kept."""
     kept = CapturedMessages(10)
-    data = message() * (MOST_MESSAGES + 1)
+    data = message() * (MAX_MESSAGES + 1)
     kept.feed(data, 0, len(data) - 5)
-    assert (len(kept.messages), kept.cut) == (MOST_MESSAGES, False)
+    assert (len(kept.messages), kept.cut) == (MAX_MESSAGES, False)
     kept.feed(data, len(data) - 5, len(data))
-    assert (len(kept.messages), kept.cut) == (MOST_MESSAGES, True)
+    assert (len(kept.messages), kept.cut) == (MAX_MESSAGES, True)
 
 
 def test_a_huge_length() -> None:
@@ -171,7 +176,7 @@ def test_a_huge_length() -> None:
     kept = CapturedMessages(PLENTY << 8)
     data = b"\0\xff\xff\xff\xffabc"
     kept.feed(data, 0, len(data))
-    assert (kept.messages, bytes(kept._gathered), kept.cut) == ([], b"abc", False)
+    assert (kept.messages, bytes(kept._partial_message), kept.cut) == ([], b"abc", False)
 
 
 def test_a_store_that_is_full() -> None:
@@ -191,27 +196,27 @@ def test_a_store_that_is_full() -> None:
     )
     for cut in CUTS:
         calls = calls_in(sent, lambda path: CaptureLimits(PLENTY, PLENTY, store), cut)
-        kept = [half(call, C) for call in calls]
+        kept = [direction(call, C) for call in calls]
         sizes = [[len(content) for content, _ in each.messages] for each in kept]
         assert sizes == [[400], [300], [], [300]]
         assert [each.cut for each in kept] == [False, True, True, False]
-        assert not any(each._gathered for each in kept)
+        assert not any(each._partial_message for each in kept)
         assert store.bytes == 0
 
 
 def test_a_store_that_becomes_full_within_a_message() -> None:
     """A message takes what has come of it; where that does not fit any more it is let go."""
     store = CaptureBudget(MESSAGE_COST + 10)
-    kept = CapturedMessages(PLENTY, store=store)
+    kept = CapturedMessages(PLENTY, budget=store)
     data = message(b"x" * 10) + message()
     kept.feed(data, 0, 14)
-    assert (len(kept._gathered), store.bytes) == (9, MESSAGE_COST + 9)
+    assert (len(kept._partial_message), store.bytes) == (9, MESSAGE_COST + 9)
     kept.feed(data, 14, 15)
     assert (kept.messages, kept.cut) == ([(b"x" * 10, False)], False)
-    kept = CapturedMessages(PLENTY, store=CaptureBudget(MESSAGE_COST + 9))
+    kept = CapturedMessages(PLENTY, budget=CaptureBudget(MESSAGE_COST + 9))
     kept.feed(data, 0, 14)
     kept.feed(data, 14, 20)
-    assert (kept.messages, bytes(kept._gathered), kept.cut) == ([], b"", True)
+    assert (kept.messages, bytes(kept._partial_message), kept.cut) == ([], b"", True)
 
 
 # The end.
@@ -228,9 +233,9 @@ def test_a_call_that_ends_within_a_message() -> None:
         for cut in CUTS:
             call = only(sent, cut=cut)
             assert call.end is End.CLIENT_RESET
-            kept = half(call, C)
+            kept = direction(call, C)
             assert (kept.messages, kept.cut) == ([(b"first", False)], True)
-            assert not kept._gathered
+            assert not kept._partial_message
 
 
 def test_nothing_after_the_end() -> None:
@@ -241,7 +246,7 @@ def test_nothing_after_the_end() -> None:
         client(wire.data(1, message(b"second"), end=True)),
     )
     for cut in CUTS:
-        kept = half(only(sent, cut=cut), C)
+        kept = direction(only(sent, cut=cut), C)
         assert (kept.messages, kept.cut) == ([(b"first", False)], False)
 
 
@@ -256,7 +261,10 @@ def test_the_message_limit(side: Side) -> None:
     for cut in CUTS:
         call = only(sent, cut=cut, message_limit=4)
         assert call.end is End.MESSAGE_LIMIT
-        assert (half(call, side).messages, half(call, side).cut) == ([(b"fits", False)], True)
+        assert (direction(call, side).messages, direction(call, side).cut) == (
+            [(b"fits", False)],
+            True,
+        )
 
 
 def test_reading_that_stops() -> None:
@@ -268,7 +276,7 @@ def test_reading_that_stops() -> None:
     for cut in CUTS:
         call = only(sent, cut=cut)
         assert call.end is End.UNREAD
-        assert (half(call, C).messages, half(call, C).cut) == ([(b"first", False)], True)
+        assert (direction(call, C).messages, direction(call, C).cut) == ([(b"first", False)], True)
 
 
 # Any messages, any frames, any pieces.
@@ -342,7 +350,9 @@ def test_what_was_sent_is_kept(
     sent += [runtime(wire.trailers(1), wire.trailers(3))]
     if in_few_pieces:
         sent = joined(sent)
-    reader = ConnectionReader(keep=lambda path: CaptureLimits(*limits) if path == KEPT else None)
+    reader = ConnectionReader(
+        select_capture=lambda path: CaptureLimits(*limits) if path == KEPT else None
+    )
     calls: list[Call] = []
     ended = 0
     for side, data, now in sent:
@@ -352,13 +362,13 @@ def test_what_was_sent_is_kept(
                     calls.append(event.call)
                 ended += isinstance(event, CallEnded)
             if calls:
-                assert_within(calls[0].kept, limits)
+                assert_within(calls[0].capture, limits)
     assert ended == 2
     first, second = calls
     for side, limit in zip(Side, limits, strict=True):
-        kept = half(first, side)
+        kept = direction(first, side)
         assert (kept.messages, kept.cut) == fitting(written.get((side, 1), []), limit)
-    assert second.kept is None
+    assert second.capture is None
 
 
 def assert_within(kept: MessageCapture | None, limits: tuple[int, int]) -> None:
@@ -366,19 +376,19 @@ def assert_within(kept: MessageCapture | None, limits: tuple[int, int]) -> None:
     for messages, limit in zip((kept.request, kept.response), limits, strict=True):
         assert messages is not None
         size = sum(len(content) for content, _ in messages.messages)
-        assert size + len(messages._gathered) <= limit
+        assert size + len(messages._partial_message) <= limit
 
 
 # Held calls.
 
 
 def kept_of(world: World, called: Called, side: Side) -> CapturedMessages:
-    return half(world.observed[called.stream.number], side)
+    return direction(world.observed[called.stream.number], side)
 
 
 def made(plan: Plan, cut: Cut) -> tuple[World, Called]:
     """A call that has run to its end; the client has sent it in one piece."""
-    world = World(cut=cut, keep=everything)
+    world = World(cut=cut, select_capture=everything)
     called = world.call(plan)
     assert called is not None
     world.push_all(C)
@@ -419,7 +429,7 @@ def test_a_call_that_rules_deny(cut: Cut) -> None:
 def test_the_client_s_view(plans: list[Plan], cut: Cut) -> None:
     """Whatever rules do: what is kept is what the client sent, and what it got, until the end."""
     store = CaptureBudget(PLENTY)
-    world = World(cut=cut, keep=lambda path: CaptureLimits(PLENTY, PLENTY, store))
+    world = World(cut=cut, select_capture=lambda path: CaptureLimits(PLENTY, PLENTY, store))
     calls = [called for plan in plans if (called := world.call(plan)) is not None]
     world.push_all(C)
     world.settle()
@@ -435,9 +445,9 @@ def test_the_client_s_view(plans: list[Plan], cut: Cut) -> None:
         else:
             assert received.startswith(body(got.messages))
     assert store.bytes == sum(
-        MESSAGE_COST * (len(kept.messages) + bool(kept._left))
+        MESSAGE_COST * (len(kept.messages) + bool(kept._missing))
         + sum(len(content) for content, _ in kept.messages)
-        + len(kept._gathered)
+        + len(kept._partial_message)
         for call in world.reader.calls
-        for kept in (half(call, C), half(call, R))
+        for kept in (direction(call, C), direction(call, R))
     )
