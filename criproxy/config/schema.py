@@ -36,14 +36,16 @@ class ListenerConfig(Section, frozen=True):
     """The permissions of the new socket, in octal and quoted: `"0660"`. null: those of the
     runtime's socket."""
     owner: Owner | None = None
-    """The owner of the new socket: `user`, `user:group` or `:group`, as names or numbers. null:
-    the owner of the runtime's socket."""
+    """The owner of the new socket: `user`, `user:group` or `:group`, as names or numbers, quoted
+    where YAML would read a number. null: the owner of the runtime's socket, if criproxy runs as
+    root."""
     profile: str = "full"
     """What clients of this socket may do: `full`, `read-only`, `images-only`, or the name of an
     entry of `profiles`."""
     allow: CallersSpec | None = None
-    """Which callers may connect, in addition to the socket's mode and owner. Calls of other
-    callers end with PERMISSION_DENIED. null: no further restriction."""
+    """Which callers may connect, in addition to the socket's mode and owner: `{uid: [0],
+    executable: ["/usr/bin/agent"]}`. Calls of other callers end with PERMISSION_DENIED. null: no
+    further restriction."""
 
 
 class KubeletConfig(Section, frozen=True):
@@ -75,10 +77,12 @@ class LogConfig(Section, frozen=True):
     """The lowest level that is written. Calls that change something or fail are logged at `info`,
     calls that only read at `debug`, slow calls at `warning`."""
     file: str | None = None
-    """The file to which lines are appended. null: standard error."""
+    """The file to which lines are appended. SIGUSR1 and SIGHUP make the daemon reopen it. null:
+    standard error."""
     methods: dict[str, MethodLevel] = field(default_factory=dict)
-    """Levels by method glob; the first matching glob applies, and `"off"` writes no line. A failed
-    call is logged at `info` or higher unless its level is `"off"`."""
+    """Levels by method glob: `{Version: "off", "List*": info}`. The first matching glob applies,
+    and `"off"` writes no line. A failed call is logged at `info` or higher unless its level is
+    `"off"`."""
 
 
 class SlowConfig(Section, frozen=True):
@@ -88,7 +92,8 @@ class SlowConfig(Section, frozen=True):
     """The age at which a running call is reported as slow. Streams are exempt. 0: no call is
     reported."""
     methods: dict[str, Duration] = field(default_factory=dict)
-    """Thresholds by method glob, which apply to streams as well; 0 exempts the method."""
+    """Thresholds by method glob, `{PullImage: 5m}`, which apply to streams as well; 0 exempts the
+    method."""
 
 
 class ProbeConfig(Section, frozen=True):
@@ -154,13 +159,12 @@ class Config(Section, frozen=True):
     probe: ProbeConfig = ProbeConfig()
     limits: LimitsConfig = LimitsConfig()
     rules: list[RuleSpec] = field(default_factory=list)
-    """Rules, in the order in which they are evaluated. Their keys are listed under
-    [Rules](rules.md)."""
+    """Rules, in the order in which they are evaluated."""
     rules_dir: str | None = None
     """A directory whose `*.yaml` and `*.yml` files hold further rules, evaluated after `rules` in
     the order of the file names. The path is relative to the configuration file. null: none."""
     rules_mode: RulesMode = "enforce"
-    """`dry-run`: every rule only reports what it would do."""
+    """`enforce`, or `dry-run`: every rule only reports what it would do."""
     kubelet: KubeletConfig = KubeletConfig()
     profiles: dict[str, ProfileSpec] = field(default_factory=dict)
     """Profiles in addition to `full`, `read-only` and `images-only`, by name."""

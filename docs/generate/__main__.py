@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs.generate import audit, calls, cel, commands, keys, man, methods, metrics
+from docs.generate import audit, calls, cel, commands, example, keys, man, methods, metrics
 from docs.generate.markdown import page
 
 DOCS: Final = Path(__file__).resolve().parents[1]
@@ -26,6 +26,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/exit-status.md": lambda: page(commands.statuses()),
     "reference/methods.md": lambda: page(methods.methods()),
     "man/criproxy.1": man.manual,
+    "../config.example.yaml": example.configuration,
 }
 """The generated files, by their paths within ``docs/``."""
 

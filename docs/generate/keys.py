@@ -1,6 +1,7 @@
 """The reference of the configuration's keys and of the rules' keys, from their schema."""
 
 import json
+import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -17,6 +18,8 @@ from docs.generate.descriptions import attributes, summary
 from docs.generate.markdown import anchor, code, table
 
 _HEADER: Final = ("Key", "Type", "Default", "Meaning")
+
+_PLAIN: Final = re.compile(r"\w[\w./-]*")
 
 _KINDS: Final = {
     Endpoint: "endpoint",
@@ -84,7 +87,7 @@ def names(kind: type[Section], prefix: str = "") -> Iterator[str]:
     The keys of rules are not among those of the configuration.
     """
     for field in msgspec.structs.fields(kind):
-        section, suffix = _section(field.type)
+        section, suffix = section_of(field.type)
         yield f"{prefix}{field.encode_name}"
         if section is not None and section is not RuleSpec:
             yield from names(section, f"{prefix}{field.encode_name}{suffix}.")
@@ -99,7 +102,7 @@ def _sections(kind: type[Section], prefix: str, depth: int) -> Iterator[str]:
             yield "## Top level\n"
         yield table(_HEADER, [_row(field, prefix, described) for field in fields])
     for field in fields:
-        section, suffix = _section(field.type)
+        section, suffix = section_of(field.type)
         if section is None or section is RuleSpec or not msgspec.structs.fields(section):
             continue
         name = f"{prefix}{field.encode_name}{suffix}"
@@ -112,22 +115,24 @@ def _row(
     field: msgspec.structs.FieldInfo, prefix: str, described: dict[str, str]
 ) -> tuple[str, ...]:
     name = f"{prefix}{field.encode_name}"
-    section, suffix = _section(field.type)
+    section, suffix = section_of(field.type)
     meaning = described.get(field.name) or (summary(section) if section is not None else "")
     if not meaning:
         raise SystemExit(f"{name} has no description; write a docstring behind its attribute")
-    if section is not None and section is not RuleSpec and msgspec.structs.fields(section):
+    if section is RuleSpec:
+        meaning += " See [their keys](rules.md)."
+    elif section is not None and msgspec.structs.fields(section):
         meaning += f" See [its keys](#{anchor(name + suffix)})."
     return code(name), _type(field.type), _default(field), meaning.replace("null:", "`null`:")
 
 
-def _section(kind: Any) -> tuple[type[Section] | None, str]:
+def section_of(kind: Any) -> tuple[type[Section] | None, str]:
     """Return the section that a key's value is or contains, and what its key is followed by."""
     if isinstance(kind, type) and issubclass(kind, Section):
         return kind, ""
     suffix = {list: "[]", dict: ".<name>"}.get(get_origin(kind), "")
     for part in get_args(kind):
-        section, inner = _section(part)
+        section, inner = section_of(part)
         if section is not None:
             return section, suffix + inner
     return None, ""
@@ -172,20 +177,28 @@ def _plural(words: str) -> str:
     return words if words.startswith(("`", "CEL", "mapping of")) else f"{words}s"
 
 
-def _default(field: msgspec.structs.FieldInfo) -> str:
-    value = field.default
+def default_of(field: msgspec.structs.FieldInfo) -> Any:
+    """Return a key's default, NODEFAULT where it has none."""
     if field.default_factory is not msgspec.NODEFAULT:
-        value = field.default_factory()
+        return field.default_factory()
+    return field.default
+
+
+def contains_sections(value: Any) -> bool:
+    """Tell whether a value is a list of mappings with keys of their own."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Section)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    value = default_of(field)
     if value is msgspec.NODEFAULT:
         return "*required*"
     if isinstance(value, Section):
         return ""
-    if isinstance(value, list) and value and isinstance(value[0], Section):
-        return "one, with its defaults"
-    return code(_text(value))
+    return "one, with its defaults" if contains_sections(value) else code(text_of(value))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return a value as the configuration has it, on one line."""
     match value:
         case None:
@@ -205,8 +218,14 @@ def _text(value: Any) -> str:
         case str() | Endpoint():
             return str(value) or '""'
         case list():
-            return f"[{', '.join(map(_text, value))}]"
+            return f"[{', '.join(map(_item, value))}]"
         case float():
             return f"{value:g}"
         case _:
             return json.dumps(value)
+
+
+def _item(value: Any) -> str:
+    """Return an item of a list, quoted where YAML would not read it as text."""
+    text = text_of(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

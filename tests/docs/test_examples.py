@@ -20,6 +20,7 @@ from criproxy.config.rule_compilation import compiled
 from criproxy.config.schema import DEFAULT_ENDPOINT, Config
 from criproxy.observe.call_log import CallLine
 from docs.generate.commands import described
+from docs.generate.example import END
 from tests.docs.pages import ROOT, Block, blocks, name
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text(encoding="utf-8")
@@ -74,7 +75,7 @@ def test_configuration(block: Block, tmp_path: Path) -> None:
 def uncommented(key: str) -> str:
     """What config.example.yaml shows in its comments of a key."""
     begin = EXAMPLE.index(f"# {key}:\n")
-    shown = EXAMPLE[begin : EXAMPLE.index("# None, as it stands here.", begin)]
+    shown = EXAMPLE[begin : EXAMPLE.index(END, begin)]
     return "".join(line.removeprefix("# ") for line in shown.splitlines(keepends=True))
 
 
@@ -167,6 +168,19 @@ def test_error_that_is_shown(
     assert capsys.readouterr().err == shown
 
 
+def test_misspelt_key_that_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a misspelt key of the example is what ``check`` says, and where."""
+    file = tmp_path / "config.yaml"
+    file.write_text(EXAMPLE.replace("- endpoint:", "- endpont:"))
+    monkeypatch.setattr("sys.argv", ["criproxy", "check", "-c", str(file)])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().err.replace(str(file), "/etc/criproxy/config.yaml")
+    assert any(said in each.text for each in blocks("console"))
+
+
 def test_script() -> None:
     """The script that is shown is the one that there is."""
     (shown,) = [each.text for each in blocks("python")]
@@ -188,7 +202,7 @@ def test_json(block: Block) -> None:
 # Commands
 # --------
 
-OTHERS = {"cat", "crictl", "export", "jq", "journalctl", "k3s", "python3", "systemctl"}
+OTHERS = {"cat", "crictl", "export", "jq", "journalctl", "k3s", "man", "python3", "systemctl"}
 """Programs that are not ours."""
 
 COMMANDS = {each.name: each.command for each in described()}

@@ -1,6 +1,9 @@
 """The generated pages are current, and describe all that there is."""
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -93,6 +96,20 @@ def test_each_command_is_described(each: commands.Described) -> None:
         name = option.split()[0].rstrip(",")
         assert f"| `{name}" in reference
         assert "\\fB" + name.replace("-", "\\-") in manual
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="there is no man here")
+def test_manual_is_formatted_without_a_warning() -> None:
+    """groff, as man calls it, has nothing to say against the manual."""
+    done = subprocess.run(
+        ["man", "--warnings", "-l", str(DOCS / "man/criproxy.1")],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"MANPAGER": "cat", "LC_ALL": "C.UTF-8"},
+        text=True,
+    )
+    assert done.stderr == ""
+    assert "criproxy rules test [OPTIONS] FILE" in done.stdout
 
 
 def test_manual_is_complete() -> None:

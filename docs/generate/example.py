@@ -1,0 +1,103 @@
+"""``config.example.yaml``: every key of the configuration with its description and default."""
+
+import re
+from collections.abc import Iterator
+from textwrap import wrap
+from typing import Final
+
+import msgspec
+
+from criproxy.config.schema import Config
+from criproxy.configtypes.section import Section
+from docs.generate.descriptions import attributes, summary
+from docs.generate.keys import contains_sections, default_of, section_of, text_of
+
+_WIDTH: Final = 100
+
+_HEAD: Final = """\
+# Generated from the code by `make docs-reference`: every key of the configuration with its default.
+# All keys may be left out; an unknown key is an error. Check a file with: criproxy check -c FILE
+#
+# Endpoints are written unix:///path, unix://path or /path. Durations: 500ms, 30s, 1m30s. Sizes:
+# 65536, 64KiB, 16MiB.
+"""
+
+_EXAMPLES: Final = {
+    "rules": """\
+docs/reference/rules.md lists the keys of a rule, and deploy/rules.example.yaml has a rule for each
+action. Test rules with: criproxy rules test. For example:
+
+rules:
+- name: mirror-docker-hub
+  match: {methods: [PullImage], where: 'request.image.image.startsWith("docker.io/")'}
+  rewrite: {request: {image.image: '"mirror.local/" + request.image.image'}}
+- name: only-signed
+  mode: dry-run
+  match: {methods: [CreateContainer], where: '!request.config.image.image.startsWith("reg.corp/")'}
+  deny: {code: PERMISSION_DENIED, message: "image not allowed on this node"}
+""",
+    "profiles": """\
+For example:
+
+profiles:
+  agents: {methods: ["@read"], namespaces: [shop], scrub: [environment, info, mounts]}
+""",
+    "audit": """\
+docs/reference/configuration.md lists its keys. For example:
+
+audit:
+  policy:                 # the first matching rule applies; without a policy, the default policy
+  - {level: None, methods: ["@read"], callers: {kubelet: true}}
+  - {level: Request, methods: ["@exec"]}
+  - {level: RequestResponse, namespaces: [payments], codes: [INTERNAL], omit: [caller.command]}
+  - {level: Metadata}
+  redact:                 # in addition to registries' credentials, which are never recorded
+    annotations: ["kubectl.kubernetes.io/last-applied-configuration"]
+    values: ['AKIA[0-9A-Z]{16}']
+  sinks:
+  - file: {path: /var/log/criproxy/audit.jsonl, rotate: {size: 100MiB, keep: 10}, chain: true}
+  - otlp: {endpoint: "http://127.0.0.1:4318/v1/logs"}
+    queue: {records: 20000, bytes: 32MiB}
+    on_full: drop
+""",
+}
+"""What is shown of keys that have no value by default, behind their description."""
+
+END: Final = "# The default:\n"
+"""The line behind such an example."""
+
+
+def configuration() -> str:
+    """Return the file."""
+    return _HEAD + "".join(_keys(Config, 0))
+
+
+def _keys(kind: type[Section], depth: int) -> Iterator[str]:
+    described = attributes(kind)
+    for field in msgspec.structs.fields(kind):
+        name, value = field.encode_name, default_of(field)
+        section, _ = section_of(field.type)
+        text = described.get(field.name) or (summary(section) if section is not None else "")
+        yield ("\n" if depth == 0 else "") + _comment(text, depth)
+        if depth == 0 and name in _EXAMPLES:
+            lines = _EXAMPLES[name].splitlines()
+            yield "".join(f"# {line}".rstrip() + "\n" for line in lines) + END
+        if contains_sections(value):
+            yield f"{name}:\n{_item(''.join(_keys(type(value[0]), depth + 1)))}"
+        elif isinstance(value, Section):
+            yield f"{name}:\n{''.join(_keys(type(value), depth + 1))}"
+        else:
+            yield f"{'  ' * depth}{name}: {text_of(value)}\n"
+
+
+def _item(text: str) -> str:
+    """Return a list's only item: the first line that is no comment begins it."""
+    return re.sub(r"^  (?=\w)", "- ", text, count=1, flags=re.MULTILINE)
+
+
+def _comment(text: str, depth: int) -> str:
+    indent = f"{'  ' * depth}# "
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("`", "")
+    return "".join(
+        f"{line}\n" for line in wrap(words, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+    )
