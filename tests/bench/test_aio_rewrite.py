@@ -10,7 +10,7 @@ import pytest
 from bench import version
 from criproxy.cri.pb.runtime_v1_pb2 import VersionRequest, VersionResponse
 from tests.support.process import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 class Echo(grpc.GenericRpcHandler):
@@ -50,7 +50,7 @@ def ask(channel: grpc.Channel, asked: str) -> str:
     call = channel.unary_unary(
         version.PATH, VersionRequest.SerializeToString, VersionResponse.FromString
     )
-    return call(VersionRequest(version=asked), timeout=30, wait_for_ready=True).version
+    return call(VersionRequest(version=asked), timeout=LIMIT_SECONDS, wait_for_ready=True).version
 
 
 def test_the_kubelet_s_version_is_rewritten(proxied: grpc.Channel) -> None:
@@ -62,7 +62,7 @@ def test_the_kubelet_s_version_is_rewritten(proxied: grpc.Channel) -> None:
 def test_what_is_not_rewritten_passes(proxied: grpc.Channel) -> None:
     """Another method's bytes and a failure's status pass the interceptor."""
     echo = proxied.unary_unary("/s/Echo", None, None)
-    assert echo(b"\xff\x00", timeout=30, wait_for_ready=True) == b"\xff\x00"
+    assert echo(b"\xff\x00", timeout=LIMIT_SECONDS, wait_for_ready=True) == b"\xff\x00"
     with pytest.raises(grpc.RpcError) as failure:
         ask(proxied, "none")
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND

@@ -11,6 +11,7 @@ import pytest
 
 from criproxy import __version__
 from criproxy.cli import cli, rules
+from tests.support.waiting import LIMIT_SECONDS
 
 COMMANDS = cli.list_commands(click.Context(cli))
 
@@ -33,7 +34,7 @@ def run(
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
-        timeout=60,
+        timeout=LIMIT_SECONDS,
         env=os.environ | (env or {}),
     )
     return done.returncode, done.stdout, done.stderr
@@ -145,7 +146,10 @@ def test_listen_where_it_may_not(tmp_path: Path) -> None:
 def loaded(*arguments: str) -> set[str]:
     """The modules that a command has imported when it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", _LOADED, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _LOADED, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
     )
     return set(json.loads(done.stderr.splitlines()[-1]))
 

@@ -14,7 +14,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.process import RuntimeProcess
 from tests.support.containerd import Containerd
 from tests.support.process import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 CALL = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}  (\w+) +(-|demo-\d+) +(\w+) +[\d.]+ (?:µs|ms|s)$", re.M)
 ROW = re.compile(r"^(\w+|all but streams) +(\d+) +(\d+)  +(?:[\d.]+ (?:µs|ms|s)|-) ", re.M)
@@ -190,7 +190,7 @@ def test_works_on_a_real_containerd(start: Start, short_dir: Path) -> None:
         assert "name one with --image" in demo.stderr
         containerd.import_image()
         demo = start("--runtime-endpoint", containerd.endpoint, "--for", "5s")
-        assert demo.wait(60) == 0, demo.stderr
+        assert demo.wait(LIMIT_SECONDS) == 0, demo.stderr
         _assert_shown(demo)
         with CriClient(containerd.endpoint) as client:
             assert not client.ListPodSandbox().items

@@ -11,6 +11,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_bad_arguments_are_refused() -> None:
 def test_deadline_of_a_call_goes_before_the_clients(short_dir: Path) -> None:
     """A call's own deadline holds, whatever the client's timeout is, inf meaning none."""
     with EmbeddedRuntime(str(short_dir / "cri.sock"), latency="300ms") as runtime:
-        with CriClient(runtime.endpoint, timeout=60) as client:
+        with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
             with pytest.raises(grpc.RpcError) as raised:
                 client.Version(deadline=0.01)
             assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -93,7 +94,9 @@ def test_raw_callable_has_all_of_grpcio(client: CriClient) -> None:
     """The raw callable gives with_call and future, with metadata and trailers."""
     request = client.messages.VersionRequest()
     metadata = (("x-test", "1"), ("x-test-bin", b"\xff"))
-    response, call = client.raw("Version").with_call(request, timeout=30, metadata=metadata)
+    response, call = client.raw("Version").with_call(
+        request, timeout=LIMIT_SECONDS, metadata=metadata
+    )
     assert (response.version, call.code()) == ("0.1.0", grpc.StatusCode.OK)
     assert client.raw("Version").future(request).result() == response
     assert client.Version(metadata=metadata) == response

@@ -20,7 +20,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.program import program
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 Record = dict[str, Any]
 
@@ -363,7 +363,7 @@ def test_blocking(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     sink = {"on_full": "block", "max_wait": "60s", "queue": {"records": 5}}
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,
-        CriClient(proxy.endpoint, timeout=60) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         threads: list[threading.Thread] = []
 
@@ -391,7 +391,7 @@ def test_refusing(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     codes: Counter[str] = Counter()
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,
-        CriClient(proxy.endpoint, timeout=60) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
         CriClient(runtime.endpoint) as direct,
     ):
         container = direct.ListContainers().containers[0].id
@@ -419,7 +419,7 @@ def test_deadline_while_waiting(runtime: EmbeddedRuntime, short_dir: Path) -> No
     sink = {"on_full": "block", "max_wait": "60s", "queue": {"records": 1}}
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,
-        CriClient(proxy.endpoint, timeout=60) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         with stuck(short_dir):
             client.Version()

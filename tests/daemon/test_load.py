@@ -18,8 +18,8 @@ from criproxy.embedded.process import RuntimeProcess
 from criproxy.observe.line_writer import LARGEST_QUEUE
 from tests.support.criproxy import Criproxy
 from tests.support.mounts import unmount_below
-from tests.support.raw_sockets import LIMIT_SECONDS, dial
-from tests.support.waiting import wait_until
+from tests.support.raw_sockets import dial
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 CLIENTS = 1000
 DESCRIPTORS = 4096

@@ -11,8 +11,7 @@ from google.protobuf.message import Message
 from criproxy.client import CriClient
 from tests.e2e.normal import Plain, normalise, rename
 from tests.support.criproxy import CallKey
-
-DEADLINE_SECONDS = 60.0
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Recorder:
     """A client of one API version at one endpoint, a context manager."""
 
     def __init__(self, endpoint: str, version: str) -> None:
-        self.client = CriClient(endpoint, version, timeout=DEADLINE_SECONDS)
+        self.client = CriClient(endpoint, version, timeout=LIMIT_SECONDS)
         self.messages: Any = self.client.messages
         self.made: list[Made] = []
         self._names: dict[str, str] = {}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from criproxy.client import CriClient
-from tests.e2e.recorder import DEADLINE_SECONDS
 from tests.support.containerd import CNI_CACHE, Containerd
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +21,7 @@ def test_nothing_stays_of_a_stopped_containerd(short_dir: Path) -> None:
             "metadata": {"name": "left", "uid": "u", "namespace": "e2e"},
             "linux": {"cgroup_parent": runtime.cgroup_parent},
         }
-        with CriClient(runtime.endpoint, timeout=DEADLINE_SECONDS) as client:
+        with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
             made = client.RunPodSandbox(config=sandbox).pod_sandbox_id
         assert len(_traces(runtime, made)) == 5
     assert _traces(runtime, made) == []

@@ -8,10 +8,10 @@ import grpc
 import pytest
 
 from criproxy.client import CriClient
-from tests.e2e.recorder import DEADLINE_SECONDS, Recorder
+from tests.e2e.recorder import Recorder
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -53,7 +53,7 @@ def test_client_is_held_until_the_runtime_comes(own_runtime: Containerd, short_d
     """A call made before the runtime is there is answered when it comes, not refused."""
     with (
         Criproxy(short_dir, own_runtime.endpoint) as proxy,
-        CriClient(proxy.endpoint, timeout=DEADLINE_SECONDS) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
         ThreadPoolExecutor() as pool,
     ):
         assert proxy.get("/readyz")[0] == 503
@@ -78,7 +78,7 @@ def test_containers_outlive_a_restart_seen_through_the_proxy(
     }
     with (
         Criproxy(short_dir, own_runtime.endpoint) as proxy,
-        CriClient(proxy.endpoint, timeout=DEADLINE_SECONDS) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         made = client.RunPodSandbox(config=sandbox).pod_sandbox_id
         own_runtime.restart()

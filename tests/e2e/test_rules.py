@@ -11,8 +11,8 @@ import pytest
 from criproxy.client import CriClient
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
-from tests.support.pods import DEADLINE_SECONDS, Pods
-from tests.support.waiting import wait_until
+from tests.support.pods import Pods
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -52,7 +52,7 @@ class Ruled:
         config = {"rules": [*rules]}
         with (
             Criproxy(self.directory, self.runtime.endpoint, config=config) as proxy,
-            CriClient(proxy.endpoint, self.version, timeout=DEADLINE_SECONDS) as client,
+            CriClient(proxy.endpoint, self.version, timeout=LIMIT_SECONDS) as client,
         ):
             yield proxy, client
             wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
@@ -134,7 +134,7 @@ def test_cancelled_within_a_delay(ruled: Ruled, pods: Pods) -> None:
     with ruled(rule("slow", "StartContainer", delay=delay)) as (proxy, client):
         container = pods.create(client, pods.pod(client, "web"))
         request = client.messages.StartContainerRequest(container_id=container)
-        call = client.raw("StartContainer").future(request, timeout=DEADLINE_SECONDS)
+        call = client.raw("StartContainer").future(request, timeout=LIMIT_SECONDS)
         wait_until(lambda: pods.state(container) == "RUNNING", "started container")
         call.cancel()
         told = proxy.event("call", method="StartContainer")
@@ -149,7 +149,7 @@ def test_hanging_exec(ruled: Ruled, pods: Pods) -> None:
         container = pods.start(client, pods.pod(client, "web"))
         hanging = {"container_id": container, "cmd": ["/bin/hang"]}
         request = client.messages.ExecSyncRequest(**hanging)
-        call = client.raw("ExecSync").future(request, timeout=DEADLINE_SECONDS)
+        call = client.raw("ExecSync").future(request, timeout=LIMIT_SECONDS)
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 1, "hanging exec")
         assert client.ExecSync(container_id=container, cmd=["echo", "hi"]).stdout == b"hi\n"
         assert client.ContainerStatus(container_id=container).status.id == container
@@ -297,7 +297,7 @@ def test_reload_while_an_exec_is_held(ruled: Ruled, pods: Pods) -> None:
     with ruled(rule("old", "ExecSync", hook=hook)) as (proxy, client):
         container = pods.start(client, pods.pod(client, "web"))
         request = client.messages.ExecSyncRequest(container_id=container, cmd=["true"])
-        held = client.raw("ExecSync").future(request, timeout=DEADLINE_SECONDS)
+        held = client.raw("ExecSync").future(request, timeout=LIMIT_SECONDS)
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 1, "held exec")
         proxy.reload(rules=[_words("new rules")])
         proxy.event("rules loaded")

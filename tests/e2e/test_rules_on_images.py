@@ -10,7 +10,7 @@ import pytest
 
 from criproxy.client import CriClient
 from tests.e2e import pod_life
-from tests.e2e.recorder import DEADLINE_SECONDS, Recorder
+from tests.e2e.recorder import Recorder
 from tests.support import registry
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
@@ -19,7 +19,7 @@ from tests.support.program import program
 from tests.support.registry import Registry
 from tests.support.requirements import require
 from tests.support.turnstile import Turnstile
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -87,7 +87,7 @@ def test_either_side_knows_one_name(
     """The client is told only the names that it uses, the runtime only those of the mirror."""
     with (
         Pods(runtime, version) as pods,
-        CriClient(proxy.endpoint, version, timeout=DEADLINE_SECONDS) as client,
+        CriClient(proxy.endpoint, version, timeout=LIMIT_SECONDS) as client,
     ):
         short = {"image": "web:1"}
         client.PullImage(image=short, sandbox_config={"metadata": {"name": "web"}})
@@ -135,7 +135,7 @@ def turnstile(runtime: Containerd, source: Registry) -> Iterator[Turnstile]:
     source.push(runtime, *(f"{image}:1" for image in IMAGES))
     with Turnstile(source) as turnstile:
         yield turnstile
-        with CriClient(runtime.endpoint, timeout=DEADLINE_SECONDS) as direct:
+        with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct:
             for image in IMAGES:
                 direct.RemoveImage(image={"image": f"{turnstile.host}/{image}:1"})
 
@@ -148,7 +148,7 @@ def _limit(name: str, **callers: Any) -> dict[str, Any]:
 def _pull(client: CriClient, turnstile: Turnstile, image: str) -> Any:
     """Begin a pull."""
     request = client.messages.PullImageRequest(image={"image": f"{turnstile.host}/{image}:1"})
-    return client.raw("PullImage").future(request, timeout=DEADLINE_SECONDS)
+    return client.raw("PullImage").future(request, timeout=LIMIT_SECONDS)
 
 
 def _wait_in_flight(proxy: Criproxy, pulls: int) -> None:

@@ -15,8 +15,8 @@ from criproxy.cri.methods import METHODS
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
 from tests.support.image import IMAGE
-from tests.support.pods import DEADLINE_SECONDS, Pods
-from tests.support.waiting import wait_until
+from tests.support.pods import Pods
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -49,7 +49,7 @@ def test_reads_of_a_read_only_socket(runtime: Containerd, short_dir: Path, versi
     with (
         Pods(runtime, version) as pods,
         scoped(runtime, short_dir, "read-only") as (_, endpoint),
-        CriClient(endpoint, version, timeout=DEADLINE_SECONDS) as client,
+        CriClient(endpoint, version, timeout=LIMIT_SECONDS) as client,
     ):
         pod = pods.pod(pods.direct, "web")
         container = pods.start(pods.direct, pod)
@@ -90,7 +90,7 @@ def test_changes_at_a_read_only_socket(runtime: Containerd, short_dir: Path, ver
         for path in paths + invented:
             call = channel.unary_unary(path, None, None)
             request = stop.SerializeToString()  # for all: an id that some of them take
-            denied = code_of(lambda: call(request, timeout=DEADLINE_SECONDS))  # noqa: B023
+            denied = code_of(lambda: call(request, timeout=LIMIT_SECONDS))  # noqa: B023
             assert (path, denied) == (path, "PERMISSION_DENIED")
         assert pods.state(container) == "RUNNING"
         for line in log.read_text().splitlines()[before:]:
@@ -136,7 +136,7 @@ def test_own_pod_from_within(runtime: Containerd, short_dir: Path) -> None:
     with (
         Pods(runtime) as pods,
         scoped(runtime, short_dir, "own", profiles=profiles, audit=audit) as (proxy, endpoint),
-        CriClient(proxy.endpoint, timeout=DEADLINE_SECONDS) as kubelet,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as kubelet,
     ):
         own, other = pods.pod(kubelet, "own"), pods.pod(kubelet, "other")
         theirs = pods.start(kubelet, other)

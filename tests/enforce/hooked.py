@@ -9,6 +9,7 @@ from criproxy.cri.naming import resolve
 from criproxy.cri.pb import runtime_v1_pb2, runtime_v1alpha2_pb2
 from criproxy.peers.peer import Peer
 from criproxy.rules.facts import Container, Facts, Pod
+from tests.support.waiting import LIMIT_SECONDS
 
 T = TypeVar("T")
 
@@ -21,7 +22,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a test on a loop, with a limit."""
 
     async def limited() -> T:
-        return await asyncio.wait_for(main, 30)
+        return await asyncio.wait_for(main, LIMIT_SECONDS)
 
     return asyncio.run(limited())
 

@@ -27,6 +27,7 @@ from tests.support.crowds import CROWD, MATCHED, Case, check, run
 from tests.support.grpc_peers import channel
 from tests.support.held import specs
 from tests.support.ruled import RuledRelay
+from tests.support.waiting import LIMIT_SECONDS
 
 KIBIBYTE: Final = 1 << 10
 MEBIBYTE: Final = 1 << 20
@@ -286,7 +287,7 @@ def test_webhook(relay: RuledRelay, peer: CriPeer, tmp_path: Path, matched_by: s
         hook = make_hook(spec.hook, tmp_path)
         assert isinstance(hook, webhooks.Webhook)
         check(relay, peer, case, matched_by, {"it": hook})
-        asyncio.run_coroutine_threadsafe(hook.close(), relay.loop).result(30)
+        asyncio.run_coroutine_threadsafe(hook.close(), relay.loop).result(LIMIT_SECONDS)
         assert webhook.asked == 2 * len(MATCHED)
     assert not relay.log.of("rule failed")
 

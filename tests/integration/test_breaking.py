@@ -29,7 +29,7 @@ from tests.support.grpc_peers import Outcome, channel, environment
 from tests.support.process import Process
 from tests.support.ruled import Gate, RuledRelay, gated, is_going
 from tests.support.scripted import ScriptedServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 CODE = grpc.StatusCode
 ENVIRONMENT = environment()
@@ -56,7 +56,7 @@ def test_deadline(relay: RuledRelay, peer: CriPeer, half: str) -> None:
         assert relay.pairs[0].reader.calls == ()
         if half == "request":
             assert not [asked for asked in peer.asked.values() if asked.path == PULL]
-        assert peer.stop(60.0).wait(30)  # it does not wait for any
+        assert peer.stop(60.0).wait(LIMIT_SECONDS)  # it does not wait for any
 
 
 def test_pings_of_the_client(relay: RuledRelay, peer: CriPeer) -> None:
@@ -93,7 +93,7 @@ def test_cancelled(relay: RuledRelay, peer: CriPeer, half: str) -> None:
         assert [call.code.name for call in relay.recorder.ended[:10] if call.code] == [
             "CANCELLED"
         ] * 10
-        assert peer.stop(60.0).wait(30)
+        assert peer.stop(60.0).wait(LIMIT_SECONDS)
 
 
 @HALVES
@@ -126,7 +126,7 @@ def test_graceful_stop(relay: RuledRelay, peer: CriPeer, half: str) -> None:
         wait_until(lambda: relay.on_loop(lambda: is_going(relay.pairs[0])), "GOAWAY")
         go()
         assert [call.outcome().code for call in calls] == [CODE.OK] * 5
-        assert stopped.wait(30)
+        assert stopped.wait(LIMIT_SECONDS)
         relay.recorder.all_closed()
     relay.nothing_is_held()
 
@@ -141,7 +141,7 @@ def test_server_killed(short_dir: Path, loop: str, split: bool) -> None:
 
     def endless() -> Iterator[bytes]:
         yield b"first"
-        never.wait(60)
+        never.wait(LIMIT_SECONDS)
 
     image = path.with_name("second-peer.sock") if split else None
     with server, RuledRelay(short_dir, path, image=image, loop=loop) as relay:
@@ -204,7 +204,7 @@ def _nothing(h2: H2Connection, stream: int) -> None:
 
 def _ended(path: Path) -> Outcome:
     with channel(path) as one:
-        return make(one, pull("a", timeout=20.0)).outcome()
+        return make(one, pull("a")).outcome()
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_server_resets_what_waits(short_dir: Path, loop: str, answer: Act) -> No
         channel(relay.path) as one,
     ):
         go = _gate(relay, "response")
-        call = make(one, pull("a", timeout=20.0))
+        call = make(one, pull("a"))
         if answer is _ends_and_resets:
             relay.waiting(1)
             assert not call.call.done()

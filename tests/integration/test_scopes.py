@@ -28,9 +28,10 @@ from tests.support.cri_peers import (
     stream,
     written,
 )
-from tests.support.grpc_peers import LIMIT, channel
+from tests.support.grpc_peers import channel
 from tests.support.held import specs
 from tests.support.ruled import RuledRelay
+from tests.support.waiting import LIMIT_SECONDS
 
 CODE = grpc.StatusCode
 CHANGES = sorted(path for path, each in METHODS.items() if each.mutating)
@@ -88,7 +89,7 @@ def test_changes_at_a_read_only_socket(relay: RuledRelay, peer: CriPeer) -> None
         for path in INVENTED:
             call = client.unary_unary(path)
             with pytest.raises(grpc.RpcError) as caught:
-                call(b"", timeout=LIMIT)
+                call(b"", timeout=LIMIT_SECONDS)
             assert caught.value.code() is CODE.PERMISSION_DENIED  # type: ignore[attr-defined]
         assert peer.asked == {}
         for number, path in enumerate(sorted(METHODS)):

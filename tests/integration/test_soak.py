@@ -8,8 +8,9 @@ import pytest
 from tests.integration.test_actions import CASES
 from tests.support.cri_peers import Ask, CriPeer, make
 from tests.support.crowds import Case, Ended, is_as, is_the_same, others
-from tests.support.grpc_peers import LIMIT, Outcome, Started, channel
+from tests.support.grpc_peers import Outcome, Started, channel
 from tests.support.ruled import RuledRelay
+from tests.support.waiting import LIMIT_SECONDS
 
 CALLS = 2000
 AT_ONCE = 60
@@ -38,9 +39,9 @@ class Soak:
         ]
         self.kinds: list[tuple[Case | None, Ask]] = [(None, ask) for ask in others()]
         for name, case in self.cases.items():
-            timeout = NEVER if case.timeout < LIMIT else LIMIT
+            timeout = NEVER if case.timeout < LIMIT_SECONDS else LIMIT_SECONDS
             self.kinds += [(case, self._ask(case, name, timeout)) for _ in range(3)]
-            self.kinds += [(None, self._ask(case, f"not {name}", LIMIT))]
+            self.kinds += [(None, self._ask(case, f"not {name}", LIMIT_SECONDS))]
 
     def _ask(self, case: Case, group: str, timeout: float) -> Ask:
         size, pad = self.dice.choice(SIZES), self.dice.choice(PADS)

@@ -20,11 +20,11 @@ from criproxy.wire.reading.calls import Call
 from tests.integration.test_scopes import empty, scope
 from tests.support import wire
 from tests.support.cri_peers import ECHO, Ask, CriPeer, make
-from tests.support.grpc_peers import LIMIT, channel
+from tests.support.grpc_peers import channel
 from tests.support.raw_sockets import accept, dial, listening, receive_all
 from tests.support.ruled import Rule, RuledRelay
 from tests.support.scripted import ScriptedServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 SECRET: Final = "for-the-runtime-alone"
 STOP: Final = b"/runtime.v1.RuntimeService/StopContainer"
@@ -44,7 +44,7 @@ def _refuse(relay: RuledRelay) -> None:
 class _Log:
     """An audit log in which each call is to be before the runtime hears of it."""
 
-    synced, full, max_wait = True, False, LIMIT
+    synced, full, max_wait = True, False, LIMIT_SECONDS
 
     def records(self, connection: Connection, path: bytes) -> bool:
         return True
@@ -128,14 +128,16 @@ def test_methods_that_need_no_message(short_dir: Path, loop: str, deny: Deny) ->
             for number in range(CALLS):
                 path = f"/test.Other/{SECRET}{number}"
                 call = one.stream_stream(path)(
-                    iter(()), timeout=LIMIT, metadata=(("do", SECRET), (f"{SECRET}-bin", b"\0"))
+                    iter(()),
+                    timeout=LIMIT_SECONDS,
+                    metadata=(("do", SECRET), (f"{SECRET}-bin", b"\0")),
                 )
                 with pytest.raises(grpc.RpcError):
                     list(call)
                 assert call.code() is grpc.StatusCode.PERMISSION_DENIED
         relay.nothing_is_held()
         with channel(runtime) as one:  # it is behind all that the relay has sent
-            assert list(one.stream_stream("/last")(iter(()), timeout=LIMIT)) == [b""]
+            assert list(one.stream_stream("/last")(iter(()), timeout=LIMIT_SECONDS)) == [b""]
     assert "/last" in methods.heard[-1]
     assert not [heard for heard in methods.heard if SECRET in heard]
 
@@ -267,10 +269,10 @@ def test_client_streams(relay: RuledRelay, peer: CriPeer) -> None:
 
     def endless() -> Iterator[bytes]:
         yield b"m" * 100_000
-        go_on.wait(LIMIT)
+        go_on.wait(LIMIT_SECONDS)
 
     with channel(relay.path) as one:
-        calls = [one.stream_stream(ECHO)(endless(), timeout=LIMIT) for _ in range(5)]
+        calls = [one.stream_stream(ECHO)(endless(), timeout=LIMIT_SECONDS) for _ in range(5)]
         for call in calls:
             assert call.code() is grpc.StatusCode.PERMISSION_DENIED
         go_on.set()
@@ -289,9 +291,9 @@ def test_late_denial(short_dir: Path, loop: str, cancelled: bool) -> None:
     with _eager(runtime), RuledRelay(short_dir, runtime, loop=loop) as relay:
         _behind_the_gate(relay, log)
         with channel(relay.path) as one:
-            call = one.stream_stream("/test.Other/Act")(iter(()), timeout=LIMIT)
+            call = one.stream_stream("/test.Other/Act")(iter(()), timeout=LIMIT_SECONDS)
             wait_until(lambda: bool(log.waiting), "a call that waits for room")
-            answered = one.unary_stream(VERSION.decode())(b"", timeout=LIMIT)
+            answered = one.unary_stream(VERSION.decode())(b"", timeout=LIMIT_SECONDS)
             assert list(answered) == [b""]  # behind what the runtime has said to the blank call
             if cancelled:
                 call.cancel()

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from criproxy.errors import UnavailableError
 from criproxy.observe.http import HTTPServer, Pages
+from tests.support.waiting import LIMIT_SECONDS
 
 
 class State:
@@ -57,7 +58,7 @@ def server(pages: Pages) -> Iterator[HTTPServer]:
 def get(
     server: HTTPServer, path: str, headers: dict[str, str] | None = None
 ) -> tuple[int, str, bytes]:
-    connection = http.client.HTTPConnection(server.address, timeout=30)
+    connection = http.client.HTTPConnection(server.address, timeout=LIMIT_SECONDS)
     try:
         connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
@@ -108,7 +109,7 @@ def test_other_paths(server: HTTPServer, path: str) -> None:
 def test_slow_client_keeps_nobody_waiting(server: HTTPServer, state: State) -> None:
     """While one client takes its time over its request, another is answered."""
     host, _, port = server.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as slow:
+    with socket.create_connection((host, int(port)), timeout=LIMIT_SECONDS) as slow:
         slow.sendall(b"GET /metr")
         assert get(server, "/healthz")[0] == 200
         slow.sendall(b"ics HTTP/1.0\r\n\r\n")
@@ -120,7 +121,7 @@ def test_client_that_leaves_in_the_middle(
 ) -> None:
     """A client that hangs up before its answer leaves no traceback behind."""
     host, _, port = server.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as client:
+    with socket.create_connection((host, int(port)), timeout=LIMIT_SECONDS) as client:
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
     assert get(server, "/healthz")[0] == 200
     assert capfd.readouterr().err == ""

@@ -19,6 +19,7 @@ from criproxy.peers.peer import Peer
 from tests.support.process import Process
 from tests.support.raw_sockets import accept, dial, listening
 from tests.support.requirements import require
+from tests.support.waiting import LIMIT_SECONDS
 
 _CONNECT = """
 import socket, sys
@@ -246,7 +247,7 @@ def test_a_pid_that_is_in_use_again(short_dir: Path) -> None:
         except OSError:
             require(["Linux 6.5"])
     argv = [*namespace(), sys.executable, "-c", _REUSED, str(short_dir / "x.sock")]
-    run = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     assert (run.stdout, run.stderr) == ("True\n", "")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.raw_sockets import accept, dial, listening, receive
 from tests.support.relaying import Relay
+from tests.support.waiting import LIMIT_SECONDS
 
 STREAM = 100 << 20
 """Bytes that the fast writer would like to send."""
@@ -27,7 +28,7 @@ def fill(sock: socket.socket) -> int:
     while taken < STREAM and select.select([], [sock], [], STALLED_SECONDS)[1]:
         offset = taken % len(PIECE)
         taken += sock.send(PIECE[offset:])
-    sock.settimeout(30)
+    sock.settimeout(LIMIT_SECONDS)
     return taken
 
 

@@ -13,7 +13,7 @@ from tests.support.grpc_peers import Peer, channel, command, environment, start,
 from tests.support.process import Process
 from tests.support.relaying import Relay, Seen
 from tests.support.scripted import ScriptedServer
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 RESPONSE = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 
@@ -25,7 +25,7 @@ def test_client_killed_within_a_stream(relay: Relay, peer: Peer, short_dir: Path
         wait_until(lambda: client.stdout, "first message", report=lambda: client.stderr)
         pid = client.pid
         client.kill()
-    assert peer.over.acquire(timeout=30)
+    assert peer.over.acquire(timeout=LIMIT_SECONDS)
     ((method, code, end, request, (messages, _)),) = relay.recorder.calls(1)
     assert (method, code, end, request) == ("Flood", "CANCELLED", "client_gone", (1, 0))
     assert messages > 0
@@ -82,7 +82,7 @@ def test_relay_cut_off_within_a_stream(relay: Relay, peer: Peer) -> None:
         assert next(call) == b"hanging"
         relay.stop()
         assert call.outcome().code is grpc.StatusCode.UNAVAILABLE
-    assert peer.over.acquire(timeout=30)
+    assert peer.over.acquire(timeout=LIMIT_SECONDS)
     assert relay.recorder.calls(1) == [Seen("Hang", "UNAVAILABLE", "runtime_gone", (1, 0), (1, 7))]
     assert relay.recorder.closed == relay.recorder.opened
 

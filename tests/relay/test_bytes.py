@@ -13,7 +13,7 @@ import pytest
 from criproxy.wire.reading.connection import ConnectionReader
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
 from tests.support.relaying import Recorder, Relay
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.support.wire import PREFACE
 
 
@@ -136,10 +136,10 @@ def test_last_words_outlive_a_failed_write(ends: Ends, first: str) -> None:
 
     def block() -> None:
         blocked.set()
-        go_on.wait(30)
+        go_on.wait(LIMIT_SECONDS)
 
     ends.relay.loop.call_soon_threadsafe(block)
-    assert blocked.wait(30)
+    assert blocked.wait(LIMIT_SECONDS)
     staying.sendall(b"too late")  # is read first, and cannot be written any more
     leaving.sendall(b"last words" * 5000)
     leaving.close()

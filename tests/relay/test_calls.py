@@ -12,6 +12,7 @@ from criproxy.wire.grpc import StatusCode
 from tests.support.grpc_peers import SERVICE, Peer, channel, start, through
 from tests.support.handlers import POLICIES
 from tests.support.relaying import Relay, Seen
+from tests.support.waiting import LIMIT_SECONDS
 
 MEBIBYTE = 1 << 20
 
@@ -153,7 +154,7 @@ def test_client_cancels(relay: Relay, peer: Peer) -> None:
         call = start(one, "unary_stream", "Hang", b"")
         assert next(call) == b"hanging"
         call.call.cancel()
-        assert peer.over.acquire(timeout=30)
+        assert peer.over.acquire(timeout=LIMIT_SECONDS)
         assert call.call.code() is grpc.StatusCode.CANCELLED
         assert relay.recorder.calls(1) == [
             Seen("Hang", "CANCELLED", "client_reset", (1, 0), (1, 7))
@@ -180,7 +181,7 @@ def test_200_streams_on_one_connection(short_dir: Path, loop: str) -> None:
 
     def requests(number: int) -> Iterator[bytes]:
         yield b"%d" % number
-        all_begun.wait(30)
+        all_begun.wait(LIMIT_SECONDS)
         yield from repeat(b"%d" % number * 100, 10)
 
     with (
@@ -189,7 +190,7 @@ def test_200_streams_on_one_connection(short_dir: Path, loop: str) -> None:
         channel(relay.path) as one,
     ):
         echo = one.stream_stream(f"/{SERVICE}/Echo")
-        calls = [echo(requests(number), timeout=60) for number in range(200)]
+        calls = [echo(requests(number), timeout=LIMIT_SECONDS) for number in range(200)]
         assert [next(call) for call in calls] == [b"%d" % number for number in range(200)]
         assert relay.recorder.ended == []
         all_begun.set()

@@ -14,6 +14,7 @@ from criproxy.errors import EndpointError, UnavailableError
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind, parse_owner
 from tests.support.raw_sockets import accept, dial, listening
+from tests.support.waiting import LIMIT_SECONDS
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
@@ -36,7 +37,7 @@ def mode_of(path: Path) -> int:
 
 def reaches(path: Path, bound: BoundSocket) -> bool:
     """Tell whether who connects to the path ends at this socket."""
-    bound.socket.settimeout(30)
+    bound.socket.settimeout(LIMIT_SECONDS)
     with dial(path) as client:
         client.sendall(b"x")
         while True:

@@ -11,6 +11,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.grpc_peers import Peer, channel, start, through
 from tests.support.raw_sockets import listening
 from tests.support.relaying import Relay, Seen
+from tests.support.waiting import LIMIT_SECONDS
 
 IMAGE_SERVICE = "runtime.v1.ImageService"
 
@@ -88,7 +89,7 @@ def test_client_cancels(split: Relay, peer: Peer) -> None:
         call = start(one, "unary_stream", "Hang", b"")
         assert next(call) == b"hanging"
         call.call.cancel()
-        assert peer.over.acquire(timeout=30)
+        assert peer.over.acquire(timeout=LIMIT_SECONDS)
         assert split.recorder.calls(1)[0][:3] == ("Hang", "CANCELLED", "client_reset")
         assert start(one, "unary_unary", "Unary", b"x").outcome().messages == (b"x",)
 
@@ -98,7 +99,7 @@ def test_client_that_leaves(split: Relay, peer: Peer) -> None:
     with channel(split.path) as one:
         call = start(one, "unary_stream", "Flood", b"")
         assert next(call)
-    assert peer.over.acquire(timeout=30)
+    assert peer.over.acquire(timeout=LIMIT_SECONDS)
     assert split.recorder.calls(1)[0].code == "CANCELLED"
     split.recorder.all_closed()
 
@@ -124,7 +125,7 @@ def test_image_service_that_is_not_there(short_dir: Path, peer: Peer, loop: str)
     ):
         call = one.unary_unary(f"/{IMAGE_SERVICE}/ListImages")
         with pytest.raises(grpc.RpcError) as caught:
-            call(b"", timeout=60)
+            call(b"", timeout=LIMIT_SECONDS)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
         assert start(one, "unary_unary", "Unary", b"x").outcome().messages == (b"x",)
         assert relay.recorder.unreachable[0][1] == f"unix://{images}"

@@ -17,8 +17,7 @@ from criproxy.relay.unary import MAX_RESPONSE_BYTES, UnaryResponse, call, probe
 from criproxy.wire.grpc import StatusCode
 from tests.support.raw_sockets import accept, listening
 from tests.support.scripted import ScriptedServer
-
-LIMIT = 20.0
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def path(short_dir: Path) -> Path:
     return short_dir / "runtime.sock"
 
 
-def ask(path: Path, within: float = LIMIT) -> str | None:
+def ask(path: Path, within: float = LIMIT_SECONDS) -> str | None:
     return asyncio.run(probe(Endpoint(str(path)), within))
 
 

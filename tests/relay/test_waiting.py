@@ -14,7 +14,7 @@ import pytest
 from criproxy.relay.sockets import Access
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
 from tests.support.relaying import Relay
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 def opened(relay: Relay, count: int) -> None:
@@ -118,7 +118,7 @@ def test_no_descriptors_left(short_dir: Path, loop: str) -> None:
         Relay(short_dir, path, loop=loop) as relay,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
     ):
-        client.settimeout(30)
+        client.settimeout(LIMIT_SECONDS)
         with no_descriptors_left():
             client.connect(str(relay.path))
             client.sendall(b"question")
@@ -136,7 +136,7 @@ def test_no_descriptor_left_for_the_runtime(short_dir: Path, loop: str) -> None:
         Relay(short_dir, path, loop=loop) as relay,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client,
     ):
-        client.settimeout(30)
+        client.settimeout(LIMIT_SECONDS)
         spare = os.dup(0)
         with no_descriptors_left():
             os.close(spare)
@@ -188,7 +188,7 @@ def test_access_of_a_late_runtime(short_dir: Path, loop: str) -> None:
     path = short_dir / "runtime.sock"
     with Relay(short_dir, path, loop=loop, access=Access(gid=os.getegid())) as relay:
         assert stat.S_IMODE(relay.path.stat().st_mode) == 0o660
-        with listening(path) as listener, dial(relay.path):
+        with listening(path) as listener:
             path.chmod(0o604)
-            with accept(listener):
+            with dial(relay.path), accept(listener):
                 wait_until(lambda: stat.S_IMODE(relay.path.stat().st_mode) == 0o604, "mode")

@@ -19,7 +19,8 @@ from google.protobuf.message import Message
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from tests.support.grpc_peers import LIMIT, Metadata, Started, channel
+from tests.support.grpc_peers import Metadata, Started, channel
+from tests.support.waiting import LIMIT_SECONDS
 
 PULL: Final = "/runtime.v1.ImageService/PullImage"
 IMAGE: Final = "/runtime.v1.ImageService/ImageStatus"
@@ -50,7 +51,7 @@ class Ask(NamedTuple):
     messages: int = 3
     fails: str = ""
     """The code that the server is to fail with."""
-    timeout: float = LIMIT
+    timeout: float = LIMIT_SECONDS
 
     def metadata(self, number: object) -> Metadata:
         """What the call is told apart by, and what its server is told."""
@@ -163,7 +164,7 @@ class CriPeer:
         if not context.add_callback(self.over.release):
             self.over.release()
         try:
-            self.gate.wait(LIMIT)
+            self.gate.wait(LIMIT_SECONDS)
             echoed = tuple(each for each in asked.metadata if each[0].startswith("x-"))
             if "x-fails" in told:
                 context.set_trailing_metadata(echoed)
@@ -239,7 +240,7 @@ def make(on: Any, ask: Ask, number: object = 0, **options: Any) -> Started:
 
 def start(on: Any, path: str, requests: Iterator[bytes]) -> Started:
     """Start a call whose requests come one by one."""
-    return Started(on.stream_stream(path)(requests, timeout=LIMIT), True)
+    return Started(on.stream_stream(path)(requests, timeout=LIMIT_SECONDS), True)
 
 
 def command(role: str, path: Path) -> list[str]:

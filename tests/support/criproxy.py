@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.support.process import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 CallKey = tuple[str, str, str]
 """What calls are counted by: full service name, method, code."""
@@ -138,7 +138,7 @@ class Criproxy:
     def get(self, page: str) -> tuple[int, str]:
         """Fetch a page; return the HTTP status and the body."""
         host, port = self.event("metrics")["address"].rsplit(":", 1)
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT_SECONDS)
         try:
             connection.request("GET", page)
             response = connection.getresponse()

@@ -27,9 +27,9 @@ from tests.support.cri_peers import (
     pull,
     stream,
 )
-from tests.support.grpc_peers import LIMIT, Outcome, channel
+from tests.support.grpc_peers import Outcome, channel
 from tests.support.ruled import Rule, RuledRelay
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 CROWD: Final = 50
 MATCHED: Final = tuple(range(0, CROWD, 3))
@@ -73,7 +73,7 @@ class Case:
     """Whether the response's headers come for certain, where it is asked."""
     headers: tuple[tuple[str, str], ...] = ()
     """What is added to the request's metadata."""
-    timeout: float = LIMIT
+    timeout: float = LIMIT_SECONDS
     pad: int = 0
     """Bytes that the requests have more."""
     size: int = 10
@@ -93,7 +93,12 @@ class Case:
         }
 
     def ask(
-        self, group: str, *, pad: int | None = None, size: int | None = None, timeout: float = LIMIT
+        self,
+        group: str,
+        *,
+        pad: int | None = None,
+        size: int | None = None,
+        timeout: float = LIMIT_SECONDS,
     ) -> Ask:
         """A call of a group."""
         filling = self.pad if pad is None else pad

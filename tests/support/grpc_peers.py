@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple, Self
 
 import grpc
 
+from tests.support.waiting import LIMIT_SECONDS
+
 SERVICE: Final = "test.Peer"
-LIMIT: Final = 60.0
-"""Seconds after which a call that ought to end is given up."""
 
 _UNLIMITED: Final = [
     ("grpc.max_receive_message_length", -1),
@@ -204,7 +204,7 @@ def start(
     kind: str,
     method: str,
     *requests: bytes,
-    timeout: float = LIMIT,
+    timeout: float = LIMIT_SECONDS,
     **options: Any,
 ) -> Started:
     """Start a call; ``kind`` is ``unary_unary``, ``unary_stream`` and so on."""

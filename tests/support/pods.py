@@ -6,8 +6,7 @@ from typing import Any, Self
 from criproxy.client import CriClient
 from tests.support.containerd import Containerd
 from tests.support.image import IMAGE
-
-DEADLINE_SECONDS = 60.0
+from tests.support.waiting import LIMIT_SECONDS
 
 
 class Pods:
@@ -18,7 +17,7 @@ class Pods:
     """
 
     def __init__(self, runtime: Containerd, version: str = "v1") -> None:
-        self.direct = CriClient(runtime.endpoint, version, timeout=DEADLINE_SECONDS)
+        self.direct = CriClient(runtime.endpoint, version, timeout=LIMIT_SECONDS)
         self._cgroup_parent = runtime.cgroup_parent
         self._configs: dict[str, dict[str, Any]] = {}
 

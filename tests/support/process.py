@@ -8,8 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-TERM_SECONDS = 20.0
-"""How long a program may take to end on SIGTERM before it is killed."""
+from tests.support.waiting import LIMIT_SECONDS
 
 
 class Process:
@@ -81,13 +80,13 @@ class Process:
         if self._popen is not None:
             self._popen.send_signal(number)
 
-    def wait(self, limit: float = TERM_SECONDS) -> int:
+    def wait(self, limit: float = LIMIT_SECONDS) -> int:
         """Wait for its end and return the exit status; raises TimeoutExpired after ``limit``."""
         if self._popen is None:
             raise RuntimeError(f"{self.argv[0]} was never started")
         return self._popen.wait(limit)
 
-    def stop(self, limit: float = TERM_SECONDS) -> int:
+    def stop(self, limit: float = LIMIT_SECONDS) -> int:
         """End it with SIGTERM and return its exit status; kill it after ``limit`` seconds.
 
         Having to kill it raises TimeoutExpired once it is gone.

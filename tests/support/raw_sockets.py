@@ -5,8 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-LIMIT_SECONDS = 30.0
-"""How long one operation may take before the test fails."""
+from tests.support.waiting import LIMIT_SECONDS
 
 
 def dial(path: Path) -> socket.socket:

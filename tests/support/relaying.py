@@ -22,7 +22,7 @@ from criproxy.wire.http2.windows import HeldBytesBudget
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
 from criproxy.wire.reading.message_capture import SelectCapture
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "asyncio": asyncio.new_event_loop,
@@ -162,7 +162,7 @@ class Relay:
                 done.set_exception(error)
 
         self.loop.call_soon_threadsafe(run)
-        done.result(30)
+        done.result(LIMIT_SECONDS)
 
     def stop(self) -> None:
         """Close the listener, cut off all connections and end the thread; again is fine."""
@@ -214,7 +214,7 @@ class Relay:
         self._thread = threading.Thread(target=main, name="relay")
         self._thread.start()
         try:
-            ready.result(30)
+            ready.result(LIMIT_SECONDS)
         except BaseException:
             self._thread.join()
             raise

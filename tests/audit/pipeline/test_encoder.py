@@ -12,7 +12,7 @@ from criproxy.audit.items import Item, RuntimeListing
 from criproxy.audit.pipeline.encoder import IntakeLimits
 from criproxy.audit.sinks.sink import Progress
 from tests.support.audit_lines import Gate, Line, item, make, numbers, pipeline, reported, sink
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +154,7 @@ def test_a_sink_that_blocks_loses_nothing() -> None:
     assert not room.is_set()
     gate.open.set()
 
-    assert room.wait(30)
+    assert room.wait(LIMIT_SECONDS)
     wait_until(lambda: not running.full, "room")
     running.close(within=30)
     assert numbers(gate.lines) == list(range(100))
@@ -331,7 +331,7 @@ def test_memory_stays_flat_over_many_records() -> None:
             if running.full:
                 room = threading.Event()
                 running.when_room(room.set)
-                assert room.wait(30)
+                assert room.wait(LIMIT_SECONDS)
             running.submit(item(number))
 
     submit(0, count // 10)

@@ -11,7 +11,7 @@ from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.journald import JournaldOutlet, entry
 from criproxy.audit.spec import JournaldSpec
 from tests.support.audit_lines import item, pipeline, record, sink
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 _LINE = (
     b'{"kind":"Event","auditID":"a-1","stage":"ResponseComplete","listener":"unix:///l",'
@@ -68,7 +68,7 @@ def journal(short_dir: Path) -> Path:
 def _bind(path: Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(str(path))
-    server.settimeout(30)
+    server.settimeout(LIMIT_SECONDS)
     return server
 
 

@@ -14,7 +14,7 @@ from criproxy.audit.sinks.syslog import SyslogOutlet
 from criproxy.audit.spec import SyslogSpec
 from criproxy.errors import UsageError
 from tests.support.audit_lines import item, numbers, pipeline, record, reported, sink
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 _RFC5424 = re.compile(
     rb"<(\d+)>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) (\S+) criproxy-audit (\d+) (\S+) - (.*)",
@@ -29,13 +29,13 @@ def _parse(message: bytes) -> tuple[bytes, ...]:
 
 
 def _take(server: socket.socket, count: int) -> list[bytes]:
-    server.settimeout(30)
+    server.settimeout(LIMIT_SECONDS)
     return [server.recv(1 << 20) for _ in range(count)]
 
 
 def _read_counted(connection: socket.socket, count: int) -> list[bytes]:
     """Read messages with their lengths before them (RFC 6587 section 3.4.1)."""
-    connection.settimeout(30)
+    connection.settimeout(LIMIT_SECONDS)
     messages = []
     with connection.makefile("rb") as stream:
         for _ in range(count):

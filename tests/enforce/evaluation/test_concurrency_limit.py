@@ -13,6 +13,7 @@ from criproxy.enforce.evaluation.concurrency_limit import ConcurrencyLimit, Limi
 from criproxy.peers.peer import Peer
 from criproxy.rules.facts import Facts, Pod
 from criproxy.rules.spec import LimitSpec
+from tests.support.waiting import LIMIT_SECONDS
 
 KEY = "key"
 
@@ -31,7 +32,7 @@ async def settle() -> None:
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        await asyncio.wait_for(test(), 30)
+        await asyncio.wait_for(test(), LIMIT_SECONDS)
 
     asyncio.run(main())
 

@@ -20,7 +20,7 @@ from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 from tests.enforce.hooked import PB, UNKNOWN, create, facts, run
 from tests.support import virtual_time
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
@@ -232,7 +232,7 @@ def test_refusal_that_the_rule_does_not_allow(script: Any) -> None:
 def test_plain_functions_do_not_block(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a plain function blocks, the loop goes on."""
     gate = _gate(monkeypatch)
-    hook = script("import gate\ndef request(call):\n    gate.leave.wait(30)\n")
+    hook = script("import gate\ndef request(call):\n    gate.leave.wait(120)\n")
 
     async def main() -> None:
         asked = asyncio.create_task(hook.request(create(), facts()))
@@ -251,13 +251,13 @@ def test_stuck_workers(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scripts, "WORKERS", 2)
     gate = _gate(monkeypatch)
     hook = script(
-        "import gate\ndef request(call):\n    gate.entered.release()\n    gate.leave.wait(30)\n"
+        "import gate\ndef request(call):\n    gate.entered.release()\n    gate.leave.wait(120)\n"
     )
 
     async def main() -> None:
         asked = [asyncio.create_task(hook.request(create(), facts())) for _ in range(3)]
         for _ in range(2):
-            await asyncio.to_thread(gate.entered.acquire, timeout=30)
+            await asyncio.to_thread(gate.entered.acquire, timeout=LIMIT_SECONDS)
         for each in asked:  # the third has no worker yet, and is not left with one
             each.cancel()
         await asyncio.gather(*asked, return_exceptions=True)

@@ -23,7 +23,7 @@ from criproxy.rules.errors import EvaluationError
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 from tests.enforce.hooked import PB, UNKNOWN, create, facts, run
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 Respond = Callable[[dict[str, Any]], dict[str, Any] | bytes | tuple[int, bytes]]
 
@@ -366,7 +366,7 @@ def test_slow_server(server: Server) -> None:
     gate = threading.Event()
 
     def respond(review: Any) -> dict[str, Any]:
-        gate.wait(30)
+        gate.wait(LIMIT_SECONDS)
         return {"allowed": True}
 
     server.respond = respond
