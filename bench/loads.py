@@ -1,4 +1,4 @@
-"""The loads: what is asked, how many at once, and a run of one against one contender."""
+"""The loads, and the run of one load against one contender."""
 
 import subprocess
 from collections import Counter
@@ -14,11 +14,11 @@ from bench.running import Running
 from bench.wire import DEFAULT_WINDOW, LoadError, prefixed
 
 WARM_UP_SHARE: Final = 10
-"""One call in so many more is made beforehand, untimed."""
+"""Untimed calls made beforehand: one in so many of the timed ones."""
 
 
 class Answer(Enum):
-    """What is asked for: a runtime's version, some 40 bytes, or a list of 1 MiB."""
+    """The response of a load's call: a version of some 40 bytes, or a list of 1 MiB."""
 
     VERSION = "version"
     LIST = "list"

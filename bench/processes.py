@@ -1,4 +1,4 @@
-"""What a process and its descendants cost, from /proc."""
+"""Reads CPU time and memory of a process and its descendants from /proc."""
 
 import os
 import time
@@ -16,7 +16,7 @@ SETTLE_SECONDS = 30.0
 def cpu_seconds(pid: int) -> float:
     """CPU time, user and system, of a process, its descendants, and those it has waited for.
 
-    It is counted in ticks of 10 ms as a rule: too coarse for one short run, good over several.
+    The unit is a tick, usually 10 ms: too coarse for one short run.
     """
     return sum(sum(map(int, fields[11:15])) for fields in _tree(pid)) / _TICKS
 
@@ -27,7 +27,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def settle(pid: int) -> None:
-    """Wait until a process and its descendants do next to nothing, or for half a minute."""
+    """Wait until a process and its descendants use no CPU time, or for half a minute."""
     deadline = time.monotonic() + SETTLE_SECONDS
     before = cpu_seconds(pid)
     while time.monotonic() < deadline:
@@ -39,7 +39,7 @@ def settle(pid: int) -> None:
 
 
 def _tree(pid: int) -> Iterator[list[str]]:
-    """Give the fields of /proc/PID/stat from the state on (proc(5)), for a whole family."""
+    """Return the fields of /proc/PID/stat from the state on (proc(5)), of a process tree."""
     everyone = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

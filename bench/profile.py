@@ -1,4 +1,4 @@
-"""Where criproxy's CPU time goes under load: ``python -m bench.profile``; see ``--help``.
+"""Profiles criproxy's CPU time under load: ``python -m bench.profile``; see ``--help``.
 
 It samples from outside with py-spy, which is installed by hand (``pip install py-spy``): the
 process under the profiler is the one that the comparison measures, unchanged.

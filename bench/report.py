@@ -1,9 +1,9 @@
-"""The page that says what was found: the same for the terminal and for RESULTS.md."""
+"""Renders the results as Markdown, for the terminal and RESULTS.md."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.contenders import DIRECT
-from bench.criproxy_config import Recorded
+from bench.criproxy_config import AuditCounts
 from bench.loads import AUDIT_LOADS, RULE_LOADS
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
@@ -138,7 +138,7 @@ def _rules(results: Results) -> list[str]:
         "A call that is denied or ended by a fault never reaches the runtime: its p50 is compared, "
         "and what it adds to direct may be below zero. A delay of 100 % is part of what it adds."
     )
-    counts = {name: _counts(one) for name, one in results.acted.items()}
+    counts = {name: _counts(one) for name, one in results.rule_counts.items()}
     asked = "What each criproxy counted of its rules, warming up included:\n\n" + _bullets(counts)
     return [_table(("", "figure", "", "beside", *loads), rows), words, *([asked] * bool(counts))]
 
@@ -160,7 +160,7 @@ def _audit(results: Results) -> list[str]:
     return [_table(("", "figure", "", "beside", *loads), rows), words, asked]
 
 
-def _records(found: Recorded) -> str:
+def _records(found: AuditCounts) -> str:
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in found.dropped.items())
     return (
         f"{found.calls:,} calls, {found.wanted:,} of them to be recorded; "

@@ -1,4 +1,4 @@
-"""What a run of the comparison found, and the median of its rounds."""
+"""The results of a comparison, and the medians of its rounds."""
 
 import math
 from collections import Counter
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from bench.contenders import DIRECT
-from bench.criproxy_config import Recorded, Seen
+from bench.criproxy_config import AuditCounts, CallCounts
 from bench.loads import Figures
 
 
@@ -29,15 +29,15 @@ class Soak:
     samples: list[tuple[int, int]]
     calls_per_s: float
     errors: dict[str, int]
-    seen: Seen
-    recorded: Recorded | None = None
+    seen: CallCounts
+    recorded: AuditCounts | None = None
 
 
 @dataclass(slots=True)
 class Results:
     """Everything found, as it is written to results.json.
 
-    ``figures``: load, contender, rounds. ``acted``: how often a contender's rules did what.
+    ``figures``: load, contender, rounds. ``rule_counts``: how often a contender's rules did what.
     ``recorded``: backend and contender, what became of its records.
     """
 
@@ -51,9 +51,9 @@ class Results:
     titles: dict[str, str] = field(default_factory=dict)
     figures: dict[str, dict[str, list[Figures]]] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
-    seen: dict[str, Seen] = field(default_factory=dict)
-    acted: dict[str, dict[str, int]] = field(default_factory=dict)
-    recorded: dict[str, Recorded] = field(default_factory=dict)
+    seen: dict[str, CallCounts] = field(default_factory=dict)
+    rule_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    recorded: dict[str, AuditCounts] = field(default_factory=dict)
     soak: Soak | None = None
     audited_soak: Soak | None = None
     seconds: float = 0.0

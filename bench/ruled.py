@@ -183,7 +183,7 @@ RULED: Final = (
         "(bench/aio_rewrite.py)",
         "make bench",
         lambda: sys.executable,
-        lambda place: ["-m", "bench.aio_rewrite", str(place.listen), str(place.upstream)],
+        lambda setup: ["-m", "bench.aio_rewrite", str(setup.listen), str(setup.upstream)],
         of_package("grpcio"),
     ),
 )

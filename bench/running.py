@@ -1,4 +1,4 @@
-"""Backends and contenders as processes: started, waited for until they answer, and ended."""
+"""Starts backends and contenders as processes, waits until they answer, and stops them."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import version
-from bench.contenders import Contender, Place
+from bench.contenders import Contender, Setup
 from bench.load import Call, Connection
 from bench.wire import LoadError
 from criproxy.cri.pb.runtime_v1_pb2 import VersionRequest
@@ -20,19 +20,19 @@ from tests.support.waiting import wait_until
 READY_SECONDS = 20.0
 TERM_SECONDS = 10.0
 PODS = 1140
-"""How many pods make the embedded runtime's ListContainers answer about 1 MiB."""
+"""Number of pods with which the embedded runtime's ListContainers response is about 1 MiB."""
 
 VERSION = Call(version.PATH, VersionRequest(version=version.KUBELET).SerializeToString())
 LIST = Call("/runtime.v1.RuntimeService/ListContainers")
 
 
 class NotRunningError(Exception):
-    """Something could not be started; the text says why, in a line."""
+    """A process could not be started; the text is the reason in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A runtime that answers at ``socket``: what it is, in words, and the call to make."""
+    """A runtime that answers at ``socket``, its description, and the call to make."""
 
     name: str
     socket: Path
@@ -41,9 +41,9 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A contender that answers at ``socket``; without a process when it is the backend itself.
+    """A contender that answers at ``socket``; ``process`` is None for the backend itself.
 
-    ``call`` is the backend's, with the answer that is right through this contender.
+    ``call`` is the backend's, with the response expected through this contender.
     """
 
     name: str
@@ -60,14 +60,14 @@ class Running:
 
 @contextmanager
 def work_directory() -> Iterator[Path]:
-    """A temporary directory with a name short enough for the sockets in it."""
+    """Create a temporary directory with a name short enough for sockets in it."""
     with tempfile.TemporaryDirectory(prefix="crpb", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 @contextmanager
 def containerd(directory: Path) -> Iterator[Backend]:
-    """A private containerd and its Version call; raises NotRunningError where it cannot run."""
+    """Run a private containerd. Raises NotRunningError where it cannot run."""
     if lacks := missing():
         raise NotRunningError(f"containerd cannot run here: {', '.join(lacks)} missing")
     directory.mkdir()
@@ -78,7 +78,7 @@ def containerd(directory: Path) -> Iterator[Backend]:
 
 @contextmanager
 def embedded(directory: Path, call: Call) -> Iterator[Backend]:
-    """The embedded runtime, answering without delay, and ``call`` to it."""
+    """Run the embedded runtime without latency; ``call`` is the backend's call."""
     directory.mkdir()
     socket = directory / "runtime.sock"
     argv = [sys.executable, "-m", "criproxy", "runtime", "--listen", f"unix://{socket}"]
@@ -90,15 +90,15 @@ def embedded(directory: Path, call: Call) -> Iterator[Backend]:
 
 @contextmanager
 def contender(which: Contender, directory: Path, backend: Backend) -> Iterator[Running]:
-    """A contender in front of ``backend``; raises NotRunningError, saying what is wrong."""
+    """Run a contender in front of ``backend``. Raises NotRunningError with the reason."""
     program = which.program()
     if program is None:
         raise NotRunningError(f"not installed: {which.install}")
     directory.mkdir()
-    place = Place(directory, directory / "listen.sock", backend.socket)
-    process = Process([program, *which.arguments(place)], output=directory / "output")
-    with _started(process, place.listen, which.name, which.expected(VERSION)):
-        yield Running(which.name, place.listen, directory, process, which.expected(backend.call))
+    setup = Setup(directory, directory / "listen.sock", backend.socket)
+    process = Process([program, *which.arguments(setup)], output=directory / "output")
+    with _started(process, setup.listen, which.name, which.expected(VERSION)):
+        yield Running(which.name, setup.listen, directory, process, which.expected(backend.call))
 
 
 def _backend(name: str, socket: Path, call: Call) -> Backend:

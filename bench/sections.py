@@ -1,4 +1,4 @@
-"""The comparison's parts: who is compared with whom, under which loads, in which unit."""
+"""The sections of the comparison: contenders, loads and unit of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""A million calls through criproxy with everything on, its memory read along the way."""
+"""Makes a million calls through criproxy and samples its memory."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from bench.results import Soak
 from bench.running import Backend, contender
 
 BATCH: Final = 25_000
-"""How many calls are prepared at a time, and made between two readings of the memory."""
+"""Number of calls between two samples of the memory."""
 AT_ONCE: Final = 16
 SAY_EVERY: Final = 100_000
 
 
 def soak(
-    which: Contender, backend: Backend, directory: Path, calls: int, say: Callable[[str], None]
+    which: Contender, backend: Backend, directory: Path, calls: int, report: Callable[[str], None]
 ) -> Soak:
-    """Start ``which`` anew, make ``calls`` calls on one connection, and return what was seen."""
+    """Start ``which`` anew, make ``calls`` calls on one connection, and return the samples."""
     with contender(which, directory, backend) as running:
         assert running.pid is not None
         idle = rss_bytes(running.pid)
@@ -38,7 +38,7 @@ def soak(
                 errors.update(outcome.errors)
                 samples.append((done, rss_bytes(running.pid)))
                 if done % SAY_EVERY == 0 or done == calls:
-                    say(f"{done:,} of {calls:,} calls, {samples[-1][1] >> 20} MiB resident")
+                    report(f"{done:,} of {calls:,} calls, {samples[-1][1] >> 20} MiB resident")
         rate = done / (elapsed / 1e9)
         every_call = RECORDS.get(which.name)
         return Soak(

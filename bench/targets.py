@@ -1,4 +1,4 @@
-"""What was to be reached, and whether it was."""
+"""The targets of the comparison and their verdicts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
 
 FLAT_MIB: Final = 2.0
-"""How much memory may grow after the first tenth of the long run and still count as flat."""
+"""Maximum growth of memory after the first tenth of the long run that counts as flat."""
 SOAK_CALLS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target with what was measured; None where it was not."""
+    """One target with its measured value; None if it was not measured."""
 
     target: str
     limit: str
@@ -42,12 +42,12 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def added(summary: Summary) -> float:
-    """Return how much later than direct a call ends, at the median; in microseconds."""
+    """Return the median latency added to a direct call, in microseconds."""
     return summary.added_p50_us
 
 
 def whole(summary: Summary) -> float:
-    """Return how long a call takes, at the median: for calls that the runtime is not asked for."""
+    """Return the median latency, for calls that do not reach the runtime, in microseconds."""
     return summary.p50_us
 
 
@@ -67,7 +67,7 @@ class RuleRatio:
 
     def value(self, results: Results, load: str) -> float | None:
         """Return the ratio under a load; None where it was not measured."""
-        return _quotient(results, load, self.mine, self.other, self.figure)
+        return _ratio_of(results, load, self.mine, self.other, self.figure)
 
 
 RULE_RATIOS: Final = (
@@ -82,7 +82,7 @@ RULE_RATIOS: Final = (
     RuleRatio("a fault, 100 %", "criproxy-abort-100", "envoy-abort-100", whole),
     RuleRatio("a denial", "criproxy-deny", "envoy-abort-100", whole),
 )
-"""What the rules section is for, in the order of the report."""
+"""The ratios of the rules section, in the order of the report."""
 
 
 def _of_rules(results: Results, one: RuleRatio) -> Verdict:
@@ -103,11 +103,11 @@ class AuditRatio:
 
     def added(self, results: Results, load: str) -> float | None:
         """Return the ratio of what is added to direct at the median; None: not measured."""
-        return _quotient(results, load, self.mine, self.other, added)
+        return _ratio_of(results, load, self.mine, self.other, added)
 
     def throughput(self, results: Results, load: str) -> float | None:
         """Return the ratio of calls a second; None where it was not measured."""
-        return _quotient(results, load, self.mine, self.other, _throughput)
+        return _ratio_of(results, load, self.mine, self.other, _throughput)
 
 
 AUDIT_RATIOS: Final = (
@@ -116,11 +116,11 @@ AUDIT_RATIOS: Final = (
     AuditRatio("RequestResponse on everything", EVERYTHING, EVERYTHING_ON),
     AuditRatio("an access log", ENVOY_LOG, "envoy"),
 )
-"""What the audit section is for, in the order of the report."""
+"""The ratios of the audit section, in the order of the report."""
 
 
 def unaccounted(results: Results) -> list[str]:
-    """Name the audit logs in which calls are neither recorded nor known to be dropped."""
+    """Return the audit logs in which calls are neither recorded nor reported as dropped."""
     found = dict(results.recorded)
     if results.audited_soak and results.audited_soak.recorded:
         found["the long run"] = results.audited_soak.recorded
@@ -148,7 +148,7 @@ def _of_audit(results: Results) -> list[Verdict]:
 
 
 def _growth(soak: Soak) -> float:
-    """Return by how many MiB memory has grown after the first tenth of a long run."""
+    """Return the growth of memory after the first tenth of a long run, in MiB."""
     calls, last = soak.samples[-1]
     return (last - next(rss for done, rss in soak.samples if done >= calls / 10)) / MIB
 
@@ -163,11 +163,11 @@ def _ratio(
     *,
     at_most: bool = False,
 ) -> Verdict:
-    value = _quotient(results, load, EVERYTHING_ON, other, figure)
+    value = _ratio_of(results, load, EVERYTHING_ON, other, figure)
     return _verdict(f"{what} / {other}'s", value, limit, " x", at_most=at_most)
 
 
-def _quotient(
+def _ratio_of(
     results: Results, load: str, mine: str, other: str, figure: Callable[[Summary], float]
 ) -> float | None:
     ours, theirs = summarise(results, load, mine), summarise(results, load, other)

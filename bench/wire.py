@@ -127,7 +127,7 @@ class Client:
                 if not stream:
                     self.send_window += int.from_bytes(data[payload:end], "big")
             else:
-                self._seldom(kind, flags, stream, data[payload:end], answers, now)
+                self._other_frame(kind, flags, stream, data[payload:end], answers, now)
             at = end
         self._rest = data[at:]
         return b"".join(answers)
@@ -177,7 +177,7 @@ class Client:
         else:
             answers.append(frame(PING, ACK, 0, payload))
 
-    def _seldom(
+    def _other_frame(
         self, kind: int, flags: int, stream: int, payload: bytes, answers: list[bytes], now: int
     ) -> None:
         if kind == SETTINGS:

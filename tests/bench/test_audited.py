@@ -9,8 +9,8 @@ import yaml
 
 from bench import criproxy_config
 from bench.audited import AUDITED, DEFAULT, EVERYTHING, KUBELET, RECORDS
-from bench.contenders import EVERYTHING_ON, Contender, Place
-from bench.criproxy_config import FILE, Recorded, recorded
+from bench.contenders import EVERYTHING_ON, Contender, Setup
+from bench.criproxy_config import FILE, AuditCounts, recorded
 from criproxy.audit.policy import AuditPolicy
 from criproxy.config.load import load
 from criproxy.config.schema import Config
@@ -21,7 +21,7 @@ CRIPROXIES = [which for which in AUDITED if which.name in (EVERYTHING_ON, *RECOR
 
 
 def configuration(which: Contender, directory: Path) -> Config:
-    which.arguments(Place(directory, directory / "l.sock", directory / "u.sock"))
+    which.arguments(Setup(directory, directory / "l.sock", directory / "u.sock"))
     return load(directory / FILE).config
 
 
@@ -81,7 +81,7 @@ def test_records_are_counted_in_all_files(
     aside = log.with_name(f"{log.name}.00000001-20260101T000000Z.gz")
     aside.write_bytes(gzip.compress(COMPLETE * 5 + b'{"stage":"RequestReceived"}\n'))
     found = recorded(tmp_path, True)
-    assert found == Recorded(calls=12, wanted=12, records=9, dropped={"intake_full": 3})
+    assert found == AuditCounts(calls=12, wanted=12, records=9, dropped={"intake_full": 3})
     assert found.adds_up
     none = recorded(tmp_path, False)
     assert (none.wanted, none.adds_up) == (0, False)
@@ -95,4 +95,4 @@ def test_a_record_is_there_or_known_to_be_dropped(
     records: int, dropped: dict[str, int], adds_up: bool
 ) -> None:
     """What is recorded and what is dropped make all the calls; one too many is as wrong."""
-    assert Recorded(10, 10, records, dropped).adds_up is adds_up
+    assert AuditCounts(10, 10, records, dropped).adds_up is adds_up

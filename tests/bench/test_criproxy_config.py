@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.criproxy_config import FILE, acted
+from bench.criproxy_config import FILE, rule_counts
 
 METRICS = """\
 # TYPE criproxy_calls counter
@@ -23,7 +23,7 @@ def test_what_rules_did_is_read_from_the_metrics(
 ) -> None:
     """Matches and errors of rules are given with their labels, and nothing is said of none."""
     (tmp_path / FILE).write_text(yaml.safe_dump({"metrics": {"address": serve_metrics(METRICS)}}))
-    assert acted(tmp_path) == {
+    assert rule_counts(tmp_path) == {
         "matches rule=request action=rewrite mode=enforce": 11,
         "errors rule=request reason=cel": 1,
     }

@@ -4,7 +4,7 @@ import pytest
 
 from bench.audited import DEFAULT, ENVOY_LOG, KUBELET
 from bench.contenders import DIRECT, EVERYTHING_ON
-from bench.criproxy_config import Recorded, Seen
+from bench.criproxy_config import AuditCounts, CallCounts
 from bench.loads import Figures
 from bench.processes import MIB
 from bench.report import render
@@ -75,7 +75,7 @@ def test_a_target_says_by_how_much_it_is_missed(results: Results) -> None:
 def test_memory_is_judged_by_the_long_run(results: Results) -> None:
     """Idle, final and grown memory are judged; growth counts from the first tenth on."""
     samples = [(100, 40 * MIB), (500, 41 * MIB), (1000, 43 * MIB)]
-    results.soak = Soak(30 * MIB, samples, 1000.0, {}, Seen(1001, 1001))
+    results.soak = Soak(30 * MIB, samples, 1000.0, {}, CallCounts(1001, 1001))
     idle, after, growth = verdicts(results)[-3:]
     assert (idle.measured, idle.met) == ("30.00 MiB", True)
     assert (after.measured, after.met) == ("43.00 MiB", True)
@@ -114,7 +114,7 @@ def test_the_page_says_what_rules_cost(results: Results) -> None:
         "criproxy-deny": [figures(60)],
         "envoy-abort-100": [figures(80)],
     }
-    results.acted["criproxy-deny"] = {"matches rule=deny": 1100}
+    results.rule_counts["criproxy-deny"] = {"matches rule=deny": 1100}
     page = render(results, "")
     row = next(line for line in page.splitlines() if line.startswith("| a denial"))
     assert [cell.strip() for cell in row.split("|")[1:-1]] == [
@@ -141,15 +141,15 @@ def audited(results: Results) -> Results:
             "envoy": [figures(300, 800)],
             ENVOY_LOG: [figures(340, 600)],
         }
-    results.recorded["Version, kubelet"] = Recorded(1200, 0, 0, {})
-    results.recorded["Version, default"] = Recorded(1200, 1200, 1100, {"intake_full": 99})
+    results.recorded["Version, kubelet"] = AuditCounts(1200, 0, 0, {})
+    results.recorded["Version, default"] = AuditCounts(1200, 1200, 1100, {"intake_full": 99})
     return results
 
 
 def test_an_audit_log_is_judged_beside_none(audited: Results) -> None:
     """Added latency, throughput (both of the kubelet's reads) and the growth have limits."""
     samples = [(100, 50 * MIB), (1000, 51 * MIB)]
-    audited.audited_soak = Soak(40 * MIB, samples, 1000.0, {}, Seen(1000, 1000))
+    audited.audited_soak = Soak(40 * MIB, samples, 1000.0, {}, CallCounts(1000, 1000))
     latency, throughput, growth = [one for one in verdicts(audited) if "audit" in one.target]
     assert (latency.limit, latency.measured, latency.missed_by) == (
         "at most 1.25 x",
@@ -168,8 +168,8 @@ def test_a_call_without_record_is_named(audited: Results) -> None:
     """Logs that do not add up are named, with what is there, those of the long run as well."""
     [wrong] = unaccounted(audited)
     assert wrong.startswith("Version, default: 1,200 to record, 1,100 recorded")
-    lost = Recorded(1000, 1000, 999, {})
-    audited.audited_soak = Soak(0, [(1000, MIB)], 1.0, {}, Seen(1000, 1000), lost)
+    lost = AuditCounts(1000, 1000, 999, {})
+    audited.audited_soak = Soak(0, [(1000, MIB)], 1.0, {}, CallCounts(1000, 1000), lost)
     assert [one.partition(":")[0] for one in unaccounted(audited)] == [
         "Version, default",
         "the long run",

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bench import criproxy_config, version
-from bench.contenders import EVERYTHING_ON, Place
+from bench.contenders import EVERYTHING_ON, Setup
 from bench.load import Call
 from bench.ruled import RULED, WITH_RULES, longer_answer, unmatched
 from bench.wire import prefixed
@@ -28,8 +28,8 @@ CRIPROXIES = [which for which in RULED if which.name in (EVERYTHING_ON, *WITH_RU
 @pytest.mark.parametrize("which", CRIPROXIES, ids=lambda which: which.name)
 def test_rules_are_all_that_differs(which, tmp_path: Path) -> None:
     """A criproxy with rules is configured as the one without, and has rules besides."""
-    place = Place(tmp_path, tmp_path / "l.sock", tmp_path / "u.sock")
-    which.arguments(place)
+    setup = Setup(tmp_path, tmp_path / "l.sock", tmp_path / "u.sock")
+    which.arguments(setup)
     config = yaml.safe_load((tmp_path / criproxy_config.FILE).read_text())
     assert bool(config.pop("rules", None)) is (which.name in WITH_RULES)
     assert sorted(config) == ["listeners", "log", "metrics"]
@@ -39,7 +39,7 @@ def test_rules_are_all_that_differs(which, tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", CRIPROXIES, ids=lambda which: which.name)
 def test_the_rules_are_valid(which, tmp_path: Path) -> None:
     """What is written for a criproxy is a configuration whose rules compile."""
-    which.arguments(Place(tmp_path, tmp_path / "l.sock", tmp_path / "u.sock"))
+    which.arguments(Setup(tmp_path, tmp_path / "l.sock", tmp_path / "u.sock"))
     specs = [placed.spec for placed in load(tmp_path / criproxy_config.FILE).rules]
     assert bool(specs) is (which.name in WITH_RULES)
     assert len(compile_rules(specs, False).rules) == len(specs)

@@ -1,4 +1,4 @@
-"""A program that a test runs beside itself: its output in a file, and its end always seen to."""
+"""Runs a child process whose output goes to files, and which is always ended."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A Python that runs from another path, for what goes by a client's executable."""
+"""Runs Python from a chosen path, for tests of a client's executable."""
 
 import os
 import shutil
