@@ -14,7 +14,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from criproxy.audit.files.rotation import put_aside
+from criproxy.audit.files.rotation import rotated_files
 
 FILE = "config.yaml"
 LOG = "calls.log"
@@ -141,7 +141,7 @@ def recorded(directory: Path, every_call: bool) -> AuditCounts:
             if one.name == _DROPPED and one.value
         }
         wanted = calls if every_call else 0
-        aside = put_aside(directory / AUDIT_LOG)
+        aside = rotated_files(directory / AUDIT_LOG)
         settled = written + sum(dropped.values()) >= wanted and all(one.compressed for one in aside)
         if settled or time.monotonic() > deadline:
             break

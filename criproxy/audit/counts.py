@@ -1,4 +1,4 @@
-"""What became of the records: plain counters for whoever shows them."""
+"""Counters of audit records: written, dropped, failed, waiting, for each sink."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,30 +14,31 @@ DROPS: Final[Mapping[str, str]] = {
     "failed": "An error in criproxy prevented the record from being made.",
     "closing": "The daemon ended before the record was written.",
 }
-"""Why records are dropped: the values of a metric's label, and what they mean."""
+"""The reasons for dropping a record (values of a metric's label) and their meanings."""
 
 
 @dataclass(slots=True)
 class SinkCounts:
-    """One sink's. Written under its queue's lock, and read without."""
+    """The counters of one sink. Written under its queue's lock, read without it."""
 
     written: int = 0
-    """Records; lines that tell of dropped ones are not among them."""
+    """Records that were written, without the records of kind ``Dropped``."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Records by reason, one of DROPS."""
+    """Dropped records by reason, one of DROPS."""
     errors: int = 0
-    """Attempts to write that failed."""
+    """Failed attempts to write."""
     backlog: int = 0
-    """Records that wait."""
+    """Records in the queue."""
     backlog_bytes: int = 0
+    """Bytes in the queue."""
 
 
 @dataclass(slots=True)
 class AuditCounts:
-    """The audit log's: one set a sink, by its name."""
+    """The counters of all sinks, by the sink's name."""
 
     sinks: dict[str, SinkCounts] = field(default_factory=dict)
 
     def sink(self, name: str) -> SinkCounts:
-        """The counters of a sink; those that it had already, after a reload."""
+        """Return the counters of a sink, which continue after a reload."""
         return self.sinks.setdefault(name, SinkCounts())

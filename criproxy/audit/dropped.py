@@ -1,4 +1,4 @@
-"""The record that says which records are missing."""
+"""Makes the record of kind ``Dropped``, which reports how many records are missing and why."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -11,11 +11,11 @@ import msgspec
 API_VERSION: Final = "audit.criproxy.io/v1"
 _SECOND: Final = 1_000_000_000
 _DATES: Final = 64
-"""Seconds whose date is remembered: most records are of the last few."""
+"""Formatted seconds that are cached: most records belong to the last few."""
 
 
 def timestamp(wall_ns: int) -> str:
-    """Write a time, in nanoseconds since the epoch, as RFC 3339 in UTC with nine digits."""
+    """Format nanoseconds since the epoch as RFC 3339 in UTC with nine digits."""
     seconds, rest = divmod(wall_ns, _SECOND)
     return f"{_date(seconds)}.{rest:09}Z"
 
@@ -26,7 +26,7 @@ def _date(seconds: int) -> str:
 
 
 class DroppedRecords:
-    """Records that did not come through: how many, why, and between which times."""
+    """Counts dropped records by reason, with the times of the first and the last drop."""
 
     def __init__(self) -> None:
         self.reasons: Counter[str] = Counter()
@@ -34,20 +34,20 @@ class DroppedRecords:
         self.until = 0
 
     def add(self, count: int, reason: str, wall_ns: int) -> None:
-        """Count some that were lost just now."""
+        """Count records that were dropped at ``wall_ns`` (nanoseconds since the epoch)."""
         if not self.reasons:
             self.since = wall_ns
         self.until = wall_ns
         self.reasons[reason] += count
 
-    def again(self, told: "DroppedRecords") -> None:
-        """Count those as well of whom a record told that did not come through itself."""
-        self.since = told.since
-        self.until = max(self.until, told.until)
-        self.reasons += told.reasons
+    def merge(self, earlier: "DroppedRecords") -> None:
+        """Add the counts of an earlier ``Dropped`` record that was itself not written."""
+        self.since = earlier.since
+        self.until = max(self.until, earlier.until)
+        self.reasons += earlier.reasons
 
     def line(self, node: str, sink: str, wall_ns: int) -> bytes:
-        """Make the record, of kind ``Dropped``."""
+        """Return the record of kind ``Dropped`` as JSON without a newline."""
         return msgspec.json.encode(
             {
                 "apiVersion": API_VERSION,

@@ -1,4 +1,4 @@
-"""What the event loop hands over to whoever makes records."""
+"""The items of which audit records are made: calls, listings of runtimes, unread connections."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,15 +7,15 @@ from criproxy.peers.peer import Connection
 from criproxy.wire.reading.calls import Call
 
 Stage = Literal["RequestReceived", "ResponseComplete"]
-"""As in Kubernetes' audit events."""
+"""The stages of Kubernetes' audit events."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallAtStage:
-    """A call at one of its stages. ``call`` is complete at ResponseComplete, and not before.
+    """A call at one of its stages; ``call`` is complete at ResponseComplete only.
 
-    ``audit_id`` is the same for all stages of a call. ``at`` is when the stage was reached, in
-    seconds of the clock that calls are timed with.
+    ``audit_id`` is the same for all stages of a call. ``at`` is the time of the stage, in seconds
+    of the calls' clock.
     """
 
     stage: Stage
@@ -27,7 +27,7 @@ class CallAtStage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuntimeListing:
-    """What a runtime had when it was asked: the responses of ListPodSandbox and ListContainers."""
+    """A runtime's encoded responses to ListPodSandbox and ListContainers."""
 
     pods: bytes
     containers: bytes
@@ -35,7 +35,7 @@ class RuntimeListing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnreadConnection:
-    """A connection that is not read any further: its calls are not recorded from now on."""
+    """A connection that is no longer parsed: its further calls have no records."""
 
     connection: Connection
     reason: str

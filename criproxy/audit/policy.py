@@ -1,8 +1,8 @@
-"""Which calls are recorded, and how much of them: the API server's audit policy, for the CRI.
+"""Decides which calls are recorded and at which level: Kubernetes' audit policy for the CRI.
 
-Rules are tried in order and the first that fits decides; a call that none fits is not recorded.
-What is known when a call begins (method, caller, listener) rules most of them out for good, and is
-remembered; what is left asks for the pod, the code and the duration.
+Rules are tried in order and the first match decides; a call that no rule matches is not recorded.
+The rules that match a method, caller and listener are cached, since these are known when a call
+begins; the remaining conditions (pod, code, duration) are evaluated for each call.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from criproxy.rules.facts import Pod
 from criproxy.rules.spec import CallersSpec
 from criproxy.wire.grpc import StatusCode
 
-_REMEMBERED: Final = 512
-"""Methods by callers whose rules are remembered: some 60 by the few clients of a node. A caller's
-command line is in memory with it, 8 KiB at most."""
+_CACHE_SIZE: Final = 512
+"""Cached combinations of method, caller and listener: some 60 methods by the few clients of a node.
+Each holds the caller's command line, at most 8 KiB."""
 
 _RANKS: Final = {level: rank for rank, level in enumerate(LEVELS)}
 
 
 class Decision(NamedTuple):
-    """What is recorded of a call, and which fields the record does without."""
+    """The level at which a call is recorded, and the paths of omitted fields."""
 
     level: Level
     omit: tuple[str, ...] = ()
@@ -35,12 +35,12 @@ UNRECORDED: Final = Decision("None")
 
 
 def covers(level: Level, other: Level) -> bool:
-    """Tell whether a level records all that another does."""
+    """Return whether a level records everything that another does."""
     return _RANKS[level] >= _RANKS[other]
 
 
 class _Rule:
-    """A rule, for calls that fit its methods, callers and listeners."""
+    """A compiled rule."""
 
     __slots__ = ("_codes", "_spec", "decision", "is_final")
 
@@ -50,17 +50,19 @@ class _Rule:
         self.decision = Decision(spec.level, tuple(spec.omit))
         conditions = (spec.namespaces, spec.pods, spec.labels, spec.codes, spec.longer_than)
         self.is_final = all(condition is None for condition in conditions)
-        """Whether it asks for nothing else, so that no rule behind it is ever tried."""
+        """Whether it has no condition beside method, caller and listener: no later rule applies."""
 
-    def is_for(self, named: MethodName, peer: Peer, listener: str) -> bool:
+    def covers_call(self, method_name: MethodName, peer: Peer, listener: str) -> bool:
         spec = self._spec
         return (
             (spec.listeners is None or any_glob(spec.listeners, listener))
             and (spec.callers is None or is_caller(spec.callers, peer))
-            and any(matches(pattern, named) for pattern in spec.methods)
+            and any(matches(pattern, method_name) for pattern in spec.methods)
         )
 
-    def fits(self, pod: Pod | None, code: StatusCode | None, duration: float | None) -> bool:
+    def matches_call(
+        self, pod: Pod | None, code: StatusCode | None, duration: float | None
+    ) -> bool:
         spec = self._spec
         return (
             (self._codes is None or code in self._codes)
@@ -77,7 +79,7 @@ def _has_labels(pod: Pod | None, globs: dict[str, str]) -> bool:
 
 
 class AuditPolicy:
-    """The rules, compiled. May be asked from any thread."""
+    """The compiled rules. Thread-safe."""
 
     DEFAULT: ClassVar[Sequence[AuditRuleSpec]] = (
         AuditRuleSpec("None", methods=["@read"], callers=CallersSpec(kubelet=True)),
@@ -86,44 +88,42 @@ class AuditPolicy:
         AuditRuleSpec("Metadata", methods=["@mutating"]),
         AuditRuleSpec("Metadata"),
     )
-    """What holds where the configuration has no policy."""
+    """The policy where the configuration has none."""
 
     def __init__(self, specs: Sequence[AuditRuleSpec] | None = None) -> None:
-        """``specs`` are the rules in their order; None: the default policy."""
+        """Compile rules in their order; None: the default policy."""
         self._rules = tuple(map(_Rule, self.DEFAULT if specs is None else specs))
-        self._candidates = lru_cache(_REMEMBERED)(self._find_candidates)
+        self._candidates = lru_cache(_CACHE_SIZE)(self._find_candidates)
 
-    def ceiling(self, named: MethodName, connection: Connection) -> Level:
-        """Return the highest level that a call may be recorded at, as far as is known when it
-        begins."""
-        return self._candidates(named, connection.peer, connection.listener)[1]
+    def max_level(self, method_name: MethodName, connection: Connection) -> Level:
+        """Return the highest level at which a call that begins may be recorded."""
+        return self._candidates(method_name, connection.peer, connection.listener)[1]
 
     def decide(
         self,
-        named: MethodName,
+        method_name: MethodName,
         connection: Connection,
         pod: Pod | None,
         code: StatusCode | None,
         duration: float | None,
     ) -> Decision:
-        """Decide about a call at one of its stages.
+        """Return the level at which a call is recorded at one of its stages.
 
-        ``code`` and ``duration`` (seconds) are None while they are not known; then rules that ask
-        for them do not fit. A pod that is not known has the empty string for its namespace and
-        name, and no labels.
+        ``code`` and ``duration`` (seconds) are None while they are unknown; rules with conditions
+        on them do not match then. An unknown pod has an empty namespace and name, and no labels.
         """
-        for rule in self._candidates(named, connection.peer, connection.listener)[0]:
-            if rule.is_final or rule.fits(pod, code, duration):
+        for rule in self._candidates(method_name, connection.peer, connection.listener)[0]:
+            if rule.is_final or rule.matches_call(pod, code, duration):
                 return rule.decision
         return UNRECORDED
 
     def _find_candidates(
-        self, named: MethodName, peer: Peer, listener: str
+        self, method_name: MethodName, peer: Peer, listener: str
     ) -> tuple[tuple[_Rule, ...], Level]:
-        """Return the rules that may decide about such calls, and the highest level of them."""
+        """Return the rules that may match such calls, and the highest of their levels."""
         found = []
         for rule in self._rules:
-            if rule.is_for(named, peer, listener):
+            if rule.covers_call(method_name, peer, listener):
                 found.append(rule)
                 if rule.is_final:
                     break

@@ -1,4 +1,4 @@
-"""The configuration's section ``audit``: what is recorded, what is left out, where it goes."""
+"""The configuration's section ``audit``: policy, redaction and sinks."""
 
 import re
 from typing import Final, Literal
@@ -19,7 +19,7 @@ Facility = Literal[
 ]  # fmt: skip
 
 LEVELS: Final[tuple[Level, ...]] = ("None", "Metadata", "Request", "RequestResponse")
-"""From nothing to everything."""
+"""All levels, in ascending order."""
 
 OPTIONAL: Final = (
     "caller",
@@ -33,7 +33,7 @@ OPTIONAL: Final = (
     "rules",
     "changes",
 )
-"""What ``omit`` may begin with. The rest says what happened and when, and is always there."""
+"""The fields with which a path of ``omit`` may begin; all others are in every record."""
 
 
 class AuditRuleSpec(Section, frozen=True):

@@ -171,7 +171,7 @@ def query(
     DuckDB: pip install 'criproxy[query]'. Nothing is written, and no other file is read. Lines
     that are no records are skipped and counted.
     """
-    from criproxy.audit.files.query import AuditLog, question, watched
+    from criproxy.audit.files.query import AuditLog, build_query, run_with_progress
     from criproxy.audit.files.reader import files_of
 
     if sql is not None and (where or since or until):
@@ -183,10 +183,14 @@ def query(
         shown = [f'{what} AS "{name}"' for name, what in _TABLE_COLUMNS.items()]
         columns = shown if output == "table" else ["record"]
         more = None if limit is None else limit + 1
-        sql = question(columns, where, _moment("--since", since), _moment("--until", until), more)
+        sql = build_query(
+            columns, where, _moment("--since", since), _moment("--until", until), more
+        )
     paths = files_of(files)
     log = AuditLog(paths)
-    answer = watched(log, sql, _progress_reporter(sum(path.stat().st_size for path in paths)))
+    answer = run_with_progress(
+        log, sql, _progress_reporter(sum(path.stat().st_size for path in paths))
+    )
     if output == "json":
         _print_json(answer.columns, answer.rows, limit)
     else:
@@ -256,7 +260,7 @@ def _report_break(report: "ChainReport", index: _LineIndex, paths: list[Path] | 
     broken = report.broken
     if broken is None:
         return False
-    click.echo(f"FAILED: {index.location(broken.line)}: {broken.kind}: {broken.says}")
+    click.echo(f"FAILED: {index.location(broken.line)}: {broken.kind}: {broken.message}")
     if paths is not None:
         record = next(
             (line.text for at, line in enumerate(_read(paths), 1) if at == broken.line), b""
@@ -295,12 +299,12 @@ def _names(files: tuple[Path, ...]) -> str:
 
 
 def _moment(option: str, text: str | None) -> datetime | None:
-    from criproxy.audit.files.query import moment
+    from criproxy.audit.files.query import parse_time
 
     if text is None:
         return None
     try:
-        return moment(text, datetime.now(UTC))
+        return parse_time(text, datetime.now(UTC))
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
 

@@ -53,8 +53,8 @@ class Audit:
         node = spec.node or host_name()
         policy = AuditPolicy(spec.policy)
         maker = RecordBuilder(policy, spec.redact, node, wall_clock_ns(clock), spec.message)
-        sinks = make_sinks(spec.sinks, counts, node, self._complain)
-        self._pipeline = RecordEncoder(maker.make, sinks, self._complain)
+        sinks = make_sinks(spec.sinks, counts, node, self._log_error)
+        self._pipeline = RecordEncoder(maker.make, sinks, self._log_error)
         self.recorder = CallObserver(policy, maker, self._pipeline, CaptureBudget(_KEPT))
         self.received_after = float(spec.received_after)
         self.blocking = self._pipeline.blocking
@@ -101,7 +101,7 @@ class Audit:
         if lost:
             self._log.warning("audit records lost", records=lost, waited_s=_CLOSING)
 
-    def _complain(self, trouble: str) -> None:
+    def _log_error(self, trouble: str) -> None:
         self._log.error("audit log in trouble", trouble=trouble)
 
 

@@ -1,4 +1,4 @@
-"""Asking the runtimes for the pods and containers that were there before the proxy was."""
+"""Lists the pods and containers of a runtime that were created before the daemon's start."""
 
 import asyncio
 from typing import Final, Protocol
@@ -9,55 +9,55 @@ from criproxy.relay.unary import call
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
 
-_AGAIN: Final = 2.0
-"""Seconds until a runtime that does not answer is asked again."""
+_RETRY: Final = 2.0
+"""Seconds until a failed listing is tried again."""
 
-_PATIENCE: Final = 60.0
-"""Seconds that a runtime may take to list what it has."""
+_TIMEOUT: Final = 60.0
+"""Seconds that a runtime may take for a listing."""
 
 
-class Learner(Protocol):
-    """What is to learn of pods: criproxy.rules.pod_cache's Memory, or who passes it on to one."""
+class PodListingReceiver(Protocol):
+    """A pod cache, or an object that forwards the listing to one."""
 
     def listed(self, pods: bytes, containers: bytes) -> None:
-        """Learn from the responses of ListPodSandbox and ListContainers.
+        """Add the pods and containers of the responses of ListPodSandbox and ListContainers.
 
-        Raises EvaluationError where they cannot be decoded.
+        Raises EvaluationError if they cannot be decoded.
         """
 
 
-async def list_pods(runtime: Endpoint, memory: Learner, log: Log) -> None:
-    """Let ``memory`` learn of all that a runtime has; asks until there is an answer."""
-    wrong = ""
+async def list_pods(runtime: Endpoint, receiver: PodListingReceiver, log: Log) -> None:
+    """Pass a runtime's pods and containers to ``receiver``; retries until the runtime responds."""
+    error_text = ""
     while True:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 pods = await _list(runtime, "ListPodSandbox")
                 containers = await _list(runtime, "ListContainers")
-            memory.listed(pods, containers)
+            receiver.listed(pods, containers)
         except (OSError, EvaluationError) as error:
-            if str(error) != wrong:
-                wrong = str(error)
+            if str(error) != error_text:
+                error_text = str(error)
                 log.warning(
                     "pods not listed yet",
                     runtime=str(runtime),
-                    error=wrong,
+                    error=error_text,
                     note="until then the pods of before are unknown by their names",
                 )
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY)
         else:
             log.info("pods listed", runtime=str(runtime))
             return
 
 
 async def _list(runtime: Endpoint, method: str) -> bytes:
-    """Return the response to an empty request. Raises OSError where there is none."""
+    """Return the response to an empty request. Raises OSError if the call fails."""
     for version in ("v1", "v1alpha2"):
         path = f"/runtime.{version}.RuntimeService/{method}"
-        answer = await call(runtime, path.encode(), b"")
-        if answer.code is not StatusCode.UNIMPLEMENTED:
+        response = await call(runtime, path.encode(), b"")
+        if response.code is not StatusCode.UNIMPLEMENTED:
             break
-    if answer.code is not StatusCode.OK:
-        code = "an unreadable answer" if answer.code is None else answer.code.name
-        raise ConnectionError(f"{method} failed with {code}: {answer.message}")
-    return answer.response
+    if response.code is not StatusCode.OK:
+        code = "an unreadable answer" if response.code is None else response.code.name
+        raise ConnectionError(f"{method} failed with {code}: {response.message}")
+    return response.response

@@ -69,7 +69,7 @@ class _Daemon:
         form = log.format or ("console" if colours else "json")
         self._writer = LineWriter(log.file, self._metrics.log_lines_dropped.inc)
         journal = DaemonLog(self._writer, form, log.level, colours)
-        self._writer.confess = journal.confess
+        self._writer.loss_line = journal.loss_line
         self._log = journal.log
         call_log = CallLog(journal.log, journal.record, log.level, log.methods, WallClock(clock))
         self._watch = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
@@ -187,7 +187,7 @@ class _Daemon:
                 connections,
                 clock,
                 rules.books.of,
-                captures_nothing if self._audit is None else self._audit.recorder.keep_for,
+                captures_nothing if self._audit is None else self._audit.recorder.capture_for,
                 identify=partial(peer_of, kubelet=kubelet),
             )
             made.append(listener)

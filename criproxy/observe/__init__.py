@@ -1,5 +1,5 @@
-"""Where what was seen goes: calls in flight, call log, metrics, health.
+"""Consumers of the relay's events: calls in flight, call log, metrics, HTTP endpoint.
 
-Nothing here is on a call's way: the relay tells of events after their bytes have been written, and
-what is slow (a disk, a scraper) has a thread of its own behind a bounded queue.
+The relay reports events after it has written their bytes; slow work (disks, scrapers) is done on
+other threads behind bounded queues.
 """

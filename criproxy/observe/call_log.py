@@ -1,4 +1,4 @@
-"""One line for each call: who asked for what, how it ended, how long it took. Never a payload."""
+"""Writes one log line for each call: caller, method, code, duration and sizes, but no payload."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -19,10 +19,10 @@ _LONGEST_MESSAGE: Final = 1024
 
 
 class CallLine(msgspec.Struct, omit_defaults=True):
-    """What the log says of a call, under these names. Times are UTC, durations seconds.
+    """The fields of a call's log line. Times are UTC, durations seconds.
 
-    A struct and not a dict, because that is encoded in a microsecond where structlog's way through
-    its processors takes twenty, which is as much as all the rest of relaying a call.
+    A struct is encoded in a microsecond; structlog's processors take twenty, as much as all the
+    rest of relaying a call.
     """
 
     timestamp: datetime
@@ -77,11 +77,11 @@ class CallLine(msgspec.Struct, omit_defaults=True):
 
 
 class CallLog:
-    """Writes a call's line when it has ended, and a warning when it has become slow.
+    """Writes a call's line when it has ended, and a warning when it becomes slow.
 
-    A call that changes something or fails is logged at info, one that only reads at debug.
-    ``methods`` has other levels by glob (``off`` among them), the first that matches counts; a
-    failed call stays at info at least unless it is ``off``, and one that was slow at warning.
+    A call that mutates or fails is logged at info, a successful read at debug. ``methods`` maps
+    globs to other levels or ``off``, the first match applies; a failed call stays at info or above
+    unless it is ``off``, and a slow call at warning.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class CallLog:
         methods: Mapping[str, str],
         wall_clock_of: Callable[[float], float],
     ) -> None:
-        """``record`` takes the lines of ended calls, ``log`` the warnings of slow ones.
+        """``record`` writes the lines of ended calls, ``log`` the warnings of slow ones.
 
-        ``wall_clock_of`` turns a time of the calls' clock into seconds since the epoch.
+        ``wall_clock_of`` converts a time of the calls' clock to seconds since the epoch.
         """
         self._log = log
         self._record = record
@@ -105,25 +105,25 @@ class CallLog:
 
     def ended(self, connection: Connection, call: Call, slow: bool) -> None:
         """Write the line of a call that has ended."""
-        named = resolve(call.path)
-        level = self._levels(named, call.code is not StatusCode.OK, slow)
+        method_name = resolve(call.path)
+        level = self._levels(method_name, call.code is not StatusCode.OK, slow)
         if level is None or call.ended is None:
             return
         peer = connection.peer
         request, response = call.request, call.response
         self._record(
             CallLine(
-                timestamp=self._moment(call.ended),
+                timestamp=self._datetime(call.ended),
                 level=level,
                 event="call",
                 listener=connection.listener,
                 pid=peer.pid,
                 uid=peer.uid,
                 executable=peer.executable,
-                service=named.service,
-                method=named.method,
-                api_version=named.api_version,
-                began=self._moment(call.began),
+                service=method_name.service,
+                method=method_name.method,
+                api_version=method_name.api_version,
+                began=self._datetime(call.began),
                 code=code_label(call),
                 message=parse_message(call.message)[:_LONGEST_MESSAGE] if call.message else "",
                 end=call.end or "",
@@ -141,23 +141,23 @@ class CallLog:
         )
 
     def slow(self, connection: Connection, call: Call, now: float) -> None:
-        """Warn of a call that has been running for long."""
-        named = resolve(call.path)
+        """Write the warning of a slow call that is in flight."""
+        method_name = resolve(call.path)
         self._log.warning(
             "slow call",
             **connection.fields(),
-            service=named.service,
-            method=named.method,
-            api_version=named.api_version,
-            began=self._moment(call.began).isoformat(),
+            service=method_name.service,
+            method=method_name.method,
+            api_version=method_name.api_version,
+            began=self._datetime(call.began).isoformat(),
             age_s=round(now - call.began, 3),
         )
 
-    def _level(self, named: MethodName, failed: bool, slow: bool) -> str | None:
-        """The level of a call's line; None where it is not to be written."""
-        level = "info" if named.mutating or failed else "debug"
+    def _level(self, method_name: MethodName, failed: bool, slow: bool) -> str | None:
+        """Return the level of a call's line; None if it is not written."""
+        level = "info" if method_name.mutating or failed else "debug"
         for pattern, chosen in self._methods:
-            if matches(pattern, named):
+            if matches(pattern, method_name):
                 if chosen == "off":
                     return None
                 if not failed or LEVELS[chosen] > LEVELS[level]:
@@ -167,5 +167,5 @@ class CallLog:
             level = max(level, "warning", key=LEVELS.__getitem__)
         return level if LEVELS[level] >= self._threshold else None
 
-    def _moment(self, time: float) -> datetime:
+    def _datetime(self, time: float) -> datetime:
         return datetime.fromtimestamp(self._wall_clock_of(time), UTC)

@@ -1,4 +1,4 @@
-"""The calls in flight: who is waiting for what, and for how long."""
+"""Keeps the calls in flight and detects slow ones."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -10,10 +10,10 @@ from criproxy.wire.reading.calls import Call
 
 
 class SlowCalls:
-    """Knows from what age on a call is slow.
+    """The thresholds for slow calls.
 
-    ``threshold`` is in seconds; ``by_method`` has other ones by glob, the first that matches
-    counts. Streams are exempt unless a glob names them; a threshold of 0 exempts.
+    ``threshold`` is in seconds; ``by_method`` maps globs to other thresholds, the first match
+    applies. Streams are exempt unless a glob matches them; a threshold of 0 exempts.
     """
 
     def __init__(self, threshold: float, by_method: Mapping[str, float]) -> None:
@@ -21,16 +21,16 @@ class SlowCalls:
         self._by_method = tuple(by_method.items())
         self.threshold_of = lru_cache(maxsize=1024)(self._threshold_of)
 
-    def _threshold_of(self, named: MethodName) -> float | None:
-        """The age in seconds above which calls of a method are slow; None where none are."""
+    def _threshold_of(self, method_name: MethodName) -> float | None:
+        """Return the age in seconds from which calls of a method are slow; None: never."""
         for pattern, threshold in self._by_method:
-            if matches(pattern, named):
+            if matches(pattern, method_name):
                 return threshold or None
-        return None if named.server_streaming else self._threshold or None
+        return None if method_name.server_streaming else self._threshold or None
 
 
 class CallsInFlight:
-    """The calls that have begun and not ended, in the order in which they began."""
+    """The calls that have begun but not ended, in the order in which they began."""
 
     def __init__(self, slow: SlowCalls) -> None:
         self._slow = slow
@@ -41,11 +41,11 @@ class CallsInFlight:
         return len(self._calls)
 
     def began(self, connection: Connection, call: Call) -> None:
-        """Take in a call."""
+        """Add a call."""
         self._calls[call] = connection
 
     def ended(self, call: Call) -> bool:
-        """Let go of a call; tell whether it was reported as slow while it ran."""
+        """Remove a call; return whether it was reported as slow."""
         self._calls.pop(call, None)
         if call in self._warned:
             self._warned.discard(call)
@@ -53,7 +53,7 @@ class CallsInFlight:
         return False
 
     def newly_slow(self, now: float) -> list[tuple[Call, Connection]]:
-        """Return the calls that have become slow since this was last asked, each of them once."""
+        """Return the calls that have become slow since the last call of this method."""
         found = []
         for call, connection in self._calls.items():
             if call in self._warned:
@@ -65,22 +65,22 @@ class CallsInFlight:
         return found
 
     def answers_awaited(self) -> bool:
-        """Tell whether any is in flight that ends by itself: streams of events do not."""
+        """Return whether a call is in flight that ends by itself, which server streams do not."""
         return any(not resolve(call.path).server_streaming for call in self._calls)
 
     def snapshot(self) -> list[tuple[Call, Connection]]:
-        """Return all of them, the oldest first. Safe to ask for from another thread."""
+        """Return all calls, the oldest first. Thread-safe."""
         return list(self._calls.items())
 
     def described(self, now: float) -> Iterator[dict[str, Any]]:
-        """Describe each, the oldest first, for a person or a program."""
+        """Yield the fields of each call for ``/calls``, the oldest first."""
         for call, connection in self.snapshot():
-            named = resolve(call.path)
+            method_name = resolve(call.path)
             peer = connection.peer
             yield {
                 "listener": connection.listener,
-                "service": named.service,
-                "method": named.method,
+                "service": method_name.service,
+                "method": method_name.method,
                 "age_s": round(now - call.began, 6),
                 "pid": peer.pid,
                 "uid": peer.uid,

@@ -1,7 +1,6 @@
 """The HTTP endpoint: /metrics, /healthz, /readyz, /calls, /rules.
 
-It serves on threads of its own, so that a scrape, a slow scraper or a hung one costs calls nothing
-but the interpreter's turns.
+It serves on its own threads, so that slow or hanging scrapers do not delay calls.
 """
 
 import socket
@@ -18,17 +17,17 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from criproxy.errors import UnavailableError
 
 _TIMEOUT: Final = 10.0
-"""Seconds that a client may take over its request."""
+"""Seconds that a client may take for its request."""
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _STATUS: Final = {200: "200 OK", 404: "404 Not Found", 503: "503 Service Unavailable"}
 
 
 class Pages:
-    """What there is to ask for. Each is called on the thread of the request that asks.
+    """The WSGI application. Its callables are called on the thread of the request.
 
-    ``health`` and ``readiness`` return None when all is well, else what is not, in a line;
-    ``calls`` and ``rules`` what goes into /calls and /rules as JSON.
+    ``health`` and ``readiness`` return None, or a line with the problem; ``calls`` and ``rules``
+    return the JSON values of /calls and /rules.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Pages:
         self._lists = {"/calls": calls, "/rules": rules}
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """Answer a request (WSGI, PEP 3333)."""
+        """Respond to a request (PEP 3333)."""
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
             return self._metrics(environ, start)
@@ -59,10 +58,10 @@ class Pages:
 
 
 class HTTPServer:
-    """Serves pages at an address until it is closed."""
+    """Serves pages at an address on its own threads."""
 
     def __init__(self, host: str, port: int, pages: Pages) -> None:
-        """Port 0 takes a free one. Raises UnavailableError when the address cannot be had."""
+        """Bind and start serving; port 0 chooses a free one. Raises UnavailableError."""
         try:
             self._server = _Server((host, port), _Handler)
         except OSError as error:
@@ -72,12 +71,12 @@ class HTTPServer:
             ) from error
         self._server.set_app(pages)
         self.address = _address(host, self._server.server_port)
-        """Where it serves, the port filled in."""
+        """The bound address with its port."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -92,20 +91,20 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        # WSGIServer would ask the resolver for the host's name, which may take its time.
+        # WSGIServer would resolve the host's name, which may take long.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away in the middle is not worth a traceback."""
+        """Do not print tracebacks for clients that disconnect."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = _TIMEOUT
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
-        """Requests are not logged: scrapers ask every few seconds."""
+        """Do not log requests: scrapers send one every few seconds."""
 
 
 def _address(host: str, port: int) -> str:

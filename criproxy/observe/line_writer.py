@@ -27,7 +27,7 @@ _RETRY: Final = 1.0
 class LineWriter:
     """Writes lines to a file (appending) or to stderr, on a thread of its own."""
 
-    confess: Callable[[int], bytes] = b"%d log lines lost".__mod__
+    loss_line: Callable[[int], bytes] = b"%d log lines lost".__mod__
     """Words the line that tells how many lines were lost; whoever knows the format sets it."""
 
     def __init__(self, path: str | None, dropped: Callable[[int], None]) -> None:
@@ -40,7 +40,7 @@ class LineWriter:
         self._fd = self._open()
         self._lines: list[bytes] = []
         self._size = 0
-        self._missing = 0  # lines lost and not yet confessed to
+        self._lost = 0  # lines lost and not yet reported
         self._failing = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -52,7 +52,7 @@ class LineWriter:
         """Take a line, with its newline. Never waits; from any thread."""
         with self._lock:
             if self._size + len(line) > LARGEST_QUEUE:
-                self._lose(1)
+                self._count_lost(1)
                 return
             first = not self._lines
             self._lines.append(line)
@@ -67,7 +67,7 @@ class LineWriter:
         try:
             fd = self._open()
         except UnavailableError as error:
-            self._complain(str(error))
+            self._report_error(str(error))
             return
         # In place: a descriptor that is closed under the writing thread may be a client's next.
         os.dup2(fd, self._fd, inheritable=False)
@@ -102,16 +102,16 @@ class LineWriter:
             if not data:  # else the lines go on waiting, within their limit
                 data = self._write(self._gathered())
             if last:
-                self._lose(data.count(b"\n") + len(self._lines))
+                self._count_lost(data.count(b"\n") + len(self._lines))
                 return
 
     def _gathered(self) -> bytes:
         with self._lock:
             lines, self._lines = self._lines, []
             self._size = 0
-            missing, self._missing = self._missing, 0
-        if missing:
-            lines.append(self.confess(missing) + b"\n")
+            lost, self._lost = self._lost, 0
+        if lost:
+            lines.append(self.loss_line(lost) + b"\n")
         return b"".join(lines)
 
     def _write(self, data: bytes) -> bytes:
@@ -122,17 +122,17 @@ class LineWriter:
         except OSError as error:
             if not self._failing:
                 self._failing = True
-                self._complain(f"cannot write the log to {self._path}: {error.strerror}")
+                self._report_error(f"cannot write the log to {self._path}: {error.strerror}")
         else:
             self._failing = False
         return data
 
-    def _lose(self, lines: int) -> None:
+    def _count_lost(self, lines: int) -> None:
         if lines:
-            self._missing += lines
+            self._lost += lines
             self._dropped(lines)
 
-    def _complain(self, message: str) -> None:
+    def _report_error(self, message: str) -> None:
         """Say on stderr what cannot be said in the log."""
         if self._path is not None:
             print(f"criproxy: {message}; what does not fit in memory is lost", file=sys.stderr)

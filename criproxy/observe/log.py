@@ -1,4 +1,4 @@
-"""The daemon's log: structlog, as JSON lines or for a person, through a LineWriter."""
+"""The daemon's log: structlog, rendered as JSON or for a console, written by a LineWriter."""
 
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -9,18 +9,17 @@ import structlog
 from criproxy.observe.line_writer import LineWriter
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-"""The levels by name, with logging's numbers."""
+"""The levels by name, with the numbers of the module logging."""
 
 
 Log = structlog.typing.FilteringBoundLogger
-"""What the rest of the daemon logs with."""
+"""The type of the daemon's loggers."""
 
 
 class DaemonLog:
-    """The log and the ways into it. Nothing global is configured.
+    """The log, without global configuration.
 
-    ``log`` takes events one by one, as structlog does; :meth:`record` takes structs that are
-    lines already, of which there are many.
+    ``log`` is a structlog logger; :meth:`record` writes structs, for the many lines of calls.
     """
 
     def __init__(self, writer: LineWriter, form: str, level: str, colours: bool) -> None:
@@ -41,15 +40,15 @@ class DaemonLog:
         )
 
     def record(self, line: msgspec.Struct) -> None:
-        """Write a struct's fields as a line; it has ``timestamp``, ``level`` and ``event`` too."""
+        """Write a struct with ``timestamp``, ``level`` and ``event`` as a line."""
         if self._console is None:
             self._write(self._encode(line) + b"\n")
         else:
             fields = msgspec.to_builtins(line)
             self._write(self._render(None, "", fields) + b"\n")
 
-    def confess(self, count: int) -> bytes:
-        """Word the line that tells how many lines were lost."""
+    def loss_line(self, count: int) -> bytes:
+        """Return the line, without its newline, that reports ``count`` lost lines."""
         return self._render(
             None, "", {"event": "log lines lost", "level": "warning", "count": count}
         )
@@ -61,7 +60,7 @@ class DaemonLog:
 
 
 class _ToWriter:
-    """What structlog gives its finished lines to."""
+    """The logger that structlog wraps: it writes rendered lines."""
 
     def __init__(self, writer: LineWriter) -> None:
         self._write = writer.write

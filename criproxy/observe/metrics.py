@@ -1,8 +1,8 @@
-"""What is counted, as Prometheus reads it.
+"""The daemon's Prometheus metrics.
 
-Calls are counted in plain numbers, which cost well under a microsecond each, and made into metric
-families only when somebody scrapes. Labels take their values from the CRI's method table, the
-configured listeners and gRPC's codes, never from what a client sends.
+Calls are counted in plain numbers, which costs well under a microsecond each; metric families are
+made during a scrape. Label values come from the CRI's method table, the configured listeners and
+gRPC's codes, never from a client.
 """
 
 import platform
@@ -31,32 +31,32 @@ DURATION_BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
 )
-"""Seconds: from a Version call to the longest image pull."""
+"""Seconds, from a Version call to the longest image pull."""
 
 OVERHEAD_BUCKETS: Final = (
     *(10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6),
     *(0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0),
 )
-"""Seconds: what a relay adds, and what it adds when it is starved."""
+"""Seconds that the proxy adds, from idle to starved for CPU."""
 
 SIZE_BUCKETS: Final = tuple(float(4**power) for power in range(3, 13))
-"""Bytes: 64 to 16 MiB, which is the most that a kubelet takes."""
+"""Bytes: 64 to 16 MiB, the kubelet's largest message."""
 
 UNREAD: Final = "UNREAD"
-"""The code label of calls whose end was not seen, because reading of their connection stopped."""
+"""The code label of calls whose end was not seen, because parsing of the connection stopped."""
 
 
 def code_label(call: Call) -> str:
-    """Name the code that a call ended with, as gRPC spells it: ``NOT_FOUND``."""
+    """Return the name of the gRPC code that a call ended with: ``NOT_FOUND``."""
     return UNREAD if call.code is None else call.code.name
 
 
-def _upper_end(bound: float) -> str:
+def _bound_label(bound: float) -> str:
     return str(floatToGoString(bound))  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 class _Histogram:
-    """Counts by bucket; ``bounds`` are the buckets' upper ends."""
+    """Counts by bucket; ``bounds`` are the buckets' upper bounds."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -70,17 +70,17 @@ class _Histogram:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """The cumulative counts with their upper ends, as Prometheus wants them."""
+        """Return cumulative counts with their upper bounds, as Prometheus defines them."""
         cumulative = 0
         rows = []
         for bound, count in zip((*self.bounds, float("inf")), tuple(self.counts), strict=True):
             cumulative += count
-            rows.append((_upper_end(bound), float(cumulative)))
+            rows.append((_bound_label(bound), float(cumulative)))
         return rows
 
 
-class _OfMethod:
-    """What is counted of one method."""
+class _MethodMetrics:
+    """The histograms of one method."""
 
     __slots__ = ("duration", "request_bytes", "response_bytes", "time_to_first_byte")
 
@@ -93,7 +93,7 @@ class _OfMethod:
 
 _METHOD: Final = ("service", "method")
 
-_OF_METHOD: Final = (
+_METHOD_HISTOGRAMS: Final = (
     ("duration", "criproxy_call_duration_seconds", "Seconds from a call's first byte to its end."),
     (
         "time_to_first_byte",
@@ -106,28 +106,28 @@ _OF_METHOD: Final = (
 
 
 class CallMetrics(Collector):
-    """Counts the calls that end; those in flight are looked at when somebody scrapes."""
+    """Counts ended calls; calls in flight are examined during a scrape."""
 
     def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float]) -> None:
-        """``clock`` is the one that the calls are timed with, in seconds."""
+        """``clock`` is the calls' clock, in seconds."""
         self._in_flight = in_flight
         self._clock = clock
-        self._methods: defaultdict[tuple[str, str], _OfMethod] = defaultdict(_OfMethod)
+        self._methods: defaultdict[tuple[str, str], _MethodMetrics] = defaultdict(_MethodMetrics)
         self._ended: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
         self._overhead = _Histogram(OVERHEAD_BUCKETS)
 
     def ended(self, connection: Connection, call: Call) -> None:
         """Count a call that has ended."""
-        named = resolve(call.path)
-        service, method = named.service_label, named.method_label
+        method_name = resolve(call.path)
+        service, method = method_name.service_label, method_name.method_label
         self._ended[connection.listener, service, method, code_label(call)] += 1
-        of_method = self._methods[service, method]
+        metrics = self._methods[service, method]
         if call.ended is not None:
-            of_method.duration.observe(call.ended - call.began)
+            metrics.duration.observe(call.ended - call.began)
         if call.first_byte is not None:
-            of_method.time_to_first_byte.observe(call.first_byte - call.began)
-        of_method.request_bytes.observe(call.request.bytes)
-        of_method.response_bytes.observe(call.response.bytes)
+            metrics.time_to_first_byte.observe(call.first_byte - call.began)
+        metrics.request_bytes.observe(call.request.bytes)
+        metrics.response_bytes.observe(call.response.bytes)
         self._overhead.observe(call.overhead)
 
     def collect(self) -> Iterator[Metric]:
@@ -141,10 +141,10 @@ class CallMetrics(Collector):
             calls.add_metric(call_labels, count)
         yield calls
         methods = sorted(self._methods.copy().items())
-        for attribute, name, documentation in _OF_METHOD:
+        for attribute, name, documentation in _METHOD_HISTOGRAMS:
             family = HistogramMetricFamily(name, documentation, labels=_METHOD)
-            for labels, of_method in methods:
-                histogram: _Histogram = getattr(of_method, attribute)
+            for labels, metrics in methods:
+                histogram: _Histogram = getattr(metrics, attribute)
                 family.add_metric(labels, histogram.buckets(), histogram.total)
             yield family
         overhead = HistogramMetricFamily(
@@ -152,16 +152,16 @@ class CallMetrics(Collector):
         )
         overhead.add_metric((), self._overhead.buckets(), self._overhead.total)
         yield overhead
-        yield from self._now({labels for labels, _ in methods})
+        yield from self._in_flight_metrics({labels for labels, _ in methods})
 
-    def _now(self, seen: set[tuple[str, str]]) -> Iterator[Metric]:
-        """Make the families that tell of the calls in flight, 0 where a method has none."""
+    def _in_flight_metrics(self, seen: set[tuple[str, str]]) -> Iterator[Metric]:
+        """Yield the families of calls in flight; 0 for known methods without one."""
         now = self._clock()
         counts = dict.fromkeys(seen, 0)
         oldest = dict.fromkeys(seen, 0.0)
         for call, _ in self._in_flight.snapshot():
-            named = resolve(call.path)
-            labels = (named.service_label, named.method_label)
+            method_name = resolve(call.path)
+            labels = (method_name.service_label, method_name.method_label)
             counts[labels] = counts.get(labels, 0) + 1
             oldest[labels] = max(oldest.get(labels, 0.0), now - call.began)
         in_flight = GaugeMetricFamily(
@@ -180,7 +180,7 @@ class CallMetrics(Collector):
 
 
 class RuleCounts(Protocol):
-    """How often rules matched and failed, and calls were denied."""
+    """Counters of rule matches, rule errors and denied calls."""
 
     @property
     def matches(self) -> Mapping[tuple[str, str, str], int]:
@@ -196,19 +196,19 @@ class RuleCounts(Protocol):
 
 
 class Held(Protocol):
-    """What rules hold at this moment."""
+    """What rules hold at present."""
 
     @property
     def streams(self) -> int:
-        """Streams that are held."""
+        """Held streams."""
 
     @property
     def bytes(self) -> int:
-        """Message bytes that are held."""
+        """Held message bytes."""
 
 
 class RuleMetrics(Collector):
-    """What is counted of rules, and what they hold."""
+    """The metrics of rules and held streams."""
 
     def __init__(self, counts: RuleCounts, held: Held) -> None:
         self._counts = counts
@@ -249,7 +249,7 @@ class RuleMetrics(Collector):
 
 
 class SinkCounts(Protocol):
-    """What became of the records that a sink of the audit log was given."""
+    """The counters of one sink; see criproxy.audit.counts."""
 
     written: int
 
@@ -263,15 +263,15 @@ class SinkCounts(Protocol):
 
 
 class AuditCounts(Protocol):
-    """What became of all records, and of the calls that waited for it."""
+    """The counters of all sinks, and of calls that wait for the audit log."""
 
     @property
     def sinks(self) -> Mapping[str, SinkCounts]:
-        """By their names."""
+        """By the sink's name."""
 
     @property
     def waiting(self) -> int:
-        """Calls that wait to be recorded."""
+        """Calls that wait for the audit log."""
 
     @property
     def refused_calls(self) -> int:
@@ -279,7 +279,7 @@ class AuditCounts(Protocol):
 
 
 class AuditMetrics(Collector):
-    """What is counted of the audit log."""
+    """The metrics of the audit log."""
 
     def __init__(self, counts: AuditCounts) -> None:
         self._counts = counts
@@ -329,7 +329,7 @@ class AuditMetrics(Collector):
 
 
 class Metrics:
-    """Everything that the daemon exports, in a registry of its own."""
+    """All metrics of the daemon, in their own registry."""
 
     def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float], version: str) -> None:
         """``version`` is criproxy's own."""
@@ -381,9 +381,9 @@ class Metrics:
         )
 
     def add_rules(self, counts: RuleCounts, held: Held) -> None:
-        """Export what is counted of rules, too."""
+        """Add the metrics of rules."""
         self.registry.register(RuleMetrics(counts, held))
 
     def add_audit(self, counts: AuditCounts) -> None:
-        """Export what is counted of the audit log, too."""
+        """Add the metrics of the audit log."""
         self.registry.register(AuditMetrics(counts))

@@ -1,7 +1,7 @@
-"""Calls that wait for the audit log: what must not be lost is not begun where it cannot be kept.
+"""Holds calls while the audit log cannot take their records (``on_full: block``).
 
-Stands before whatever else acts on calls. As long as there is room a call passes as if this were
-not there. Where each call has to be on record before the runtime hears of it, each waits for that.
+The gate precedes every other policy. While the audit log has room, calls pass without being held.
+With ``fsync: always`` each call is held until its record is on the disk.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from criproxy.wire.intercept.stream_handler import HeldStream, Hold, StreamHandl
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import Side
 
-_TOO_LATE: Final = "criproxy: deadline exceeded while the audit log was waited for"
+_DEADLINE_EXCEEDED: Final = "criproxy: deadline exceeded while the audit log was waited for"
 _NO_ROOM: Final = (
     "criproxy: the audit log takes no more records, and no call may go unrecorded; see the log of "
     "criproxy and audit.sinks in its configuration"
@@ -26,45 +26,45 @@ _NO_ROOM: Final = (
 
 
 class AuditLog(Protocol):
-    """What is asked of the audit log, on the event loop."""
+    """The audit log as the gate needs it. Called on the event loop."""
 
     synced: bool
-    """Whether a call has to be on record, durably, before the runtime hears of it."""
+    """Whether a call's record has to be durable before the call reaches the runtime."""
     max_wait: float
-    """Seconds that a call may wait for room."""
+    """Seconds that a call may wait."""
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for records."""
+        """Whether there is no room for further records."""
 
     def records(self, connection: Connection, path: bytes) -> bool:
-        """Tell whether calls of a ``:path`` may be recorded."""
+        """Return whether calls of a ``:path`` may be recorded."""
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back once, from any thread, when there is room."""
+        """Call ``callback`` once, from any thread, when there is room."""
 
     def received(self, connection: Connection, call: Call, done: Callable[[bool], None]) -> None:
-        """Record that a call has begun; ``done`` is told, from any thread, when that is durable."""
+        """Record that a call has begun; call ``done``, from any thread, when that is durable."""
 
     def refused(self, call: Call | None) -> None:
-        """Take notice that a call is refused because it cannot be recorded."""
+        """Called when a call is refused because it cannot be recorded."""
 
 
 class AuditGate:
-    """Has calls wait. For the event loop alone."""
+    """The calls that wait for room. Used on the event loop only."""
 
     def __init__(self, log: AuditLog, clock: Callable[[], float]) -> None:
-        """``clock`` is the one that calls are timed with: seconds."""
+        """``clock`` is the calls' clock, in seconds."""
         self.log = log
         self.clock = clock
         self.waiting = 0
-        """Calls that wait."""
-        self._for_room: dict[_Waiting, None] = {}  # in the order in which they came
+        """The number of calls that wait."""
+        self._waiting_for_room: dict[_WaitingCall, None] = {}  # in the order of arrival
         self._asked = False
 
-    def wait_for_room(self, call: "_Waiting") -> None:
-        """Tell a call when there is room."""
-        self._for_room[call] = None
+    def wait_for_room(self, call: "_WaitingCall") -> None:
+        """Call ``has_room`` of a call when there is room."""
+        self._waiting_for_room[call] = None
         if not self._asked:
             self._asked = True
             loop = asyncio.get_running_loop()
@@ -74,25 +74,25 @@ class AuditGate:
 
             self.log.when_room(room)
 
-    def forget(self, call: "_Waiting") -> None:
-        """Tell a call nothing any more."""
-        self._for_room.pop(call, None)
+    def forget(self, call: "_WaitingCall") -> None:
+        """Remove a call that waits for room."""
+        self._waiting_for_room.pop(call, None)
 
     def _has_room(self) -> None:
         self._asked = False
-        calls, self._for_room = self._for_room, {}
+        calls, self._waiting_for_room = self._waiting_for_room, {}
         for call in calls:
             call.has_room()
 
 
 class GatedPolicy:
-    """What else acts on calls (a :class:`criproxy.relay.policy.Policy`), behind the gate."""
+    """A :class:`criproxy.relay.policy.Policy` that applies the gate before another policy."""
 
     enforcing = True
-    """A connection that cannot be read is closed: its calls would go unrecorded."""
+    """Connections that cannot be parsed are closed: their calls would have no records."""
 
     def __init__(self, gate: AuditGate, inner: Policy | None) -> None:
-        """``inner`` is None where nothing else acts on calls."""
+        """``inner`` is None if there is no other policy."""
         self.inner = inner
         self._gate = gate
 
@@ -114,16 +114,16 @@ class GatedPolicy:
         if call is not None and not (log.synced or log.full):
             return inner
         if inner is not None and inner.hidden and not log.full:
-            return inner  # the runtime does not hear of it, so nothing has to be on record before
+            return inner  # the call does not reach the runtime, so its record may come later
         timeout = next((value for name, value in headers if name == b"grpc-timeout"), b"")
-        waiting = _Waiting(self._gate, connection, call, stream, inner, parse_timeout(timeout))
+        waiting = _WaitingCall(self._gate, connection, call, stream, inner, parse_timeout(timeout))
         if inner is None:
             return Hold(waiting, request=True, response=False)
         return replace(inner, handler=waiting, request=True)
 
 
-class _Waiting:
-    """A call that waits, then goes on to whoever else handles it (a StreamHandler)."""
+class _WaitingCall:
+    """A StreamHandler that holds a call until it may proceed, then delegates to the inner one."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Waiting:
         inner: Hold | None,
         timeout: float | None,
     ) -> None:
-        """``timeout`` is the client's, in seconds."""
+        """``timeout`` is the call's grpc-timeout in seconds."""
         self._gate = gate
         self._connection = connection
         self._call = call
@@ -143,80 +143,80 @@ class _Waiting:
         self._timeout = timeout
         self._messages: list[tuple[bytes, bool]] = []
         self._complete = False
-        self._answers: list[Callable[[], None]] = []  # what has come too early, to be handed on
+        self._early_events: list[Callable[[], None]] = []  # of the response, for the inner handler
         self._recording = False
-        """Whether it only waits for its record: there was room."""
+        """Whether there is room and the call waits for its record only."""
         self._recorded = False
-        """Whether that is being made."""
-        self._through: StreamHandler | None = None
+        """Whether the record was requested."""
+        self._inner_handler: StreamHandler | None = None
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
 
-    # What the stream tells.
+    # StreamHandler
 
     def opened(self) -> None:
-        """Begin to wait."""
+        """Start to wait."""
         log, call = self._gate.log, self._call
         wait, late = log.max_wait, False
         if self._timeout is not None and self._timeout <= wait:
             wait, late = self._timeout, True
-        self._timer = asyncio.get_running_loop().call_later(wait, self._give_up, late)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._refuse, late)
         self._gate.waiting += 1
         if call is not None:
             call.waiting_since = self._gate.clock()
         self.has_room()
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
-        """Keep a message, or hand it on."""
-        if self._through is not None:
-            self._through.message(side, payload, compressed)
+        """Keep a message, or pass it to the inner handler."""
+        if self._inner_handler is not None:
+            self._inner_handler.message(side, payload, compressed)
         elif side is Side.RUNTIME:
-            self._answers.append(partial(self.message, side, payload, compressed))
+            self._early_events.append(partial(self.message, side, payload, compressed))
         else:
             self._messages.append((payload, compressed))
             self._record()
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
-        """Take notice of the request's end, or hand on an end."""
-        if self._through is not None:
-            self._through.ended(side, trailers)
+        """Note the request's end, or pass an end to the inner handler."""
+        if self._inner_handler is not None:
+            self._inner_handler.ended(side, trailers)
         elif side is Side.RUNTIME:
-            self._answers.append(partial(self.ended, side, trailers))
+            self._early_events.append(partial(self.ended, side, trailers))
         else:
             self._complete = True
             self._record()
 
     def too_large(self, side: Side, limit: int) -> None:
-        """Hand on; a request that is too large while it waits is refused for that."""
-        if self._through is not None:
-            self._through.too_large(side, limit)
+        """Pass on; while the call waits, the stream refuses it."""
+        if self._inner_handler is not None:
+            self._inner_handler.too_large(side, limit)
 
     def closed(self) -> None:
-        """Wait no longer: the call is over."""
+        """Stop waiting: the call is over."""
         self._over = True
         self._stop()
         if self._inner is not None:
             self._inner.handler.closed()
 
-    # What the audit log tells.
+    # Audit log
 
     def has_room(self) -> None:
-        """Look whether the call can go on now, or have its record made."""
+        """Let the call proceed, or request its record, if there is room."""
         log = self._gate.log
         if self._timer is None:
             return
-        if self._call is None:  # it cannot be read, or not any more: there will be no record
-            self._give_up(late=False)
+        if self._call is None:  # not parsed (any more), so there will be no record
+            self._refuse(late=False)
         elif log.full:
             self._gate.wait_for_room(self)
         elif log.synced:
             self._recording = True
             self._record()
         else:
-            self._go_on()
+            self._proceed()
 
     def _record(self) -> None:
-        """Have a record made once something has come that it can tell of."""
+        """Request the record once a message or the end has arrived."""
         if not self._recording or self._recorded or not (self._messages or self._complete):
             return
         self._recorded = True
@@ -232,11 +232,11 @@ class _Waiting:
         if self._timer is None:
             return
         if durable:
-            self._go_on()
+            self._proceed()
         else:
-            self._give_up(late=False)
+            self._refuse(late=False)
 
-    def _go_on(self) -> None:
+    def _proceed(self) -> None:
         self._stop()
         stream = self._stream
         if self._inner is None:
@@ -248,28 +248,29 @@ class _Waiting:
                 stream.release(Side.CLIENT)
             stream.detach()
             return
-        # It may hold no request: so it is given all that there is before it lets that go on.
-        self._through = handler = self._inner.handler
+        # An inner handler that does not hold the request forwards it in ``opened``, so it gets the
+        # messages first.
+        self._inner_handler = handler = self._inner.handler
         for payload, compressed in self._messages:
             handler.message(Side.CLIENT, payload, compressed)
         if self._complete:
             handler.ended(Side.CLIENT, [])
         if not self._over:
             handler.opened()
-        for hand_on in self._answers:
+        for deliver in self._early_events:
             if not self._over:
-                hand_on()
+                deliver()
 
-    def _give_up(self, late: bool) -> None:
+    def _refuse(self, late: bool) -> None:
         self._stop()
         if late:
-            self._stream.reply(StatusCode.DEADLINE_EXCEEDED, _TOO_LATE)
+            self._stream.reply(StatusCode.DEADLINE_EXCEEDED, _DEADLINE_EXCEEDED)
             return
         self._gate.log.refused(self._call)
         self._stream.reply(StatusCode.UNAVAILABLE, _NO_ROOM)
 
     def _stop(self) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         if self._timer is None:
             return
         self._timer.cancel()

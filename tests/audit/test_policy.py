@@ -23,7 +23,7 @@ INVENTED = "/runtime.v9.RuntimeService/Invented"
 EXECS = {"Exec", "ExecSync", "Attach", "PortForward"}
 
 
-def named(method: str) -> MethodName:
+def method_name(method: str) -> MethodName:
     path = method if method.startswith("/") else f"/runtime.v1.RuntimeService/{method}"
     return resolve(path.encode())
 
@@ -47,7 +47,7 @@ def decide(
     duration: float | None = 1.0,
 ) -> str:
     where = connection(peer, listener)
-    return policy.decide(named(method), where, pod, code, duration).level
+    return policy.decide(method_name(method), where, pod, code, duration).level
 
 
 @pytest.mark.parametrize("path", [*METHODS, INVENTED])
@@ -60,8 +60,8 @@ def test_the_default_policy(path: str) -> None:
         assert decide(default, path, AGENT, pod=pod, code=code) == "Request"
         expected = "Request" if method in EXECS else "None" if method in READS else "Metadata"
         assert decide(default, path, KUBELET, pod=pod, code=code) == expected
-    assert default.ceiling(named(path), connection(KUBELET)) == expected
-    assert default.ceiling(named(path), connection(AGENT)) == "Request"
+    assert default.max_level(method_name(path), connection(KUBELET)) == expected
+    assert default.max_level(method_name(path), connection(AGENT)) == "Request"
 
 
 def test_each_rule_of_the_default_policy() -> None:
@@ -134,12 +134,12 @@ def test_the_first_that_fits_decides() -> None:
         {"level": "RequestResponse", "methods": ["Start*", "Stop*"]},
     )
     where = connection(AGENT)
-    decision = rules.decide(named("StartContainer"), where, None, None, None)
+    decision = rules.decide(method_name("StartContainer"), where, None, None, None)
     assert decision == Decision("Metadata", ("caller.command",))
     assert decide(rules, "StopContainer") == "RequestResponse"
     assert decide(rules, "Version") == "None"
-    assert rules.ceiling(named("StartContainer"), where) == "Metadata"
-    assert rules.ceiling(named("Version"), where) == "None"
+    assert rules.max_level(method_name("StartContainer"), where) == "Metadata"
+    assert rules.max_level(method_name("Version"), where) == "None"
 
 
 def test_the_ceiling_is_that_of_what_may_turn_out() -> None:
@@ -150,8 +150,8 @@ def test_the_ceiling_is_that_of_what_may_turn_out() -> None:
         {"level": "Metadata"},
         {"level": "RequestResponse"},
     )
-    assert rules.ceiling(named("Version"), connection(KUBELET)) == "RequestResponse"
-    assert rules.ceiling(named("Version"), connection(AGENT)) == "Request"
+    assert rules.max_level(method_name("Version"), connection(KUBELET)) == "RequestResponse"
+    assert rules.max_level(method_name("Version"), connection(AGENT)) == "Request"
 
 
 def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -186,9 +186,9 @@ def test_nothing_is_decided_above_the_ceiling(
 ) -> None:
     """What is kept of a call is enough for whatever is decided in the end."""
     rules = AuditPolicy(specs)
-    ceiling = rules.ceiling(named(method), connection(peer, listener))
+    max_level = rules.max_level(method_name(method), connection(peer, listener))
     level = decide(rules, method, peer, listener=listener, pod=pod, code=code, duration=duration)
-    assert covers(ceiling, level)
+    assert covers(max_level, level)
 
 
 @pytest.mark.parametrize(

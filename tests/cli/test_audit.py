@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from criproxy.audit.files.hash_chain import BEGINNING, GENESIS, ChainLink, digest, link
+from criproxy.audit.files.hash_chain import GENESIS, START, ChainLink, digest, link
 from criproxy.cli import cli
 from criproxy.errors import CriproxyError, UsageError
 
@@ -35,9 +35,7 @@ def record(number: int, **more: Any) -> bytes:
     ).encode()
 
 
-def chained(
-    records: Iterable[bytes], after: ChainLink = BEGINNING
-) -> tuple[list[bytes], ChainLink]:
+def chained(records: Iterable[bytes], after: ChainLink = START) -> tuple[list[bytes], ChainLink]:
     lines = []
     for each in records:
         line, after = link(each, after)

@@ -107,5 +107,5 @@ def test_tracebacks(written: Written, form: str) -> None:
 def test_confession(written: Written) -> None:
     """That lines are missing is said in the log's own form."""
     told: list[bytes] = []
-    written(lambda journal: told.append(journal.confess(7)))
+    written(lambda journal: told.append(journal.loss_line(7)))
     assert json.loads(told[0]) == {"event": "log lines lost", "level": "warning", "count": 7}

@@ -11,7 +11,7 @@ from typing import Any
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.dropped import timestamp
 from criproxy.audit.files.hash_chain import ChainReport, check
-from criproxy.audit.files.rotation import in_order, put_aside
+from criproxy.audit.files.rotation import in_write_order, rotated_files
 from criproxy.audit.items import Item, UnreadConnection
 from criproxy.audit.pipeline.encoder import INTAKE, IntakeLimits, RecordEncoder
 from criproxy.audit.sinks.sink import Outlet, Progress, Sink
@@ -102,7 +102,7 @@ def sink(
     blocking: bool = False,
     records: int = 1000,
     size: int = 1 << 20,
-    complain: Callable[[str], None] = lambda _: None,
+    log_error: Callable[[str], None] = lambda _: None,
     synced: bool = False,
 ) -> Sink:
     """A sink that is not started."""
@@ -111,19 +111,19 @@ def sink(
         size=size,
         blocking=blocking,
         counts=counts,
-        notice=lambda missing: missing.line("node", name, 0),
+        drop_record=lambda dropped: dropped.line("node", name, 0),
     )
-    return Sink(name, queue, outlet, counts, complain, synced=synced, max_wait=3.0)
+    return Sink(name, queue, outlet, counts, log_error, synced=synced, max_wait=3.0)
 
 
 def pipeline(
     *sinks: Sink,
     limits: IntakeLimits = INTAKE,
-    complain: Callable[[str], None] = lambda _: None,
+    log_error: Callable[[str], None] = lambda _: None,
     maker: Callable[[Item], Line | None] = make,
 ) -> RecordEncoder:
     """A pipeline of numbers."""
-    return RecordEncoder(maker, sinks, complain, limits)
+    return RecordEncoder(maker, sinks, log_error, limits)
 
 
 def numbers(lines: Iterable[bytes]) -> list[int]:
@@ -138,8 +138,8 @@ def reported(lines: Iterable[bytes]) -> int:
 
 def files_of(path: Path) -> list[Path]:
     """All files of an audit log, in order."""
-    aside = [one.path for one in put_aside(path)]
-    return in_order([*aside, path] if path.exists() else aside)
+    aside = [one.path for one in rotated_files(path)]
+    return in_write_order([*aside, path] if path.exists() else aside)
 
 
 def lines_of(*paths: Path) -> list[bytes]:

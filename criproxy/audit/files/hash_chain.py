@@ -1,16 +1,16 @@
-"""The chain: each line carries the hash of the one before, so that what was tampered with shows.
+"""Links each line of an audit log to the previous one by its hash, and checks such chains.
 
-A line is a JSON object without its newline. Linked, it ends in two members more::
+A line is a JSON object without its newline. A chained line has two more members at its end::
 
-    ..., "sequence": 17, "previous": "<the SHA-256 of the whole line before, in hex>"}
+    ..., "sequence": 17, "previous": "<SHA-256 of the previous line in hex>"}
 
-The first line ever has sequence 1 and 64 zeros. The chain goes on across restarts and from one file
-to the next. A crash can leave a torn line, one that is no whole JSON object; the chain goes on from
-the last whole line before it, which is how a torn line differs from one that was tampered with.
+The first line has sequence 1 and 64 zeros. The chain continues across restarts and from one file to
+the next. A crash can leave a torn line, which is not a complete JSON object; the chain continues
+from the last whole line before it, which distinguishes a torn line from a changed one.
 
-What no chain can show by itself: that lines are missing at its end, and that somebody who could
-write the file has written everything from some point on anew, hashes and all. Both show when the
-last hash (:attr:`Verdict.last`) is kept elsewhere from time to time: it has to be found again.
+A chain alone cannot show that lines are missing at its end, nor that somebody with write access
+has rewritten everything from some line on with new hashes. Both show if the last hash
+(:attr:`ChainReport.last`) was stored elsewhere and is not found any more.
 """
 
 from collections.abc import Iterable
@@ -21,20 +21,20 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 GENESIS: Final = "0" * 64
-"""What the first line ever has for the hash of the line before."""
+"""The previous hash of the first line."""
 
 Tampering = Literal["changed", "removed", "reordered", "inserted", "restarted"]
 
 
 class ChainLink(NamedTuple):
-    """Where a chain has got to: its last whole line's sequence and hash."""
+    """The sequence number and hash of a chain's last whole line."""
 
     sequence: int
     digest: str
 
 
-BEGINNING: Final = ChainLink(0, GENESIS)
-"""Before the first line ever."""
+START: Final = ChainLink(0, GENESIS)
+"""The link before the first line."""
 
 
 class _Linked(msgspec.Struct):
@@ -46,7 +46,7 @@ _read = msgspec.json.Decoder(_Linked).decode
 
 
 def link(line: bytes, after: ChainLink) -> tuple[bytes, ChainLink]:
-    """Chain a line to the one before; return it as it is to be written, and where that leads."""
+    """Link a line to the previous one; return the line to write and its own link."""
     sequence = after.sequence + 1
     comma = b"" if line == b"{}" else b","
     linked = b'%b%b"sequence":%d,"previous":"%b"}' % (
@@ -59,55 +59,52 @@ def link(line: bytes, after: ChainLink) -> tuple[bytes, ChainLink]:
 
 
 def digest(line: bytes) -> str:
-    """Hash a whole line, without its newline."""
+    """Return the SHA-256 of a line without its newline, in hex."""
     return sha256(line).hexdigest()
 
 
-def whole(line: bytes) -> bool:
-    """Tell whether a line is a whole record, and not the torn part of one."""
+def is_whole(line: bytes) -> bool:
+    """Return whether a line is a whole record and not part of one."""
     return _members(line) is not None
 
 
-def resume(line: bytes) -> ChainLink | None:
-    """Say where a chain goes on after this line; None after a torn one.
-
-    A whole line that is in no chain (there was none when it was written) begins one.
-    """
+def link_after(line: bytes) -> ChainLink | None:
+    """Return the link of a line; None for a torn one. An unchained line begins a chain."""
     members = _members(line)
     return None if members is None else ChainLink(members.sequence or 0, digest(line))
 
 
 @dataclass(frozen=True, slots=True)
 class ChainBreak:
-    """The first place where a chain does not hold."""
+    """The first line at which a chain does not hold."""
 
     kind: Tampering
     line: int
-    """The line it is about, counted from 1 over all lines that were checked."""
-    says: str
-    """What was found, in a sentence without the line's number."""
+    """The line's number, counted from 1 over all checked lines."""
+    message: str
+    """A description without the line's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """What a check has found."""
+    """The result of a check."""
 
     records: int
-    """Whole lines, in the chain or before it."""
+    """The number of whole lines, chained or not."""
     torn: tuple[int, ...]
     """Numbers of torn lines, counted from 1."""
     unchained: int
-    """Whole lines before the chain begins. Nothing is known of them but for the last."""
+    """The number of whole lines before the chain begins. Only the last of them is verified."""
     first: str | None
-    """The hash that the chain's first line has of the one before it: GENESIS where nothing is
-    missing before. None: there is no chain."""
+    """The previous hash of the chain's first line: GENESIS if nothing is missing before it. None:
+    there is no chain."""
     last: ChainLink | None
-    """The last line's sequence and hash, to be kept elsewhere; None without a chain."""
+    """The last line's sequence and hash; None without a chain."""
     broken: ChainBreak | None
-    """None: the chain holds from its first line to its last."""
+    """The first break; None: the chain holds."""
 
 
-class _Seen(NamedTuple):
+class _ChainedLine(NamedTuple):
     number: int
     sequence: int
     previous: str
@@ -117,8 +114,8 @@ class _Seen(NamedTuple):
 def check(lines: Iterable[bytes]) -> ChainReport:
     """Check lines in the order in which they were written, across files.
 
-    Each may have its newline. Torn lines and empty ones are no breaks. All lines are read even
-    after the first break, one at a time.
+    Lines may end in newlines. Torn and empty lines are no breaks. All lines are read, one at a
+    time, even after the first break.
     """
     return _Check().run(lines)
 
@@ -128,21 +125,21 @@ class _Check:
         self._records = 0
         self._torn: list[int] = []
         self._unchained = 0
-        self._before: _Seen | None = None  # the line before the last
-        self._last: _Seen | None = None
+        self._before: _ChainedLine | None = None  # the line before the last
+        self._last: _ChainedLine | None = None
         self._first: str | None = None
         self._digest: str | None = None  # of the last whole line, in the chain or not
         self._break: ChainBreak | None = None
-        self._suspect: tuple[_Seen, _Seen] | None = None
+        self._suspect: tuple[_ChainedLine, _ChainedLine] | None = None
         self._missing: tuple[int, str] | None = None  # sequence, and the hash it follows
 
     def run(self, lines: Iterable[bytes]) -> ChainReport:
         for number, line in enumerate(lines, 1):
             line = line.rstrip(b"\r\n")
             if line:
-                self._take(number, line)
-        if self._suspect is not None:  # nothing came that could tell which of the two it was
-            self._changed(self._suspect[0])
+                self._add(number, line)
+        if self._suspect is not None:  # no further line shows which of the two was changed
+            self._report_changed(self._suspect[0])
         last = self._last
         return ChainReport(
             records=self._records,
@@ -153,7 +150,7 @@ class _Check:
             broken=self._break,
         )
 
-    def _take(self, number: int, line: bytes) -> None:
+    def _add(self, number: int, line: bytes) -> None:
         members = _members(line)
         if members is None:
             self._torn.append(number)
@@ -162,19 +159,19 @@ class _Check:
         if members.previous is None or members.sequence is None:
             self._unlinked(number, line)
             return
-        seen = _Seen(number, members.sequence, members.previous, digest(line))
-        self._settle(seen)
+        seen = _ChainedLine(number, members.sequence, members.previous, digest(line))
+        self._resolve_suspect(seen)
         if self._last is None:
             self._begin(seen)
         elif self._break is not None:
             self._look_for_missing(seen)
         elif seen.previous != self._last.digest:
-            self._broken(self._last, seen)
+            self._classify_break(self._last, seen)
         elif seen.sequence != self._last.sequence + 1:
-            self._changed(seen)
+            self._report_changed(seen)
         self._before, self._last = self._last, seen
 
-    def _begin(self, seen: _Seen) -> None:
+    def _begin(self, seen: _ChainedLine) -> None:
         self._first = seen.previous
         if self._digest is not None and seen.previous != self._digest:
             self._break = ChainBreak(
@@ -190,8 +187,8 @@ class _Check:
                 "inserted", number, "it carries no hash, where every line before it does"
             )
 
-    def _broken(self, last: _Seen, seen: _Seen) -> None:
-        """Say what has happened between two lines that do not follow each other."""
+    def _classify_break(self, last: _ChainedLine, seen: _ChainedLine) -> None:
+        """Determine what happened between two lines that do not follow each other."""
         if seen.previous == GENESIS and seen.sequence == 1:
             self._break = ChainBreak(
                 "restarted", seen.number, "a chain begins anew here, as if nothing had been before"
@@ -199,7 +196,7 @@ class _Check:
         elif seen.sequence == last.sequence + 1:
             self._suspect = (last, seen)
         elif seen.sequence > last.sequence:
-            self._gap(last, seen)
+            self._classify_gap(last, seen)
         elif self._before is not None and seen.previous == self._before.digest:
             self._break = ChainBreak(
                 "inserted", last.number, "what follows it was written without it"
@@ -211,7 +208,7 @@ class _Check:
                 f"its sequence is {seen.sequence}, that of the line before {last.sequence}",
             )
 
-    def _gap(self, last: _Seen, seen: _Seen) -> None:
+    def _classify_gap(self, last: _ChainedLine, seen: _ChainedLine) -> None:
         missing = range(last.sequence + 1, seen.sequence)
         if len(missing) == 1 and self._torn and self._torn[-1] > last.number:
             self._break = ChainBreak(
@@ -226,21 +223,21 @@ class _Check:
         )
         self._break = ChainBreak("removed", seen.number, gone)
 
-    def _settle(self, seen: _Seen) -> None:
-        """Tell which of two consecutive lines was changed, by whether the second has its hash."""
+    def _resolve_suspect(self, seen: _ChainedLine) -> None:
+        """Determine which of two lines was changed: whether the next line has the second's hash."""
         if self._suspect is None:
             return
         first, second = self._suspect
-        self._changed(first if seen.previous == second.digest else second)
+        self._report_changed(first if seen.previous == second.digest else second)
 
-    def _changed(self, seen: _Seen) -> None:
+    def _report_changed(self, seen: _ChainedLine) -> None:
         self._suspect = None
         self._break = ChainBreak(
             "changed", seen.number, f"record {seen.sequence} is not as it was written"
         )
 
-    def _look_for_missing(self, seen: _Seen) -> None:
-        """A record that turns up later was not removed but moved."""
+    def _look_for_missing(self, seen: _ChainedLine) -> None:
+        """Report a missing record that appears later as moved instead of removed."""
         if self._break and self._missing == (seen.sequence, seen.previous):
             self._missing = None
             self._break = ChainBreak(
@@ -254,5 +251,5 @@ class _Check:
 def _members(line: bytes) -> _Linked | None:
     try:
         return _read(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # a ValidationError as well
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

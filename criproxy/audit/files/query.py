@@ -1,6 +1,6 @@
-"""Questions about audit records, in SQL: DuckDB reads the files, rotated and compressed ones too.
+"""Runs SQL queries over audit logs with DuckDB, rotated and compressed files included.
 
-Nothing is written, and no other file can be read: what a question could do to that is switched off.
+A query can neither write nor read any other file: DuckDB's access to them is switched off.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,17 +58,17 @@ COLUMNS: Final[Mapping[str, str]] = {
     "response": "coalesce(json->'$.responseObject', json->'$.responseObjects')",
     "record": "json",
 }
-"""The columns of the view ``audit``, and what of a record each is.
+"""The columns of the view ``audit``, and their expressions over a record.
 
 Times are UTC, ``duration`` is in seconds; ``command``, ``rules``, ``changes``, ``request``,
 ``response`` and ``record`` are JSON.
 """
 
 _LARGEST: Final = 64 << 20
-"""Bytes of a record that can be read."""
+"""Bytes of the largest record that can be read."""
 
 _STEP: Final = 0.2
-"""Seconds between looks at how far a question has got."""
+"""Seconds between progress reports of a query."""
 
 _SETTINGS: Final = (
     "SET autoinstall_known_extensions = false",
@@ -81,17 +81,17 @@ _SETTINGS: Final = (
 
 
 class QueryResult(NamedTuple):
-    """What has come of a question."""
+    """The result of a query."""
 
     columns: list[str]
     rows: Iterator[tuple[Any, ...]]
 
 
 class AuditLog:
-    """Files of an audit log that questions can be asked about."""
+    """Runs queries over the files of an audit log."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        """Raises UnavailableError where DuckDB is missing."""
+        """Create the views. Raises UnavailableError where DuckDB is missing."""
         try:
             import duckdb
         except ImportError as error:
@@ -101,7 +101,7 @@ class AuditLog:
         self._error = duckdb.Error
         self._files = [str(path.absolute()) for path in files]
         self._connection: duckdb.DuckDBPyConnection = duckdb.connect(":memory:")
-        paths = "[" + ", ".join(map(_quoted, self._files)) + "]"
+        paths = "[" + ", ".join(map(_quote, self._files)) + "]"
         source = (
             f"read_ndjson_objects({paths}, ignore_errors = true, maximum_object_size = {_LARGEST})"
         )
@@ -113,35 +113,35 @@ class AuditLog:
             f"CREATE VIEW audit AS SELECT {columns} FROM lines WHERE json_type(json) = 'OBJECT'"  # noqa: S608
         )
 
-    def ask(self, sql: str) -> QueryResult:
-        """Answer a question; see :data:`COLUMNS`. Raises UsageError for SQL that is none.
+    def execute(self, sql: str) -> QueryResult:
+        """Run one SELECT over the view ``audit`` (:data:`COLUMNS`). Raises UsageError for bad SQL.
 
-        :meth:`progress` may be asked from another thread meanwhile.
+        :meth:`progress` may be called from another thread meanwhile.
         """
         try:
             statements = self._connection.extract_statements(sql)
-            # The paths that may be read may be written as well: by COPY, for one.
+            # DuckDB allows to write what may be read: COPY could overwrite the log.
             if [each.type.name for each in statements] != ["SELECT"]:
                 raise UsageError("one SELECT is asked for, and nothing that changes anything")
             result = self._connection.execute(statements[0])
         except self._error as error:
-            raise UsageError(_told(error)) from error
+            raise UsageError(_error_text(error)) from error
         columns = [column[0] for column in result.description or ()]
         return QueryResult(columns, self._rows(result))
 
     def skipped(self) -> int:
-        """Count the lines that are no records: torn ones, and what is no JSON object."""
+        """Return the number of lines that are no JSON objects."""
         (count,) = self._connection.execute(
             "SELECT count(*) FROM lines WHERE json IS NULL OR json_type(json) <> 'OBJECT'"
         ).fetchone() or (0,)
         return int(count)
 
     def progress(self) -> float:
-        """Return how much of a question is answered, in percent; negative: not known."""
+        """Return the progress of the running query in percent; negative: unknown."""
         return float(self._connection.query_progress())
 
     def interrupt(self) -> None:
-        """Give up the question that is being answered."""
+        """Cancel the running query."""
         self._connection.interrupt()
 
     def _rows(self, result: "duckdb.DuckDBPyConnection") -> Iterator[tuple[Any, ...]]:
@@ -149,19 +149,19 @@ class AuditLog:
             try:
                 rows = result.fetchmany(1000)
             except self._error as error:
-                raise UsageError(_told(error)) from error
+                raise UsageError(_error_text(error)) from error
             if not rows:
                 return
             yield from rows
 
 
-def watched(log: AuditLog, sql: str, tell: Any) -> QueryResult:
-    """Answer a question, and ``tell`` every now and then how far that has got, in percent."""
+def run_with_progress(log: AuditLog, sql: str, report: Any) -> QueryResult:
+    """Run a query on a thread, and call ``report`` with its progress in percent meanwhile."""
     outcome: list[QueryResult | BaseException] = []
 
     def work() -> None:
         try:
-            outcome.append(log.ask(sql))
+            outcome.append(log.execute(sql))
         except BaseException as error:
             outcome.append(error)
 
@@ -170,7 +170,7 @@ def watched(log: AuditLog, sql: str, tell: Any) -> QueryResult:
     try:
         while thread.is_alive():
             thread.join(_STEP)
-            tell(log.progress())
+            report(log.progress())
     except BaseException:
         log.interrupt()
         thread.join()
@@ -181,31 +181,28 @@ def watched(log: AuditLog, sql: str, tell: Any) -> QueryResult:
     return answer
 
 
-def question(
+def build_query(
     columns: Sequence[str],
     where: str | None,
     since: datetime | None,
     until: datetime | None,
     limit: int | None,
 ) -> str:
-    """Write the SQL for some columns of the records that fit.
+    """Return the SQL that selects columns of the records matching the conditions.
 
-    It is the user's own: what it can reach has been bounded before.
+    ``where`` is the user's own SQL: AuditLog limits what it can reach.
     """
     conditions = [f"({where}\n)"] if where else []
-    conditions += [f"time >= {_time(since)}"] if since else []
-    conditions += [f"time < {_time(until)}"] if until else []
+    conditions += [f"time >= {_sql_time(since)}"] if since else []
+    conditions += [f"time < {_sql_time(until)}"] if until else []
     sql = f"SELECT {', '.join(columns)} FROM audit"  # noqa: S608
     if conditions:
         sql += " WHERE " + " AND ".join(conditions)
     return sql if limit is None else f"{sql} LIMIT {limit}"
 
 
-def moment(text: str, now: datetime) -> datetime:
-    """Read a time: how long ago (``1h``), or RFC 3339 (UTC where it names no zone).
-
-    Raises ValueError, saying how to write one.
-    """
+def parse_time(text: str, now: datetime) -> datetime:
+    """Parse an age (``1h``) or an RFC 3339 time (UTC without a zone). Raises ValueError."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -217,14 +214,14 @@ def moment(text: str, now: datetime) -> datetime:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _time(at: datetime) -> str:
-    return f"TIMESTAMP_NS {_quoted(at.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
+def _sql_time(at: datetime) -> str:
+    return f"TIMESTAMP_NS {_quote(at.strftime('%Y-%m-%d %H:%M:%S.%f'))}"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     first = " ".join(str(error).split("\n\n")[0].split("LINE 1:")[0].split())
     return f"{first}; the columns are {', '.join(COLUMNS)}" if "Binder" in first else first

@@ -1,4 +1,4 @@
-"""The audit log's files, as they are read: rotated and compressed ones too, in order."""
+"""Finds and reads the files of audit logs in order, rotated and compressed ones included."""
 
 import gzip
 import zlib
@@ -6,36 +6,36 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from criproxy.audit.files.rotation import in_order, is_put_aside, put_aside
+from criproxy.audit.files.rotation import in_write_order, is_rotated, rotated_files
 from criproxy.errors import UnavailableError, UsageError
 
 Progress = Callable[[int], None]
-"""Told how many more bytes of the files have been read, as they are on the disk."""
+"""Called with the number of further bytes that were read from the disk."""
 
 
 def files_of(given: Sequence[Path]) -> list[Path]:
-    """Find the files that are meant, in the order in which they were written.
+    """Return the files of audit logs in the order in which they were written.
 
-    A directory stands for all audit logs in it, a log for what was put aside of it as well. Raises
-    UsageError for what is not there.
+    A directory stands for all audit logs in it, a log includes its rotated files. Raises UsageError
+    for missing files.
     """
     found: list[Path] = []
     for path in given:
         if path.is_dir():
             found += _in_directory(path)
-        elif is_put_aside(path):
+        elif is_rotated(path):
             found.append(_existing(path))
         else:
-            aside = put_aside(path) if path.parent.is_dir() else []
+            aside = rotated_files(path) if path.parent.is_dir() else []
             found += [each.path for each in aside]
             if path.exists() or not aside:
                 found.append(_existing(path))
-    return in_order(dict.fromkeys(found))
+    return in_write_order(dict.fromkeys(found))
 
 
 def _in_directory(directory: Path) -> list[Path]:
     files = [each for each in directory.iterdir() if each.is_file()]
-    found = [each for each in files if each.suffix == ".jsonl" or is_put_aside(each)]
+    found = [each for each in files if each.suffix == ".jsonl" or is_rotated(each)]
     if not found:
         raise UsageError(f"{directory}: has no audit log (*.jsonl); name its files")
     return sorted(found)
@@ -48,16 +48,17 @@ def _existing(path: Path) -> Path:
 
 
 class LogLine(NamedTuple):
-    """A line, with its newline if it has one, and where it stands."""
+    """A line of a file."""
 
     path: Path
     number: int
-    """Counted from 1 in its file."""
+    """The line's number in its file, counted from 1."""
     text: bytes
+    """The line with its newline, if it has one."""
 
 
 def lines_of(paths: Iterable[Path], progress: Progress = lambda _: None) -> Iterator[LogLine]:
-    """Read files line by line, compressed ones too. Raises UnavailableError for what cannot be."""
+    """Yield the lines of plain and compressed files. Raises UnavailableError for bad ones."""
     for path in paths:
         try:
             with path.open("rb") as raw:

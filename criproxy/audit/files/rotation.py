@@ -1,8 +1,8 @@
-"""Files that were put aside: how they are called, in which order they are, how many are kept.
+"""Names, orders, compresses and removes rotated files of an audit log.
 
-``audit.jsonl`` is put aside as ``audit.jsonl.00000017-20261123T101500Z``, and ``.gz`` is added when
-it is compressed. The number goes up by one each time and is what the order goes by, whatever the
-clock does; the time, in UTC, is when it was put aside and is for people.
+``audit.jsonl`` is renamed to ``audit.jsonl.00000017-20261123T101500Z``; compression appends
+``.gz``. The number increases by one with each rotation and determines the order, whatever the clock
+does; the time (UTC) of the rotation is for people.
 """
 
 import fcntl
@@ -19,31 +19,31 @@ from typing import Final, NamedTuple
 _NAME: Final = re.compile(r"(.+)\.(\d{8,})-\d{8}T\d{6}Z(\.gz)?")
 _PARTIAL: Final = ".partial"
 _CHUNK: Final = 1 << 18
-_LEAVING: Final = 5.0
-"""Seconds that the end of a compression may take: a disk that hangs holds up nobody's leaving."""
+_JOIN_TIMEOUT: Final = 5.0
+"""Seconds to wait for the thread at the end: a hanging disk must not delay it further."""
 _LEVEL: Final = 6
 _GZIP: Final = 31
-"""zlib's word for the gzip format with the largest window."""
+"""zlib's ``wbits`` for the gzip format with the largest window."""
 
 
 class RotatedFile(NamedTuple):
-    """A file that was put aside."""
+    """A rotated file."""
 
     number: int
     path: Path
     compressed: bool
 
 
-def is_put_aside(path: Path) -> bool:
-    """Tell by a file's name whether it was put aside."""
+def is_rotated(path: Path) -> bool:
+    """Return whether a file's name is that of a rotated file."""
     return _NAME.fullmatch(path.name) is not None
 
 
-def put_aside(path: Path) -> list[RotatedFile]:
-    """Find what was put aside of a file, the oldest first.
+def rotated_files(path: Path) -> list[RotatedFile]:
+    """Return the rotated files of an audit log, the oldest first.
 
-    Of one that is there both ways, its compression having been cut off at its very end, the
-    compressed one counts: it is whole, or it would not have its name.
+    Where a file exists both plain and compressed (a crash between the last two steps), the
+    compressed one is returned: it has its name only once it is whole.
     """
     found: dict[int, RotatedFile] = {}
     with os.scandir(path.parent) as entries:
@@ -56,11 +56,11 @@ def put_aside(path: Path) -> list[RotatedFile]:
     return [found[number] for number in sorted(found)]
 
 
-def in_order(paths: Iterable[Path]) -> list[Path]:
-    """Put files in the order in which they were written: each that is being written last.
+def in_write_order(paths: Iterable[Path]) -> list[Path]:
+    """Sort files in the order in which they were written, the current file of each log last.
 
-    Files that are not named as above come before, in the order in which they are given. What is
-    there both plain and compressed is given once.
+    Files without rotated ones come first, in the given order. A file that is there both plain and
+    compressed is returned once.
     """
     paths = list(paths)
     groups: dict[str, dict[int, Path]] = {}
@@ -78,15 +78,15 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
     return ordered
 
 
-def next_name(path: Path, wall_ns: int) -> Path:
-    """Say what the file is to be called when it is put aside now."""
-    number = max((one.number for one in put_aside(path)), default=0) + 1
+def next_rotated_name(path: Path, wall_ns: int) -> Path:
+    """Return the name under which a file is rotated at ``wall_ns``."""
+    number = max((one.number for one in rotated_files(path)), default=0) + 1
     at = datetime.fromtimestamp(wall_ns // 1_000_000_000, UTC)
     return path.with_name(f"{path.name}.{number:08}-{at:%Y%m%dT%H%M%S}Z")
 
 
 class RotatedFiles:
-    """Compresses what was put aside and removes what is too much, on a thread of its own."""
+    """Compresses rotated files and removes the oldest above the limits, on its own thread."""
 
     def __init__(
         self,
@@ -96,30 +96,33 @@ class RotatedFiles:
         keep: int | None,
         total: int | None,
         reserve: int,
-        complain: Callable[[str], None],
+        log_error: Callable[[str], None],
     ) -> None:
-        """``total`` is in bytes, the current file included, which counts as ``reserve`` bytes at
-        least. None: no limit."""
+        """Start the thread.
+
+        ``keep`` is the number of rotated files, ``total`` the bytes of all files; None: no limit.
+        The current file counts as at least ``reserve`` bytes.
+        """
         self._path = path
         self._compress = compress
         self._keep = keep
         self._total = total
         self._reserve = reserve
-        self._complain = complain
+        self._log_error = log_error
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit files", daemon=True)
         self._thread.start()
 
-    def tidy(self) -> None:
-        """Look at what there is, soon."""
+    def clean_up(self) -> None:
+        """Wake the thread. Does not wait."""
         self._wake.set()
 
     def close(self) -> None:
-        """Stop. A compression that is under way is left for the next start."""
+        """Stop the thread. An unfinished compression is done again after the next start."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(_LEAVING)
+        self._thread.join(_JOIN_TIMEOUT)
 
     def _run(self) -> None:
         while True:
@@ -134,7 +137,7 @@ class RotatedFiles:
                     self._compress_all()
                     self._prune()
             except OSError as error:
-                self._complain(
+                self._log_error(
                     f"cannot tidy up what was put aside of {self._path}: {error.strerror} "
                     f"({error.filename}); it is tried again at the next rotation"
                 )
@@ -144,12 +147,12 @@ class RotatedFiles:
             name = path.name.removesuffix(_PARTIAL)
             if name != path.name and _NAME.fullmatch(name):
                 _remove_unless_locked(path)
-        for one in put_aside(self._path):
+        for one in rotated_files(self._path):
             if one.compressed:
                 one.path.with_name(one.path.name.removesuffix(".gz")).unlink(missing_ok=True)
 
     def _prune(self) -> None:
-        files = [(one.path, _size(one.path)) for one in put_aside(self._path)]
+        files = [(one.path, _size(one.path)) for one in rotated_files(self._path)]
         total = sum(size for _, size in files) + max(_size(self._path), self._reserve)
         while files and (
             (self._keep is not None and len(files) > self._keep)
@@ -160,7 +163,7 @@ class RotatedFiles:
             total -= size
 
     def _compress_all(self) -> None:
-        for one in put_aside(self._path):
+        for one in rotated_files(self._path):
             if self._closing.is_set():
                 return
             if not one.compressed:
@@ -168,11 +171,11 @@ class RotatedFiles:
                     self._compress_one(one.path)
 
     def _compress_one(self, path: Path) -> None:
-        """Compress a file; until that is whole and on the disk, the file stays as it is."""
+        """Compress a file, and remove it once the compressed file is on the disk."""
         target = path.with_name(f"{path.name}.gz")
         partial = path.with_name(f"{path.name}.gz{_PARTIAL}")
         with path.open("rb") as source:
-            fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process is at it
+            fcntl.flock(source, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if another process does it
             status = os.fstat(source.fileno())
             fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
@@ -200,7 +203,7 @@ class RotatedFiles:
 
 
 def sync_directory(path: Path) -> None:
-    """Have a directory's names outlive a crash. Raises OSError."""
+    """Flush a directory's entries to the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -216,7 +219,7 @@ def _size(path: Path) -> int:
 
 
 def _remove_unless_locked(path: Path) -> None:
-    """Remove a compression that was cut off, but not one that another process is at."""
+    """Remove an interrupted compression, but not one that another process is writing."""
     with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()

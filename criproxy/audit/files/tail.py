@@ -1,4 +1,4 @@
-"""The last whole line of a file, and whether a torn one stands behind it."""
+"""Finds the last whole line of a file, from which its hash chain continues."""
 
 import gzip
 import io
@@ -7,23 +7,23 @@ import zlib
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from criproxy.audit.files.hash_chain import BEGINNING, ChainLink, resume
-from criproxy.audit.files.rotation import put_aside
+from criproxy.audit.files.hash_chain import START, ChainLink, link_after
+from criproxy.audit.files.rotation import rotated_files
 
 _BLOCK: Final = 1 << 16
 
 
 class FileTail(NamedTuple):
-    """How a file ends."""
+    """The end of a file."""
 
     link: ChainLink | None
-    """Where a chain goes on; None: the file has no whole line."""
+    """The link of the last whole line; None: the file has none."""
     closed: bool
-    """Whether what comes next begins a line: the file is empty or ends in a newline."""
+    """Whether the file is empty or ends in a newline."""
 
 
 def read_tail(fd: int, size: int) -> FileTail:
-    """Read a file's end. A last line that lacks but its newline is whole. Raises OSError."""
+    """Read the end of a file of ``size`` bytes. A whole line may lack a newline. Raises OSError."""
     end = os.pread(fd, 1, size - 1) if size else b"\n"
     gathered = b""
     position = size
@@ -37,20 +37,20 @@ def read_tail(fd: int, size: int) -> FileTail:
 
 
 def last_link(path: Path) -> ChainLink:
-    """Say where the chain goes on after the newest file that was put aside and has a whole line."""
-    for one in reversed(put_aside(path)):
+    """Return the link of the last whole line in the newest rotated file that has one."""
+    for one in reversed(rotated_files(path)):
         link = _last_of_compressed(one.path) if one.compressed else _last_of_plain(one.path)
         if link is not None:
             return link
-    return BEGINNING
+    return START
 
 
 def _last_whole(data: bytes, from_start: bool) -> ChainLink | None:
     lines = data.split(b"\n")
     if not from_start:
-        del lines[0]  # may have begun before
+        del lines[0]  # its beginning may lie before the block
     for line in reversed(lines):
-        if line and (link := resume(line)):
+        if line and (link := link_after(line)):
             return link
     return None
 
@@ -64,7 +64,7 @@ def _last_of_plain(path: Path) -> ChainLink | None:
 
 
 def _last_of_compressed(path: Path) -> ChainLink | None:
-    """Read a compressed file through: it cannot be read from its end."""
+    """Read a compressed file from its beginning: gzip cannot be read from the end."""
     last = before = b""
     try:
         with gzip.open(path) as file:
@@ -72,5 +72,5 @@ def _last_of_compressed(path: Path) -> ChainLink | None:
                 if line != b"\n":
                     before, last = last, line
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        pass  # what could be read of it counts
-    return resume(last.rstrip(b"\n")) or resume(before.rstrip(b"\n"))
+        pass  # the readable part counts
+    return link_after(last.rstrip(b"\n")) or link_after(before.rstrip(b"\n"))

@@ -35,7 +35,7 @@ _WITHOUT_VERSION: Final = ~(0xF << 76 | 0x3 << 62)
 _random: Final = Random()  # noqa: S311 - ids have to differ, not to be secret
 
 
-class _Prospect(NamedTuple):
+class _PathPolicy(NamedTuple):
     """What is known beforehand of the calls of a path on a connection."""
 
     recorded: bool
@@ -59,13 +59,13 @@ class CallObserver:
         self._maker = maker
         self._pipeline = pipeline
         self._store = store
-        self._connections: dict[Connection, dict[bytes, _Prospect]] = {}
+        self._connections: dict[Connection, dict[bytes, _PathPolicy]] = {}
         self._ids: dict[Call, str] = {}  # of calls in flight that have a record already
 
-    def keep_for(self, connection: Connection) -> SelectCapture:
+    def capture_for(self, connection: Connection) -> SelectCapture:
         """Take in a connection; return what says which of its messages have to be kept."""
         self._connections[connection] = {}
-        return lambda path: self._prospect(connection, path).limits
+        return lambda path: self._path_policy(connection, path).limits
 
     def forget(self, connection: Connection) -> None:
         """Let go of a connection that is closed."""
@@ -73,7 +73,7 @@ class CallObserver:
 
     def records(self, connection: Connection, path: bytes) -> bool:
         """Tell whether calls of a ``:path`` may be recorded, as far as is known beforehand."""
-        return self._prospect(connection, path).recorded
+        return self._path_policy(connection, path).recorded
 
     def observe(self, connection: Connection, event: Event, now: float) -> None:
         """Take notice of what the relay has seen."""
@@ -112,31 +112,33 @@ class CallObserver:
     def _ended(self, connection: Connection, call: Call, now: float) -> None:
         audit_id = self._ids.pop(call, None)
         if call.denied == REFUSED and audit_id is None:
-            self._pipeline.lose("refused")
+            self._pipeline.count_dropped("refused")
             return
-        prospect = self._prospect(connection, call.path)
-        if prospect.recorded or call.denied or call.capture is not None:
+        path_policy = self._path_policy(connection, call.path)
+        if path_policy.recorded or call.denied or call.capture is not None:
             at = now if call.ended is None else call.ended
             item = CallAtStage("ResponseComplete", audit_id or _new_id(), connection, call, at)
             self._pipeline.submit(item)
 
-    def _prospect(self, connection: Connection, path: bytes) -> _Prospect:
+    def _path_policy(self, connection: Connection, path: bytes) -> _PathPolicy:
         known = self._connections.get(connection)
         if known is None or len(path) > _LONGEST_PATH:  # what ends after it is closed is still told
-            return self._find_prospect(connection, path)
-        prospect = known.get(path)
-        if prospect is None:
+            return self._make_path_policy(connection, path)
+        path_policy = known.get(path)
+        if path_policy is None:
             if len(known) >= _PATHS:
                 known.clear()
-            prospect = known[path] = self._find_prospect(connection, path)
-        return prospect
+            path_policy = known[path] = self._make_path_policy(connection, path)
+        return path_policy
 
-    def _find_prospect(self, connection: Connection, path: bytes) -> _Prospect:
-        named = resolve(path)
-        ceiling = self._policy.ceiling(named, connection)
-        limits = self._maker.wanted(named, ceiling)
+    def _make_path_policy(self, connection: Connection, path: bytes) -> _PathPolicy:
+        method_name = resolve(path)
+        max_level = self._policy.max_level(method_name, connection)
+        limits = self._maker.capture_limits(method_name, max_level)
         wants = limits.request or limits.response
-        return _Prospect(ceiling != "None", limits._replace(budget=self._store) if wants else None)
+        return _PathPolicy(
+            max_level != "None", limits._replace(budget=self._store) if wants else None
+        )
 
 
 def _new_id() -> str:

@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import Final, NamedTuple, Protocol
 
 from criproxy.audit.items import CallAtStage, Item, RuntimeListing
-from criproxy.audit.sinks.sink import Sink
+from criproxy.audit.sinks.sink import LogError, Sink
 from criproxy.audit.sinks.sink_queue import Done
 
 _GATHERING: Final = 0.02
@@ -28,9 +28,6 @@ microseconds, where it would be given one only after a millisecond. More often c
 _BEHIND: Final = 1000
 """Items that wait from which on the encoder gives nobody his turn: else a relay that never rests
 would have it fall behind until records are dropped."""
-
-LogError = Callable[[str], None]
-"""Says on the daemon's log what the audit log cannot say itself."""
 
 
 class EncodedRecord(Protocol):
@@ -58,14 +55,14 @@ class RecordEncoder:
         self,
         make: Callable[[Item], EncodedRecord | None],
         sinks: Sequence[Sink],
-        complain: LogError,
+        log_error: LogError,
         limits: IntakeLimits = INTAKE,
     ) -> None:
         """``make`` is called on the encoder's thread alone. The sinks are started here."""
         self._make = make
         self._sinks = tuple(sinks)
         self._blockers = tuple(sink for sink in sinks if sink.queue.blocking)
-        self._complain = complain
+        self._log_error = log_error
         self._limits = limits
         self.blocking = bool(self._blockers)
         """Whether some sink must not lose a record."""
@@ -113,10 +110,10 @@ class RecordEncoder:
         """
         self._submit(item, done)
 
-    def lose(self, reason: str) -> None:
+    def count_dropped(self, reason: str) -> None:
         """Count a call of which there is to be no record, for each sink."""
         for sink in self._sinks:
-            sink.queue.lose(1, reason)
+            sink.queue.count_dropped(1, reason)
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back once, from a thread, when ``full`` is false; at once if it is that now."""
@@ -139,7 +136,7 @@ class RecordEncoder:
             self._hurry.set()
         self._thread.join()
         for sink in self._sinks:
-            sink.finish_by(deadline)
+            sink.stop_by(deadline)
         for sink in self._sinks:
             sink.join()
         self._room()
@@ -160,7 +157,7 @@ class RecordEncoder:
                 return
         if not isinstance(item, RuntimeListing):
             for sink in self._sinks:
-                sink.queue.lose(1, "closing" if self._closing else "intake_full")
+                sink.queue.count_dropped(1, "closing" if self._closing else "intake_full")
         if done is not None:
             done(False)
 
@@ -189,7 +186,7 @@ class RecordEncoder:
     def _encode(self, count: int) -> None:
         """Encode the oldest items, give all sinks the lines, and make room."""
         lines: list[bytes] = []
-        tickets: list[Done] = []
+        callbacks: list[Done] = []
         failed = unmade = size = 0
         for made in range(count):
             if made % _TURN == 0 and len(self._items) < _BEHIND:
@@ -206,15 +203,15 @@ class RecordEncoder:
                     failed += 1
                     self._failure(error)
             if done is not None:
-                tickets.append(done)
+                callbacks.append(done)
         for sink in self._sinks:
             if lines:
                 sink.queue.put(lines)
             if failed:
-                sink.queue.lose(failed, "failed")
+                sink.queue.count_dropped(failed, "failed")
             if unmade:
-                sink.queue.lose(unmade, "closing")
-        for done in tickets:
+                sink.queue.count_dropped(unmade, "closing")
+        for done in callbacks:
             _Together(done, self._blockers, well=not failed and not unmade)
         with self._lock:
             self._held -= count
@@ -224,7 +221,7 @@ class RecordEncoder:
     def _failure(self, error: Exception) -> None:
         if not self._failed:
             self._failed = True
-            self._complain(
+            self._log_error(
                 "a call could not be made into an audit record, and is counted as dropped; "
                 f"this is a fault of criproxy's: {error!r}"
             )

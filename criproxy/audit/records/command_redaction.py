@@ -1,4 +1,4 @@
-"""A command line without its passwords: what tools like crictl are given in flags."""
+"""Redacts credentials in command lines, such as those in flags of crictl."""
 
 import re
 from collections.abc import Iterable
@@ -9,20 +9,20 @@ from criproxy.cri.redaction import mark
 _FLAGS: Final = (
     r"--?(?:creds|auth|auths|user|username|env|[\w-]*(?:password|passwd|token|secret|credentials))"
 )
-"""crictl's for pulling (ctr and nerdctl take the same) and whatever is called like a secret. Go's
-flags have one dash or two."""
+"""crictl's flags for pulling (as those of ctr and nerdctl) and flags named like secrets. Go's flags
+have one dash or two."""
 
 _WITH_VALUE: Final = re.compile(rf"({_FLAGS}=)(.+)", re.DOTALL)
 _FLAG: Final = re.compile(_FLAGS)
 _WITHIN: Final = re.compile(rf"""(?<![\w-])({_FLAGS}(?:=|\s+))("[^"]*"|'[^']*'|\S+)""")
-"""In an argument that is a command line itself, such as a shell's ``-c`` has."""
+"""A flag within an argument that is a command line itself, such as that of a shell's ``-c``."""
 
 _SHORT: Final = {"crictl": "-u", "ctr": "-u"}
-"""Flags of one letter, by the program's name: to others they mean something else."""
+"""Flags of one letter by program: in other programs they have other meanings."""
 
 
 def redact_command(command: Iterable[str]) -> list[str]:
-    """Return a command line with marks in place of what its flags carry that is secret."""
+    """Return a command line whose flags have marks in place of secret values."""
     shown: list[str] = []
     short = None
     hide = False

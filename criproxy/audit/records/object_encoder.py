@@ -1,4 +1,4 @@
-"""What records have of messages, and what they have not: the objects of each level."""
+"""Encodes the messages of a call as the objects that a level includes."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,54 +11,54 @@ from criproxy.audit.spec import Level
 from criproxy.cri.naming import MethodName
 from criproxy.cri.redaction import Redactor
 
-_LARGE: Final = 4096
-"""Bytes from which on a message's object is remembered: lists, which are asked for every second and
-seldom change. To look one up takes a hundredth of the time of making it."""
+_CACHED_FROM: Final = 4096
+"""Bytes from which on a message's object is cached: lists are requested every second and seldom
+change. A look-up takes a hundredth of the time of encoding."""
 
-_RECENT: Final = 8
-"""Objects that are remembered; one takes about ten times the memory of its message."""
+_CACHE_SIZE: Final = 8
+"""Cached objects; one takes about ten times the memory of its message."""
 
 
 class ObjectEncoder:
-    """Writes the messages of calls, without their secrets, as far as there is room."""
+    """Encodes redacted messages of calls up to a size limit."""
 
     def __init__(self, redactor: Redactor, limit: int) -> None:
-        """``limit`` is in bytes, of the messages of one direction."""
+        """``limit`` is in bytes of the messages of one direction."""
         self._redactor = redactor
         self._limit = limit
         self._recent: dict[tuple[str, bytes], dict[str, Any]] = {}
 
-    def of_request(
-        self, level: Level, named: MethodName, request: DirectionMessages, passed: int
+    def request_fields(
+        self, level: Level, method_name: MethodName, request: DirectionMessages, passed: int
     ) -> dict[str, Any]:
-        """Return what a record says of a request; ``passed`` is how many messages it had."""
+        """Return a record's fields for a request of which ``passed`` messages were seen."""
         if covers(level, "Request"):
-            shown = self._shown(request)[:1]
+            shown = self._objects_of(request)[:1]
             fields = {"requestObject": shown[0]} if shown else {}
-            return fields | _lacking("request", request, len(shown) < passed)
-        if named.api_version is None:  # there are no names to miss
+            return fields | _missing_parts("request", request, len(shown) < passed)
+        if method_name.api_version is None:  # no subject could be missing
             return {}
-        return _lacking("request", request, False)
+        return _missing_parts("request", request, False)
 
-    def of_response(
-        self, level: Level, named: MethodName, response: DirectionMessages, passed: int
+    def response_fields(
+        self, level: Level, method_name: MethodName, response: DirectionMessages, passed: int
     ) -> dict[str, Any]:
-        """Return what a record says of the responses, ``passed`` of them."""
+        """Return a record's fields for ``passed`` responses."""
         if level != "RequestResponse":
             return {}
-        shown: Sequence[dict[str, Any]] = self._shown(response)
+        shown: Sequence[dict[str, Any]] = self._objects_of(response)
         fields: dict[str, Any] = {}
-        if named.server_streaming:
+        if method_name.server_streaming:
             fields["responseObjects"] = shown
         elif shown:
             shown = shown[:1]
             fields["responseObject"] = shown[0]
-        return fields | _lacking("response", response, len(shown) < passed)
+        return fields | _missing_parts("response", response, len(shown) < passed)
 
-    def _shown(self, half: DirectionMessages) -> list[dict[str, Any]]:
+    def _objects_of(self, direction: DirectionMessages) -> list[dict[str, Any]]:
         room = self._limit
         shown = []
-        for data, message in zip(half.data, half.messages, strict=True):
+        for data, message in zip(direction.data, direction.messages, strict=True):
             room -= len(data)
             if room < 0:
                 break
@@ -66,19 +66,21 @@ class ObjectEncoder:
         return shown
 
     def _json(self, data: bytes, message: Message) -> dict[str, Any]:
-        """Return a message's object, which is not to be changed; ``data`` are its bytes."""
-        if len(data) < _LARGE:
+        """Return a message's object, which must not be changed; ``data`` is its encoding."""
+        if len(data) < _CACHED_FROM:
             return self._redactor.to_json(message)
         key = message.DESCRIPTOR.full_name, data
         shown = self._recent.pop(key, None) or self._redactor.to_json(message)
         self._recent[key] = shown  # as the newest
-        if len(self._recent) > _RECENT:
+        if len(self._recent) > _CACHE_SIZE:
             del self._recent[next(iter(self._recent))]
         return shown
 
 
-def _lacking(name: str, half: DirectionMessages, more: bool) -> dict[str, dict[str, Any]]:
-    """Say of a direction what is not there; ``more`` tells that more has passed."""
-    if half.unreadable:
-        return {"unreadable": {name: half.unreadable}}
-    return {"truncated": {name: True}} if half.missing or more else {}
+def _missing_parts(
+    name: str, direction: DirectionMessages, more: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the fields for missing messages; ``more``: not all messages are encoded."""
+    if direction.unreadable:
+        return {"unreadable": {name: direction.unreadable}}
+    return {"truncated": {name: True}} if direction.missing or more else {}

@@ -1,4 +1,4 @@
-"""Makes the records of the audit log.
+"""Builds the records of the audit log.
 
 A record is a JSON object on a line of its own. ``apiVersion`` names the version of this schema: a
 reader of a version can read all its records; fields may be added to a version, and no field
@@ -101,10 +101,10 @@ from criproxy.audit.records.object_encoder import ObjectEncoder
 from criproxy.audit.records.subject import (
     CallSubject,
     DirectionMessages,
-    names_something,
-    read,
-    request_kind,
-    response_kind,
+    decode,
+    has_subject,
+    request_class_of,
+    response_class_of,
     subject_of,
 )
 from criproxy.audit.spec import Level, RedactSpec
@@ -117,23 +117,23 @@ from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode, parse_message
 from criproxy.wire.reading.message_capture import CaptureLimits
 
-_NAMES: Final = 64 << 10
-"""Bytes of a request that are kept for the names in it, where fewer are recorded."""
+_SUBJECT_BYTES: Final = 64 << 10
+"""Bytes of a request that are captured for the subject's names, where fewer are recorded."""
 
-_NEW_IDS: Final = 16 << 10
-"""Bytes of a response that are kept for the ids that it gives out."""
+_NEW_ID_BYTES: Final = 16 << 10
+"""Bytes of a response that are captured for the new ids in it."""
 
-_REMEMBERED: Final = 1024
-"""Methods at levels for which it is remembered what has to be kept."""
+_CACHE_SIZE: Final = 1024
+"""Cached capture limits of methods at levels."""
 
-_CHANGES: Final = 100
-"""Fields that are named of what one rule changed in one message."""
+_MAX_CHANGES: Final = 100
+"""Paths of changed fields that are recorded for one rule and message."""
 
-_SHORTEST: Final = 4
-"""Characters from which on a password is looked for in a status message: a shorter one would be
-found where it does not stand."""
+_MIN_SECRET: Final = 4
+"""Characters from which on a secret is redacted in status messages: a shorter one would match
+unrelated text."""
 
-_WORDS: Final = frozenset(
+_FIXED_FIELDS: Final = frozenset(
     {
         "apiVersion",
         "kind",
@@ -149,14 +149,14 @@ _WORDS: Final = frozenset(
         "responseObjects",
     }
 )
-"""Fields that no text of a client's or a runtime's is in, or in which it is redacted already."""
+"""Fields without text of clients or runtimes, or whose text is already redacted."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record: as data, and as the line that is written, without its newline."""
+    """A record: its data, and its JSON without a newline."""
 
     line: bytes
     fields: dict[str, Any]
@@ -164,9 +164,9 @@ class Record:
 
 
 class RecordBuilder:
-    """Makes records of what was observed, and remembers pods and containers for their names.
+    """Builds records of items, and caches the names of pods and containers.
 
-    ``make`` is called on one thread alone; ``wanted`` may be called from any.
+    ``make`` is called on one thread only; ``capture_limits`` may be called from any.
     """
 
     def __init__(
@@ -176,13 +176,16 @@ class RecordBuilder:
         node: str,
         wall_ns: Callable[[float], int],
         message_limit: int,
-        memory: PodCache | None = None,
+        pod_cache: PodCache | None = None,
     ) -> None:
-        """``wall_ns`` turns a time of the calls' clock into nanoseconds since the epoch;
-        ``message_limit`` is in bytes, of the messages of one direction. ``memory`` is that of a
-        maker in whose place this one is to work; None: a new one."""
-        self.memory = PodCache() if memory is None else memory
-        """What pods and containers are called."""
+        """Create a builder.
+
+        ``wall_ns`` converts a time of the calls' clock to nanoseconds since the epoch;
+        ``message_limit`` is in bytes of the messages of one direction. ``pod_cache`` is that of a
+        previous builder; None: a new one.
+        """
+        self.pod_cache = PodCache() if pod_cache is None else pod_cache
+        """The names of pods and containers."""
         self._policy = policy
         self._redactor = Redactor(
             redact.environment, redact.info, redact.annotations, redact.values
@@ -190,68 +193,74 @@ class RecordBuilder:
         self._node = node
         self._wall_ns = wall_ns
         self._limit = message_limit
-        self._read_limit = max(message_limit, _NAMES)
-        self._callers = CallerEncoder(self.memory)
+        self._read_limit = max(message_limit, _SUBJECT_BYTES)
+        self._callers = CallerEncoder(self.pod_cache)
         self._objects = ObjectEncoder(self._redactor, message_limit)
-        self.wanted = lru_cache(_REMEMBERED)(self._wanted)
-        """Says which messages have to be kept of a method's calls that are recorded at a level at
-        most: ``wanted(named, ceiling) -> Limits``."""
+        self.capture_limits = lru_cache(_CACHE_SIZE)(self._capture_limits)
+        """Returns which messages of a method's calls to capture, given the highest level at which
+        they may be recorded: ``capture_limits(method_name, max_level) -> CaptureLimits``."""
 
     def make(self, item: Item) -> Record | None:
-        """Return the record of what was observed; None where there is to be none.
-
-        Nothing that a peer has sent raises.
-        """
+        """Return the record of an item; None if there is none. No input of a peer raises."""
         if isinstance(item, CallAtStage):
             return self._event(item)
         if isinstance(item, UnreadConnection):
             return self._unread(item)
-        with suppress(EvaluationError):  # not readable: then names are not known, ids are told
-            self.memory.listed(item.pods, item.containers)
+        with suppress(EvaluationError):  # undecodable: records have ids without names then
+            self.pod_cache.listed(item.pods, item.containers)
         return None
 
-    def _wanted(self, named: MethodName, ceiling: Level) -> CaptureLimits:
+    def _capture_limits(self, method_name: MethodName, max_level: Level) -> CaptureLimits:
         request = response = 0
-        if self._teaches(named):
-            request, response = self._read_limit, _NEW_IDS
-        if covers(ceiling, "Request"):
+        if self._updates_pod_cache(method_name):
+            request, response = self._read_limit, _NEW_ID_BYTES
+        if covers(max_level, "Request"):
             request = max(request, self._limit)
-        if ceiling != "None" and names_something(named):
+        if max_level != "None" and has_subject(method_name):
             request = max(request, self._read_limit)
-        if ceiling == "RequestResponse":
+        if max_level == "RequestResponse":
             response = max(response, self._limit)
         return CaptureLimits(request, response)
 
-    def _teaches(self, named: MethodName) -> bool:
-        return self.memory.wants(f"/{named.service}/{named.method}".encode(errors="replace"))
+    def _updates_pod_cache(self, method_name: MethodName) -> bool:
+        return self.pod_cache.wants(
+            f"/{method_name.service}/{method_name.method}".encode(errors="replace")
+        )
 
     def _event(self, item: CallAtStage) -> Record | None:
-        """Make a call's record, then learn from the call: a pod that it removes has a name yet."""
+        """Build a call's record, then update the pod cache: a removed pod still has its name."""
         call = item.call
-        named = resolve(call.path)
+        method_name = resolve(call.path)
         done = item.stage == "ResponseComplete"
-        teaches = done and call.code is StatusCode.OK and self.memory.wants(call.path)
-        ceiling = self._policy.ceiling(named, item.connection)
-        if ceiling == "None" and not teaches and not call.denied:
+        updates_pod_cache = done and call.code is StatusCode.OK and self.pod_cache.wants(call.path)
+        max_level = self._policy.max_level(method_name, item.connection)
+        if max_level == "None" and not updates_pod_cache and not call.denied:
             return None
-        kept = call.capture
+        captured = call.capture
         request = response = DirectionMessages()
-        if kept is not None:
-            if teaches or covers(ceiling, "Request") or names_something(named):
-                request = read(kept.request, request_kind(named), self._read_limit)
-            if teaches or (done and ceiling == "RequestResponse"):
-                response = read(kept.response, response_kind(named), self._read_limit)
-        subject = subject_of(named, request.first, response.first if teaches else None, self.memory)
-        record = self._record(item, named, subject, request, response)
-        if teaches and request.data and response.data:
+        if captured is not None:
+            if updates_pod_cache or covers(max_level, "Request") or has_subject(method_name):
+                request = decode(captured.request, request_class_of(method_name), self._read_limit)
+            if updates_pod_cache or (done and max_level == "RequestResponse"):
+                response = decode(
+                    captured.response, response_class_of(method_name), self._read_limit
+                )
+        subject = subject_of(
+            method_name,
+            request.first,
+            response.first if updates_pod_cache else None,
+            self.pod_cache,
+        )
+        record = self._record(item, method_name, subject, request, response)
+        if updates_pod_cache and request.data and response.data:
             with suppress(EvaluationError):
-                self.memory.learn(call.path, request.data[0], response.data[0])
+                self.pod_cache.learn(call.path, request.data[0], response.data[0])
         return record
 
     def _record(
         self,
         item: CallAtStage,
-        named: MethodName,
+        method_name: MethodName,
         subject: CallSubject,
         request: DirectionMessages,
         response: DirectionMessages,
@@ -260,7 +269,7 @@ class RecordBuilder:
         code = duration = None
         if done and call.ended is not None:
             code, duration = call.code, call.ended - call.began
-        decision = self._policy.decide(named, item.connection, subject.pod, code, duration)
+        decision = self._policy.decide(method_name, item.connection, subject.pod, code, duration)
         level = decision.level
         if level == "None":
             if not call.denied:
@@ -269,24 +278,26 @@ class RecordBuilder:
         fields = self._head("Event", level, item.audit_id, item.at, item.connection)
         fields["stage"] = item.stage
         fields["requestReceivedTimestamp"] = timestamp(self._wall_ns(call.began))
-        fields["service"] = named.service
-        fields["method"] = named.method
-        if named.api_version is not None:
-            fields["criVersion"] = named.api_version
+        fields["service"] = method_name.service
+        fields["method"] = method_name.method
+        if method_name.api_version is not None:
+            fields["criVersion"] = method_name.api_version
         fields.update(subject.fields())
         passed = call.request.messages if done else len(request.messages)
-        told = self._objects.of_request(level, named, request, passed)
+        objects = self._objects.request_fields(level, method_name, request, passed)
         if done:
-            more = self._objects.of_response(level, named, response, call.response.messages)
-            for lack in told.keys() & more.keys():  # truncated, unreadable: of both directions
-                more[lack] = told[lack] | more[lack]
-            told |= more
-        fields.update(told)
-        quoted = (request.first, *(change[3] for change in call.changes))
+            more = self._objects.response_fields(
+                level, method_name, response, call.response.messages
+            )
+            for key in objects.keys() & more.keys():  # truncated, unreadable of both directions
+                more[key] = objects[key] | more[key]
+            objects |= more
+        fields.update(objects)
+        messages = (request.first, *(change[3] for change in call.changes))
         if done:
             fields["code"] = "UNREAD" if call.code is None else call.code.name
             if call.message:
-                fields["message"] = _without(parse_message(call.message), quoted)
+                fields["message"] = _without(parse_message(call.message), messages)
             if duration is not None:
                 fields["durationSeconds"] = round(duration, 9)
             fields["requestMessages"] = call.request.messages
@@ -298,24 +309,24 @@ class RecordBuilder:
         if call.changes:
             fields["changes"] = [self._change(*change) for change in call.changes]
         if call.denied:
-            fields["denied"] = _without(call.denied, quoted)
+            fields["denied"] = _without(call.denied, messages)
         return self._finish(fields, decision.omit)
 
-    def _change(self, rule: str, half: str, before: Any, after: Any) -> dict[str, Any]:
-        """Return what a rule changed: names of fields alone."""
+    def _change(self, rule: str, direction: str, before: Any, after: Any) -> dict[str, Any]:
+        """Return the paths of the fields that a rule changed, without their values."""
         names: list[str] = []
         if isinstance(before, Message) and isinstance(after, Message):
             changed = diff_messages(before, after, self._redactor.text)
-            names = [each.path for each in changed[:_CHANGES]]
-            if len(changed) > _CHANGES:
-                names.append(f"({len(changed) - _CHANGES} more)")
-        return {"rule": rule, "half": half, "fields": names}
+            names = [each.path for each in changed[:_MAX_CHANGES]]
+            if len(changed) > _MAX_CHANGES:
+                names.append(f"({len(changed) - _MAX_CHANGES} more)")
+        return {"rule": rule, "half": direction, "fields": names}
 
     def _unread(self, item: UnreadConnection) -> Record:
         fields = self._head("ConnectionUnread", "Metadata", str(uuid4()), item.at, item.connection)
         fields["reason"] = item.reason
         if item.detail:
-            # The last line says it all; those before, of a fault of ours, are for the daemon's log.
+            # The last line is enough; a traceback before it belongs to the daemon's log.
             fields["message"] = item.detail.strip().rpartition("\n")[2]
         return self._finish(fields, ())
 
@@ -339,23 +350,24 @@ class RecordBuilder:
         if self._redactor.reads_texts:
             texts = self._redactor.texts
             fields = {
-                key: value if key in _WORDS else texts(value) for key, value in fields.items()
+                key: value if key in _FIXED_FIELDS else texts(value)
+                for key, value in fields.items()
             }
         return Record(_encode(fields), fields, fields["auditID"])
 
 
 def _without(text: str, messages: Iterable[Any]) -> str:
-    """Return a text without the credentials of messages that it may quote: a registry's refusal,
-    for one, may have those of the request, or those that a rule has put there."""
+    """Redact credentials of messages in a text that may quote them: a registry's error may contain
+    those of the request, or those that a rule has set."""
     for message in messages:
         for secret in secrets_in(message) if isinstance(message, Message) else ():
-            if len(secret) >= _SHORTEST:
+            if len(secret) >= _MIN_SECRET:
                 text = text.replace(secret, mark(len(secret.encode())))
     return text
 
 
 def _without_field(value: Any, path: list[str]) -> Any:
-    """Return data without a field, in all members of lists on the way; it is not changed itself."""
+    """Return a copy of data without a field; a path applies to all items of a list."""
     if isinstance(value, list):
         return [_without_field(each, path) for each in value]
     if not isinstance(value, dict) or path[0] not in value:

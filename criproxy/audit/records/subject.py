@@ -1,4 +1,4 @@
-"""What a call is about: its messages, read, and the pod, the container and the image in them."""
+"""Decodes a call's messages and finds the call's subject: its pod, container and image."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,19 +18,19 @@ from criproxy.wire.reading.message_capture import CapturedMessages
 
 _IDS: Final = frozenset({"container_id", "pod_sandbox_id"})
 _CONFIGS: Final = frozenset({"PodSandboxConfig", "ContainerConfig", "ImageSpec"})
-"""Messages of a request that say what it is about."""
+"""Messages of a request that name its subject."""
 
-_KINDS: Final = 256
-"""Methods whose message classes are remembered: more than the CRI has."""
+_CACHE_SIZE: Final = 256
+"""Cached methods: more than the CRI has."""
 
 
 @dataclass(slots=True)
 class DirectionMessages:
     """The messages of one direction of a call.
 
-    ``data`` has their bytes without compression, ``messages`` what they say. ``missing`` tells that
-    there were more, or one that was too large; ``unreadable`` why one cannot be read, in words that
-    hold nothing of it.
+    ``data`` has their bytes after decompression, ``messages`` the decoded messages. ``missing``:
+    there were more, or one was too large. ``unreadable``: why one cannot be decoded, in words that
+    quote nothing of it.
     """
 
     data: list[bytes] = field(default_factory=list)
@@ -40,63 +40,67 @@ class DirectionMessages:
 
     @property
     def first(self) -> Message | None:
-        """The first message: the only one, but for a server stream's responses."""
+        """The first message, which is the only one except in a server stream."""
         return self.messages[0] if self.messages else None
 
 
-def read(
-    kept: CapturedMessages | None, kind: type[Message] | None, limit: int
+def decode(
+    captured: CapturedMessages | None, kind: type[Message] | None, limit: int
 ) -> DirectionMessages:
-    """Read what was kept of a direction, ``limit`` bytes at most. Never raises.
+    """Decode the captured messages of a direction, at most ``limit`` bytes. Never raises.
 
-    ``kind`` is the messages' class, None for a method that is not of the CRI.
+    ``kind`` is the messages' class, None for a method outside the CRI.
     """
-    half = DirectionMessages()
-    if kept is None:
-        return half
-    half.missing = kept.cut
-    for data, compressed in tuple(kept.messages):  # of a call that runs, there may be more soon
+    direction = DirectionMessages()
+    if captured is None:
+        return direction
+    direction.missing = captured.cut
+    for data, compressed in tuple(captured.messages):  # more may be added while the call runs
         if kind is None:
-            half.unreadable = "the method is not of the CRI"
+            direction.unreadable = "the method is not of the CRI"
             break
         try:
             if compressed:
-                data = decompress(data, kept.encoding or None, limit)
+                data = decompress(data, captured.encoding or None, limit)
             message = kind.FromString(data)
         except DecodeError:
-            half.unreadable = f"not a {kind.DESCRIPTOR.name}"
+            direction.unreadable = f"not a {kind.DESCRIPTOR.name}"
             break
         except EvaluationError as error:
             if error.reason == "held_limit":
-                half.missing = True
+                direction.missing = True
             else:
-                half.unreadable = "the compression cannot be undone"
+                direction.unreadable = "the compression cannot be undone"
             break
         limit -= len(data)
         if limit < 0:
-            half.missing = True
+            direction.missing = True
             break
-        half.data.append(data)
-        half.messages.append(message)
-    return half
+        direction.data.append(data)
+        direction.messages.append(message)
+    return direction
 
 
-@lru_cache(_KINDS)
-def request_kind(named: MethodName) -> type[Message] | None:
+@lru_cache(_CACHE_SIZE)
+def request_class_of(method_name: MethodName) -> type[Message] | None:
     """Return the class of a method's request; None outside the CRI."""
-    return request_class(METHODS[_path(named)]) if named.api_version is not None else None
+    return (
+        request_class(METHODS[_path(method_name)]) if method_name.api_version is not None else None
+    )
 
 
-@lru_cache(_KINDS)
-def response_kind(named: MethodName) -> type[Message] | None:
+@lru_cache(_CACHE_SIZE)
+def response_class_of(method_name: MethodName) -> type[Message] | None:
     """Return the class of a method's responses; None outside the CRI."""
-    return response_class(METHODS[_path(named)]) if named.api_version is not None else None
+    return (
+        response_class(METHODS[_path(method_name)]) if method_name.api_version is not None else None
+    )
 
 
-@lru_cache(_KINDS)
-def names_something(named: MethodName) -> bool:
-    """Tell whether a method's request says which pod, container or image it is about."""
-    kind = request_kind(named)
+@lru_cache(_CACHE_SIZE)
+def has_subject(method_name: MethodName) -> bool:
+    """Return whether a method's request names a pod, container or image."""
+    kind = request_class_of(method_name)
     if kind is None:
         return False
     return any(
@@ -105,13 +109,13 @@ def names_something(named: MethodName) -> bool:
     )
 
 
-def _path(named: MethodName) -> str:
-    return f"/{named.service}/{named.method}"
+def _path(method_name: MethodName) -> str:
+    return f"/{method_name.service}/{method_name.method}"
 
 
 @dataclass(frozen=True, slots=True)
 class CallSubject:
-    """What a call is about, as far as it is known; an id that is not is empty."""
+    """The known pod, container and image of a call; unknown ids are empty."""
 
     pod: Pod | None = None
     container: Container | None = None
@@ -120,37 +124,37 @@ class CallSubject:
     image: str = ""
 
     def fields(self) -> dict[str, Any]:
-        """Return what a record says of it."""
-        told: dict[str, Any] = {}
+        """Return a record's fields for the subject."""
+        fields: dict[str, Any] = {}
         pod, container = self.pod, self.container
         if pod is not None:
-            told["pod"] = _given(
+            fields["pod"] = _non_empty(
                 id=self.pod_id, namespace=pod.namespace, name=pod.name, uid=pod.uid
             )
         elif self.pod_id:
-            told["pod"] = {"id": self.pod_id}
+            fields["pod"] = {"id": self.pod_id}
         if container is not None:
-            told["container"] = _given(
+            fields["container"] = _non_empty(
                 id=self.container_id, name=container.name, image=container.image
             )
         elif self.container_id:
-            told["container"] = {"id": self.container_id}
+            fields["container"] = {"id": self.container_id}
         if self.image:
-            told["image"] = self.image
-        return {key: value for key, value in told.items() if value}
+            fields["image"] = self.image
+        return {key: value for key, value in fields.items() if value}
 
 
 def subject_of(
-    named: MethodName, request: Message | None, response: Message | None, memory: PodCache
+    method_name: MethodName, request: Message | None, response: Message | None, pod_cache: PodCache
 ) -> CallSubject:
-    """Tell what a call is about.
+    """Return the subject of a call.
 
-    ``response`` is that of a call that gave out an id, None for any other. An id that is not known
-    is told as the request has it.
+    ``response`` is that of a call that returned a new id, None for any other. Ids that the pod
+    cache does not know are taken from the request.
     """
-    if request is None or not names_something(named):
+    if request is None or not has_subject(method_name):
         return CallSubject()
-    pod, container = memory.find(named, request)
+    pod, container = pod_cache.find(method_name, request)
     return CallSubject(
         pod=pod,
         container=container,
@@ -171,12 +175,12 @@ def _text(message: Message | None, name: str) -> str:
 
 
 def _image(request: Any) -> str:
-    """Return the image that a request names."""
+    """Return the image that a request names, or ""."""
     spec = getattr(request, "image", None) or getattr(
         getattr(request, "config", None), "image", None
     )
     return _text(spec, "image")
 
 
-def _given(**fields: str) -> dict[str, str]:
+def _non_empty(**fields: str) -> dict[str, str]:
     return {key: value for key, value in fields.items() if value}

@@ -1,1 +1,1 @@
-"""Where records go: one module for each kind of place."""
+"""The sinks that records are written to, one module for each kind."""

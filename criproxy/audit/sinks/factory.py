@@ -1,29 +1,27 @@
-"""The sinks that the configuration asks for."""
+"""Creates the sinks of the configuration."""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from criproxy.audit.counts import AuditCounts
 from criproxy.audit.dropped import DroppedRecords
 from criproxy.audit.sinks.file import FileOutlet
 from criproxy.audit.sinks.journald import JournaldOutlet
-from criproxy.audit.sinks.sink import Outlet, Sink
+from criproxy.audit.sinks.sink import LogError, Outlet, Sink
 from criproxy.audit.sinks.sink_queue import SinkQueue
 from criproxy.audit.sinks.stdout import StdoutOutlet
 from criproxy.audit.sinks.syslog import SyslogOutlet
 from criproxy.audit.spec import SinkSpec
 
-Complain = Callable[[str], None]
-
 
 def make_sinks(
-    specs: Sequence[SinkSpec], counts: AuditCounts, node: str, complain: Complain
+    specs: Sequence[SinkSpec], counts: AuditCounts, node: str, log_error: LogError
 ) -> list[Sink]:
-    """Open all sinks. ``node`` is this node's name; ``complain`` is told of troubles later on.
+    """Open all sinks. ``node`` is this node's name; ``log_error`` is called for later errors.
 
-    Each is named after its kind, a second one of a kind ``file-2`` and so on. Raises
-    UnavailableError or UsageError, with the mend, for what cannot be opened; nothing is open then.
+    A sink is named after its kind, the second of a kind ``file-2`` and so on. Raises
+    UnavailableError or UsageError if one cannot be opened; all are closed then.
     """
     kinds: Counter[str] = Counter()
     sinks: list[Sink] = []
@@ -32,7 +30,7 @@ def make_sinks(
             kind = _kind(spec)
             kinds[kind] += 1
             name = kind if kinds[kind] == 1 else f"{kind}-{kinds[kind]}"
-            sinks.append(make_sink(spec, name, counts, node, complain))
+            sinks.append(make_sink(spec, name, counts, node, log_error))
     except BaseException:
         for sink in sinks:
             sink.join()
@@ -41,28 +39,28 @@ def make_sinks(
 
 
 def make_sink(
-    spec: SinkSpec, name: str, counts: AuditCounts, node: str, complain: Complain
+    spec: SinkSpec, name: str, counts: AuditCounts, node: str, log_error: LogError
 ) -> Sink:
     """Open one sink; see :func:`make_sinks`."""
 
-    def notice(missing: DroppedRecords) -> bytes:
-        return missing.line(node, name, time.time_ns())
+    def drop_record(dropped: DroppedRecords) -> bytes:
+        return dropped.line(node, name, time.time_ns())
 
-    outlet = _outlet(spec, node, complain)
+    outlet = _outlet(spec, node, log_error)
     own = counts.sink(name)
     queue = SinkQueue(
         records=spec.queue.records,
         size=spec.queue.bytes,
         blocking=spec.on_full == "block",
         counts=own,
-        notice=notice,
+        drop_record=drop_record,
     )
     return Sink(
         name,
         queue,
         outlet,
         own,
-        complain,
+        log_error,
         synced=spec.file is not None and spec.file.fsync == "always",
         max_wait=spec.max_wait,
     )
@@ -73,15 +71,15 @@ def _kind(spec: SinkSpec) -> str:
     return next(kind for kind in kinds if getattr(spec, kind) is not None)
 
 
-def _outlet(spec: SinkSpec, node: str, complain: Complain) -> Outlet:
+def _outlet(spec: SinkSpec, node: str, log_error: LogError) -> Outlet:
     if spec.file is not None:
-        return FileOutlet(spec.file, complain)
+        return FileOutlet(spec.file, log_error)
     if spec.syslog is not None:
         return SyslogOutlet(spec.syslog, node)
     if spec.journald is not None:
         return JournaldOutlet(spec.journald)
     if spec.otlp is not None:
-        # 5 MiB of memory that only those pay for who have such a sink.
+        # Imported here because it costs 5 MiB of memory.
         from criproxy.audit.sinks.otlp import OtlpOutlet
 
         return OtlpOutlet(spec.otlp, node)

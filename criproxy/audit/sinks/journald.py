@@ -1,8 +1,8 @@
-"""Records to systemd's journal in its native protocol, the record's JSON for the message.
+"""Sends records to systemd's journal in its native protocol; the message is the record's JSON.
 
-``journalctl -t criproxy-audit -o cat`` gives the records as a file would have them, and one can ask
-for ``CRIPROXY_METHOD=ExecSync`` and the like. What is too large for a datagram goes as a sealed
-file in memory, whose descriptor is sent (systemd, "Native Journal Protocol").
+``journalctl -t criproxy-audit -o cat`` prints the records as a file has them; fields like
+``CRIPROXY_METHOD=ExecSync`` select them. An entry too large for a datagram is sent as the
+descriptor of a sealed memory file (systemd, "Native Journal Protocol").
 """
 
 import array
@@ -20,19 +20,19 @@ from criproxy.audit.sinks.record_head import RecordHead, read_head
 from criproxy.audit.sinks.sink import Progress
 from criproxy.audit.spec import JournaldSpec
 
-_PATIENCE: Final = 5.0
-"""Seconds that sending may take."""
+_TIMEOUT: Final = 5.0
+"""Seconds until a send fails."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _TOO_LARGE: Final = (errno.EMSGSIZE, errno.ENOBUFS)
 
 
 class JournaldOutlet:
-    """Sends each line as an entry."""
+    """Sends each line as a journal entry."""
 
     def __init__(self, spec: JournaldSpec) -> None:
         self._path = spec.socket
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.settimeout(_PATIENCE)
+        self._socket.settimeout(_TIMEOUT)
 
     def write(self, lines: Sequence[bytes]) -> Progress:
         """Send lines one by one."""
@@ -51,18 +51,18 @@ class JournaldOutlet:
         return Progress(done)
 
     def pause(self) -> float | None:
-        """Nothing is ever due."""
+        """Return None: nothing is ever due."""
         return None
 
     def idle(self) -> str:
-        """Nothing is ever due."""
+        """Do nothing."""
         return ""
 
     def reopen(self) -> None:
-        """Each entry looks for the journal anew as it is."""
+        """Do nothing: each datagram is sent to the socket's path."""
 
     def abort(self) -> None:
-        """Have a send that waits fail."""
+        """Make a waiting send fail."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -92,7 +92,7 @@ class JournaldOutlet:
 
 
 def entry(line: bytes) -> bytes:
-    """Make a journal entry of a record's line."""
+    """Encode a record's line as a journal entry."""
     return b"".join(_field(name, value) for name, value in _fields(line))
 
 
@@ -129,7 +129,7 @@ def _fields(line: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _field(name: str, value: bytes) -> bytes:
-    """Write a field: with its length where it has several lines."""
+    """Encode a field; one with newlines has its length before it."""
     if b"\n" not in value:
         return b"%s=%b\n" % (name.encode(), value)
     return b"%s\n%b%b\n" % (name.encode(), len(value).to_bytes(8, "little"), value)

@@ -1,10 +1,10 @@
-"""Records to an OpenTelemetry Collector, as OTLP logs over HTTP with protobuf.
+"""Sends records to an OpenTelemetry Collector as OTLP logs over HTTP with protobuf.
 
-A record's body is its JSON as a string: Loki, ClickHouse and Elasticsearch show the line that a
-file would have, and parse it with their own functions; of a structured body each makes something
-else. What one filters by are attributes, under OpenTelemetry's names where it has some. What the
-Collector says it cannot take (``partial_success``, and any status that OTLP does not have tried
-again) is dropped and counted, whatever ``on_full`` is: it would never be taken.
+A log record's body is the audit record's JSON as a string: Loki, ClickHouse and Elasticsearch show
+the line that a file would have and can parse it, whereas each treats structured bodies in its own
+way. Common filters are attributes, with OpenTelemetry's names where there are some. Records that
+the Collector rejects (``partial_success``, and any status that OTLP does not retry) are dropped and
+counted, whatever ``on_full`` is, since it would never accept them.
 """
 
 import socket
@@ -38,10 +38,10 @@ except ImportError as error:
     ) from error
 
 _AGAIN: Final = (429, 502, 503, 504)
-"""The statuses after which OTLP has the same request sent again (OTLP/HTTP, "Failures")."""
+"""The statuses after which the same request is sent again (OTLP/HTTP, "Failures")."""
 _FIRST_WAIT: Final = 1.0
 _LONGEST_WAIT: Final = 30.0
-"""Seconds until the next try; they double from the one to the other."""
+"""Seconds until the next try, doubled after each failure up to the longest."""
 _LARGEST_ANSWER: Final = 1 << 16
 _SEVERITIES: Final = {4: (13, "WARN"), 5: (10, "INFO2"), 6: (9, "INFO")}
 
@@ -56,10 +56,10 @@ class OtlpOutlet:
         *,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Raises UsageError for an endpoint that is no URL."""
+        """Raises UsageError for an endpoint that is not an HTTP URL."""
         try:
             self._url = httpcore.URL(spec.endpoint)
-        except Exception as error:  # httpcore lets through whatever parsing meets
+        except Exception as error:  # httpcore raises various exceptions for bad URLs
             raise UsageError(f"otlp endpoint {spec.endpoint!r}: {error}") from error
         if self._url.scheme not in (b"http", b"https") or not self._url.host:
             raise UsageError(
@@ -87,7 +87,7 @@ class OtlpOutlet:
         body = request(lines, self._node, self._wall_ns()).SerializeToString()
         try:
             status, headers, answer = self._post(body)
-        except Exception as error:  # httpcore's have no common root, and the system's come through
+        except Exception as error:  # httpcore's have no common base class, and OSErrors pass it
             return self._again(str(error) or type(error).__name__)
         if status in _AGAIN:
             return self._again(f"it answered {status}", _retry_after(headers, self._wall_ns()))
@@ -103,18 +103,18 @@ class OtlpOutlet:
         return self._accepted(len(lines), answer)
 
     def pause(self) -> float | None:
-        """Nothing is ever due."""
+        """Return None: nothing is ever due."""
         return None
 
     def idle(self) -> str:
-        """Nothing is ever due."""
+        """Do nothing."""
         return ""
 
     def reopen(self) -> None:
-        """There is nothing that could have been moved."""
+        """Do nothing."""
 
     def abort(self) -> None:
-        """Have a request that waits fail."""
+        """Make a waiting request fail."""
         self._aborted = True
         connection = self._socket
         if connection is not None:
@@ -143,7 +143,7 @@ class OtlpOutlet:
         response = ExportLogsServiceResponse()
         try:
             response.ParseFromString(answer)
-        except DecodeError:  # it has taken them, and says it in another way
+        except DecodeError:  # a 2xx status accepts the records whatever the body
             return Progress(count)
         rejected = response.partial_success.rejected_log_records
         if rejected <= 0:
@@ -167,7 +167,7 @@ class OtlpOutlet:
         )
 
     def _trace(self, name: str, info: dict[str, Any]) -> None:
-        """Keep the socket in sight, so that ``abort`` can shut it."""
+        """Keep the connection's socket, so that ``abort`` can shut it down."""
         if name == "connection.connect_tcp.complete":
             self._socket = info["return_value"].get_extra_info("socket")
         if self._aborted:
@@ -175,7 +175,7 @@ class OtlpOutlet:
 
 
 def request(lines: Sequence[bytes], node: str, wall_ns: int) -> ExportLogsServiceRequest:
-    """Make the request that carries lines. ``wall_ns``: now, in nanoseconds since the epoch."""
+    """Return the export request for lines. ``wall_ns``: now, in nanoseconds since the epoch."""
     message = ExportLogsServiceRequest()
     resource = message.resource_logs.add()
     for key, value in (
@@ -239,7 +239,7 @@ def _attributes(head: RecordHead) -> Iterator[tuple[str, str | int]]:
 
 
 def _retry_after(headers: Sequence[tuple[bytes, bytes]], wall_ns: int) -> float | None:
-    """Read Retry-After, seconds or a date (RFC 9110 section 10.2.3), as seconds from now."""
+    """Return Retry-After (RFC 9110 section 10.2.3) as seconds from now; None without one."""
     for name, value in headers:
         if name.lower() == b"retry-after":
             text = value.decode("latin-1").strip()

@@ -1,4 +1,4 @@
-"""What sinks for systems with fields of their own read of a record's line."""
+"""Decodes the members of a record that syslog, journald and OTLP have fields for."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Caller(msgspec.Struct):
-    """Who asked."""
+    """The client."""
 
     pid: int | None = None
     uid: int | None = None
@@ -14,7 +14,7 @@ class Caller(msgspec.Struct):
 
 
 class Pod(msgspec.Struct):
-    """Which pod it was about."""
+    """The pod of the call."""
 
     name: str = ""
     namespace: str = ""
@@ -23,14 +23,14 @@ class Pod(msgspec.Struct):
 
 
 class Container(msgspec.Struct):
-    """Which container it was about."""
+    """The container of the call."""
 
     name: str = ""
     id: str = ""
 
 
 class RecordHead(msgspec.Struct, rename="camel"):
-    """The members of a record that have a place elsewhere, under their own names."""
+    """The members of a record that other systems have fields for."""
 
     kind: str = "Event"
     audit_id: str = msgspec.field(default="", name="auditID")
@@ -46,22 +46,22 @@ class RecordHead(msgspec.Struct, rename="camel"):
     pod: Pod | None = None
     container: Container | None = None
 
-    def wall_ns(self, otherwise: int) -> int:
-        """When it was, in nanoseconds since the epoch; ``otherwise`` if it does not say."""
+    def wall_ns(self, default: int) -> int:
+        """Return the stage's time in nanoseconds since the epoch; ``default`` if there is none."""
         try:
             second = datetime.fromisoformat(self.stage_timestamp[:19]).replace(tzinfo=UTC)
             fraction = int(self.stage_timestamp[20:].rstrip("Z").ljust(9, "0")[:9])
         except ValueError:
-            return otherwise
+            return default
         return int(second.timestamp()) * 1_000_000_000 + fraction
 
     @property
     def severity(self) -> int:
-        """Syslog's: warning where records are missing, notice of a denied call, else info."""
+        """The syslog severity: warning for missing records, notice for denied calls, else info."""
         if self.kind != "Event":
             return 4
         return 5 if self.denied else 6
 
 
 read_head = msgspec.json.Decoder(RecordHead).decode
-"""Read a line. Raises msgspec.DecodeError."""
+"""Decode a line. Raises msgspec.DecodeError."""

@@ -1,4 +1,4 @@
-"""A sink: a queue, a thread, and an outlet that knows how to write to one kind of place."""
+"""A sink: a queue, and a thread that writes its lines to an outlet (file, syslog, ...)."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,61 +11,65 @@ from criproxy.audit.sinks.sink_queue import SinkQueue
 RETRY: Final = 1.0
 """Seconds until a failed write is tried again."""
 
-_MOST: Final = 4096
-_LARGEST: Final = 1 << 20
-"""Records and bytes that are written together."""
+LogError = Callable[[str], None]
+"""Writes an error message to the daemon's log."""
 
-_LEAVING: Final = 1.0
-"""Seconds that a write which was broken off has to come back."""
+_BATCH_RECORDS: Final = 4096
+_BATCH_BYTES: Final = 1 << 20
+"""Records and bytes that are written together at most."""
+
+_JOIN_TIMEOUT: Final = 1.0
+"""Seconds to wait for an aborted write to return."""
 
 
 class Progress(NamedTuple):
-    """What has become of the lines that an outlet was given."""
+    """The result of writing lines to an outlet."""
 
     done: int
-    """The first so many are done with: written, or lost for good."""
+    """The number of lines, from the first, that are written or dropped."""
     lost: int = 0
-    """Of these."""
+    """The number of dropped lines among them."""
     reason: str = ""
-    """Why those are lost, as AuditCounts has it."""
+    """The reason for dropping them, one of DROPS."""
     trouble: str = ""
-    """What was in the way of the rest (the mend with it), or of what was lost."""
+    """An error message with its remedy, if not all lines were written."""
     retry: float = RETRY
-    """Seconds after which the rest is to be tried again."""
+    """Seconds after which the remaining lines are tried again."""
     durable: bool = True
-    """Whether what is written is known to outlive a crash as far as the outlet promises."""
+    """Whether the written lines survive a crash as far as the outlet's settings promise."""
 
 
 class Outlet(Protocol):
-    """Where lines go. All but ``abort`` is called on the sink's thread (``close`` after it)."""
+    """The destination of lines. Called on the sink's thread, except ``abort``, and ``close`` after
+    the thread's end."""
 
     def write(self, lines: Sequence[bytes]) -> Progress:
-        """Write what can be written. Does not raise."""
+        """Write as many lines as possible. Does not raise."""
         ...
 
     def pause(self) -> float | None:
-        """Seconds after which ``idle`` has something to do; None: nothing."""
+        """Return the seconds until ``idle`` has work to do; None: it has none."""
         ...
 
     def idle(self) -> str:
-        """Do what is due when nothing is written. Returns what went wrong, or nothing."""
+        """Do the work that is due without lines to write. Returns an error message or ""."""
         ...
 
     def reopen(self) -> None:
-        """Open anew with the next write what may have been moved."""
+        """Reopen a file or connection before the next write."""
         ...
 
     def abort(self) -> None:
-        """From any thread: have a write that waits come back now, and later ones not wait."""
+        """Make a waiting write return now, and later ones not wait. Thread-safe."""
         ...
 
     def close(self) -> str:
-        """Let go of everything. Returns what went wrong, or nothing."""
+        """Release all resources. Returns an error message or ""."""
         ...
 
 
 class Sink:
-    """One place where records go."""
+    """One destination of records."""
 
     def __init__(
         self,
@@ -73,20 +77,23 @@ class Sink:
         queue: SinkQueue,
         outlet: Outlet,
         counts: SinkCounts,
-        complain: Callable[[str], None],
+        log_error: LogError,
         *,
         synced: bool = False,
         max_wait: float = 0.0,
     ) -> None:
-        """``max_wait``: seconds that calls wait for its queue. ``complain`` is told of troubles as
-        they begin and end, each once."""
+        """Create a sink that is not started.
+
+        ``log_error`` is called once when an error begins and once when it ends. ``synced``: each
+        record is on the disk when it is written. ``max_wait``: seconds that calls wait for room.
+        """
         self.name = name
         self.queue = queue
         self.synced = synced
         self.max_wait = max_wait
         self._outlet = outlet
         self._counts = counts
-        self._complain = complain
+        self._log_error = log_error
         self._trouble = ""
         self._reopening = False
         self._deadline: float | None = None  # None: not closing
@@ -94,36 +101,38 @@ class Sink:
         self._thread = threading.Thread(target=self._run, name=f"audit {name}", daemon=True)
 
     def start(self) -> None:
-        """Start writing."""
+        """Start the thread."""
         self._thread.start()
 
     def reopen(self) -> None:
-        """Have the outlet opened anew, soon, on the sink's thread."""
+        """Reopen the outlet on the sink's thread. Does not wait."""
         self._reopening = True
         self.queue.poke()
 
-    def finish_by(self, deadline: float) -> None:
-        """Write what waits until ``deadline``, on the monotonic clock, and no longer."""
+    def stop_by(self, deadline: float) -> None:
+        """Write queued lines until ``deadline`` (seconds of the monotonic clock), then stop."""
         self._deadline = deadline
         self._closing.set()
         self.queue.poke()
 
     def join(self) -> None:
-        """Wait for the end of what ``finish_by`` has begun; count what is left as dropped."""
+        """Wait for the end that ``stop_by`` has begun; count the remaining lines as dropped."""
         if self._thread.is_alive():
             self._thread.join(max(0.0, (self._deadline or 0.0) - monotonic()))
             self._outlet.abort()
-            self._thread.join(_LEAVING)
+            self._thread.join(_JOIN_TIMEOUT)
         self.queue.abandon()
         if self._thread.is_alive():
-            self._complain(f"audit sink {self.name} hangs in a write and is left behind")
+            self._log_error(f"audit sink {self.name} hangs in a write and is left behind")
         elif trouble := self._outlet.close():
-            self._note(trouble)
+            self._report(trouble)
 
     def _run(self) -> None:
         while True:
             closing = self._closing.is_set()
-            lines = self.queue.peek(_MOST, _LARGEST, 0.0 if closing else self._outlet.pause())
+            lines = self.queue.peek(
+                _BATCH_RECORDS, _BATCH_BYTES, 0.0 if closing else self._outlet.pause()
+            )
             if self._reopening:
                 self._reopening = False
                 self._outlet.reopen()
@@ -139,18 +148,18 @@ class Sink:
     def _write(self, lines: Sequence[bytes]) -> None:
         try:
             progress = self._outlet.write(lines)
-        except Exception as error:  # ours, and it must not end the sink
+        except Exception as error:  # a bug must not end the sink
             progress = Progress(0, trouble=f"a fault of criproxy's, tried again: {error!r}")
         self.queue.finish(progress.done, progress.lost, progress.reason, progress.durable)
-        self._note(progress.trouble)
+        self._report(progress.trouble)
         if progress.done < len(lines) and progress.trouble:
             self._wait(progress.retry)
 
     def _idle(self) -> None:
         try:
-            self._note(self._outlet.idle())
-        except Exception as error:  # ours, and it must not end the sink
-            self._note(f"a fault of criproxy's, tried again: {error!r}")
+            self._report(self._outlet.idle())
+        except Exception as error:  # a bug must not end the sink
+            self._report(f"a fault of criproxy's, tried again: {error!r}")
             self._wait(RETRY)
 
     def _wait(self, seconds: float) -> None:
@@ -158,14 +167,14 @@ class Sink:
             left = self._deadline - monotonic()
             sleep(max(0.0, min(seconds, left, RETRY / 10)))
 
-    def _note(self, trouble: str) -> None:
-        """Say of each trouble that it began, and once that all is well again."""
+    def _report(self, trouble: str) -> None:
+        """Count an error; log its beginning and its end."""
         if trouble:
             self._counts.errors += 1
         if trouble == self._trouble:
             return
         if trouble:
-            self._complain(f"audit sink {self.name}: {trouble}")
+            self._log_error(f"audit sink {self.name}: {trouble}")
         else:
-            self._complain(f"audit sink {self.name} works again")
+            self._log_error(f"audit sink {self.name} works again")
         self._trouble = trouble

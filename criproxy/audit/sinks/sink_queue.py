@@ -1,9 +1,9 @@
-"""What waits for a sink: bounded, counted to the record, and one record at least tells of a loss.
+"""The bounded queue of a sink, which counts every record as written or dropped.
 
-A queue that drops leaves out what comes while it is full. As soon as there is room again, a record
-of kind ``Dropped`` stands where the others are missing; of all records that were put in, those
-written and those reported as dropped add up to the whole. A queue that blocks takes everything:
-that it is full is for those to heed who make records.
+A queue that drops discards lines while it is full. As soon as there is room again, a record of kind
+``Dropped`` is put where the others are missing; the records that were written and those reported as
+dropped add up to all records that were put in. A queue that blocks accepts every line: the callers
+have to respect ``full``.
 """
 
 import threading
@@ -16,14 +16,13 @@ from criproxy.audit.counts import SinkCounts
 from criproxy.audit.dropped import DroppedRecords
 
 Done = Callable[[bool], None]
-"""Told, from a thread, whether a record is where it was to go."""
+"""Called from any thread with whether a record is durable."""
 
 
 class SinkQueue:
-    """Lines on their way to one sink: any thread puts them in, the sink's takes them out.
+    """The lines that wait for one sink. Any thread may put lines, the sink's thread takes them.
 
-    A line stays in the queue until :meth:`finish` says what became of it, so that the limits hold
-    for what is being written as well.
+    A line stays in the queue until :meth:`finish`, so the limits include lines being written.
     """
 
     def __init__(
@@ -33,62 +32,64 @@ class SinkQueue:
         size: int,
         blocking: bool,
         counts: SinkCounts,
-        notice: Callable[[DroppedRecords], bytes],
+        drop_record: Callable[[DroppedRecords], bytes],
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """``size`` is in bytes; both limits may be passed by one line. ``notice`` makes the line
-        that tells of missing ones."""
+        """Create a queue of ``records`` lines and ``size`` bytes; one line may exceed both.
+
+        ``drop_record`` makes the record of kind ``Dropped``.
+        """
         self.blocking = blocking
         self.full = False
         self.on_room: Callable[[], None] = lambda: None
-        """Called, from the sink's thread, when ``full`` has turned false."""
+        """Called on the sink's thread when ``full`` becomes false."""
         self._most = records
         self._largest = size
         self._counts = counts
-        self._notice = notice
+        self._drop_record = drop_record
         self._wall_ns = wall_ns
         self._lines: deque[bytes] = deque()
         self._size = 0
-        self._put = 0  # lines ever put in, notices among them
+        self._put = 0  # lines ever put in, Dropped records included
         self._finished = 0
-        self._notices: deque[tuple[int, DroppedRecords]] = deque()  # which of the lines are notices
-        self._tickets: deque[tuple[int, Done]] = deque()
-        self._missing = DroppedRecords()
+        self._drop_records: deque[tuple[int, DroppedRecords]] = deque()  # with their positions
+        self._callbacks: deque[tuple[int, Done]] = deque()
+        self._dropped = DroppedRecords()
         self._poked = False
         self._closed = False
         self._lock = threading.Condition(threading.Lock())
 
     def put(self, lines: Sequence[bytes]) -> None:
-        """Take lines, or count them as dropped."""
+        """Append lines, or count them as dropped."""
         with self._lock:
             for line in lines:
                 if self._closed or (self.full and not self.blocking):
-                    self._drop(1, "closing" if self._closed else "queue_full")
+                    self._count_dropped(1, "closing" if self._closed else "queue_full")
                 else:
-                    self._confess()
+                    self._report_drops()
                     self._append(line)
             self._changed()
 
-    def lose(self, count: int, reason: str) -> None:
-        """Count records that did not even come this far."""
+    def count_dropped(self, count: int, reason: str) -> None:
+        """Count records that were dropped before they reached the queue."""
         with self._lock:
-            self._drop(count, reason)
-            self._confess()
+            self._count_dropped(count, reason)
+            self._report_drops()
             self._changed()
 
     def when_finished(self, done: Done) -> None:
-        """Tell ``done`` when all that was put in so far has been written, or has not."""
+        """Call ``done`` when all lines put so far are written or dropped."""
         with self._lock:
             if self._finished < self._put:
-                self._tickets.append((self._put, done))
+                self._callbacks.append((self._put, done))
                 return
             closed = self._closed
         done(not closed)
 
     def peek(self, records: int, size: int, wait: float | None) -> list[bytes]:
-        """Give the oldest lines: at most so many, of so many bytes in all, but one at least.
+        """Return the oldest lines, at most ``records`` and ``size`` bytes, but at least one.
 
-        Waits for a line for ``wait`` seconds (None: without a limit) or until :meth:`poke`.
+        Waits up to ``wait`` seconds (None: without a limit) for a line or :meth:`poke`.
         """
         with self._lock:
             if not self._lines and not self._poked:
@@ -103,71 +104,71 @@ class SinkQueue:
             return batch
 
     def poke(self) -> None:
-        """Have :meth:`peek` return at once."""
+        """Make :meth:`peek` return at once."""
         with self._lock:
             self._poked = True
             self._lock.notify()
 
     def finish(self, done: int, lost: int = 0, reason: str = "", durable: bool = True) -> None:
-        """Take the oldest ``done`` lines out; all but ``lost`` of them are written.
+        """Remove the oldest ``done`` lines, all but ``lost`` of which are written.
 
-        Not ``durable``: they are, but nobody can say whether they outlive a crash.
+        Not ``durable``: they are written but may not survive a crash.
         """
         with self._lock:
-            if self._closed:  # given up while they were being written
+            if self._closed:  # abandoned during the write
                 return
             was_full = self.full
-            tickets = self._take_out(done, lost, reason)
+            callbacks = self._take_out(done, lost, reason)
             self._changed()
             room = was_full and not self.full
-        for ticket in tickets:
-            ticket(durable and not lost)
+        for callback in callbacks:
+            callback(durable and not lost)
         if room:
             self.on_room()
 
     def abandon(self) -> None:
-        """Count all that is left as dropped; nothing is taken any more."""
+        """Count the remaining lines as dropped, and all later ones."""
         with self._lock:
             self._closed = True
-            tickets = self._take_out(len(self._lines), len(self._lines), "closing")
+            callbacks = self._take_out(len(self._lines), len(self._lines), "closing")
             self._changed()
-        for ticket in tickets:
-            ticket(False)
+        for callback in callbacks:
+            callback(False)
         self.on_room()
 
     def _take_out(self, done: int, lost: int, reason: str) -> list[Done]:
         for _ in range(done):
             self._size -= len(self._lines.popleft())
         self._finished += done
-        told = []
-        while self._notices and self._notices[0][0] <= self._finished:
-            told.append(self._notices.popleft()[1])
-        records = done - len(told)
+        reports = []
+        while self._drop_records and self._drop_records[0][0] <= self._finished:
+            reports.append(self._drop_records.popleft()[1])
+        records = done - len(reports)
         dropped = min(lost, records)
         self._counts.written += records - dropped
         if dropped:
-            self._drop(dropped, reason)
-        if told and lost >= done:  # the notices are lost as well, and go with the next records
-            for missing in reversed(told):
-                self._missing.again(missing)
+            self._count_dropped(dropped, reason)
+        if reports and lost >= done:  # dropped too, so the next Dropped record includes them
+            for report in reversed(reports):
+                self._dropped.merge(report)
         else:
-            self._confess()
-        tickets = []
-        while self._tickets and self._tickets[0][0] <= self._finished:
-            tickets.append(self._tickets.popleft()[1])
-        return tickets
+            self._report_drops()
+        callbacks = []
+        while self._callbacks and self._callbacks[0][0] <= self._finished:
+            callbacks.append(self._callbacks.popleft()[1])
+        return callbacks
 
-    def _drop(self, count: int, reason: str) -> None:
+    def _count_dropped(self, count: int, reason: str) -> None:
         self._counts.dropped[reason] += count
-        self._missing.add(count, reason, self._wall_ns())
+        self._dropped.add(count, reason, self._wall_ns())
 
-    def _confess(self) -> None:
-        """Say what is missing, where it is, as soon as there is room for it."""
-        if not self._missing.reasons or self._closed or (self._lines and self._over()):
+    def _report_drops(self) -> None:
+        """Append a record of kind ``Dropped`` if there is something to report, and room."""
+        if not self._dropped.reasons or self._closed or (self._lines and self._over()):
             return
-        self._append(self._notice(self._missing))
-        self._notices.append((self._put, self._missing))
-        self._missing = DroppedRecords()
+        self._append(self._drop_record(self._dropped))
+        self._drop_records.append((self._put, self._dropped))
+        self._dropped = DroppedRecords()
 
     def _append(self, line: bytes) -> None:
         self._lines.append(line)

@@ -1,4 +1,4 @@
-"""Records on standard output, one a line. A reader that does not read holds up nobody else."""
+"""Writes records to standard output, one a line."""
 
 import os
 import select
@@ -11,15 +11,15 @@ from typing import Final
 from criproxy.audit.sinks.sink import Progress
 
 _PIECE: Final = select.PIPE_BUF
-"""Bytes for which a pipe that can be written has room: no more, or the write waits."""
+"""Bytes for which a writable pipe has room: a larger write could block."""
 
 
 class StdoutOutlet:
-    """Writes lines to a descriptor that others may share, whose flags are left as they are."""
+    """Writes lines to a descriptor without changing its flags, since others may share it."""
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
-        self._torn = 0  # bytes of the next line that are written already
+        self._torn = 0  # bytes of the next line that are already written
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
@@ -27,7 +27,7 @@ class StdoutOutlet:
         self._aborted = threading.Event()
 
     def write(self, lines: Sequence[bytes]) -> Progress:
-        """Write lines, waiting for the reader as long as it takes."""
+        """Write lines; waits for the reader until ``abort``."""
         data = memoryview(b"\n".join(lines) + b"\n")
         ends = list(accumulate(len(line) + 1 for line in lines))
         position = self._torn
@@ -42,23 +42,23 @@ class StdoutOutlet:
         return Progress(done, trouble=trouble)
 
     def pause(self) -> float | None:
-        """Nothing is ever due."""
+        """Return None: nothing is ever due."""
         return None
 
     def idle(self) -> str:
-        """Nothing is ever due."""
+        """Do nothing."""
         return ""
 
     def reopen(self) -> None:
-        """There is nothing to open."""
+        """Do nothing."""
 
     def abort(self) -> None:
-        """Have a write that waits for the reader come back."""
+        """Make a waiting write return."""
         self._aborted.set()
         os.eventfd_write(self._stop, 1)
 
     def close(self) -> str:
-        """Let go, leaving the descriptor open."""
+        """Release all resources but the descriptor, which stays open."""
         os.close(self._stop)
         return ""
 

@@ -1,9 +1,8 @@
-"""Records to a syslog server, as RFC 5424 messages whose text is the record's JSON.
+"""Sends records to a syslog server as RFC 5424 messages whose text is the record's JSON.
 
-Over a unix socket or UDP each is a datagram; one that is too large for it is dropped and counted,
-as half a record is of no use to anybody. Over TCP each has its length before it (RFC 6587, octet
-counting) and none is too large. A unix socket that takes streams only has one message a line.
-Neither UDP nor TCP tell whether the server has got a message: what the kernel has taken counts as
+Over a unix socket or UDP each message is a datagram; a record too large for one is dropped and
+counted. Over TCP each has its length before it (RFC 6587, octet counting). Over a unix stream
+socket each is a line. Neither UDP nor TCP confirm delivery: what the kernel accepts counts as
 written.
 """
 
@@ -31,12 +30,12 @@ _FACILITIES: Final = {
     "local4": 20, "local5": 21, "local6": 22, "local7": 23,
 }  # fmt: skip
 _PORTS: Final = {"udp": 514, "tcp": 601}
-_PATIENCE: Final = 5.0
-"""Seconds that connecting and sending may take."""
+_TIMEOUT: Final = 5.0
+"""Seconds until connecting or sending fails."""
 _BUFFER: Final = 4 << 20
-"""Bytes asked of the kernel for sending: how large a unix datagram may be hangs on it."""
+"""Bytes of the send buffer, which limits the size of a unix datagram."""
 _MICROSECONDS: Final = len("2026-11-23T10:15:00.123456")
-"""More digits RFC 5424 does not allow."""
+"""RFC 5424 allows no more digits."""
 _UNREADABLE: Final = RecordHead(kind="Unreadable")
 
 
@@ -44,13 +43,13 @@ class SyslogOutlet:
     """Sends lines to one server."""
 
     def __init__(self, spec: SyslogSpec, node: str) -> None:
-        """``node`` is the host's name in each message. Raises UsageError for a bad address."""
+        """``node`` is the HOSTNAME of each message. Raises UsageError for a bad address."""
         self._address = spec.address
         self._facility = _FACILITIES[spec.facility]
         self._host = (node.encode("ascii", "replace")[:255].replace(b" ", b"-")) or b"-"
         self._scheme, self._target = _parse(spec.address)
         self._socket: socket.socket | None = None
-        self._streams = False  # whether messages follow each other in a stream
+        self._streams = False  # whether a unix socket is a stream socket
 
     def write(self, lines: Sequence[bytes]) -> Progress:
         """Send lines one by one."""
@@ -69,19 +68,19 @@ class SyslogOutlet:
         return Progress(done, lost, "too_large" if lost else "", trouble)
 
     def pause(self) -> float | None:
-        """Nothing is ever due."""
+        """Return None: nothing is ever due."""
         return None
 
     def idle(self) -> str:
-        """Nothing is ever due."""
+        """Do nothing."""
         return ""
 
     def reopen(self) -> None:
-        """Connect anew."""
+        """Reconnect with the next message."""
         self._drop_connection()
 
     def abort(self) -> None:
-        """Have a send that waits fail."""
+        """Make a waiting send fail."""
         connection = self._socket
         if connection is not None:
             with suppress(OSError):
@@ -108,10 +107,10 @@ class SyslogOutlet:
         )
 
     def _send(self, message: bytes) -> bool:
-        """Send a message; False if none so large can be sent. Raises OSError."""
+        """Send a message; return False if it is too large for a datagram. Raises OSError."""
         connection = self._socket or self._connect()
         if self._scheme == "tcp":
-            _look_for_the_end(connection)
+            _check_not_closed(connection)
             connection.sendall(b"%d %b" % (len(message), message))
         elif self._streams:
             connection.sendall(message + b"\n")
@@ -139,7 +138,7 @@ class SyslogOutlet:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             connection = socket.socket(socket.AF_UNIX, kind)
             try:
-                connection.settimeout(_PATIENCE)
+                connection.settimeout(_TIMEOUT)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
                 connection.connect(self._target[0])
             except OSError as error:
@@ -172,12 +171,12 @@ def _parse(address: str) -> tuple[str, tuple[str, int]]:
 
 
 def _connect_any(target: tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """Connect to the first of a host's addresses that lets us. Raises OSError."""
+    """Connect to the first of a host's addresses that accepts. Raises OSError."""
     failure: OSError | None = None
     for family, type_, protocol, _, address in socket.getaddrinfo(*target, type=kind):
         connection = socket.socket(family, type_, protocol)
         try:
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_TIMEOUT)
             connection.connect(address)
         except OSError as error:
             connection.close()
@@ -187,8 +186,8 @@ def _connect_any(target: tuple[str, int], kind: socket.SocketKind) -> socket.soc
     raise failure or OSError(errno.EADDRNOTAVAIL, "the host has no address")
 
 
-def _look_for_the_end(connection: socket.socket) -> None:
-    """Raise if the server has gone: what is sent to it then would be lost without a word."""
+def _check_not_closed(connection: socket.socket) -> None:
+    """Raise if the server has closed the connection: a message would be lost without an error."""
     reading = select.poll()
     reading.register(connection, select.POLLIN)
     if reading.poll(0) and not connection.recv(1, socket.MSG_PEEK):

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from criproxy.audit.files.hash_chain import (
-    BEGINNING,
     GENESIS,
+    START,
     ChainLink,
     check,
     digest,
     link,
-    resume,
+    link_after,
 )
 
 
-def chained(count: int, after: ChainLink = BEGINNING) -> list[bytes]:
+def chained(count: int, after: ChainLink = START) -> list[bytes]:
     lines = []
     for number in range(count):
         line, after = link(json.dumps({"auditID": f"{after.sequence}-{number}"}).encode(), after)
@@ -53,7 +53,7 @@ def test_each_line_has_the_hash_of_all_of_the_line_before() -> None:
 
 def test_an_empty_object_can_be_linked() -> None:
     """A line without members is JSON still when it has been linked."""
-    assert json.loads(link(b"{}", BEGINNING)[0]) == {"sequence": 1, "previous": GENESIS}
+    assert json.loads(link(b"{}", START)[0]) == {"sequence": 1, "previous": GENESIS}
 
 
 @pytest.mark.parametrize("at", range(4))
@@ -80,7 +80,7 @@ def test_removed_records_are_named_by_the_one_behind_them() -> None:
 
     assert verdict.broken is not None
     assert (verdict.broken.kind, verdict.broken.line) == ("removed", 3)
-    assert "records 3 to 4" in verdict.broken.says
+    assert "records 3 to 4" in verdict.broken.message
 
 
 def test_swapped_records_are_reordered_and_not_removed() -> None:
@@ -152,7 +152,7 @@ def test_a_chain_whose_beginning_is_gone_holds_but_says_so() -> None:
 def test_lines_from_before_there_was_a_chain_are_counted() -> None:
     """Of unchained lines at the beginning only the last is held by the chain."""
     before = [b'{"auditID":"a"}', b'{"auditID":"b"}']
-    after = resume(before[-1])
+    after = link_after(before[-1])
     assert after is not None
     lines = before + chained(3, after)
 

@@ -34,7 +34,7 @@ class Pipeline:
     def submit_synced(self, item: Any, done: Any) -> None:
         self.synced.append((item, done))
 
-    def lose(self, reason: str) -> None:
+    def count_dropped(self, reason: str) -> None:
         self.lost[reason] += 1
 
 
@@ -49,7 +49,7 @@ class Recording:
         self.recorder = CallObserver(policy, maker(policy), pipeline, self.store)
         self.kubelet = Connection(LISTENER, KUBELET, 0.0)
         self.agent = Connection(LISTENER, AGENT, 0.0)
-        self.keeps = {each: self.recorder.keep_for(each) for each in (self.kubelet, self.agent)}
+        self.keeps = {each: self.recorder.capture_for(each) for each in (self.kubelet, self.agent)}
 
     def limits(self, connection: Connection, method: str) -> Any:
         return self.keeps[connection](path_of(method).encode())

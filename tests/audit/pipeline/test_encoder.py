@@ -95,9 +95,9 @@ def test_dropped_records_are_reported_to_the_record() -> None:
 
     assert numbers(gate.lines) == [*range(10), 100]
     assert [json.loads(line)["kind"] for line in gate.lines][10] == "Dropped"
-    notice = json.loads(gate.lines[10])
-    assert (notice["dropped"], notice["reasons"]) == (90, {"queue_full": 90})
-    assert notice["since"] <= notice["until"]
+    drop_record = json.loads(gate.lines[10])
+    assert (drop_record["dropped"], drop_record["reasons"]) == (90, {"queue_full": 90})
+    assert drop_record["since"] <= drop_record["until"]
     assert counts.written + reported(gate.lines) == 101
 
 
@@ -260,7 +260,7 @@ def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
 
     gate, counts = Gate(), SinkCounts()
     complaints: list[str] = []
-    running = pipeline(sink(gate, counts), maker=fail, complain=complaints.append)
+    running = pipeline(sink(gate, counts), maker=fail, log_error=complaints.append)
     for number in range(10):
         running.submit(item(number))
     running.close(within=30)
@@ -283,7 +283,7 @@ def test_troubles_are_said_when_they_begin_and_end() -> None:
 
     gate.refuse = refuse
     complaints: list[str] = []
-    running = pipeline(sink(gate, counts, complain=complaints.append))
+    running = pipeline(sink(gate, counts, log_error=complaints.append))
     running.submit(item(1))
     gate.open.set()
     wait_until(lambda: counts.errors >= 3, "tries")
@@ -353,7 +353,7 @@ def test_a_fault_in_a_sink_does_not_end_it() -> None:
         raise ZeroDivisionError
 
     gate.refuse = fault
-    running = pipeline(sink(gate, counts, blocking=True, complain=complaints.append))
+    running = pipeline(sink(gate, counts, blocking=True, log_error=complaints.append))
     running.submit(item(1))
     wait_until(lambda: gate.lines, "the record")
     running.close(within=30)

@@ -514,7 +514,7 @@ def test_what_expressions_find_in_names_of_fields() -> None:
 def test_a_maker_in_anothers_place() -> None:
     """A new policy does not have pods forgotten."""
     made = RecordBuilder(
-        AuditPolicy(), RedactSpec(), "node-1", round, 1000, populated(maker()).memory
+        AuditPolicy(), RedactSpec(), "node-1", round, 1000, populated(maker()).pod_cache
     )
     assert fields_of(made, observed("ExecSync", EXEC))["container"] == MAIN
 
@@ -535,7 +535,7 @@ def test_command_lines_hide_credentials() -> None:
 def documented() -> dict[str, dict[str, str]]:
     """The fields of each kind of record: ``+`` always, ``?`` sometimes."""
     table: dict[str, dict[str, str]] = {"received": {}, "complete": {}, "unread": {}}
-    for line in (Path(__file__).parent / "record_fields.txt").read_text().splitlines():
+    for line in (Path(__file__).parents[1] / "record_fields.txt").read_text().splitlines():
         if not line.startswith("#"):
             name, *marks = line.split()
             for fields, mark in zip(table.values(), marks, strict=True):
@@ -607,22 +607,22 @@ def test_records_keep_to_their_schema() -> None:
 def test_what_has_to_be_kept(path: str) -> None:
     """With the messages that are asked for, a record is as with all of them, and so is what is
     learned: at every level, for every method."""
-    named = resolve(path.encode())
+    method_name = resolve(path.encode())
     made = maker(limit=1 << 20)
-    assert made.wanted(named, "RequestResponse") == CaptureLimits(1 << 20, 1 << 20)
-    assert made.wanted(named, "Request").request == 1 << 20
-    teaches = named.method in {
+    assert made.capture_limits(method_name, "RequestResponse") == CaptureLimits(1 << 20, 1 << 20)
+    assert made.capture_limits(method_name, "Request").request == 1 << 20
+    updates_pod_cache = method_name.method in {
         "RunPodSandbox",
         "RestorePod",
         "RemovePodSandbox",
         "CreateContainer",
         "RemoveContainer",
     }
-    none = made.wanted(named, "None")
-    assert bool(none.request and none.response) == teaches
-    assert bool(none.request or none.response) == teaches
+    none = made.capture_limits(method_name, "None")
+    assert bool(none.request and none.response) == updates_pod_cache
+    assert bool(none.request or none.response) == updates_pod_cache
     if path == INVENTED:
-        assert made.wanted(named, "Metadata") == CaptureLimits(0, 0)
+        assert made.capture_limits(method_name, "Metadata") == CaptureLimits(0, 0)
         return
     method = METHODS[path]
     request, response = request_class(method)(), response_class(method)()
@@ -630,7 +630,7 @@ def test_what_has_to_be_kept(path: str) -> None:
         fill(message, lambda field: f"{field.name}-x")
     for level in LEVELS:
         whole, part = maker(level), maker(level)
-        limits = part.wanted(named, level)
+        limits = part.capture_limits(method_name, level)
         item = observed(path, request, response)
         assert item.call.capture is not None
         record = whole.make(item)
@@ -640,7 +640,7 @@ def test_what_has_to_be_kept(path: str) -> None:
             item.call.capture.response = None
         assert part.make(item) == record
         for id_ in ("container_id-x", "pod_sandbox_id-x"):
-            assert part.memory.container(id_) == whole.memory.container(id_)
+            assert part.pod_cache.container(id_) == whole.pod_cache.container(id_)
 
 
 def test_the_default_policy_by_records() -> None:
@@ -685,12 +685,12 @@ def test_nothing_that_a_peer_sends_raises(path, junk, compressed, encoding, mess
     made = maker(values=["[a-z]+"])
     item = observed(path, *junk, message=message)
     assert item.call.capture is not None
-    for half, data in zip(
+    for direction, data in zip(
         (item.call.capture.request, item.call.capture.response), junk, strict=True
     ):
-        assert half is not None
-        half.messages = [(data, compressed)]
-        half.encoding = encoding
+        assert direction is not None
+        direction.messages = [(data, compressed)]
+        direction.encoding = encoding
     for _ in range(2):  # again, with what may have been learned
         record = made.make(item)
         assert record is not None

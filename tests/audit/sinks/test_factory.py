@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from criproxy.audit.counts import AuditCounts
-from criproxy.audit.files.rotation import in_order
+from criproxy.audit.files.rotation import in_write_order
 from criproxy.audit.pipeline.encoder import RecordEncoder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import FileSpec, JournaldSpec, OtlpSpec, QueueSpec, SinkSpec, SyslogSpec
@@ -75,7 +75,7 @@ def test_files_are_put_in_the_order_in_which_they_were_written(tmp_path: Path) -
         "other.jsonl",
     ]
 
-    assert [path.name for path in in_order(tmp_path / name for name in names)] == [
+    assert [path.name for path in in_write_order(tmp_path / name for name in names)] == [
         "other.jsonl",
         "audit.jsonl.00000002-20270101T000000Z.gz",
         "audit.jsonl.00000010-20260101T000000Z",
@@ -88,9 +88,9 @@ def test_a_dropped_record_is_as_the_others(tmp_path: Path) -> None:
     counts = AuditCounts()
     specs = [SinkSpec(file=FileSpec(path=str(tmp_path / "one")))]
     (sink,) = make_sinks(specs, counts, "node-1", print)
-    sink.queue.lose(3, "intake_full")
+    sink.queue.count_dropped(3, "intake_full")
     sink.start()
-    sink.finish_by(monotonic() + 30)
+    sink.stop_by(monotonic() + 30)
     sink.queue.poke()
     sink.join()
 

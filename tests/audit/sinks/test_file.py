@@ -16,7 +16,7 @@ import pytest
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.files.hash_chain import GENESIS
-from criproxy.audit.files.rotation import put_aside
+from criproxy.audit.files.rotation import rotated_files
 from criproxy.audit.sinks.file import FileOutlet
 from criproxy.audit.spec import FileSpec, RotateSpec
 from criproxy.configtypes.values import Duration, Mode, Size
@@ -62,7 +62,7 @@ def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
         spec = FileSpec(
             path=str(path), chain=chain, fsync=fsync, rotate=rotate or RotateSpec(compress=False)
         )
-        given.setdefault("complain", complaints.append)
+        given.setdefault("log_error", complaints.append)
         opened.append(FileOutlet(spec, **given))
         return opened[-1]
 
@@ -163,7 +163,7 @@ def test_a_file_is_put_aside_by_size(outlet: Opener, path: Path) -> None:
     one.write([record(number) for number in range(40)])
     fill(one, 40, 80)
 
-    aside = put_aside(path)
+    aside = rotated_files(path)
     assert [file.number for file in aside] == list(range(1, len(aside) + 1))
     assert len(aside) > 3
     assert all(0 < file.stat().st_size <= 4096 for file in files_of(path))
@@ -188,14 +188,14 @@ def test_a_file_is_put_aside_by_age(outlet: Opener, path: Path) -> None:
     fill(one, 0, 1)
     assert one.idle() == ""
     one.close()
-    assert put_aside(path) == []
+    assert rotated_files(path) == []
 
     now += _DAY_NS + 1_000_000
     two = outlet(rotate, wall_ns=lambda: now)
     assert two.pause() == 0
     assert two.idle() == ""
 
-    assert len(put_aside(path)) == 1
+    assert len(rotated_files(path)) == 1
     assert path.stat().st_size == 0
     assert two.pause() is None
 
@@ -208,7 +208,7 @@ def test_an_empty_file_does_not_age(outlet: Opener, path: Path) -> None:
     fill(one, 0, 2)
 
     assert one.pause() == 86_400
-    assert put_aside(path) == []
+    assert rotated_files(path) == []
 
 
 @pytest.mark.parametrize("names", [("", ".gz"), (".gz", "")])
@@ -218,7 +218,7 @@ def test_what_is_there_both_ways_counts_once(path: Path, names: tuple[str, str])
     for name in names:
         path.with_name(f"audit.jsonl.00000001-20260101T000000Z{name}").touch()
 
-    assert [file.compressed for file in put_aside(path)] == [True]
+    assert [file.compressed for file in rotated_files(path)] == [True]
 
 
 def test_the_order_does_not_hang_on_the_clock(outlet: Opener, path: Path) -> None:
@@ -235,7 +235,7 @@ def test_the_chain_goes_on_from_files_put_aside(outlet: Opener, path: Path) -> N
     """When the current file is empty or gone, a restart goes on from the newest put aside."""
     one = outlet(RotateSpec(size=Size(2000), compress=True))
     fill(one, 0, 20)
-    wait_until(lambda: all(file.compressed for file in put_aside(path)), "compression")
+    wait_until(lambda: all(file.compressed for file in rotated_files(path)), "compression")
     one.close()
     path.rename(path.with_name("audit.jsonl.00000099-20300101T000000Z"))
     path.touch()
@@ -254,10 +254,10 @@ def test_what_is_put_aside_is_compressed(outlet: Opener, path: Path) -> None:
     """Compressed files have the same mode and bytes, and nothing is left of the plain ones."""
     one = outlet(RotateSpec(size=Size(4096), keep=None))
     fill(one, 0, 60)
-    wait_until(lambda: all(file.compressed for file in put_aside(path)), "compression")
+    wait_until(lambda: all(file.compressed for file in rotated_files(path)), "compression")
 
     names = sorted(file.name for file in path.parent.iterdir())
-    assert len(names) == len(put_aside(path)) + 1
+    assert len(names) == len(rotated_files(path)) + 1
     assert {file.stat().st_mode & 0o777 for file in files_of(path)} == {0o600}
     assert numbers(lines_of(*files_of(path))) == list(range(60))
     assert verify(path).broken is None
@@ -268,15 +268,15 @@ def test_a_compression_that_was_cut_off_counts_nothing_twice(outlet: Opener, pat
     one = outlet(RotateSpec(size=Size(4096), keep=None, compress=False))
     fill(one, 0, 60)
     one.close()
-    first, second, *_ = put_aside(path)
+    first, second, *_ = rotated_files(path)
     partial = first.path.with_name(f"{first.path.name}.gz.partial")
     partial.write_bytes(b"half")
-    whole = second.path.with_name(f"{second.path.name}.gz")
-    whole.write_bytes(gzip.compress(second.path.read_bytes()))
+    is_whole = second.path.with_name(f"{second.path.name}.gz")
+    is_whole.write_bytes(gzip.compress(second.path.read_bytes()))
     assert numbers(lines_of(*files_of(path))) == list(range(60))
 
     outlet(RotateSpec(size=Size(4096), keep=None))
-    wait_until(lambda: all(file.compressed for file in put_aside(path)), "compression")
+    wait_until(lambda: all(file.compressed for file in rotated_files(path)), "compression")
 
     assert not partial.exists()
     wait_until(lambda: not second.path.exists(), "the removal of the original")
@@ -287,7 +287,7 @@ def test_only_so_many_are_kept(outlet: Opener, path: Path) -> None:
     """Of files put aside the oldest go, and the chain of the rest holds."""
     one = outlet(RotateSpec(size=Size(2000), keep=3))
     fill(one, 0, 60)
-    wait_until(lambda: [file.compressed for file in put_aside(path)] == [True] * 3, "pruning")
+    wait_until(lambda: [file.compressed for file in rotated_files(path)] == [True] * 3, "pruning")
 
     assert numbers(lines_of(*files_of(path)))[-1] == 59
     verdict = verify(path)
@@ -302,7 +302,7 @@ def test_the_total_is_capped(outlet: Opener, path: Path) -> None:
     wait_until(lambda: sum(f.stat().st_size for f in files_of(path)) <= 10_000, "pruning")
 
     assert numbers(lines_of(*files_of(path)))[-1] == 99
-    assert len(put_aside(path)) >= 3
+    assert len(rotated_files(path)) >= 3
 
 
 def test_without_a_size_the_total_is_capped_as_the_file_grows(outlet: Opener, path: Path) -> None:
@@ -310,10 +310,10 @@ def test_without_a_size_the_total_is_capped_as_the_file_grows(outlet: Opener, pa
     one = outlet(RotateSpec(size=Size(2000), keep=None, compress=False))
     fill(one, 0, 30)
     one.close()
-    assert len(put_aside(path)) > 1
+    assert len(rotated_files(path)) > 1
 
     fill(outlet(RotateSpec(size=None, keep=None, total=Size(10_000), compress=False)), 30, 80)
-    wait_until(lambda: not put_aside(path), "pruning")
+    wait_until(lambda: not rotated_files(path), "pruning")
 
 
 def test_a_file_that_was_moved_is_made_anew(outlet: Opener, path: Path) -> None:
@@ -530,7 +530,7 @@ def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) ->
     spec = FileSpec(path=str(path), chain=True, rotate=RotateSpec(size=None))
     counts = SinkCounts()
     outlet = FileOutlet(spec, complaints.append)
-    one = sink(outlet, counts, blocking=blocking, records=100, complain=complaints.append)
+    one = sink(outlet, counts, blocking=blocking, records=100, log_error=complaints.append)
     running = pipeline(one)
     for number in range(50):
         running.submit(item(number))
@@ -620,8 +620,8 @@ def test_kill_9_under_load_leaves_whole_records(path: Path, fsync: str) -> None:
         verdict = verify(path)
         assert (verdict.broken, verdict.first) == (None, GENESIS)
         assert len(verdict.torn) <= killed
-        whole = [line for place, line in enumerate(lines, 1) if place not in verdict.torn]
-        written = numbers(whole)
+        is_whole = [line for place, line in enumerate(lines, 1) if place not in verdict.torn]
+        written = numbers(is_whole)
         assert written == list(range(len(written)))
         assert done < len(written)
         done = written[-1]

@@ -106,7 +106,7 @@ def test_a_journal_that_restarts_gets_what_waited(journal: Path) -> None:
     counts = SinkCounts()
     complaints: list[str] = []
     outlet = JournaldOutlet(JournaldSpec(str(journal)))
-    running = pipeline(sink(outlet, counts, complain=complaints.append))
+    running = pipeline(sink(outlet, counts, log_error=complaints.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to send")
     with _bind(journal) as server:

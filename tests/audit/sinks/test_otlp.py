@@ -132,8 +132,8 @@ def test_a_record_has_its_json_for_a_body_and_attributes_by_convention(
     assert outlet(headers={"x-scope-orgid": "team"}).write([line]).done == 1
 
     (resource,) = collector.requests[0].resource_logs
-    named = attributes(resource.resource)
-    assert (named["service.name"], named["host.name"]) == ("criproxy", "node-1")
+    method_name = attributes(resource.resource)
+    assert (method_name["service.name"], method_name["host.name"]) == ("criproxy", "node-1")
     (found,) = collector.records
     assert found.body.string_value.encode() == line
     assert found.time_unix_nano == 1_795_429_800_123_456_789
@@ -230,11 +230,11 @@ def test_partial_rejections_are_counted(
     collector.answers = [(200, {}, answer.SerializeToString())]
     counts = SinkCounts()
     complaints: list[str] = []
-    one = sink(outlet(), counts, complain=complaints.append)
+    one = sink(outlet(), counts, log_error=complaints.append)
     one.queue.put([record(number) for number in range(10)])
     one.start()
     wait_until(lambda: len(collector.requests) == 2, "the word of it")
-    one.finish_by(0)
+    one.stop_by(0)
     one.join()
 
     assert counts.dropped == {"rejected": 3}
@@ -259,7 +259,7 @@ def test_a_collector_that_is_not_there_gets_what_waited() -> None:
     counts = SinkCounts()
     complaints: list[str] = []
     one = OtlpOutlet(OtlpSpec(endpoint=gone.url), "node")
-    running = pipeline(sink(one, counts, blocking=True, complain=complaints.append))
+    running = pipeline(sink(one, counts, blocking=True, log_error=complaints.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to post")
     running.close(within=0)
@@ -291,7 +291,7 @@ def test_a_collector_that_hangs_is_left_in_time(
     one.queue.put([record(0)])
     one.start()
     wait_until(lambda: one._outlet._socket is not None, "a request")  # type: ignore[attr-defined]
-    one.finish_by(0)
+    one.stop_by(0)
     one.join()
 
     assert "audit test" not in {thread.name for thread in threading.enumerate()}

@@ -22,10 +22,12 @@ _STEPS = st.lists(
 
 
 def _queue(counts: SinkCounts, blocking: bool = False, records: int = 6) -> SinkQueue:
-    def notice(missing: DroppedRecords) -> bytes:
-        return missing.line("node", "test", 0)
+    def drop_record(dropped: DroppedRecords) -> bytes:
+        return dropped.line("node", "test", 0)
 
-    return SinkQueue(records=records, size=1 << 20, blocking=blocking, counts=counts, notice=notice)
+    return SinkQueue(
+        records=records, size=1 << 20, blocking=blocking, counts=counts, drop_record=drop_record
+    )
 
 
 @given(_STEPS)
@@ -40,7 +42,7 @@ def test_written_and_reported_are_all_that_came(steps: list[tuple[str, int]]) ->
             queue.put([record(number) for number in range(came, came + count)])
             came += count
         elif step == "lose":
-            queue.lose(count, "intake_full")
+            queue.count_dropped(count, "intake_full")
             came += count
         else:
             batch = queue.peek(count, 1 << 20, 0)
@@ -93,7 +95,7 @@ def test_room_is_told_when_a_loss_is_told_as_well() -> None:
     queue = _queue(SinkCounts(), blocking=True, records=3)
     queue.on_room = lambda: told.append(queue.full)
     queue.put([record(number) for number in range(3)])
-    queue.lose(2, "failed")
+    queue.count_dropped(2, "failed")
     queue.finish(2)
 
     assert told == [False]

@@ -115,7 +115,7 @@ def test_what_is_too_large_for_a_datagram_is_dropped_and_told() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         outlet = SyslogOutlet(SyslogSpec(f"udp://127.0.0.1:{server.getsockname()[1]}"), "node")
-        one = sink(outlet, counts, complain=complaints.append)
+        one = sink(outlet, counts, log_error=complaints.append)
         one.start()
         one.queue.put([record(0), record(1, padding=70_000), record(2)])
         lines = [_parse(message)[-1] for message in _take(server, 3)]
@@ -156,7 +156,7 @@ def test_a_server_that_comes_back_gets_what_waited() -> None:
     with socket.create_server(("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         outlet = SyslogOutlet(SyslogSpec(f"tcp://127.0.0.1:{port}"), "node")
-        running = pipeline(sink(outlet, counts, complain=complaints.append))
+        running = pipeline(sink(outlet, counts, log_error=complaints.append))
         running.submit(item(0))
         connection, _ = first.accept()
         with connection:
