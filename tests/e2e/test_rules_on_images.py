@@ -17,8 +17,8 @@ from tests.support.criproxy import Criproxy
 from tests.support.pods import Pods
 from tests.support.program import program
 from tests.support.registry import Registry
+from tests.support.registry_gate import RegistryGate
 from tests.support.requirements import require
-from tests.support.turnstile import Turnstile
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -131,13 +131,13 @@ with CriClient(sys.argv[1], timeout=60) as client:
 
 
 @pytest.fixture
-def turnstile(runtime: Containerd, source: Registry) -> Iterator[Turnstile]:
+def gate(runtime: Containerd, source: Registry) -> Iterator[RegistryGate]:
     source.push(runtime, *(f"{image}:1" for image in IMAGES))
-    with Turnstile(source) as turnstile:
-        yield turnstile
+    with RegistryGate(source) as gate:
+        yield gate
         with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct:
             for image in IMAGES:
-                direct.RemoveImage(image={"image": f"{turnstile.host}/{image}:1"})
+                direct.RemoveImage(image={"image": f"{gate.host}/{image}:1"})
 
 
 def _limit(name: str, **callers: Any) -> dict[str, Any]:
@@ -145,9 +145,9 @@ def _limit(name: str, **callers: Any) -> dict[str, Any]:
     return {"name": name, "match": match, "limit": {"in_flight": 1}}
 
 
-def _pull(client: CriClient, turnstile: Turnstile, image: str) -> Any:
+def _pull(client: CriClient, gate: RegistryGate, image: str) -> Any:
     """Begin a pull."""
-    request = client.messages.PullImageRequest(image={"image": f"{turnstile.host}/{image}:1"})
+    request = client.messages.PullImageRequest(image={"image": f"{gate.host}/{image}:1"})
     return client.raw("PullImage").future(request, timeout=LIMIT_SECONDS)
 
 
@@ -162,7 +162,7 @@ def _wait_in_flight(proxy: Criproxy, pulls: int) -> None:
 
 @pytest.mark.parametrize("clients", [1, 5])
 def test_pulls_take_turns(
-    runtime: Containerd, turnstile: Turnstile, short_dir: Path, clients: int
+    runtime: Containerd, gate: RegistryGate, short_dir: Path, clients: int
 ) -> None:
     """Of five pulls asked for at once one is at the runtime, the next when it is done; all succeed.
 
@@ -172,24 +172,22 @@ def test_pulls_take_turns(
         config = {"rules": [_limit("one-pull")]}
         proxy = stack.enter_context(Criproxy(short_dir, runtime.endpoint, config=config))
         asked = [stack.enter_context(CriClient(proxy.endpoint)) for _ in range(clients)]
-        pulls = [
-            _pull(asked[number % clients], turnstile, image) for number, image in enumerate(IMAGES)
-        ]
+        pulls = [_pull(asked[number % clients], gate, image) for number, image in enumerate(IMAGES)]
         _wait_in_flight(proxy, 5)
         turns: list[str] = []
         while len(turns) < 5:
-            (now,) = wait_until(lambda: turnstile.waiting, "pull at the registry")
+            (now,) = wait_until(lambda: gate.waiting, "pull at the registry")
             turns.append(now)
-            turnstile.let_in(now)
+            gate.open_for(now)
             _wait_in_flight(proxy, 5 - len(turns))
         assert all(pull.result().image_ref for pull in pulls)
         assert sorted(turns) == IMAGES
-        assert [image for image, _ in groupby(turnstile.asked)] == turns
+        assert [image for image, _ in groupby(gate.asked)] == turns
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
 
 
 def test_pulls_take_turns_across_a_reload(
-    runtime: Containerd, turnstile: Turnstile, short_dir: Path
+    runtime: Containerd, gate: RegistryGate, short_dir: Path
 ) -> None:
     """A limit that a reload leaves as it is counts the pulls of before, waiting ones too."""
     limit = _limit("one-pull")
@@ -199,34 +197,34 @@ def test_pulls_take_turns_across_a_reload(
         Criproxy(short_dir, runtime.endpoint, config={"rules": [limit]}) as proxy,
         CriClient(proxy.endpoint) as client,
     ):
-        pulls = [_pull(client, turnstile, first)]
-        wait_until(lambda: turnstile.waiting == {first}, "pull at the registry")
-        pulls.append(_pull(client, turnstile, second))
+        pulls = [_pull(client, gate, first)]
+        wait_until(lambda: gate.waiting == {first}, "pull at the registry")
+        pulls.append(_pull(client, gate, second))
         _wait_in_flight(proxy, 2)
         proxy.reload(rules=[other, limit])
         proxy.event("rules loaded")
-        pulls.append(_pull(client, turnstile, third))
+        pulls.append(_pull(client, gate, third))
         _wait_in_flight(proxy, 3)
         for left, image in ((2, first), (1, second), (0, third)):
-            wait_until(lambda: turnstile.waiting, "pull at the registry")
-            assert turnstile.waiting == {image}
-            turnstile.let_in(image)
+            wait_until(lambda: gate.waiting, "pull at the registry")
+            assert gate.waiting == {image}
+            gate.open_for(image)
             _wait_in_flight(proxy, left)
         assert all(pull.result().image_ref for pull in pulls)
-        assert [image for image, _ in groupby(turnstile.asked)] == [first, second, third]
+        assert [image for image, _ in groupby(gate.asked)] == [first, second, third]
 
 
-def test_pulls_without_a_limit(runtime: Containerd, turnstile: Turnstile, short_dir: Path) -> None:
+def test_pulls_without_a_limit(runtime: Containerd, gate: RegistryGate, short_dir: Path) -> None:
     """Without it all five are at the runtime at once: what takes turns does so by the rule."""
     with Criproxy(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
-        pulls = [_pull(client, turnstile, image) for image in IMAGES]
-        wait_until(lambda: turnstile.waiting == {*IMAGES}, "five pulls at the registry")
-        turnstile.let_in(*IMAGES)
+        pulls = [_pull(client, gate, image) for image in IMAGES]
+        wait_until(lambda: gate.waiting == {*IMAGES}, "five pulls at the registry")
+        gate.open_for(*IMAGES)
         assert all(pull.result().image_ref for pull in pulls)
 
 
 def test_kubelet_has_its_own_share(
-    runtime: Containerd, turnstile: Turnstile, short_dir: Path
+    runtime: Containerd, gate: RegistryGate, short_dir: Path
 ) -> None:
     """While others' pulls wait for each other the kubelet's goes on: its limit is another one."""
     limits = [_limit("kubelet", executable=["*/kubelet"]), _limit("others")]
@@ -235,17 +233,17 @@ def test_kubelet_has_its_own_share(
         Criproxy(short_dir, runtime.endpoint, config={"rules": limits}) as proxy,
         CriClient(proxy.endpoint) as client,
     ):
-        pulls = [_pull(client, turnstile, first)]
-        wait_until(lambda: turnstile.waiting == {first}, "pull at the registry")
-        pulls.append(_pull(client, turnstile, second))
+        pulls = [_pull(client, gate, first)]
+        wait_until(lambda: gate.waiting == {first}, "pull at the registry")
+        pulls.append(_pull(client, gate, second))
         _wait_in_flight(proxy, 2)
-        wanted = f"{turnstile.host}/{kubelets}:1"
+        wanted = f"{gate.host}/{kubelets}:1"
         with program(short_dir / "kubelet", PULL, proxy.endpoint, wanted) as kubelet:
-            wait_until(lambda: turnstile.waiting == {first, kubelets}, "the kubelet's pull")
-            turnstile.let_in(kubelets)
+            wait_until(lambda: gate.waiting == {first, kubelets}, "the kubelet's pull")
+            gate.open_for(kubelets)
             assert kubelet.wait() == 0, kubelet.stderr
-        assert turnstile.waiting == {first}
-        turnstile.let_in(first, second)
+        assert gate.waiting == {first}
+        gate.open_for(first, second)
         assert all(pull.result().image_ref for pull in pulls)
         matches = [
             proxy.metric("criproxy_rule_matches_total", rule=name) for name in ("kubelet", "others")

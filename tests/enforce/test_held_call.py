@@ -1,4 +1,4 @@
-"""One held call under rules: what goes on, what is answered, and in what order."""
+"""One held call under rules: the commands that its handler gives the stream, in order."""
 
 import asyncio
 import gzip
@@ -40,45 +40,45 @@ def sent(side: Any, message: Message | bytes) -> Done:
     return "send", side, message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def asked(*messages: Message | bytes) -> list[Done]:
-    """The commands that let a request go on whole."""
+def forwarded_request(*messages: Message | bytes) -> list[Done]:
+    """Return the commands that forward a request."""
     return [*(sent(CLIENT, message) for message in messages), ("end", CLIENT)]
 
 
-def answered(*messages: Message | bytes) -> list[Done]:
-    """The commands that let a response go on whole."""
+def forwarded_response(*messages: Message | bytes) -> list[Done]:
+    """Return the commands that forward a response."""
     return [*(sent(RUNTIME, message) for message in messages), ("end", RUNTIME)]
 
 
-def answer(code: StatusCode, message: str) -> Done:
+def reply(code: StatusCode, message: str) -> Done:
     return "answer", code, message
 
 
 def rule(action: dict[str, Any], *methods: str, **more: Any) -> dict[str, Any]:
-    """A rule for some methods, or for all; ``where`` goes into its match."""
+    """Return a rule for some methods, or for all; ``where`` and ``callers`` go into its match."""
     match = {"methods": list(methods) or ["*"]}
     match |= {key: more.pop(key) for key in ("where", "callers") if key in more}
     return {"match": match, **action, **more}
 
 
 DENY: dict[str, Any] = {"deny": {}}
-DENIED = answer(StatusCode.PERMISSION_DENIED, "denied by rule r0")
+DENIED = reply(StatusCode.PERMISSION_DENIED, "denied by rule r0")
 TO_MIRROR = {"rewrite": {"request": {"image.image": '"mirror/" + request.image.image'}}}
 FROM_DOCKER = 'request.image.image.startsWith("docker.io/")'
 FAULT = {"fault": {"code": "UNAVAILABLE"}}
-INJECTED = answer(StatusCode.UNAVAILABLE, "fault injected by rule r0")
+INJECTED = reply(StatusCode.UNAVAILABLE, "fault injected by rule r0")
 BROKEN = 'request.image.annotations["none"] == ""'
-"""A condition that fails on every request: there is no such key."""
+"""A condition whose evaluation fails on every request: there is no such key."""
 
 
-class Hooked:
-    """A hook that does what it is told to: returns, raises, or waits."""
+class FakeHook:
+    """A hook that returns or raises ``outcome`` after ``takes`` seconds."""
 
     has_deny = True
     timeout = 1.0
 
-    def __init__(self, *halves: str, outcome: Any = None, takes: float = 0.0) -> None:
-        self.has_request, self.has_response = "request" in halves, "response" in halves
+    def __init__(self, *phases: str, outcome: Any = None, takes: float = 0.0) -> None:
+        self.has_request, self.has_response = "request" in phases, "response" in phases
         self.seen: list[tuple[str, Message, Facts]] = []
         self._outcome, self._takes = outcome, takes
 
@@ -88,8 +88,8 @@ class Hooked:
     async def response(self, message: Message, facts: Facts) -> Message:
         return await self._do("response", message, facts)
 
-    async def _do(self, half: str, message: Message, facts: Facts) -> Message:
-        self.seen.append((half, message, facts))
+    async def _do(self, phase: str, message: Message, facts: Facts) -> Message:
+        self.seen.append((phase, message, facts))
         await asyncio.sleep(self._takes)
         if isinstance(self._outcome, Exception):
             raise self._outcome
@@ -124,13 +124,13 @@ HOOK = {"hook": {"script": "hook.py"}}
     ("deny", "expected"),
     [
         ({}, DENIED),
-        ({"message": "not here"}, answer(StatusCode.PERMISSION_DENIED, "not here")),
-        ({"code": "ABORTED"}, answer(StatusCode.ABORTED, "denied by rule r0")),
+        ({"message": "not here"}, reply(StatusCode.PERMISSION_DENIED, "not here")),
+        ({"code": "ABORTED"}, reply(StatusCode.ABORTED, "denied by rule r0")),
     ],
 )
 @pytest.mark.parametrize("where", [None, FROM_DOCKER])
 def test_deny(deny: dict[str, str], expected: Done, where: str | None) -> None:
-    """A denied call is answered at once with the rule's code and message; nothing goes on."""
+    """A denied call is answered with the rule's code and message; nothing is forwarded."""
 
     async def main() -> None:
         where_ = {} if where is None else {"where": where}
@@ -147,14 +147,14 @@ def test_deny(deny: dict[str, str], expected: Done, where: str | None) -> None:
 
 
 def test_no_match() -> None:
-    """What no rule matches goes on with the very bytes that came, and its response is not held."""
+    """A call that no rule matches is forwarded unchanged; its response is not held."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER))
         call = rules.call(PULL)
         data = pull("quay.io/nginx").SerializeToString() + UNKNOWN
         call.asks(data)
-        assert call.done == asked(data)
+        assert call.done == forwarded_request(data)
         assert call.hold is not None
         assert not call.hold.response
         assert call.call.rules == ()
@@ -167,7 +167,7 @@ def test_no_match() -> None:
 
 
 def test_rewrite_request() -> None:
-    """A rewritten request goes on in the original's place, its unknown fields with it."""
+    """A rewritten request is forwarded in place of the original, with its unknown fields."""
 
     async def main() -> None:
         rules = Rules(rule(TO_MIRROR, "PullImage"))
@@ -183,23 +183,26 @@ def test_rewrite_request() -> None:
 
 
 def test_rewrite_response() -> None:
-    """A rewritten response goes on in the original's place, before its trailers."""
+    """A rewritten response is forwarded in place of the original, before its trailers."""
 
     async def main() -> None:
         rules = Rules(rule({"rewrite": {"response": {"image_ref": '"x"'}}}, "PullImage"))
         call = rules.call(PULL)
         call.asks(pull())
-        assert call.done in ([], asked(pull()))  # whether it is held is for the rule to tell
+        assert call.done in (
+            [],
+            forwarded_request(pull()),
+        )  # whether the request is held is up to the rule
         call.forget()
         call.answers(pulled())
-        assert call.done == answered(pulled("x"))
+        assert call.done == forwarded_response(pulled("x"))
         assert call.call.rules == ("r0",)
 
     run(main)
 
 
 def test_failed_response_is_left() -> None:
-    """A response that failed has nothing to be rewritten."""
+    """A failed response is not rewritten."""
 
     async def main() -> None:
         rules = Rules(rule({"rewrite": {"response": {"image_ref": '"x"'}}}, "PullImage"))
@@ -207,28 +210,28 @@ def test_failed_response_is_left() -> None:
         call.asks(pull())
         call.forget()
         call.answers(status=StatusCode.NOT_FOUND)
-        assert call.done == answered()
+        assert call.done == forwarded_response()
         assert call.call.rules == ()
 
     run(main)
 
 
 def test_images_both_ways() -> None:
-    """Images are renamed on the way in and back on the way out."""
+    """Images are renamed in requests, and back in responses."""
 
     async def main() -> None:
         pairs = [{"from": "docker.io/*", "to": "mirror.local/*"}]
         rules = Rules(rule({"rewrite_images": pairs}, "ImageService/*"))
         call = rules.call(PULL)
         call.asks(pull("docker.io/library/nginx:1"))
-        assert call.done == asked(pull("mirror.local/library/nginx:1"))
+        assert call.done == forwarded_request(pull("mirror.local/library/nginx:1"))
         call = rules.call(f"{IMAGES}/ListImages")
         call.asks(v1.ListImagesRequest())
         call.forget()
         call.answers(
             v1.ListImagesResponse(images=[v1.Image(repo_tags=["mirror.local/library/a:1"])])
         )
-        assert call.done == answered(
+        assert call.done == forwarded_response(
             v1.ListImagesResponse(images=[v1.Image(repo_tags=["docker.io/library/a:1"])])
         )
 
@@ -236,7 +239,7 @@ def test_images_both_ways() -> None:
 
 
 def test_metadata() -> None:
-    """Metadata is added when the stream opens; a call with nothing else to do is not held."""
+    """Metadata is added when the stream opens; nothing is held for that alone."""
 
     async def main() -> None:
         adds = {"rewrite": {"metadata": {"add": {"x-node": '"n1"'}}}}
@@ -254,7 +257,7 @@ def test_metadata() -> None:
 
 
 def test_first_match_acts() -> None:
-    """The first rule that matches acts, and those behind it are not asked."""
+    """The first rule that matches acts; later ones are not evaluated."""
 
     async def main() -> None:
         rules = Rules(
@@ -271,7 +274,7 @@ def test_first_match_acts() -> None:
 
 
 def test_continue() -> None:
-    """Behind a rule that goes on, the next sees the request as it was left."""
+    """After a rule with ``continue``, the next one sees the changed request."""
 
     async def main() -> None:
         rules = Rules(
@@ -281,14 +284,14 @@ def test_continue() -> None:
         )
         call = rules.call(PULL)
         call.asks(pull())
-        assert call.done == asked(pull("mirror/mirror/docker.io/nginx"))
+        assert call.done == forwarded_request(pull("mirror/mirror/docker.io/nginx"))
         assert call.call.rules == ("r0", "r1")
 
     run(main)
 
 
 def test_responses_in_the_order_of_rules() -> None:
-    """Each rule that matched changes the response as the ones before it have left it."""
+    """Each matching rule changes the response as the earlier ones left it."""
 
     async def main() -> None:
         def append(text: str) -> dict[str, Any]:
@@ -304,7 +307,7 @@ def test_responses_in_the_order_of_rules() -> None:
         call.asks(pull())
         call.forget()
         call.answers(pulled("0"))
-        assert call.done == answered(pulled("013"))
+        assert call.done == forwarded_response(pulled("013"))
 
     run(main)
 
@@ -313,7 +316,7 @@ def test_responses_in_the_order_of_rules() -> None:
 
 
 def test_fault_before() -> None:
-    """A fault answers in the runtime's place, as often as it is to, and then no more."""
+    """A fault answers in the runtime's place, up to its number of times."""
 
     async def main() -> None:
         rules = Rules(rule({"fault": {"code": "UNAVAILABLE", "times": 1}}, "PullImage"))
@@ -321,7 +324,7 @@ def test_fault_before() -> None:
         first.asks(pull())
         second.asks(pull())
         assert first.done == [INJECTED]
-        assert second.done == asked(pull())
+        assert second.done == forwarded_request(pull())
         assert (first.call.rules, second.call.rules) == (("r0",), ())
         assert rules.counts.matches == {("r0", "fault", "enforce"): 2}
 
@@ -329,17 +332,20 @@ def test_fault_before() -> None:
 
 
 def test_fault_after() -> None:
-    """The runtime is asked, and its answer lost; where it failed, its own failure goes on."""
+    """The runtime is asked, and its response replaced; a failure of its own is forwarded."""
 
     async def main() -> None:
         fault = {"fault": {"code": "UNAVAILABLE", "when": "after"}}
         for status, expected in (
             (StatusCode.OK, [INJECTED]),
-            (StatusCode.NOT_FOUND, answered()),
+            (StatusCode.NOT_FOUND, forwarded_response()),
         ):
             call = Rules(rule(fault, "PullImage")).call(PULL)
             call.asks(pull())
-            assert [done for done in call.done if done[1] is CLIENT] in ([], asked(pull()))
+            assert [done for done in call.done if done[1] is CLIENT] in (
+                [],
+                forwarded_request(pull()),
+            )
             call.forget()
             call.answers(*[pulled()][: status is StatusCode.OK], status=status)
             assert call.done == expected
@@ -348,7 +354,7 @@ def test_fault_after() -> None:
 
 
 def test_hang() -> None:
-    """A call that hangs goes nowhere until its client goes, or its deadline comes."""
+    """A call that hangs is kept until its client cancels it, or until its deadline."""
 
     async def main() -> None:
         rules = Rules(rule({"fault": {"hang": True}}, "PullImage"))
@@ -373,7 +379,7 @@ def test_hang() -> None:
 
 
 def test_cut_after() -> None:
-    """A stream ends with the code behind so many messages; one that is shorter is left alone."""
+    """A stream ends with the code after a number of messages; a shorter one is unchanged."""
 
     async def main() -> None:
         cut = {"fault": {"code": "UNAVAILABLE", "cut_after": 2}}
@@ -384,13 +390,13 @@ def test_cut_after() -> None:
         long.answers(event("a"), event("b"), event("c"))
         assert long.done == [sent(RUNTIME, event("a")), sent(RUNTIME, event("b")), INJECTED]
         short.answers(event("a"))
-        assert short.done == answered(event("a"))
+        assert short.done == forwarded_response(event("a"))
 
     run(main)
 
 
 def test_cut_after_none() -> None:
-    """A stream that is cut after no message is answered in place of its first."""
+    """A stream that is cut after no message is answered in place of its first message."""
 
     async def main() -> None:
         rules = Rules(rule({"fault": {"code": "UNAVAILABLE", "cut_after": 0}}, EVENTS))
@@ -404,7 +410,7 @@ def test_cut_after_none() -> None:
 
 
 def test_drop() -> None:
-    """Messages of a stream that the rule drops never arrive; the others do."""
+    """Messages of a stream that the rule drops are not forwarded; the others are."""
 
     async def main() -> None:
         rules = Rules(rule({"fault": {"drop": 'response.container_id == "b"'}}, EVENTS))
@@ -415,7 +421,7 @@ def test_drop() -> None:
         assert call.done == [
             sent(RUNTIME, event("a")),
             ("drop", RUNTIME),
-            *answered(event("c")),
+            *forwarded_response(event("c")),
         ]
 
     run(main)
@@ -425,7 +431,7 @@ def test_drop() -> None:
 
 
 def test_delay_before() -> None:
-    """The runtime is asked when the delay is over; the call knows how long it was held."""
+    """The request is forwarded after the delay; the call has the time that it was held."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "2s"}}, "PullImage"))
@@ -434,17 +440,19 @@ def test_delay_before() -> None:
         await passed(1.9)
         assert call.done == []
         await passed(0.2)
-        assert call.done == asked(pull())
+        assert call.done == forwarded_request(pull())
         assert call.call.rules == ("r0",)
         assert call.call.held == pytest.approx(2.0)
         await passed(5.0)
-        assert call.done == asked(pull())  # past its deadline, but that is the runtime's affair
+        assert call.done == forwarded_request(
+            pull()
+        )  # its deadline has passed, which the runtime handles
 
     run(main)
 
 
 def test_delay_after() -> None:
-    """The answer goes back when the delay is over, whole; the runtime is asked at once."""
+    """The response is forwarded after the delay; the request is forwarded at once."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "2s", "when": "after"}}, "PullImage"))
@@ -455,13 +463,13 @@ def test_delay_after() -> None:
         await passed(1.9)
         assert call.done == []
         await passed(0.2)
-        assert call.done == answered(pulled())
+        assert call.done == forwarded_response(pulled())
 
     run(main)
 
 
 def test_delay_of_a_stream() -> None:
-    """A stream's answer is delayed where it begins, and keeps its order."""
+    """A stream's response is delayed at its beginning, and keeps its order."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "2s", "when": "after"}}, EVENTS))
@@ -473,19 +481,19 @@ def test_delay_of_a_stream() -> None:
         assert call.done == [sent(RUNTIME, event("a")), sent(RUNTIME, event("b"))]
         call.forget()
         call.answers(event("c"))
-        assert call.done == answered(event("c"))
+        assert call.done == forwarded_response(event("c"))
 
     run(main)
 
 
 @pytest.mark.parametrize("timeout", [b"1S", b"1000m"])
 def test_deadline_while_waiting(timeout: bytes) -> None:
-    """A call whose deadline comes while it waits is answered then, and the runtime never asked."""
+    """A call that waits is answered at its deadline; the runtime does not get it."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "1h"}}, "PullImage"))
         call = rules.call(PULL, timeout=timeout)
-        await passed(0.5)  # it counts from the call's beginning
+        await passed(0.5)  # the deadline counts from the beginning of the call
         call.asks(pull())
         await passed(0.4)
         assert call.done == []
@@ -498,13 +506,13 @@ def test_deadline_while_waiting(timeout: bytes) -> None:
 
 
 def test_no_task_without_waiting() -> None:
-    """A rule that has nothing to wait for is done within the callback."""
+    """A rule without a wait is done within the callback."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "2s", "percentage": 0}}, "PullImage"))
         call = rules.call(PULL)
         call.asks(pull())
-        assert call.done == asked(pull())
+        assert call.done == forwarded_request(pull())
         assert call.call.rules == ()
 
     run(main)
@@ -520,16 +528,16 @@ WAITING: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("action", "half"), WAITING.values(), ids=WAITING)
-def test_over_while_waiting(action: dict[str, Any], half: str) -> None:
-    """A call that is over while it waits leaves nothing: no command, no task, no error."""
+@pytest.mark.parametrize(("action", "phase"), WAITING.values(), ids=WAITING)
+def test_over_while_waiting(action: dict[str, Any], phase: str) -> None:
+    """A call that ends while it waits leaves no command, no task and no error."""
 
     async def main() -> None:
-        rules = Rules(rule(action, "PullImage"), hooks={"r0": Hooked(half, takes=0.9)})
-        for before in (0.0, 0.5):  # as soon as the waiting begins, and in the middle of it
+        rules = Rules(rule(action, "PullImage"), hooks={"r0": FakeHook(phase, takes=0.9)})
+        for before in (0.0, 0.5):  # when the wait begins, and during it
             call = rules.call(PULL)
             call.asks(pull())
-            if half == "response":
+            if phase == "response":
                 call.forget()
                 call.answers(pulled())
             assert call.done == []
@@ -550,7 +558,7 @@ def test_over_while_waiting(action: dict[str, Any], half: str) -> None:
 
 
 def test_limit() -> None:
-    """A call waits until one before it is over; whose answer has been passed on is not."""
+    """A call waits until an earlier one is over."""
 
     async def main() -> None:
         rules = Rules(rule({"limit": {"in_flight": 1}}, "PullImage"))
@@ -558,13 +566,13 @@ def test_limit() -> None:
         for call in (first, second, third):
             call.asks(pull())
         await passed(1.0)
-        assert (first.done, second.done, third.done) == (asked(pull()), [], [])
+        assert (first.done, second.done, third.done) == (forwarded_request(pull()), [], [])
         first.close()
         await passed(1.0)
-        assert (second.done, third.done) == (asked(pull()), [])
+        assert (second.done, third.done) == (forwarded_request(pull()), [])
         second.close()
         await passed(1.0)
-        assert third.done == asked(pull())
+        assert third.done == forwarded_request(pull())
         assert (first.call.rules, third.call.rules) == ((), ("r0",))
         assert third.call.held == pytest.approx(2.0)
 
@@ -572,7 +580,7 @@ def test_limit() -> None:
 
 
 def test_limit_over_while_waiting() -> None:
-    """A call that is over while it waits for its turn takes no place."""
+    """A call that ends while it waits for a slot acquires none."""
 
     async def main() -> None:
         rules = Rules(rule({"limit": {"in_flight": 1}}, "PullImage"))
@@ -584,13 +592,13 @@ def test_limit_over_while_waiting() -> None:
         await settle()
         first.close()
         await settle()
-        assert (second.done, third.done) == ([], asked(pull()))
+        assert (second.done, third.done) == ([], forwarded_request(pull()))
 
     run(main)
 
 
 def test_limit_handed_to_a_call_that_ends() -> None:
-    """A place that is handed over in the moment in which the call is over goes to the next."""
+    """A slot given to a call in the iteration in which it ends goes to the next."""
 
     async def main() -> None:
         rules = Rules(rule({"limit": {"in_flight": 1}}, "PullImage"))
@@ -601,14 +609,14 @@ def test_limit_handed_to_a_call_that_ends() -> None:
         first.close()
         second.close()
         await settle()
-        assert (second.done, third.done) == ([], asked(pull()))
+        assert (second.done, third.done) == ([], forwarded_request(pull()))
 
     run(main)
 
 
 @pytest.mark.parametrize(("queue", "waits"), [(0, False), (5, True)])
 def test_limit_refuses(queue: int, waits: bool) -> None:
-    """A call that finds the queue full, or has waited too long, is refused with the rule's name."""
+    """A call that finds the queue full, or waits too long, fails with the rule's name."""
 
     async def main() -> None:
         limit = {"limit": {"in_flight": 1, "queue": queue, "wait": "3s"}}
@@ -628,12 +636,12 @@ def test_limit_refuses(queue: int, waits: bool) -> None:
 
 
 def test_limit_per_pod() -> None:
-    """Each pod has its own places, as remembered from its making."""
+    """Each pod has its own slots, as known from its creation."""
 
     async def main() -> None:
         rules = Rules(rule({"limit": {"in_flight": 1, "per": "pod"}}, "StopPodSandbox"))
         for name in ("a", "b"):
-            made(rules, name)
+            create_pod(rules, name)
         calls = []
         for name in ("a", "b", "a"):
             calls.append(rules.call("StopPodSandbox"))
@@ -651,50 +659,50 @@ def test_limit_per_pod() -> None:
 
 
 def test_hook() -> None:
-    """A hook sees the typed messages and what is known; what it returns goes on."""
+    """A hook gets the typed messages and the facts; the message that it returns is forwarded."""
 
     async def main() -> None:
-        hook = Hooked("request", outcome=pull("other"))
+        hook = FakeHook("request", outcome=pull("other"))
         rules = Rules(rule(HOOK, "PullImage"), hooks={"r0": hook})
         call = rules.call(PULL)
         call.asks(pull())
         await settle()
-        assert call.done == asked(pull("other"))
-        ((half, message, facts),) = hook.seen
-        assert (half, message) == ("request", pull())
+        assert call.done == forwarded_request(pull("other"))
+        ((phase, message, facts),) = hook.seen
+        assert (phase, message) == ("request", pull())
         assert facts.caller.uid == 12
         assert call.call.rules == ("r0",)
 
-        hook = Hooked("response", outcome=pulled("other"))
+        hook = FakeHook("response", outcome=pulled("other"))
         rules = Rules(rule(HOOK, "PullImage"), hooks={"r0": hook})
         call = rules.call(PULL)
         call.asks(pull())
         call.forget()
         call.answers(pulled())
         await settle()
-        assert call.done == answered(pulled("other"))
-        ((half, message, facts),) = hook.seen
-        assert (half, message, facts.request) == ("response", pulled(), pull())
+        assert call.done == forwarded_response(pulled("other"))
+        ((phase, message, facts),) = hook.seen
+        assert (phase, message, facts.request) == ("response", pulled(), pull())
 
     run(main)
 
 
-@pytest.mark.parametrize("half", ["request", "response"])
+@pytest.mark.parametrize("phase", ["request", "response"])
 @pytest.mark.parametrize(
     ("raised", "message"), [("no", "no"), ("", "denied by rule r0")], ids=["own", "default"]
 )
-def test_hook_denies(half: str, raised: str, message: str) -> None:
-    """A hook's denial is the answer."""
+def test_hook_denies(phase: str, raised: str, message: str) -> None:
+    """A hook's denial is the reply."""
 
     async def main() -> None:
-        hook = Hooked(half, outcome=HookDenial(StatusCode.ABORTED, raised))
+        hook = FakeHook(phase, outcome=HookDenial(StatusCode.ABORTED, raised))
         call = Rules(rule(HOOK, "PullImage"), hooks={"r0": hook}).call(PULL)
         call.asks(pull())
-        if half == "response":
+        if phase == "response":
             call.forget()
             call.answers(pulled())
         await settle()
-        assert call.done == [answer(StatusCode.ABORTED, message)]
+        assert call.done == [reply(StatusCode.ABORTED, message)]
 
     run(main)
 
@@ -710,10 +718,10 @@ def test_hook_denies(half: str, raised: str, message: str) -> None:
     ids=["script", "bug", "late"],
 )
 def test_hook_fails(outcome: Exception | None, reason: str, on_error: str) -> None:
-    """A hook that breaks, or takes too long, follows on_error, and is counted and logged."""
+    """A hook that fails, or takes too long, follows on_error, and is counted and logged."""
 
     async def main() -> None:
-        hook = Hooked("request", outcome=outcome, takes=2.0 if outcome is None else 0.0)
+        hook = FakeHook("request", outcome=outcome, takes=2.0 if outcome is None else 0.0)
         rules = Rules(
             rule(HOOK, "PullImage", on_error=on_error),
             rule({"deny": {"message": "next"}}, "PullImage"),
@@ -722,8 +730,8 @@ def test_hook_fails(outcome: Exception | None, reason: str, on_error: str) -> No
         call = rules.call(PULL)
         call.asks(pull())
         await passed(3.0)
-        if on_error == "pass":  # as if it had not matched
-            assert call.done == [answer(StatusCode.PERMISSION_DENIED, "next")]
+        if on_error == "pass":  # as if the rule had not matched
+            assert call.done == [reply(StatusCode.PERMISSION_DENIED, "next")]
         else:
             (command,) = call.done
             assert command[:2] == ("answer", StatusCode.INTERNAL)
@@ -735,7 +743,7 @@ def test_hook_fails(outcome: Exception | None, reason: str, on_error: str) -> No
     run(main)
 
 
-# What cannot be evaluated
+# Failed evaluations
 
 
 @pytest.mark.parametrize("on_error", ["pass", "fail"])
@@ -749,18 +757,18 @@ def test_hook_fails(outcome: Exception | None, reason: str, on_error: str) -> No
     ],
     ids=["undecodable", "none", "two", "cel"],
 )
-def test_request_that_cannot_be_looked_at(
+def test_request_that_cannot_be_read(
     messages: list[Message | bytes], reason: str, on_error: str
 ) -> None:
-    """A request that a rule cannot be evaluated on follows its on_error: it goes on as it came,
-    or is answered with INTERNAL and the rule's name."""
+    """A request on which a rule cannot be evaluated follows its on_error: it is forwarded as it is,
+    or answered with INTERNAL and the rule's name."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=BROKEN, on_error=on_error))
         call = rules.call(PULL)
         call.asks(*messages)
         if on_error == "pass":
-            assert call.done == asked(*messages)
+            assert call.done == forwarded_request(*messages)
         else:
             (command,) = call.done
             assert command[:2] == ("answer", StatusCode.INTERNAL)
@@ -771,7 +779,7 @@ def test_request_that_cannot_be_looked_at(
     run(main)
 
 
-def test_certain_rules_act_on_what_cannot_be_looked_at() -> None:
+def test_certain_rules_act_on_unreadable_requests() -> None:
     """A rule that needs nothing of the request acts on one that cannot be decoded."""
 
     async def main() -> None:
@@ -786,7 +794,7 @@ def test_certain_rules_act_on_what_cannot_be_looked_at() -> None:
 @pytest.mark.parametrize(
     "messages", [[], [pulled(), pulled()], [b"\xff\xff"]], ids=["none", "two", "undecodable"]
 )
-def test_response_that_cannot_be_looked_at(messages: list[Message | bytes], on_error: str) -> None:
+def test_response_that_cannot_be_read(messages: list[Message | bytes], on_error: str) -> None:
     """A response that a rule cannot rewrite follows its on_error."""
 
     async def main() -> None:
@@ -797,7 +805,7 @@ def test_response_that_cannot_be_looked_at(messages: list[Message | bytes], on_e
         call.forget()
         call.answers(*messages)
         if on_error == "pass":
-            assert call.done == answered(*messages)
+            assert call.done == forwarded_response(*messages)
         else:
             assert [command[:2] for command in call.done] == [("answer", StatusCode.INTERNAL)]
         assert rules.counts.errors == {("r0", "decode"): 1}
@@ -815,31 +823,31 @@ def test_failures_are_logged_once_a_call() -> None:
         call.asks(v1.GetEventsRequest())
         call.forget()
         call.answers(b"\xff", b"\xff", event("a"))
-        assert call.done == answered(b"\xff", b"\xff", event("x"))
+        assert call.done == forwarded_response(b"\xff", b"\xff", event("x"))
         assert rules.counts.errors == {("r0", "decode"): 2}
         assert len(rules.log.of("rule failed")) == 1
 
     run(main)
 
 
-def made(rules: Rules, pod: str, namespace: str = "ns") -> None:
-    """Have a pod pass by."""
+def create_pod(rules: Rules, pod: str, namespace: str = "ns") -> None:
+    """Create a pod through the rules."""
     call = rules.call("RunPodSandbox")
     config = v1.PodSandboxConfig(metadata=v1.PodSandboxMetadata(name=pod, namespace=namespace))
     request = v1.RunPodSandboxRequest(config=config)
     response = v1.RunPodSandboxResponse(pod_sandbox_id=pod)
     call.asks(request)
     call.answers(response)
-    assert call.done == [*asked(request), *answered(response)]
+    assert call.done == [*forwarded_request(request), *forwarded_response(response)]
 
 
 def test_pods() -> None:
-    """A pod is known from its making on; one that is not known matches nothing, and is counted."""
+    """A pod is known from its creation on; an unknown one matches nothing, and is counted."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "StopPodSandbox", where='pod.namespace == "chaos"'))
-        made(rules, "a", "chaos")
-        made(rules, "b", "quiet")
+        create_pod(rules, "a", "chaos")
+        create_pod(rules, "b", "quiet")
         done = []
         for pod in ("a", "b", "c"):
             call = rules.call("StopPodSandbox")
@@ -853,7 +861,7 @@ def test_pods() -> None:
 
 
 def test_pods_of_failed_calls() -> None:
-    """A pod that could not be made is not remembered; one whose answer was lost is."""
+    """A pod whose creation failed is not known; one whose response was replaced is."""
 
     async def main() -> None:
         rules = Rules(
@@ -875,7 +883,7 @@ def test_pods_of_failed_calls() -> None:
 
 
 def test_pods_that_cannot_be_read() -> None:
-    """What cannot be remembered passes all the same, and is told of."""
+    """A response that the pod cache cannot read is forwarded, and logged."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "StopPodSandbox", where='pod.name == "a"'))
@@ -883,7 +891,7 @@ def test_pods_that_cannot_be_read() -> None:
         call.asks(v1.RunPodSandboxRequest())
         call.forget()
         call.answers(b"\xff\xff")
-        assert call.done == answered(b"\xff\xff")
+        assert call.done == forwarded_response(b"\xff\xff")
         assert len(rules.log.of("not remembered")) == 1
 
     run(main)
@@ -900,7 +908,7 @@ def deflated(data: bytes) -> bytes:
     ("encoding", "compress"), [(b"gzip", gzip.compress), (b"deflate", deflated)]
 )
 def test_compressed(encoding: bytes, compress: Any) -> None:
-    """A compressed message is looked into; it goes on as it came, or uncompressed if changed."""
+    """A compressed message is read; it is forwarded as it came, or uncompressed if changed."""
 
     async def main() -> None:
         rules = Rules(rule(TO_MIRROR, "PullImage", where=FROM_DOCKER))
@@ -918,13 +926,13 @@ def test_compressed(encoding: bytes, compress: Any) -> None:
         call.asks(pull())
         call.forget()
         call.answers(compress(pulled().SerializeToString()), compressed=True)
-        assert call.done == answered(pulled("x"))
+        assert call.done == forwarded_response(pulled("x"))
 
     run(main)
 
 
 def test_compressed_beyond_reading() -> None:
-    """What cannot be inflated, or only to more than is held, follows on_error."""
+    """A message that cannot be decompressed within the limit follows on_error."""
 
     async def main() -> None:
         data = gzip.compress(pull().SerializeToString())
@@ -951,7 +959,7 @@ def test_compressed_beyond_reading() -> None:
 
 
 def test_large_messages_off_the_loop() -> None:
-    """A large message is worked on in a thread; what comes behind it keeps its place."""
+    """A large message is processed in a thread; later messages keep their place."""
 
     async def main() -> None:
         action = {"rewrite": {"response": {"container_id": 'response.container_id + "x"'}}}
@@ -963,14 +971,14 @@ def test_large_messages_off_the_loop() -> None:
         call.answers(event(large), event("small"))
         assert call.done == []
         await call.has_done(3)
-        assert call.done == answered(event(large + "x"), event("smallx"))
+        assert call.done == forwarded_response(event(large + "x"), event("smallx"))
         rules.resources.message_executor.close()
 
     run(main)
 
 
 def test_too_large_while_in_a_thread() -> None:
-    """What a rule has changed stays changed where there is no time to encode it in the thread."""
+    """A change of a rule is kept where there is no time to encode it in the thread."""
 
     async def main() -> None:
         action = {"rewrite": {"response": {"container_id": 'response.container_id + "x"'}}}
@@ -996,8 +1004,8 @@ def test_too_large_while_in_a_thread() -> None:
 
 @pytest.mark.parametrize("on_error", ["pass", "fail"])
 def test_request_too_large(on_error: str) -> None:
-    """A request too large to be held follows on_error: what there is of it goes on, and the rest
-    behind it."""
+    """A request that is too large to be held follows on_error: its first part is forwarded, and the
+    rest after it."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER, on_error=on_error))
@@ -1024,14 +1032,14 @@ def test_request_too_large_for_a_rule_that_does_without() -> None:
 
 
 def test_too_large_to_wait() -> None:
-    """Where a decision is due now there is no waiting: the rule that would have it counts so."""
+    """Where the handler must decide at once, a rule that would wait counts as failed."""
 
     async def main() -> None:
         delay = rule({"delay": {"fixed": "2s"}}, **{"continue": True})
         rules = Rules(delay, rule(FAULT, "PullImage"))
         call = rules.call(PULL)
         call.too_large(CLIENT)
-        assert call.done == [answer(StatusCode.UNAVAILABLE, "fault injected by rule r1")]
+        assert call.done == [reply(StatusCode.UNAVAILABLE, "fault injected by rule r1")]
         assert rules.counts.errors == {("r0", "held_limit"): 1}
 
         outside = rules.call(OUTSIDE)  # it waits from its opening on
@@ -1048,7 +1056,7 @@ def test_too_large_to_wait() -> None:
 
 @pytest.mark.parametrize("on_error", ["pass", "fail"])
 def test_response_too_large(on_error: str) -> None:
-    """A response too large to be held follows on_error."""
+    """A response that is too large to be held follows on_error."""
 
     async def main() -> None:
         action = {"rewrite": {"response": {"image_ref": '"x"'}}}
@@ -1068,7 +1076,7 @@ def test_response_too_large(on_error: str) -> None:
 
 
 def test_stream_too_large_while_waiting() -> None:
-    """What is waited for when too much is held is given up, and all goes on in its order."""
+    """A wait is cancelled when too much is held, and the messages are forwarded in order."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "1h", "when": "after"}}, EVENTS))
@@ -1088,11 +1096,11 @@ def test_stream_too_large_while_waiting() -> None:
     run(main)
 
 
-# Streams, and what is not the CRI's
+# Streams, and methods outside the CRI
 
 
 def test_streams_message_by_message() -> None:
-    """Each message of a stream goes on, rewritten, when it comes."""
+    """Each message of a stream is rewritten and forwarded when it arrives."""
 
     async def main() -> None:
         action = {"rewrite": {"response": {"container_id": 'response.container_id + "x"'}}}
@@ -1104,13 +1112,13 @@ def test_streams_message_by_message() -> None:
             assert call.done == [sent(RUNTIME, event(name + "x"))]
         call.forget()
         call.answers()
-        assert call.done == answered()
+        assert call.done == forwarded_response()
 
     run(main)
 
 
 def test_fault_after_a_stream() -> None:
-    """A stream's messages go on, and its good end becomes the fault."""
+    """A stream's messages are forwarded, and its OK status becomes the fault."""
 
     async def main() -> None:
         fault = {"fault": {"code": "UNAVAILABLE", "when": "after"}}
@@ -1124,7 +1132,7 @@ def test_fault_after_a_stream() -> None:
 
 
 def test_outside_the_cri() -> None:
-    """A method that the CRI does not have is denied, failed and delayed when it is opened."""
+    """A method outside the CRI is denied, failed and delayed when it is opened."""
 
     async def main() -> None:
         assert Rules(rule(DENY)).call(OUTSIDE).done == [DENIED]
@@ -1138,13 +1146,13 @@ def test_outside_the_cri() -> None:
         call = Rules(rule({"delay": {"fixed": "2s"}})).call(OUTSIDE)
         call.says(CLIENT, b"1", b"2")
         await passed(2.5)
-        assert call.done == asked(b"1", b"2")
+        assert call.done == forwarded_request(b"1", b"2")
 
     run(main)
 
 
 def test_outside_the_cri_after() -> None:
-    """Its response passes message by message; faults and delays after it work."""
+    """Its response is forwarded message by message; faults and delays after it work."""
 
     async def main() -> None:
         fault = {"fault": {"code": "UNAVAILABLE", "when": "after"}}
@@ -1176,22 +1184,23 @@ DRY: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("action", "would"), DRY.values(), ids=DRY)
 @pytest.mark.parametrize("for_all", [False, True])
 def test_dry_run(action: dict[str, Any], would: str, for_all: bool) -> None:
-    """A rule in dry-run tells what it would do, with what would differ, and touches nothing."""
+    """A rule in dry-run logs its effect, with the changes, and changes nothing."""
 
     async def main() -> None:
         mode = {} if for_all else {"mode": "dry-run"}
         rules = Rules(
             rule(action, "PullImage", **mode),
             dry_run=for_all,
-            hooks={"r0": Hooked("request", outcome=pull("other"))},
+            hooks={"r0": FakeHook("request", outcome=pull("other"))},
         )
         call = rules.call(PULL)
         call.asks(pull())
         call.answers(pulled())
         held = call.hold is not None and call.hold.response
-        assert call.done == [*asked(pull()), *(answered(pulled()) if held else [])] or (
-            call.done == answered(pulled())
-        )
+        assert call.done == [
+            *forwarded_request(pull()),
+            *(forwarded_response(pulled()) if held else []),
+        ] or (call.done == forwarded_response(pulled()))
         assert call.call.rules == ()
         assert call.call.held == 0.0
         await settle()
@@ -1214,7 +1223,7 @@ def test_dry_run(action: dict[str, Any], would: str, for_all: bool) -> None:
     ],
 )
 def test_dry_run_of_streams(fault: dict[str, Any], would: str) -> None:
-    """A stream that a rule in dry-run would cut or thin out is told of, and comes whole."""
+    """An effect on a stream is logged in dry-run, and the stream is complete."""
 
     async def main() -> None:
         rules = Rules(rule({"fault": fault}, EVENTS, mode="dry-run"))
@@ -1222,7 +1231,7 @@ def test_dry_run_of_streams(fault: dict[str, Any], would: str) -> None:
         call.asks(v1.GetEventsRequest())
         call.forget()
         call.answers(event("a"), event("b"))
-        assert call.done == answered(event("a"), event("b"))
+        assert call.done == forwarded_response(event("a"), event("b"))
         (line,) = rules.log.of("dry-run")
         assert (line["half"], line["would"]) == ("response", would)
 
@@ -1230,7 +1239,7 @@ def test_dry_run_of_streams(fault: dict[str, Any], would: str) -> None:
 
 
 def test_dry_run_of_metadata() -> None:
-    """Headers that a rule in dry-run would add are told by name, and not added."""
+    """Headers that a rule would add are logged by name, and not added."""
 
     async def main() -> None:
         adds = {"rewrite": {"metadata": {"add": {"x-node": '"n1"'}}}}
@@ -1245,8 +1254,8 @@ def test_dry_run_of_metadata() -> None:
     run(main)
 
 
-def test_dry_run_ends_no_walk() -> None:
-    """A rule that matches in dry-run leaves the call to those behind it, as it came."""
+def test_dry_run_does_not_end_evaluation() -> None:
+    """A rule that matches in dry-run does not end the evaluation."""
 
     async def main() -> None:
         rules = Rules(
@@ -1255,37 +1264,37 @@ def test_dry_run_ends_no_walk() -> None:
         )
         call = rules.call(PULL)
         call.asks(pull())
-        assert call.done == [answer(StatusCode.PERMISSION_DENIED, "denied by rule second")]
+        assert call.done == [reply(StatusCode.PERMISSION_DENIED, "denied by rule second")]
         assert call.call.rules == ("second",)
 
     run(main)
 
 
 def test_dry_run_never_fails_a_call() -> None:
-    """A rule in dry-run that cannot be evaluated is counted, and the call goes on."""
+    """A rule in dry-run whose evaluation fails is counted, and the call forwarded."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=BROKEN, mode="dry-run", on_error="fail"))
         call = rules.call(PULL)
         call.asks(pull())
-        assert call.done == asked(pull())
+        assert call.done == forwarded_request(pull())
         assert rules.counts.errors == {("r0", "cel"): 1}
 
     run(main)
 
 
 def test_dry_run_of_hooks() -> None:
-    """A hook in dry-run is asked on the side: its denial is told, its failure counted."""
+    """A hook in dry-run is called in the background: its denial is logged, its failure counted."""
 
     async def main() -> None:
         hooks = {
-            "r0": Hooked("request", outcome=HookDenial(StatusCode.ABORTED, "no")),
-            "r1": Hooked("request", outcome=EvaluationError("script", "it broke")),
+            "r0": FakeHook("request", outcome=HookDenial(StatusCode.ABORTED, "no")),
+            "r1": FakeHook("request", outcome=EvaluationError("script", "it broke")),
         }
         rules = Rules(rule(HOOK, "PullImage"), rule(HOOK, "PullImage"), hooks=hooks, dry_run=True)
         call = rules.call(PULL)
         call.asks(pull())
-        assert call.done == asked(pull())
+        assert call.done == forwarded_request(pull())
         await settle()
         (line,) = rules.log.of("dry-run")
         assert line["would"] == "answer ABORTED: no"
@@ -1295,14 +1304,14 @@ def test_dry_run_of_hooks() -> None:
 
 
 def test_dry_run_of_limits() -> None:
-    """A limit in dry-run counts those in flight, and tells of those that would wait."""
+    """A limit in dry-run counts the calls in flight, and logs those that would wait."""
 
     async def main() -> None:
         rules = Rules(rule({"limit": {"in_flight": 1}}, "PullImage"), dry_run=True)
         first, second = rules.call(PULL), rules.call(PULL)
         for call in (first, second):
             call.asks(pull())
-            assert call.done == asked(pull())
+            assert call.done == forwarded_request(pull())
         (line,) = rules.log.of("dry-run")
         assert line["would"] == "wait for a place"
         for call in (first, second):
@@ -1315,7 +1324,7 @@ def test_dry_run_of_limits() -> None:
 
 
 def test_nothing_after_the_end() -> None:
-    """Whatever still comes for a call that has been answered changes nothing."""
+    """Events after the reply change nothing."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage"))
@@ -1331,8 +1340,8 @@ def test_nothing_after_the_end() -> None:
     run(main)
 
 
-def test_a_fault_of_ours() -> None:
-    """A call whose handling fails otherwise is answered, not left to hang."""
+def test_defect() -> None:
+    """A call whose handler raises another exception is answered with INTERNAL."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER))
@@ -1340,7 +1349,7 @@ def test_a_fault_of_ours() -> None:
         handler: Any = call.hold and call.hold.handler
         handler._evaluation = None
         call.asks(pull())
-        assert call.done == [answer(StatusCode.INTERNAL, "criproxy: internal error")]
+        assert call.done == [reply(StatusCode.INTERNAL, "criproxy: internal error")]
         assert len(rules.log.of("handling failed")) == 1
 
     run(main)

@@ -5,12 +5,12 @@ import pytest
 
 from tests.support.cri_peers import CriPeer
 from tests.support.relaying import LOOPS
-from tests.support.ruled import RuledRelay
+from tests.support.rule_relay import RuleRelay
 
 
 @pytest.fixture(params=sorted(LOOPS))
 def loop(request: pytest.FixtureRequest) -> str:
-    """The event loop to relay on: each test runs on every one."""
+    """The event loop of the relay: each test runs on all of them."""
     name: str = request.param
     return name
 
@@ -23,8 +23,8 @@ def peer(short_dir: Path) -> Iterator[CriPeer]:
 
 
 @pytest.fixture
-def relay(short_dir: Path, peer: CriPeer, loop: str) -> Iterator[RuledRelay]:
-    """A relay in front of it, without rules yet. At its end nothing is held."""
-    with RuledRelay(short_dir, peer.path, loop=loop) as relay:
+def relay(short_dir: Path, peer: CriPeer, loop: str) -> Iterator[RuleRelay]:
+    """A relay in front of the server, without rules. Asserts at the end that nothing is held."""
+    with RuleRelay(short_dir, peer.path, loop=loop) as relay:
         yield relay
-        relay.nothing_is_held()
+        relay.assert_nothing_held()

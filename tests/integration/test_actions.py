@@ -1,4 +1,4 @@
-"""Each action on a third of fifty calls at once, on one connection; the others pass as without."""
+"""Each action on a third of fifty concurrent calls of a connection; the others are unchanged."""
 
 import asyncio
 from collections import Counter
@@ -14,19 +14,19 @@ from criproxy.enforce.hooks import webhooks
 from criproxy.enforce.hooks.factory import make_hook
 from criproxy.wire.http2.windows import HeldBytesBudget
 from tests.integration.webhook import Webhook
+from tests.support.call_batches import BATCH, MATCHED, Case, check_action, run_batch
 from tests.support.cri_peers import (
     EXEC,
     IMAGE,
     STREAM,
-    Ask,
+    CallSpec,
     CriPeer,
+    encode,
     pull,
-    written,
 )
-from tests.support.crowds import CROWD, MATCHED, Case, check, run
 from tests.support.grpc_peers import channel
 from tests.support.held import specs
-from tests.support.ruled import RuledRelay
+from tests.support.rule_relay import RuleRelay
 from tests.support.waiting import LIMIT_SECONDS
 
 KIBIBYTE: Final = 1 << 10
@@ -36,13 +36,13 @@ LATE: Final[dict[str, Any]] = {
     "timeout": 1.0,
     "code": CODE.DEADLINE_EXCEEDED,
     "details": None,
-    "begins": False,
+    "sends_headers": False,
 }
-"""What a call has that is never answered. Its deadline is long enough to get to the server."""
+"""Expectations for a call that hangs. Its deadline is long enough to reach the server."""
 
 
-def _rewrite(path: str, value: str, half: str = "request") -> dict[str, Any]:
-    return {"rewrite": {half: {path: value}}}
+def _rewrite(path: str, value: str, phase: str = "request") -> dict[str, Any]:
+    return {"rewrite": {phase: {path: value}}}
 
 
 def _times(value: str, count: int) -> str:
@@ -50,7 +50,7 @@ def _times(value: str, count: int) -> str:
 
 
 def _image(image: str | int) -> Any:
-    """The request's image becomes another one, or the same so many times over."""
+    """Replace the image of the request, or repeat it a number of times."""
 
     def change(request: v1.PullImageRequest) -> None:
         request.image.image = image if isinstance(image, str) else request.image.image * image
@@ -87,7 +87,7 @@ def _reference(response: v1.PullImageResponse) -> None:
 DENIED: Final[dict[str, Any]] = {
     "code": CODE.PERMISSION_DENIED,
     "details": "no: „µ“ 100%",
-    "asks": False,
+    "reaches_server": False,
 }
 UNAVAILABLE: Final[dict[str, Any]] = {"code": CODE.UNAVAILABLE, "details": "lost"}
 FAULT: Final = {"code": "UNAVAILABLE", "message": "lost"}
@@ -99,10 +99,10 @@ CASES: Final = {
     "delay before": Case({"delay": {"fixed": "100ms", "jitter": "50ms"}}),
     "delay after": Case({"delay": {"fixed": "100ms", "when": "after"}}, size=100_000),
     "delay a stream": Case({"delay": {"percentiles": {"p50": "50ms"}, "when": "after"}}, STREAM),
-    "fault before": Case({"fault": FAULT}, asks=False, **UNAVAILABLE),
+    "fault before": Case({"fault": FAULT}, reaches_server=False, **UNAVAILABLE),
     "fault after": Case({"fault": FAULT | {"when": "after"}}, size=100_000, **UNAVAILABLE),
     "fault after a stream": Case({"fault": FAULT | {"when": "after"}}, STREAM, **UNAVAILABLE),
-    "hang before": Case({"fault": {"hang": True}}, asks=False, **LATE),
+    "hang before": Case({"fault": {"hang": True}}, reaches_server=False, **LATE),
     "hang after": Case({"fault": {"hang": True, "when": "after"}}, size=100_000, **LATE),
     "cut at once": Case(
         {"fault": FAULT | {"cut_after": 0}},
@@ -182,16 +182,16 @@ CASES: Final = {
         headers=(("x-more", "a v1"), ("x-z", "z")),
         matched_by=("metadata",),
     ),
-    "limit": Case({"limit": {"in_flight": 3, "queue": 50, "wait": "1m"}}, at_once=3),
+    "limit": Case({"limit": {"in_flight": 3, "queue": 50, "wait": "1m"}}, max_in_flight=3),
     "limit by method": Case(
-        {"limit": {"in_flight": 3, "per": "method"}}, STREAM, at_once=3, size=30_000
+        {"limit": {"in_flight": 3, "per": "method"}}, STREAM, max_in_flight=3, size=30_000
     ),
-    "limit by caller": Case({"limit": {"in_flight": 1, "per": "caller"}}, EXEC, at_once=1),
+    "limit by caller": Case({"limit": {"in_flight": 1, "per": "caller"}}, EXEC, max_in_flight=1),
 }
 
 
 def _each() -> list[Any]:
-    """Every case, with the calls told by either, on either loop; not all of the four."""
+    """Return every case with both conditions, alternating the event loop."""
     both = [
         (name, case, matched_by) for name, case in CASES.items() for matched_by in case.matched_by
     ]
@@ -202,9 +202,9 @@ def _each() -> list[Any]:
 
 
 @pytest.mark.parametrize(("case", "matched_by", "loop"), _each())
-def test_action(relay: RuledRelay, peer: CriPeer, case: Case, matched_by: str) -> None:
-    """Those that match get exactly the action; the others are as without rules, in every byte."""
-    check(relay, peer, case, matched_by)
+def test_action(relay: RuleRelay, peer: CriPeer, case: Case, matched_by: str) -> None:
+    """Matching calls get exactly the action; the others are unchanged in every byte."""
+    check_action(relay, peer, case, matched_by)
     matches = {key: count for key, count in relay.counts.matches.items() if count}
     assert matches == {("it", next(iter(case.action)), "enforce"): len(MATCHED)}
     assert not relay.log.of("rule failed")
@@ -212,14 +212,14 @@ def test_action(relay: RuledRelay, peer: CriPeer, case: Case, matched_by: str) -
 
 @pytest.mark.parametrize("name", ["request longer", "response longer", "response of a stream"])
 def test_both_halves_compressed(short_dir: Path, loop: str, name: str) -> None:
-    """A compressed message is read and rewritten; what no rule changes stays as it was packed."""
+    """A compressed message is rewritten; one that no rule changes stays compressed."""
     case = CASES[name]
     gzip = grpc.Compression.Gzip
     with (
         CriPeer(short_dir / "peer.sock", compression=gzip) as peer,
-        RuledRelay(short_dir, peer.path, loop=loop) as relay,
+        RuleRelay(short_dir, peer.path, loop=loop) as relay,
     ):
-        check(relay, peer, case, "request", compression=gzip)
+        check_action(relay, peer, case, "request", compression=gzip)
         assert not relay.log.of("rule failed")
 
 
@@ -246,20 +246,20 @@ async def response(call):
 @pytest.mark.parametrize("matched_by", ["request", "metadata"])
 @pytest.mark.parametrize("kind", sorted(SCRIPTS))
 def test_script(
-    relay: RuledRelay, peer: CriPeer, tmp_path: Path, kind: str, matched_by: str
+    relay: RuleRelay, peer: CriPeer, tmp_path: Path, kind: str, matched_by: str
 ) -> None:
-    """A script changes the messages of those that match, and of no others."""
+    """A script changes the messages of the matching calls, and of no others."""
     (tmp_path / "hook.py").write_text(SCRIPTS[kind])
     action = {"hook": {"script": "hook.py", "timeout": "30s"}}
     case = Case(action, request=_label, response=_reference)
     (spec,) = specs([case.rule(matched_by)])
     assert spec.hook is not None
-    check(relay, peer, case, matched_by, {"it": make_hook(spec.hook, tmp_path)})
+    check_action(relay, peer, case, matched_by, {"it": make_hook(spec.hook, tmp_path)})
     assert not relay.log.of("rule failed")
 
 
-def test_script_that_denies(relay: RuledRelay, peer: CriPeer, tmp_path: Path) -> None:
-    """A script's refusal of a request is the answer; the server is not asked."""
+def test_script_that_denies(relay: RuleRelay, peer: CriPeer, tmp_path: Path) -> None:
+    """A script's denial is the reply; the server does not receive the call."""
     (tmp_path / "hook.py").write_text(
         "from criproxy.hook import Deny\n"
         "def request(call):\n"
@@ -269,16 +269,16 @@ def test_script_that_denies(relay: RuledRelay, peer: CriPeer, tmp_path: Path) ->
         {"hook": {"script": "hook.py", "timeout": "30s", "may_deny": True}},
         code=CODE.ABORTED,
         details="not match/",
-        asks=False,
+        reaches_server=False,
     )
     (spec,) = specs([case.rule("request")])
     assert spec.hook is not None
-    check(relay, peer, case, "request", {"it": make_hook(spec.hook, tmp_path)})
+    check_action(relay, peer, case, "request", {"it": make_hook(spec.hook, tmp_path)})
 
 
 @pytest.mark.parametrize("matched_by", ["request", "metadata"])
-def test_webhook(relay: RuledRelay, peer: CriPeer, tmp_path: Path, matched_by: str) -> None:
-    """A webhook's patches are put on the messages of those that match, and of no others."""
+def test_webhook(relay: RuleRelay, peer: CriPeer, tmp_path: Path, matched_by: str) -> None:
+    """A webhook's patches are applied to the messages of the matching calls, and of no others."""
     with Webhook() as webhook:
         action = {"hook": {"url": webhook.url, "timeout": "30s"}}
         case = Case(action, request=_label, response=_reference)
@@ -286,69 +286,69 @@ def test_webhook(relay: RuledRelay, peer: CriPeer, tmp_path: Path, matched_by: s
         assert spec.hook is not None
         hook = make_hook(spec.hook, tmp_path)
         assert isinstance(hook, webhooks.Webhook)
-        check(relay, peer, case, matched_by, {"it": hook})
+        check_action(relay, peer, case, matched_by, {"it": hook})
         asyncio.run_coroutine_threadsafe(hook.close(), relay.loop).result(LIMIT_SECONDS)
-        assert webhook.asked == 2 * len(MATCHED)
+        assert webhook.received == 2 * len(MATCHED)
     assert not relay.log.of("rule failed")
 
 
-def test_queue_that_is_full(relay: RuledRelay, peer: CriPeer) -> None:
-    """Past the queue calls are refused at once; those in it are served in their turn."""
+def test_queue_that_is_full(relay: RuleRelay, peer: CriPeer) -> None:
+    """Calls beyond the queue fail at once; those in the queue are served in order."""
     case = Case({"limit": {"in_flight": 3, "queue": 5}})
     relay.load(case.rule("request"))
     with channel(relay.path) as one:
-        ended = run(one, peer, case.crowd(), CROWD - len(MATCHED) + 3)
+        ended = run_batch(one, peer, case.batch(), BATCH - len(MATCHED) + 3)
         codes = Counter(ended[number].outcome.code for number in MATCHED)
         refused = [each for each in ended if each.outcome.code is CODE.RESOURCE_EXHAUSTED]
         assert codes == {CODE.OK: 8, CODE.RESOURCE_EXHAUSTED: len(MATCHED) - 8}
-        assert all(each.asked is None for each in refused)
+        assert all(each.received is None for each in refused)
         assert {each.outcome.details for each in refused} == {
             "criproxy: rule it: queue is full (5 wait)"
         }
-        assert peer.most["match"] <= 3
-        relay.is_as_it_was(relay.pairs[0])
+        assert peer.peak_in_flight["match"] <= 3
+        relay.assert_restored(relay.pairs[0])
 
 
-def test_images_renamed(relay: RuledRelay, peer: CriPeer) -> None:
-    """The server knows an image by one name, the client by the other; others keep theirs."""
+def test_images_renamed(relay: RuleRelay, peer: CriPeer) -> None:
+    """The server sees an image by one name, the client by the other; other images keep theirs."""
     pairs = [{"from": "docker.io/*", "to": "mirror.local/*"}]
     names = [
-        f"{'quay.io' if number % 3 else 'docker.io/library'}/n{number}:1" for number in range(CROWD)
+        f"{'quay.io' if number % 3 else 'docker.io/library'}/n{number}:1" for number in range(BATCH)
     ]
-    crowd = [
-        Ask(IMAGE, (written(v1.ImageStatusRequest(image=v1.ImageSpec(image=name))),))
+    batch = [
+        CallSpec(IMAGE, (encode(v1.ImageStatusRequest(image=v1.ImageSpec(image=name))),))
         for name in names
     ]
     with channel(relay.path) as one:
-        without = run(one, peer, crowd, CROWD)
+        without = run_batch(one, peer, batch, BATCH)
     relay.load({"name": "it", "match": {"methods": ["*Image*"]}, "rewrite_images": pairs})
     with channel(relay.path) as one:
-        ended = run(one, peer, crowd, CROWD)
-        relay.is_as_it_was(relay.pairs[1])
+        ended = run_batch(one, peer, batch, BATCH)
+        relay.assert_restored(relay.pairs[1])
     for number, (got, plain) in enumerate(zip(ended, without, strict=True)):
-        assert got.asked is not None
-        assert plain.asked is not None
+        assert got.received is not None
+        assert plain.received is not None
         assert got.outcome == plain.outcome, names[number]
         if number % 3:
-            assert got.asked == plain.asked
+            assert got.received == plain.received
         else:
-            asked = v1.ImageStatusRequest.FromString(got.asked.requests[0])
-            assert asked.image.image == f"mirror.local/library/n{number}:1"
+            received = v1.ImageStatusRequest.FromString(got.received.requests[0])
+            assert received.image.image == f"mirror.local/library/n{number}:1"
 
 
-def test_dry_run(relay: RuledRelay, peer: CriPeer) -> None:
-    """Under dry-run all calls are as without rules, and what would be done is told."""
-    crowd = Case({}).crowd()
+def test_dry_run(relay: RuleRelay, peer: CriPeer) -> None:
+    """In dry-run all calls are as without rules, and the effects are logged."""
+    batch = Case({}).batch()
     with channel(relay.path) as one:
-        without = run(one, peer, crowd, CROWD)
+        without = run_batch(one, peer, batch, BATCH)
     rules = [
         Case(CASES[name].action).rule("request") | {"name": name}
         for name in ("deny", "fault after", "request longer", "limit")
     ]
     relay.load(*rules, dry_run=True)
     with channel(relay.path) as one:
-        assert run(one, peer, crowd, CROWD) == without
-        relay.is_as_it_was(relay.pairs[1])
+        assert run_batch(one, peer, batch, BATCH) == without
+        relay.assert_restored(relay.pairs[1])
     would = Counter(fields["rule"] for fields in relay.log.of("dry-run"))
     assert would["deny"] == would["fault after"] == would["request longer"] == len(MATCHED)
 
@@ -356,10 +356,10 @@ def test_dry_run(relay: RuledRelay, peer: CriPeer) -> None:
 def test_small_budget_and_no_rules_for_large_ones(
     short_dir: Path, peer: CriPeer, loop: str
 ) -> None:
-    """What is not held needs no room: large calls pass where very little may be held."""
-    with RuledRelay(short_dir, peer.path, loop=loop, budget=HeldBytesBudget(1000, 1000)) as relay:
+    """Calls that are not held need no budget: large calls pass where very little may be held."""
+    with RuleRelay(short_dir, peer.path, loop=loop, budget=HeldBytesBudget(1000, 1000)) as relay:
         relay.load(Case({"deny": {}}).rule("metadata"))
-        crowd = [pull("x" * 100_000, group="other", size=100_000) for _ in range(CROWD)]
+        batch = [pull("x" * 100_000, group="other", size=100_000) for _ in range(BATCH)]
         with channel(relay.path) as one:
-            ended = run(one, peer, crowd, CROWD)
+            ended = run_batch(one, peer, batch, BATCH)
         assert {each.outcome.code for each in ended} == {CODE.OK}

@@ -1,4 +1,4 @@
-"""Two thousand calls of all kinds under random rules: each ends as its own rule has it."""
+"""Two thousand calls of all kinds under random rules: each ends as its rule requires."""
 
 import random
 from collections import Counter, deque
@@ -6,10 +6,10 @@ from collections import Counter, deque
 import pytest
 
 from tests.integration.test_actions import CASES
-from tests.support.cri_peers import Ask, CriPeer, make
-from tests.support.crowds import Case, Ended, is_as, is_the_same, others
+from tests.support.call_batches import Case, Ended, assert_expected, assert_unchanged, others
+from tests.support.cri_peers import CallSpec, CriPeer, start_call
 from tests.support.grpc_peers import Outcome, Started, channel
-from tests.support.ruled import RuledRelay
+from tests.support.rule_relay import RuleRelay
 from tests.support.waiting import LIMIT_SECONDS
 
 CALLS = 2000
@@ -18,17 +18,17 @@ RULES = 16
 LOADED_EVERY = 250
 LARGE = {"response of 4 MiB", "response to 4 MiB", "request over 1 MiB"}
 OTHERWISE = {"limit by caller", "hang after"}
-"""What has a queue as long as the run, and what has a deadline to get to the server by."""
+"""Cases with a queue as long as the run, and with a deadline to reach the server by."""
 
 NEVER = 0.2
-"""The deadline, in seconds, of a call that hangs without its server having been asked."""
+"""The deadline, in seconds, of a call that hangs before it reaches the server."""
 
 SIZES = (0, 10, 1000, 70_000)
 PADS = (1, 10, 3000, 70_000)
 
 
 class Soak:
-    """Random rules, each for a group of calls that is called as it, and calls of all groups."""
+    """Random rules, each for the group of calls with its name, and calls of all groups."""
 
     def __init__(self, seed: int) -> None:
         self.dice = dice = random.Random(seed)
@@ -37,25 +37,25 @@ class Soak:
         self.rules = [
             case.rule(dice.choice(case.matched_by), name, name) for name, case in self.cases.items()
         ]
-        self.kinds: list[tuple[Case | None, Ask]] = [(None, ask) for ask in others()]
+        self.kinds: list[tuple[Case | None, CallSpec]] = [(None, ask) for ask in others()]
         for name, case in self.cases.items():
             timeout = NEVER if case.timeout < LIMIT_SECONDS else LIMIT_SECONDS
             self.kinds += [(case, self._ask(case, name, timeout)) for _ in range(3)]
             self.kinds += [(None, self._ask(case, f"not {name}", LIMIT_SECONDS))]
 
-    def _ask(self, case: Case, group: str, timeout: float) -> Ask:
+    def _ask(self, case: Case, group: str, timeout: float) -> CallSpec:
         size, pad = self.dice.choice(SIZES), self.dice.choice(PADS)
         return case.ask(group, size=size, pad=pad, timeout=timeout)
 
 
 @pytest.mark.parametrize(("seed", "loop"), [(1, "uvloop"), (2, "asyncio")])
-def test_soak(relay: RuledRelay, peer: CriPeer, seed: int) -> None:
-    """Each call ends as its rule has it or as without rules, and nothing of it stays behind."""
+def test_soak(relay: RuleRelay, peer: CriPeer, seed: int) -> None:
+    """Each call ends as its rule requires or as without rules, and leaves nothing behind."""
     soak = Soak(seed)
     with channel(relay.path) as one:
-        plain = [make(one, ask, n).outcome() for n, (_, ask) in enumerate(soak.kinds)]
-        without = [Ended(outcome, peer.asked.get(str(n))) for n, outcome in enumerate(plain)]
-    peer.forget()
+        plain = [start_call(one, ask, n).outcome() for n, (_, ask) in enumerate(soak.kinds)]
+        without = [Ended(outcome, peer.received.get(str(n))) for n, outcome in enumerate(plain)]
+    peer.clear()
     ended: list[tuple[int, Outcome]] = []
     waiting: deque[tuple[int, Started]] = deque()
     with channel(relay.path) as one:
@@ -67,16 +67,16 @@ def test_soak(relay: RuledRelay, peer: CriPeer, seed: int) -> None:
                 kind, call = waiting.popleft()
                 ended.append((kind, call.outcome()))
             kind = soak.dice.randrange(len(soak.kinds))
-            waiting.append((kind, make(one, soak.kinds[kind][1], kind)))
+            waiting.append((kind, start_call(one, soak.kinds[kind][1], kind)))
         ended += [(kind, call.outcome()) for kind, call in waiting]
-        relay.is_as_it_was(relay.pairs[1])
+        relay.assert_restored(relay.pairs[1])
     for kind, outcome in ended:
         case, _ = soak.kinds[kind]
-        got = Ended(outcome, peer.asked.get(str(kind)))
+        got = Ended(outcome, peer.received.get(str(kind)))
         if case is None:
-            is_the_same(got, without[kind])
+            assert_unchanged(got, without[kind])
         else:
-            is_as(case, got, without[kind])
+            assert_expected(case, got, without[kind])
     assert len(relay.pairs) == 2
     assert not relay.log
     matches = Counter[str]()

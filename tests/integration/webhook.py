@@ -1,4 +1,4 @@
-"""A webhook on loopback that labels images in requests and marks references in responses."""
+"""A webhook on loopback that annotates images in requests and changes references in responses."""
 
 import json
 import threading
@@ -8,10 +8,10 @@ from typing import Any, Self
 
 
 class Webhook:
-    """Serves at ``url`` from entering to leaving the block, and counts what it is asked."""
+    """Serves at ``url`` within the block; ``received`` counts its requests."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.received = 0
         lock = threading.Lock()
         outer = self
 
@@ -22,7 +22,7 @@ class Webhook:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 with lock:
-                    outer.asked += 1
+                    outer.received += 1
                 answer = json.dumps(_answer(json.loads(body)["request"])).encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(answer)))

@@ -1,6 +1,6 @@
-"""A CRI server on grpcio that keeps what it was asked, and calls to it.
+"""A CRI server on grpcio that records the calls that it receives, and calls to it.
 
-What it answers follows from the request and the metadata alone: :func:`answers`. As a process:
+Its responses depend on the request and the metadata alone: :func:`responses_to`. As a process:
 ``python -m tests.support.cri_peers serve SOCKET`` serves, and ``pull SOCKET`` makes one call.
 """
 
@@ -28,10 +28,10 @@ EXEC: Final = "/runtime.v1.RuntimeService/ExecSync"
 STREAM: Final = "/runtime.v1.RuntimeService/StreamContainers"
 EVENTS: Final = "/runtime.v1.RuntimeService/GetContainerEvents"
 ECHO: Final = "/test.Other/Echo"
-"""A method that the CRI does not have, with a stream in each direction."""
+"""A method outside the CRI that streams in both directions."""
 
 UNKNOWN: Final = b"\xc2\xbe\x0f\x04kept"
-"""A field that no message of the CRI has; it is in each request and each response."""
+"""An unknown field, which is added to each request and each response."""
 
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", -1),
@@ -41,8 +41,8 @@ _OPTIONS: Final = [
 ]
 
 
-class Ask(NamedTuple):
-    """A call to be made. ``size`` is what its answer carries, in ``messages`` of them."""
+class CallSpec(NamedTuple):
+    """A call to make, whose response has ``messages`` messages with ``size`` bytes each."""
 
     path: str
     requests: tuple[bytes, ...]
@@ -50,11 +50,11 @@ class Ask(NamedTuple):
     size: int = 10
     messages: int = 3
     fails: str = ""
-    """The code that the server is to fail with."""
+    """The status code that the server fails it with."""
     timeout: float = LIMIT_SECONDS
 
     def metadata(self, number: object) -> Metadata:
-        """What the call is told apart by, and what its server is told."""
+        """Return the metadata that identifies the call and tells the server how to respond."""
         more = (("x-fails", self.fails),) if self.fails else ()
         return (
             ("x-call", str(number)),
@@ -65,57 +65,57 @@ class Ask(NamedTuple):
         )
 
 
-class Asked(NamedTuple):
-    """What the server got of a call."""
+class ReceivedCall(NamedTuple):
+    """A call as the server received it."""
 
     path: str
     requests: tuple[bytes, ...]
     metadata: Metadata
 
 
-def written(message: Message) -> bytes:
-    """A message with a field in it that is not known."""
+def encode(message: Message) -> bytes:
+    """Serialize a message with an unknown field."""
     return message.SerializeToString() + UNKNOWN
 
 
-def pull(image: str, **more: Any) -> Ask:
-    return Ask(PULL, (written(v1.PullImageRequest(image=v1.ImageSpec(image=image))),), **more)
+def pull(image: str, **more: Any) -> CallSpec:
+    return CallSpec(PULL, (encode(v1.PullImageRequest(image=v1.ImageSpec(image=image))),), **more)
 
 
-def execute(*command: str, **more: Any) -> Ask:
-    return Ask(EXEC, (written(v1.ExecSyncRequest(container_id="c", cmd=command)),), **more)
+def execute(*command: str, **more: Any) -> CallSpec:
+    return CallSpec(EXEC, (encode(v1.ExecSyncRequest(container_id="c", cmd=command)),), **more)
 
 
-def stream(identity: str, **more: Any) -> Ask:
+def stream(identity: str, **more: Any) -> CallSpec:
     request = v1.StreamContainersRequest(filter=v1.ContainerFilter(id=identity))
-    return Ask(STREAM, (written(request),), **more)
+    return CallSpec(STREAM, (encode(request),), **more)
 
 
-def answers(path: str, request: bytes, size: int, count: int) -> list[bytes]:
-    """The messages that the server answers a request with."""
+def responses_to(path: str, request: bytes, size: int, count: int) -> list[bytes]:
+    """Return the messages that the server responds with to a request."""
     method = METHODS[path]
-    asked: Any = request_class(method).FromString(request)
+    received: Any = request_class(method).FromString(request)
     kind: Any = response_class(method)
     match method.name:
         case "PullImage":
-            return [written(kind(image_ref=asked.image.image + "@" * size))]
+            return [encode(kind(image_ref=received.image.image + "@" * size))]
         case "ImageStatus":
-            return [written(kind(image={"id": "sha", "repo_tags": [asked.image.image]}))]
+            return [encode(kind(image={"id": "sha", "repo_tags": [received.image.image]}))]
         case "ExecSync":
-            return [written(kind(stdout=asked.cmd[0].encode() + bytes(size), stderr=b"s"))]
+            return [encode(kind(stdout=received.cmd[0].encode() + bytes(size), stderr=b"s"))]
         case "StreamContainers":
             pad = "p" * size
             return [
-                written(kind(containers=[{"id": str(number), "image_ref": pad}]))
+                encode(kind(containers=[{"id": str(number), "image_ref": pad}]))
                 for number in range(count)
             ]
         case "GetContainerEvents":
-            return [written(kind(container_id=str(number))) for number in range(count)]
-    return [written(kind())]
+            return [encode(kind(container_id=str(number))) for number in range(count)]
+    return [encode(kind())]
 
 
 class CriPeer:
-    """The server. ``asked`` is by x-call; calls are answered only while the ``gate`` is open."""
+    """The server. ``received`` is by x-call; it responds only while ``gate`` is set."""
 
     def __init__(
         self,
@@ -125,13 +125,13 @@ class CriPeer:
         compression: grpc.Compression = grpc.Compression.NoCompression,
     ) -> None:
         self.path = path
-        self.asked: dict[str, Asked] = {}
+        self.received: dict[str, ReceivedCall] = {}
         self.gate = threading.Event()
         self.gate.set()
-        self.most: dict[str, int] = {}
-        """The most calls that were in flight at once, by x-group."""
-        self.over = threading.Semaphore(0)
-        """Released each time a call has ended here, however it did."""
+        self.peak_in_flight: dict[str, int] = {}
+        """The most calls that were in flight at a time, by x-group."""
+        self.ended = threading.Semaphore(0)
+        """Released each time a call has ended at the server, however it ended."""
         self._in_flight: dict[str, int] = {}
         self._lock = threading.Lock()
         self._server = grpc.server(
@@ -140,38 +140,40 @@ class CriPeer:
         self._server.add_generic_rpc_handlers((_Methods(self),))
         self._server.add_insecure_port(f"unix://{path}")
         self.second = path.with_name(f"second-{path.name}")
-        """Another socket that it serves at, for who takes it for two."""
+        """A second socket of the server, for tests that treat it as two servers."""
         self._server.add_insecure_port(f"unix://{self.second}")
 
-    def forget(self) -> None:
-        """Have been asked nothing."""
+    def clear(self) -> None:
+        """Delete the records."""
         with self._lock:
-            self.asked.clear()
-            self.most.clear()
+            self.received.clear()
+            self.peak_in_flight.clear()
 
     def stop(self, grace: float | None = None) -> threading.Event:
         return self._server.stop(grace)
 
     @contextmanager
-    def serving(self, asked: Asked, context: grpc.ServicerContext) -> Iterator[dict[str, str]]:
-        """Note what was asked, send its metadata back and wait at the gate; fail if told to."""
-        told = {key: str(value) for key, value in asked.metadata}
-        group = told.get("x-group", "")
+    def serving(
+        self, received: ReceivedCall, context: grpc.ServicerContext
+    ) -> Iterator[dict[str, str]]:
+        """Record a call, send its metadata back and wait for the gate; fail if it asks for that."""
+        metadata = {key: str(value) for key, value in received.metadata}
+        group = metadata.get("x-group", "")
         with self._lock:
-            self.asked[told.get("x-call", "")] = asked
+            self.received[metadata.get("x-call", "")] = received
             now = self._in_flight[group] = self._in_flight.get(group, 0) + 1
-            self.most[group] = max(self.most.get(group, 0), now)
-        if not context.add_callback(self.over.release):
-            self.over.release()
+            self.peak_in_flight[group] = max(self.peak_in_flight.get(group, 0), now)
+        if not context.add_callback(self.ended.release):
+            self.ended.release()
         try:
             self.gate.wait(LIMIT_SECONDS)
-            echoed = tuple(each for each in asked.metadata if each[0].startswith("x-"))
-            if "x-fails" in told:
+            echoed = tuple(each for each in received.metadata if each[0].startswith("x-"))
+            if "x-fails" in metadata:
                 context.set_trailing_metadata(echoed)
-                context.abort(grpc.StatusCode[told["x-fails"]], "„no“ 100%")
-            context.send_initial_metadata((*echoed, ("x-all", repr(sorted(asked.metadata)))))
+                context.abort(grpc.StatusCode[metadata["x-fails"]], "„no“ 100%")
+            context.send_initial_metadata((*echoed, ("x-all", repr(sorted(received.metadata)))))
             context.set_trailing_metadata(echoed)
-            yield told
+            yield metadata
         finally:
             with self._lock:
                 self._in_flight[group] -= 1
@@ -203,8 +205,12 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
             return None
 
         def stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-            with self._peer.serving(Asked(path, (request,), _sent(context)), context) as told:
-                yield from answers(path, request, int(told["x-size"]), int(told["x-count"]))
+            with self._peer.serving(
+                ReceivedCall(path, (request,), _sent(context)), context
+            ) as metadata:
+                yield from responses_to(
+                    path, request, int(metadata["x-size"]), int(metadata["x-count"])
+                )
 
         def unary(request: bytes, context: grpc.ServicerContext) -> bytes:
             (answer,) = stream(request, context)
@@ -216,7 +222,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
 
     def _echo(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         got = tuple(requests)
-        with self._peer.serving(Asked(ECHO, got, _sent(context)), context):
+        with self._peer.serving(ReceivedCall(ECHO, got, _sent(context)), context):
             yield from got
 
 
@@ -224,8 +230,8 @@ def _sent(context: grpc.ServicerContext) -> Metadata:
     return tuple((key, value) for key, value in context.invocation_metadata())
 
 
-def make(on: Any, ask: Ask, number: object = 0, **options: Any) -> Started:
-    """Make a call on a channel."""
+def start_call(on: Any, ask: CallSpec, number: object = 0, **options: Any) -> Started:
+    """Start a call on a channel."""
     options |= {
         "timeout": ask.timeout,
         "wait_for_ready": True,
@@ -238,13 +244,13 @@ def make(on: Any, ask: Ask, number: object = 0, **options: Any) -> Started:
     return Started(on.unary_unary(ask.path).future(ask.requests[0], **options), False)
 
 
-def start(on: Any, path: str, requests: Iterator[bytes]) -> Started:
-    """Start a call whose requests come one by one."""
+def start_stream(on: Any, path: str, requests: Iterator[bytes]) -> Started:
+    """Start a call whose requests come from an iterator."""
     return Started(on.stream_stream(path)(requests, timeout=LIMIT_SECONDS), True)
 
 
 def command(role: str, path: Path) -> list[str]:
-    """The command line of this module as a process."""
+    """Return the command line that runs this module."""
     return [sys.executable, "-m", "tests.support.cri_peers", role, str(path)]
 
 
@@ -254,7 +260,7 @@ def _main(role: str, path: Path) -> None:
             print("serving")
             threading.Event().wait()
     with channel(path) as one:
-        make(one, pull("docker.io/nginx")).outcome()
+        start_call(one, pull("docker.io/nginx")).outcome()
 
 
 if __name__ == "__main__":

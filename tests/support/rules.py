@@ -1,4 +1,4 @@
-"""Rules from YAML as users write them, and calls to try them on."""
+"""Rules from YAML, and calls to evaluate them for."""
 
 from typing import Any
 
@@ -28,11 +28,11 @@ def rule_set(text: str, dry_run: bool = False) -> RuleSet:
 
 
 def one_rule(methods: str, more: str) -> Rule:
-    """Compile a rule that is called ``it``; ``more`` is what stands in its mapping."""
+    """Compile a rule with the name ``it``; ``more`` are further keys of its mapping."""
     return rule_set(f"[{{name: it, match: {{methods: [{methods}]}}, {more}}}]").rules[0]
 
 
-def facts(path: str, request: Message | None = None, **more: Any) -> Facts:
-    """Tell of a call by a kubelet."""
-    known = {"listener": "/run/criproxy/criproxy.sock", "caller": KUBELET, **more}
+def facts(path: str, request: Message | None = None, **known: Any) -> Facts:
+    """Return the facts of a call by a kubelet."""
+    known = {"listener": "/run/criproxy/criproxy.sock", "caller": KUBELET, **known}
     return Facts(named=resolve(path.encode()), request=request, **known)

@@ -1,4 +1,4 @@
-"""Places at the runtime: how many, whose, and who gets the next."""
+"""Slots of a concurrency limit: their number, keys and order."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ def limit(in_flight: int = 1, queue: int = 10, wait: float | None = None) -> Con
 
 
 async def settle() -> None:
-    """Let every task that can go on do so."""
+    """Let every task run as far as it can."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -38,7 +38,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 def test_in_flight() -> None:
-    """So many have a place at a time; one given back is taken by the one that waits longest."""
+    """A number of calls have a slot; a released slot goes to the call that has waited longest."""
 
     async def main() -> None:
         slots = limit(in_flight=2)
@@ -66,7 +66,7 @@ def test_in_flight() -> None:
 
 
 def test_try_acquire() -> None:
-    """A place is taken at once only if one is free and nobody waits for it."""
+    """A slot is acquired at once only if one is free and no call waits for it."""
 
     async def main() -> None:
         slots = limit()
@@ -74,7 +74,7 @@ def test_try_acquire() -> None:
         assert not slots.try_acquire(KEY)
         waiting = asyncio.create_task(slots.acquire(KEY))
         await settle()
-        slots.release(KEY)  # it is the waiting one's from here on
+        slots.release(KEY)  # it belongs to the waiting call from here on
         assert not slots.try_acquire(KEY)
         await waiting
         slots.release(KEY)
@@ -87,7 +87,7 @@ def test_try_acquire() -> None:
     ("queue", "says"), [(2, "queue is full (2 wait)"), (0, "1 in flight, and there is no queue")]
 )
 def test_full(queue: int, says: str) -> None:
-    """A call that comes to a full queue is refused at once, and says why."""
+    """A call that finds the queue full fails at once, with the reason."""
 
     async def main() -> None:
         slots = limit(queue=queue)
@@ -107,7 +107,7 @@ def test_full(queue: int, says: str) -> None:
 
 @pytest.mark.parametrize(("wait", "says"), [(0.0, "waited 0s"), (0.001, "waited 0.001s")])
 def test_waited(wait: float, says: str) -> None:
-    """A call whose turn does not come in time is refused, and is in nobody's way."""
+    """A call that gets no slot in time fails, and leaves the queue."""
 
     async def main() -> None:
         slots = limit(wait=wait)
@@ -123,7 +123,7 @@ def test_waited(wait: float, says: str) -> None:
 
 
 def test_cancelled() -> None:
-    """A waiting call that is cancelled leaves the queue; those behind it keep their order."""
+    """A cancelled call leaves the queue; those after it keep their order."""
 
     async def main() -> None:
         slots = limit()
@@ -143,8 +143,8 @@ def test_cancelled() -> None:
 
 
 @pytest.mark.parametrize("behind", [0, 1])
-def test_cancelled_with_its_turn(behind: int) -> None:
-    """A place given to a call that is cancelled in the same moment goes on to the next."""
+def test_cancelled_with_a_slot(behind: int) -> None:
+    """A slot given to a call that is cancelled in the same iteration goes to the next."""
 
     async def main() -> None:
         slots = limit()
@@ -165,8 +165,8 @@ def test_cancelled_with_its_turn(behind: int) -> None:
     run(main)
 
 
-def test_given_back_to_a_cancelled_one() -> None:
-    """The last place that is given back while the only waiter is being cancelled is free."""
+def test_released_to_a_cancelled_call() -> None:
+    """The last slot, released while the only waiting call is cancelled, is free."""
 
     async def main() -> None:
         slots = limit()
@@ -184,7 +184,7 @@ def test_given_back_to_a_cancelled_one() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_never_too_many(seed: int) -> None:
-    """However calls come, end and are cancelled: never too many at a time, and nothing is left."""
+    """However calls start, end and are cancelled: never too many in flight, and nothing is left."""
 
     async def main() -> None:
         dice = random.Random(seed)
@@ -242,16 +242,16 @@ def facts(
         ("pod", facts(pod=Pod("1", "a", "n", "u")), facts(), False),
     ],
 )
-def test_whose(
+def test_key(
     per: Literal["method", "caller", "pod"] | None, one: Facts, other: Facts, same: bool
 ) -> None:
-    """Places are counted for the rule, a method, a user's program, or a pod of Kubernetes."""
+    """The key is the rule, a method, a program of a user, or a pod of Kubernetes."""
     slots = ConcurrencyLimit(LimitSpec(in_flight=1, per=per))
     assert (slots.key(one) == slots.key(other)) is same
 
 
-def test_keys() -> None:
-    """One key's calls are not in another's way."""
+def test_keys_are_independent() -> None:
+    """Calls of different keys do not wait for each other."""
     slots = limit()
     assert slots.try_acquire("a")
     assert slots.try_acquire("b")

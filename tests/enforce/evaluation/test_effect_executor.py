@@ -1,4 +1,4 @@
-"""What is noted with a call: that it was denied, and what rules changed of it."""
+"""Denials and changes that are recorded on a call."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ MATCH = {"methods": ["PullImage"]}
 
 
 class Hook:
-    """Refuses calls, or has them go on with another image."""
+    """Denies calls, or replaces their image."""
 
     has_request, has_response, has_deny, timeout = True, False, True, 1.0
 
@@ -39,15 +39,15 @@ def pull(image: str) -> v1.PullImageRequest:
     return v1.PullImageRequest(image={"image": image})
 
 
-def kept(call: Scripted) -> Scripted:
-    """Somebody keeps the call's messages."""
+def captured(call: Scripted) -> Scripted:
+    """Capture the messages of a call."""
     call.call.capture = MessageCapture(CaptureLimits(1 << 20, 1 << 20))
     return call
 
 
-async def asked(rule: dict[str, Any], hook: Any = None, dry_run: bool = False) -> Scripted:
+async def called(rule: dict[str, Any], hook: Any = None, dry_run: bool = False) -> Scripted:
     rules = Rules(rule, hooks={"r0": hook} if hook else None, dry_run=dry_run)
-    call = kept(rules.call(PULL))
+    call = captured(rules.call(PULL))
     call.asks(pull("a"))
     await settle()
     name = (CONNECTION.listener, "PullImage", "rule")
@@ -56,53 +56,52 @@ async def asked(rule: dict[str, Any], hook: Any = None, dry_run: bool = False) -
 
 
 def test_denied_by_a_rule() -> None:
-    """A call that a rule's deny refuses is noted and counted, one that its hook refuses as well;
-    a fault is none, nor is what would have been done in dry-run."""
+    """A denial by a rule's deny or hook is recorded and counted; a fault and dry-run are not."""
 
     async def main() -> None:
         deny: dict[str, Any] = {"match": MATCH, "deny": {}}
         hook: dict[str, Any] = {"match": MATCH, "hook": {"script": "-"}}
         fault: dict[str, Any] = {"match": MATCH, "fault": {"code": "ABORTED"}}
-        assert (await asked(deny)).call.denied == "rule"
-        assert (await asked(hook, Hook())).call.denied == "rule"
-        assert (await asked(fault)).call.denied == ""
-        assert (await asked(deny, dry_run=True)).call.denied == ""
+        assert (await called(deny)).call.denied == "rule"
+        assert (await called(hook, Hook())).call.denied == "rule"
+        assert (await called(fault)).call.denied == ""
+        assert (await called(deny, dry_run=True)).call.denied == ""
 
     run(main)
 
 
 def test_changes() -> None:
-    """What a rule changes is noted with a call whose messages are kept: before and after."""
+    """A rule's change is recorded on a call whose messages are captured: before and after."""
 
     async def main() -> None:
         rewrite: dict[str, Any] = {
             "match": MATCH,
             "rewrite": {"request": {"image.image": '"b"'}},
         }
-        call = await asked(rewrite)
+        call = await called(rewrite)
         assert call.call.changes == (("r0", "request", pull("a"), pull("b")),)
-        call = await asked({"match": MATCH, "hook": {"script": "-"}}, Hook("c"))
+        call = await called({"match": MATCH, "hook": {"script": "-"}}, Hook("c"))
         assert call.call.changes == (("r0", "request", pull("a"), pull("c")),)
-        assert (await asked(rewrite, dry_run=True)).call.changes == ()
+        assert (await called(rewrite, dry_run=True)).call.changes == ()
         call = Rules(rewrite).call(PULL)
         call.asks(pull("a"))
-        assert call.call.changes == ()  # nobody keeps its messages
+        assert call.call.changes == ()  # its messages are not captured
 
     run(main)
 
 
 def test_changes_of_a_stream() -> None:
-    """Of a stream the first message that a rule changes is noted: there is no end to them."""
+    """Of a stream only the first changed message is recorded: a stream may be endless."""
 
     async def main() -> None:
         rule = {"match": {"methods": [EVENTS]}, "rewrite": {"response": {"container_id": '"x"'}}}
-        call = kept(Rules(rule).call(EVENTS))
+        call = captured(Rules(rule).call(EVENTS))
         call.asks(v1.GetEventsRequest())
         for number in range(3):
             event = v1.ContainerEventResponse(container_id=str(number))
             call.says(RUNTIME, event, end=False)
-        ((name, half, before, after),) = call.call.changes
-        assert (name, half) == ("r0", "response")
+        ((name, phase, before, after),) = call.call.changes
+        assert (name, phase) == ("r0", "response")
         assert (before.container_id, after.container_id) == ("0", "x")
 
     run(main)

@@ -1,4 +1,4 @@
-"""JSON Patches of messages."""
+"""JSON Patches of protobuf messages."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jsonpatch import make_patch
 
 from criproxy.enforce.hooks.json_patch import PatchError, apply_patch, to_json
-from tests.enforce.hooked import PB, UNKNOWN, create
+from tests.enforce.hook_calls import PB, UNKNOWN, create
 
 VERSIONS = pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 
@@ -59,7 +59,7 @@ def copy(message: Any) -> Any:
 
 
 def hide(message: Any) -> Any:
-    """Add a field that is not known to each message in a message, each with another value."""
+    """Add an unknown field to each message in a message, each with another value."""
     _hide(message, [0])
     return message
 
@@ -76,7 +76,7 @@ def _hide(message: Any, count: list[int]) -> None:
 @VERSIONS
 @pytest.mark.parametrize(("operations", "change"), PATCHES)
 def test_patches(version: str, operations: Any, change: Any) -> None:
-    """A patch changes what it names; all else stays, what is not known in every message too."""
+    """A patch changes what it names; everything else stays, with the unknown fields."""
     message = hide(create(version, mounts=3))
     expected, before = copy(message), copy(message)
     change(expected)
@@ -85,7 +85,7 @@ def test_patches(version: str, operations: Any, change: Any) -> None:
 
 
 def test_mapping() -> None:
-    """A message is shown in protobuf's JSON mapping, with defaults; messages only if set."""
+    """The JSON contains defaults, and messages only if they are set."""
     request = create()
     assert to_json(request) == MessageToDict(request, always_print_fields_with_no_presence=True)
     assert to_json(request)["config"]["logPath"] == ""
@@ -111,7 +111,7 @@ def test_bytes_and_large_numbers() -> None:
 
 
 def test_moved() -> None:
-    """What is moved or copied takes along what is not shown of it."""
+    """A moved or copied object keeps its hidden part."""
     message = hide(create(mounts=3))
     mounts = list(copy(message).config.mounts)
     move = [{"op": "move", "from": "/config/mounts/0", "path": "/config/mounts/2"}]
@@ -123,7 +123,7 @@ def test_moved() -> None:
 
 
 def test_written_anew() -> None:
-    """A part that the patch writes anew keeps what is not shown of it, lists if it is clear how."""
+    """A replaced object keeps its hidden part; list items do if the patch is unambiguous."""
     message = hide(create(mounts=3))
     expected = copy(message)
     config: Any = dict(to_json(message)["config"])
@@ -138,7 +138,7 @@ def test_written_anew() -> None:
 
 
 def test_root_written_anew() -> None:
-    """The whole message may be written anew."""
+    """The whole message may be replaced."""
     message = hide(create())
     expected = copy(message)
     expected.pod_sandbox_id = "s2"
@@ -147,7 +147,7 @@ def test_root_written_anew() -> None:
 
 
 def test_list_item_in_doubt() -> None:
-    """A new item of a list in the stead of one with more than is shown: the patch is refused."""
+    """A patch that replaces a list item with a hidden part by a new item is refused."""
     message = create(mounts=2)
     message.config.mounts[0].MergeFromString(UNKNOWN)
     patch = ops(("replace", "/config/mounts/0", {"hostPath": "/x"}))
@@ -159,7 +159,7 @@ def test_list_item_in_doubt() -> None:
 
 
 def test_moved_onto_another() -> None:
-    """A move over a message, or into a field of another type, must not lose what is not shown."""
+    """A move over a message, or into a field of another type, must not lose a hidden part."""
     message = hide(create())
     message.sandbox_config.metadata.name = "web"
     hide(message.sandbox_config)
@@ -194,7 +194,7 @@ def test_moved_onto_another() -> None:
     ],
 )
 def test_refused(operations: Any, told: str) -> None:
-    """A patch that does not fit is an error that tells where."""
+    """A patch that cannot be applied is an error with its location."""
     with pytest.raises(PatchError) as caught:
         apply_patch(to_json(create(mounts=2)), ops(*operations))
     assert told in str(caught.value)
@@ -203,14 +203,14 @@ def test_refused(operations: Any, told: str) -> None:
 
 @pytest.mark.parametrize("patch", [["x"], [5], [{}], [{"op": "add"}], [{"op": "add", "path": 5}]])
 def test_no_patch(patch: Any) -> None:
-    """What is no JSON Patch is an error."""
+    """A document that is not a JSON Patch is an error."""
     with pytest.raises(PatchError):
         apply_patch(to_json(create()), patch)
 
 
 @VERSIONS
 def test_credentials(version: str) -> None:
-    """Credentials are not shown, stay where they are, and cannot be apply_patch."""
+    """Credentials are hidden, kept, and cannot be patched."""
     pb = PB[version]
     request = pb.PullImageRequest(auth=pb.AuthConfig(username="u", password="hunter2"))
     request.image.image = "nginx"
@@ -242,8 +242,8 @@ _mounts = st.lists(st.sampled_from("abcd"), max_size=5)
 
 @given(_mounts, _mounts, st.booleans())
 def test_any_patch(before: list[str], after: list[str], hidden: bool) -> None:
-    """Whatever patch leads from one message to another: it does that, with nothing hidden lost
-    that is still there; or it is refused, which takes something hidden."""
+    """A patch from one message to another gives that message and keeps the hidden parts of what
+    is still there; or it is refused, if there is a hidden part."""
     one, other = create(), create()
     for request, paths in ((one, before), (other, after)):
         for path in paths:

@@ -18,7 +18,7 @@ from criproxy.enforce.hooks.scripts import ScriptError, ScriptHook
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
-from tests.enforce.hooked import PB, UNKNOWN, create, facts, run
+from tests.enforce.hook_calls import PB, UNKNOWN, create, facts, run
 from tests.support import virtual_time
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 

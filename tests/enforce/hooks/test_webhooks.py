@@ -1,4 +1,4 @@
-"""Hooks that are asked over HTTP: real servers, on loopback and on unix sockets."""
+"""Webhooks: real HTTP servers on loopback and on unix sockets."""
 
 import asyncio
 import base64
@@ -22,14 +22,14 @@ from criproxy.enforce.hooks.webhooks import Webhook, WebhookTarget, parse_target
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
-from tests.enforce.hooked import PB, UNKNOWN, create, facts, run
+from tests.enforce.hook_calls import PB, UNKNOWN, create, facts, run
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 Respond = Callable[[dict[str, Any]], dict[str, Any] | bytes | tuple[int, bytes]]
 
 
 class Server:
-    """Answers each question by ``respond``: a response (its uid is put in), a body, or a status."""
+    """Answers each request by ``respond``: a response (the uid is added), a body, or a status."""
 
     def __init__(self, path: Path | None) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -136,8 +136,8 @@ def failure(server: Server, message: Any = None) -> str:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
-def test_question(server: Server, version: str) -> None:
-    """A webhook is told what is known of the call, in the shape of an AdmissionReview."""
+def test_review(server: Server, version: str) -> None:
+    """The request contains what is known of the call, in the form of an AdmissionReview."""
     message = create(version)
     assert ask(server, message, version=version, metadata={"k": "v", "cookie": "c"}) is message
     assert server.paths == ["/check"]
@@ -174,7 +174,7 @@ def test_question(server: Server, version: str) -> None:
 
 
 def test_response(tcp: Server) -> None:
-    """About a response, a webhook is told the request too."""
+    """The review of a response contains the request too."""
     pb = PB["v1"]
     tcp.respond = lambda review: {
         "allowed": True,
@@ -195,7 +195,7 @@ def test_response(tcp: Server) -> None:
 
 
 def test_nothing_known(tcp: Server) -> None:
-    """What is not known is null, and a path that is not given is the root."""
+    """Unknown pods and containers are null; without a path in the URL, the path is the root."""
     known = facts()
     bare = type(known)(known.named, known.listener, known.caller)
     use(tcp, lambda hook: hook.request(create(), bare), path="")
@@ -205,7 +205,7 @@ def test_nothing_known(tcp: Server) -> None:
 
 @pytest.mark.parametrize("encoded", [True, False])
 def test_patch(server: Server, encoded: bool) -> None:
-    """A patch is applied, base64 or as it is; what is not known of the message stays."""
+    """A patch is applied, base64 or not; unknown fields of the message stay."""
     patch: Any = [
         {"op": "add", "path": "/config/labels/team", "value": "blue"},
         {"op": "add", "path": "/config/mounts/-", "value": {"hostPath": "/x"}},
@@ -225,14 +225,14 @@ def test_patch(server: Server, encoded: bool) -> None:
 
 @pytest.mark.parametrize("patch", [None, [], ""])
 def test_no_patch(tcp: Server, patch: Any) -> None:
-    """Without a patch, the message goes on as the same object."""
+    """Without a patch, the same message object is forwarded."""
     tcp.respond = lambda review: {"allowed": True, "patch": patch}
     message = create()
     assert ask(tcp, message) is message
 
 
 def test_large(tcp: Server) -> None:
-    """A message of megabytes is asked about and patched like any other."""
+    """A message of megabytes is reviewed and patched like any other."""
     message = create(mounts=20_000)
     tcp.respond = lambda review: {
         "allowed": True,
@@ -253,7 +253,7 @@ def test_large(tcp: Server) -> None:
     ],
 )
 def test_deny(server: Server, status: Any, code: StatusCode, text: str) -> None:
-    """A call that is not allowed is refused, with PERMISSION_DENIED unless the answer says."""
+    """A call that is not allowed is denied, with PERMISSION_DENIED if there is no code."""
     server.respond = lambda review: {"allowed": False, "status": status}
     with pytest.raises(HookDenial) as caught:
         ask(server, create())
@@ -261,7 +261,7 @@ def test_deny(server: Server, status: Any, code: StatusCode, text: str) -> None:
 
 
 def test_credentials(tcp: Server) -> None:
-    """A registry's credentials do not leave the process, and reach the runtime all the same."""
+    """A registry's credentials are not sent to the webhook, but reach the runtime."""
     pb = PB["v1"]
     message = pb.PullImageRequest(auth=pb.AuthConfig(username="u", password="hunter2"))
     tcp.respond = lambda review: {
@@ -287,7 +287,7 @@ def test_credentials(tcp: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "text"),
     [
         ((500, b"oops"), "the answer has HTTP status 500"),
         ((302, b""), "the answer has HTTP status 302"),
@@ -313,22 +313,22 @@ def test_credentials(tcp: Server) -> None:
         ),
     ],
 )
-def test_wrong_answers(tcp: Server, answer: Any, told: str) -> None:
-    """An answer that cannot be used is an error that says why; redirects are not followed."""
+def test_wrong_answers(tcp: Server, answer: Any, text: str) -> None:
+    """A response that cannot be used is an error with the reason; redirects are not followed."""
     tcp.respond = lambda review: answer
-    assert told in failure(tcp)
+    assert text in failure(tcp)
     assert tcp.paths == ["/check"]
 
 
 def test_large_answer(tcp: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer of more bytes than the limit is not read to its end."""
+    """A response with more bytes than the limit is not read to its end."""
     monkeypatch.setattr(webhooks, "ANSWER_LIMIT", 1000)
     tcp.respond = lambda review: b" " * 1001
     assert failure(tcp) == "the answer has over 1000 bytes"
 
 
 def test_no_server(short_dir: Path) -> None:
-    """A server that is not there is named."""
+    """The error for an unreachable server contains its URL."""
     for url in (f"unix://{short_dir}/none.sock", "http://127.0.0.1:1/x"):
         hook = Webhook(HookSpec(url=url))
         with pytest.raises(EvaluationError) as caught:
@@ -338,7 +338,7 @@ def test_no_server(short_dir: Path) -> None:
 
 
 def test_no_http() -> None:
-    """A server that closes the connection, or speaks no HTTP, is an error."""
+    """A server that closes the connection, or does not speak HTTP, is an error."""
 
     async def main() -> None:
         for reply in (b"", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{}"):
@@ -362,7 +362,7 @@ def test_no_http() -> None:
 
 
 def test_slow_server(server: Server) -> None:
-    """A time limit ends a question; the next one is asked on another connection."""
+    """A timeout ends a request; the next one uses another connection."""
     gate = threading.Event()
 
     def respond(review: Any) -> dict[str, Any]:
@@ -382,7 +382,7 @@ def test_slow_server(server: Server) -> None:
 
 
 def test_connections(server: Server) -> None:
-    """A connection serves one question after the other; at once they go on several."""
+    """Sequential requests share a connection; concurrent ones use several, up to the limit."""
 
     async def test(hook: Webhook) -> None:
         for _ in range(5):
@@ -394,8 +394,8 @@ def test_connections(server: Server) -> None:
     use(server, test)
 
 
-def test_left_to_itself(tcp: Server) -> None:
-    """A webhook that nothing refers to any more closes its connections."""
+def test_collected(tcp: Server) -> None:
+    """A webhook without references closes its connections."""
 
     async def main() -> None:
         hook = Webhook(HookSpec(url=tcp.url))
@@ -411,7 +411,7 @@ def test_left_to_itself(tcp: Server) -> None:
 
 
 def test_uvloop(server: Server) -> None:
-    """Webhooks work on the loop that the daemon runs on."""
+    """Webhooks work on uvloop."""
 
     async def main() -> None:
         hook = Webhook(HookSpec(url=server.url + "/"))
@@ -422,7 +422,7 @@ def test_uvloop(server: Server) -> None:
 
 
 def test_environment(tcp: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxies that the environment names are not asked."""
+    """Proxies of the environment are not used."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     ask(tcp, create())
@@ -453,7 +453,7 @@ def test_environment(tcp: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_urls(url: str, target: WebhookTarget | None) -> None:
-    """A URL that cannot be used is an error before anything is asked."""
+    """A URL that cannot be used is an error when the hook is created."""
     if target is None:
         with pytest.raises(ValueError, match=r".+") as caught:
             make_hook(HookSpec(url=url), Path())
@@ -462,7 +462,7 @@ def test_urls(url: str, target: WebhookTarget | None) -> None:
         assert parse_target(url) == target
 
 
-def test_times() -> None:
-    """The rule's time limit is the hook's, for requests and responses."""
+def test_timeout() -> None:
+    """The hook's timeout is the rule's."""
     hook = Webhook(HookSpec(url="http://x/", timeout=Duration(5)))
     assert (hook.timeout, hook.has_request, hook.has_response) == (5.0, True, True)

@@ -1,4 +1,4 @@
-"""Calls at a listener with a profile: what is denied, what is narrowed, what is shown."""
+"""Calls at a listener with a profile: denials, restricted requests and filtered responses."""
 
 import gzip
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ CHANGES = [path for path, each in METHODS.items() if each.mutating]
 
 
 class Scoped:
-    """A listener with a profile. The memory knows two pods, each with a container.
+    """A listener with a profile. The pod cache has two pods, each with a container.
 
     ``web-id`` is in the namespace shop and has ``web-c``; ``db-id`` is in bank and has ``db-c``.
     """
@@ -62,7 +62,7 @@ class Scoped:
         return call
 
     def shows(self, path: str, request: Message, response: Message, **more: Any) -> Message | None:
-        """What comes of an answer; None where the message does not go on."""
+        """Return the forwarded response; None where it is dropped."""
         call = self.asks(path, request, **more)
         assert "answer" not in [each[0] for each in call.done]
         call.forget()
@@ -86,7 +86,7 @@ def caller(container: str | None = None, pod_uid: str | None = None) -> Connecti
 
 
 def denied(call: Scripted, reason: str) -> str:
-    """See that a call was denied for a reason; return what it is told."""
+    """Assert that a call was denied for a reason; return the status message."""
     assert call.done[-1][:2] == ("answer", DENIED), call.done
     assert not [each for each in call.done if each[0] == "send"]
     assert call.call.denied == reason
@@ -96,7 +96,7 @@ def denied(call: Scripted, reason: str) -> str:
 
 @pytest.mark.parametrize("path", CHANGES)
 def test_changes_are_denied(path: str) -> None:
-    """What is not a read is denied as soon as it is opened, and counted."""
+    """A call that is not a read is denied when it is opened, and counted."""
 
     async def main() -> None:
         scoped = Scoped(name="read-only")
@@ -134,7 +134,7 @@ def test_changes_are_denied(path: str) -> None:
 )
 @pytest.mark.parametrize("methods", [["*"], ["@read", "@mutating"]])
 def test_what_is_not_in_the_cri(path: str, methods: list[str]) -> None:
-    """What the CRI does not have is denied, whatever the profile's globs say."""
+    """Methods outside the CRI are denied, whatever the profile's globs are."""
 
     async def main() -> None:
         scoped = Scoped(methods=methods)
@@ -150,7 +150,7 @@ def test_what_is_not_in_the_cri(path: str, methods: list[str]) -> None:
 
 
 def test_two_paths() -> None:
-    """A call with two paths is denied: the runtime may go by the other one."""
+    """A call with two paths is denied: the runtime may use the other one."""
 
     async def main() -> None:
         scoped = Scoped()
@@ -162,7 +162,7 @@ def test_two_paths() -> None:
 
 @pytest.mark.parametrize("path", READS)
 def test_reads_pass(path: str) -> None:
-    """Every read goes to the runtime as it was asked."""
+    """Every read is forwarded unchanged."""
 
     async def main() -> None:
         call = Scoped(name="read-only").call(path)
@@ -175,7 +175,7 @@ def test_reads_pass(path: str) -> None:
 
 
 def test_images_only_is_not_held() -> None:
-    """What images-only allows passes as it is; it denies the rest."""
+    """Calls that images-only allows pass unchanged; the others are denied."""
 
     async def main() -> None:
         scoped = Scoped(name="images-only")
@@ -200,8 +200,8 @@ def test_images_only_is_not_held() -> None:
     ],
 )
 def test_ids_out_of_sight(version: str, method: str, field: str) -> None:
-    """An id of another namespace, an unknown one and none at all are denied in the same words; one
-    that is in sight goes on whole, though only its beginning was given."""
+    """An id of another namespace, an unknown id and no id are denied with the same message; a
+    visible one is forwarded in full, where only its beginning was given."""
 
     async def main() -> None:
         scoped = Scoped(methods=["*"], namespaces=["shop"])
@@ -226,7 +226,7 @@ def test_ids_out_of_sight(version: str, method: str, field: str) -> None:
 
 
 def test_requests_lose_what_is_not_known() -> None:
-    """What is not known in a request could name another pod: it does not go on."""
+    """Unknown fields of a request could name another pod: they are removed."""
 
     async def main() -> None:
         scoped = Scoped(namespaces=["shop"])
@@ -239,7 +239,7 @@ def test_requests_lose_what_is_not_known() -> None:
 
 
 def test_requests_that_cannot_be_looked_at() -> None:
-    """A request that cannot be read, or is too large, is not asked."""
+    """A request that cannot be read, or is too large, is not forwarded."""
 
     async def main() -> None:
         for request in ([b"\xff"], [b"", b""], []):
@@ -259,7 +259,7 @@ def test_requests_that_cannot_be_looked_at() -> None:
 
 
 def test_pods_that_are_made() -> None:
-    """Pods are made in the profile's namespaces alone; none if it is for the caller's own."""
+    """Pods are created only in the profile's namespaces, and never with `own_pod`."""
 
     async def main() -> None:
         def asks(namespace: str, **profile: Any) -> Scripted:
@@ -283,7 +283,7 @@ def test_pods_that_are_made() -> None:
 
 
 def test_what_is_made_is_remembered() -> None:
-    """A pod that is made through the socket may be asked for; no rule has to be there for that."""
+    """A pod created through the socket becomes visible without any rule."""
 
     async def main() -> None:
         scoped = Scoped(methods=["*"], namespaces=["shop"])
@@ -339,8 +339,8 @@ LISTS = [
 def test_lists(
     profile: dict[str, Any], method: str, kind: Any, field: str, all_of_them: Any, seen: Any
 ) -> None:
-    """Lists have what may be seen, in its order and as it was; a stream's message of which nothing
-    is left does not come."""
+    """Lists contain what is visible, in order and unchanged; messages of a stream with nothing
+    visible are dropped."""
 
     async def main() -> None:
         scoped = Scoped(**profile)
@@ -358,14 +358,14 @@ def test_lists(
 
 
 def test_lists_are_all_tried() -> None:
-    """Each method that answers with many is in the test above."""
+    """Each method that returns lists is in the test above."""
     many = {each.name for each in METHODS.values() if each.name.startswith(("List", "Stream"))}
     about_images = {"ListImages", "StreamImages", "ListMetricDescriptors"}
     assert many - about_images == {each[0] for each in LISTS}
 
 
 def test_statuses() -> None:
-    """A status is shown of what may be seen, and of nothing else that a runtime might answer."""
+    """A status is forwarded if it is about a visible pod, whatever the runtime responds."""
 
     async def main() -> None:
         scoped = Scoped(namespaces=["shop"], scrub=["info"])
@@ -399,7 +399,7 @@ def test_statuses() -> None:
 
 
 def test_events() -> None:
-    """An event of a pod that may not be seen does not come; what was seen is seen to go."""
+    """Events of pods that are not visible are dropped; a visible pod's removal is forwarded."""
 
     async def main() -> None:
         def event(id_: str, kind: int = 0, status: Any = None) -> v1.ContainerEventResponse:
@@ -439,7 +439,7 @@ def test_events() -> None:
 
 @pytest.mark.parametrize("me", [caller("web-c"), caller("web-id"), caller(None, "u1")])
 def test_own_pod(me: Connection) -> None:
-    """The caller's pod is that of its container, or that whose uid its cgroup names."""
+    """The caller's pod is that of its container, or the one whose uid is in its cgroup."""
 
     async def main() -> None:
         scoped = Scoped(own_pod=True)
@@ -454,7 +454,7 @@ def test_own_pod(me: Connection) -> None:
 
 @pytest.mark.parametrize("me", [caller(), caller("nobody"), caller(""), caller("web")])
 def test_caller_in_no_pod(me: Connection) -> None:
-    """Who runs in no pod that is known may ask for nothing that is about pods, and for the rest."""
+    """A caller in no known pod is denied calls about pods, and allowed the others."""
 
     async def main() -> None:
         scoped = Scoped(own_pod=True)
@@ -469,7 +469,7 @@ def test_caller_in_no_pod(me: Connection) -> None:
 
 
 def test_verbose() -> None:
-    """A verbose request goes on as it is; what it adds to the answer does not come."""
+    """A verbose request is forwarded; the verbose part of the response is removed."""
 
     async def main() -> None:
         scoped = Scoped(name="read-only")
@@ -482,8 +482,8 @@ def test_verbose() -> None:
 
 
 def test_answers_that_cannot_be_looked_at() -> None:
-    """An answer that cannot be read, or is too large, is not shown; nor what comes with a failure.
-    Compressed ones are."""
+    """A response that cannot be read, or is too large, is not forwarded; nor are messages of a
+    failed call. Compressed ones are."""
 
     async def main() -> None:
         def asked(method: str = "Status") -> Scripted:
@@ -511,7 +511,7 @@ def test_answers_that_cannot_be_looked_at() -> None:
 
 @pytest.mark.parametrize("method", ["ListContainerStats", "StreamContainers", "GetContainerEvents"])
 def test_failures_that_may_name_others(method: str) -> None:
-    """Where a list or a stream fails, the client of a profile that bounds pods is told the code
+    """Where a list or a stream fails, the client of a profile that restricts pods gets the code
     alone: the runtime's message may name a hidden pod."""
 
     async def main() -> None:
@@ -529,7 +529,7 @@ def test_failures_that_may_name_others(method: str) -> None:
 
 
 def test_failures_of_what_may_be_seen() -> None:
-    """Where a call about a pod that may be seen fails, the runtime's message goes on."""
+    """Where a call about a visible pod fails, the runtime's message is forwarded."""
 
     async def main() -> None:
         request = v1.ContainerStatusRequest(container_id="web-c")
@@ -542,7 +542,7 @@ def test_failures_of_what_may_be_seen() -> None:
 
 
 def test_large_answers() -> None:
-    """An answer that takes a thread to look at is filtered all the same."""
+    """A response that is processed in a thread is filtered too."""
 
     async def main() -> None:
         scoped = Scoped(namespaces=["shop"])
@@ -559,7 +559,7 @@ def test_large_answers() -> None:
 
 
 def test_rules_in_addition() -> None:
-    """Rules act on what the profile allows: after it on the request, before it on the answer."""
+    """Rules act on what the profile allows: after it on requests, before it on responses."""
 
     async def main() -> None:
         match = {"methods": ["ContainerStatus"]}
@@ -597,12 +597,12 @@ def test_rules_in_addition() -> None:
     ],
 )
 def test_who_may_connect(allow: dict[str, Any], told: str | None) -> None:
-    """A client that does not fit a listener's lists is told by which of them."""
+    """A client that `allow` does not admit is told which property is not admitted."""
     assert rejection_reason(CallersSpec(**allow), CONNECTION.peer) == told
 
 
 def test_refused_callers() -> None:
-    """All calls of a caller that is refused are denied, and counted."""
+    """All calls of a client that `allow` does not admit are denied, and counted."""
 
     async def main() -> None:
         counts = Rules().counts

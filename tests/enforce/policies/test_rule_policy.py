@@ -1,4 +1,4 @@
-"""Which calls are held, and how much of them."""
+"""Which directions of which calls are held."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_other_methods() -> None:
     "callers", [{"uid": [12]}, {"gid": [34]}, {"executable": ["*/kubelet"]}, {"uid": [0, 12]}]
 )
 def test_callers(where: str | None, callers: dict[str, Any]) -> None:
-    """A call of another caller than the rule's is not held, whatever else the rule asks."""
+    """A call of another caller than the rule's is not held, whatever the other conditions."""
 
     async def main() -> None:
         more = {} if where is None else {"where": where}
@@ -60,7 +60,7 @@ def test_callers(where: str | None, callers: dict[str, Any]) -> None:
 
 
 def test_metadata_alone() -> None:
-    """A condition on the request's headers is held against them, and decides at once."""
+    """A condition on the request's headers alone is evaluated when the stream opens."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, where='metadata["x-a"] == "1,2"'))
@@ -91,7 +91,7 @@ def test_metadata_alone() -> None:
     ],
 )
 def test_what_is_held(action: dict[str, Any], request_held: bool, response_held: bool) -> None:
-    """Of a call only those directions are held that the rule has to see or to stop."""
+    """Only those directions are held that the rule reads or delays."""
 
     async def main() -> None:
         hold = Rules(rule(action)).call(PULL).hold
@@ -101,8 +101,8 @@ def test_what_is_held(action: dict[str, Any], request_held: bool, response_held:
     run(main)
 
 
-def test_response_is_let_go() -> None:
-    """Once it is known that no rule acts on the response, it is held no longer."""
+def test_response_is_released() -> None:
+    """The response is not held once no rule acts on it."""
 
     async def main() -> None:
         rules = Rules(rule(ANSWER, where='request.image.image == "mine"'))
@@ -115,8 +115,8 @@ def test_response_is_let_go() -> None:
     run(main)
 
 
-def test_rules_out_of_reach() -> None:
-    """What stands behind a rule that acts for certain holds nothing."""
+def test_rules_after_a_certain_one() -> None:
+    """Rules after one that acts for certain hold nothing."""
 
     async def main() -> None:
         hold = Rules(rule(DENY), rule(ANSWER)).call(PULL).hold
@@ -127,7 +127,7 @@ def test_rules_out_of_reach() -> None:
 
 
 def test_path_without_its_slash() -> None:
-    """It is the same method: a runtime may well answer to it."""
+    """A path without its slash is the same method, since a runtime may answer to it."""
 
     async def main() -> None:
         rules = Rules(
@@ -145,8 +145,8 @@ def test_path_without_its_slash() -> None:
     run(main)
 
 
-def test_pods_are_remembered_only_for_those_who_ask() -> None:
-    """The making of pods is held to be remembered where a rule speaks of pods, else not."""
+def test_pod_cache_on_demand() -> None:
+    """Calls that create pods are held only where a rule reads pods."""
 
     async def main() -> None:
         path = b"/runtime.v1.RuntimeService/RunPodSandbox"
@@ -162,7 +162,7 @@ def test_pods_are_remembered_only_for_those_who_ask() -> None:
 
 @pytest.mark.parametrize("on_error", ["pass", "fail"])
 def test_conditions_that_fail_at_once(on_error: str) -> None:
-    """A condition that fails on the headers follows on_error: not held, or failed by its turn."""
+    """A condition that fails on the headers follows on_error: not held, or failed in its turn."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, where='metadata["none"] == ""', on_error=on_error))
@@ -176,7 +176,7 @@ def test_conditions_that_fail_at_once(on_error: str) -> None:
 
 
 def test_deadline_from_headers() -> None:
-    """The deadline is the headers' where nothing else is known of the call."""
+    """The deadline is that of the headers where the call is not observed."""
 
     async def main() -> None:
         rules = Rules(rule({"delay": {"fixed": "1h"}}))
@@ -191,15 +191,15 @@ def test_deadline_from_headers() -> None:
 
 
 def test_reload_keeps_what_is_the_same() -> None:
-    """A limit keeps its places and a fault its count through a reload that leaves the rule as it
-    was; one that was changed begins anew, and calls end under the rules that they began with."""
+    """A limit keeps its slots and a fault its count through a reload that leaves the rule as it
+    was; a changed rule begins anew, and calls end under the rules that they began with."""
 
     async def main() -> None:
         limit = rule({"limit": {"in_flight": 1}}, name="pulls", **{"continue": True})
         once = rule({"fault": {"code": "ABORTED", "times": 1}}, name="once")
         before = Rules(limit, once)
         first, second = before.call(PULL), before.call(PULL)
-        first.asks(pull())  # takes the place, and the fault
+        first.asks(pull())  # takes the slot and the fault
         assert first.done[0][0] == "answer"
         second.asks(pull())
         assert second.done[0][0] == "send"
@@ -208,7 +208,7 @@ def test_reload_keeps_what_is_the_same() -> None:
         third = after.call(PULL)
         third.asks(pull())
         await settle()
-        assert third.done == []  # the second has the place
+        assert third.done == []  # the second has the slot
         second.close()
         await settle()
         assert [command[0] for command in third.done] == ["send", "end"]
@@ -223,7 +223,7 @@ def test_reload_keeps_what_is_the_same() -> None:
 
 
 def test_reload_keeps_pods() -> None:
-    """Pods are remembered through a reload."""
+    """The pod cache is kept through a reload."""
 
     async def main() -> None:
         asks = rule(DENY, methods=["StopPodSandbox"], where='pod.name == "a"')
@@ -239,8 +239,8 @@ def test_reload_keeps_pods() -> None:
     run(main)
 
 
-def test_too_large_to_be_remembered() -> None:
-    """A call that is only remembered passes where it is too large for that."""
+def test_too_large_for_the_pod_cache() -> None:
+    """A call held only for the pod cache passes if it is too large."""
 
     async def main() -> None:
         rules = Rules(rule(DENY, methods=["StopPodSandbox"], where='pod.name == "a"'))

@@ -1,4 +1,4 @@
-"""What the tests of hooks share: calls to ask them about."""
+"""Calls and messages for the tests of hooks."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 PB: dict[str, ModuleType] = {"v1": runtime_v1_pb2, "v1alpha2": runtime_v1alpha2_pb2}
 UNKNOWN = b"\xf8\x7f\x07"
-"""A field 2047, which no message of ours has."""
+"""A field 2047, which no message of the CRI has."""
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a test on a loop, with a limit."""
+    """Run a test on a loop with a time limit."""
 
     async def limited() -> T:
         return await asyncio.wait_for(main, LIMIT_SECONDS)
@@ -45,7 +45,7 @@ def facts(
 
 
 def create(version: str = "v1", mounts: int = 0) -> Any:
-    """A CreateContainerRequest."""
+    """Return a CreateContainerRequest."""
     pb = PB[version]
     request = pb.CreateContainerRequest(pod_sandbox_id="s1")
     request.config.metadata.name = "nginx"

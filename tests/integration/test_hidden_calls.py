@@ -1,4 +1,4 @@
-"""Denied calls of which the runtime hears nothing: no path, no metadata, no message."""
+"""Denied calls are hidden from the runtime: it gets no path, no metadata and no message."""
 
 import threading
 import time
@@ -17,12 +17,12 @@ from criproxy.enforce.policies.deny_policy import DenyAllPolicy
 from criproxy.peers.peer import Connection
 from criproxy.relay.audit_gate import AuditGate, AuditLog, GatedPolicy
 from criproxy.wire.reading.calls import Call
-from tests.integration.test_scopes import empty, scope
+from tests.integration.test_profiles import empty_call, use_profile
 from tests.support import wire
-from tests.support.cri_peers import ECHO, Ask, CriPeer, make
+from tests.support.cri_peers import ECHO, CallSpec, CriPeer, start_call
 from tests.support.grpc_peers import channel
 from tests.support.raw_sockets import accept, dial, listening, receive_all
-from tests.support.ruled import Rule, RuledRelay
+from tests.support.rule_relay import Rule, RuleRelay
 from tests.support.scripted import ScriptedServer
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -33,16 +33,16 @@ CALLS: Final = 20
 
 _RULE: Final[Rule] = {"name": "deny", "match": {"methods": ["*"]}, "deny": {"message": "no"}}
 
-Deny = Callable[[RuledRelay], None]
+Deny = Callable[[RuleRelay], None]
 
 
-def _refuse(relay: RuledRelay) -> None:
+def _refuse(relay: RuleRelay) -> None:
     policy = DenyAllPolicy("callers with uid 12", relay.counts)
     relay.call(lambda: setattr(relay.active_policy, "policy", policy))
 
 
 class _Log:
-    """An audit log in which each call is to be before the runtime hears of it."""
+    """An audit log that must have a record of each call before the runtime gets it."""
 
     synced, full, max_wait = True, False, LIMIT_SECONDS
 
@@ -59,7 +59,7 @@ class _Log:
 
 
 class _FullLog(_Log):
-    """An audit log that has no room for a record of what is not a read."""
+    """An audit log whose queue is full for calls other than reads."""
 
     synced, full = False, True
 
@@ -73,15 +73,15 @@ class _FullLog(_Log):
         self.waiting.append(callback)
 
 
-def _behind_the_gate(relay: RuledRelay, log: AuditLog | None = None) -> None:
-    scope(relay, "read-only")
+def _behind_the_gate(relay: RuleRelay, log: AuditLog | None = None) -> None:
+    use_profile(relay, "read-only")
     scoped = relay.active_policy.policy
     gate = AuditGate(log or _Log(), time.perf_counter)
     relay.call(lambda: setattr(relay.active_policy, "policy", GatedPolicy(gate, scoped)))
 
 
 DENY: Final[dict[str, Deny]] = {
-    "profile": lambda relay: scope(relay, "read-only"),
+    "profile": lambda relay: use_profile(relay, "read-only"),
     "caller": _refuse,
     "rule": lambda relay: relay.load(_RULE),
     "profile, on record before": _behind_the_gate,
@@ -90,13 +90,13 @@ DENIALS = pytest.mark.parametrize("deny", DENY.values(), ids=DENY.keys())
 
 
 class _Eager(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Has every method, each of which acts before it has read a message."""
+    """Serves every method; each acts before it has read a message."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        self.heard.append(repr((details.method, details.invocation_metadata)))
+        self.calls.append(repr((details.method, details.invocation_metadata)))
 
         def act(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             yield b""
@@ -119,10 +119,10 @@ def _eager(path: Path) -> Iterator[_Eager]:
 
 @DENIALS
 def test_methods_that_need_no_message(short_dir: Path, loop: str, deny: Deny) -> None:
-    """A method that acts on a call's headers alone is not asked to: neither the path nor the
-    metadata of a denied call gets to the runtime."""
+    """A method that acts on the headers alone is not called: neither path nor metadata of a
+    denied call reach the runtime."""
     runtime = short_dir / "eager.sock"
-    with _eager(runtime) as methods, RuledRelay(short_dir, runtime, loop=loop) as relay:
+    with _eager(runtime) as methods, RuleRelay(short_dir, runtime, loop=loop) as relay:
         deny(relay)
         with channel(relay.path) as one:
             for number in range(CALLS):
@@ -135,16 +135,16 @@ def test_methods_that_need_no_message(short_dir: Path, loop: str, deny: Deny) ->
                 with pytest.raises(grpc.RpcError):
                     list(call)
                 assert call.code() is grpc.StatusCode.PERMISSION_DENIED
-        relay.nothing_is_held()
-        with channel(runtime) as one:  # it is behind all that the relay has sent
+        relay.assert_nothing_held()
+        with channel(runtime) as one:  # it follows everything that the relay has sent
             assert list(one.stream_stream("/last")(iter(()), timeout=LIMIT_SECONDS)) == [b""]
-    assert "/last" in methods.heard[-1]
-    assert not [heard for heard in methods.heard if SECRET in heard]
+    assert "/last" in methods.calls[-1]
+    assert not [call for call in methods.calls if SECRET in call]
 
 
 @contextmanager
 def _taking(path: Path) -> Iterator[bytearray]:
-    """A runtime that says its SETTINGS; what it is sent by one client."""
+    """Serve one client with SETTINGS; yield the bytes that it sends."""
     got = bytearray()
     with listening(path) as socket:
 
@@ -179,9 +179,9 @@ MESSAGE: Final = wire.data(1, b"\0\0\0\0\x07message", end=True)
 @DENIALS
 @pytest.mark.parametrize("fragments", [1, 5])
 def test_nothing_of_it_goes_on(short_dir: Path, loop: str, deny: Deny, fragments: int) -> None:
-    """A denied call is a blank one to the runtime, reset at once."""
+    """The runtime gets a blank call in place of a denied one, which is reset at once."""
     runtime = short_dir / "taking.sock"
-    with _taking(runtime) as got, RuledRelay(short_dir, runtime, loop=loop) as relay:
+    with _taking(runtime) as got, RuleRelay(short_dir, runtime, loop=loop) as relay:
         deny(relay)
         with dial(relay.path) as client:
             client.sendall(wire.PREFACE + wire.settings())
@@ -204,9 +204,9 @@ def test_nothing_of_it_goes_on(short_dir: Path, loop: str, deny: Deny, fragments
 )
 @DENIALS
 def test_other_protocols(short_dir: Path, loop: str, deny: Deny, first: bytes) -> None:
-    """What is not HTTP/2 cannot be kept from harm: the runtime gets no byte of it."""
+    """No byte of a connection that is not HTTP/2 reaches the runtime where calls are denied."""
     runtime = short_dir / "taking.sock"
-    with _taking(runtime) as got, RuledRelay(short_dir, runtime, loop=loop) as relay:
+    with _taking(runtime) as got, RuleRelay(short_dir, runtime, loop=loop) as relay:
         deny(relay)
         with dial(relay.path) as client:
             client.sendall(first)
@@ -217,7 +217,7 @@ def test_other_protocols(short_dir: Path, loop: str, deny: Deny, first: bytes) -
 
 
 def test_lower_streams(short_dir: Path, loop: str) -> None:
-    """A call on a stream that is lower than a denied one's is none: the runtime knows better."""
+    """A stream with a lower number than a denied one is a connection error, as at the runtime."""
     began: list[int] = []
 
     def begin(h2: H2Connection, stream: int) -> None:
@@ -228,9 +228,9 @@ def test_lower_streams(short_dir: Path, loop: str) -> None:
 
     with (
         ScriptedServer(short_dir / "runtime.sock", answer, begin) as server,
-        RuledRelay(short_dir, server.path, loop=loop) as relay,
+        RuleRelay(short_dir, server.path, loop=loop) as relay,
     ):
-        scope(relay, "read-only")
+        use_profile(relay, "read-only")
         with dial(relay.path) as client:
             client.sendall(wire.PREFACE + wire.settings())
             client.sendall(_request(VERSION, 1) + wire.data(1, b"\0\0\0\0\0", end=True))
@@ -242,29 +242,29 @@ def test_lower_streams(short_dir: Path, loop: str) -> None:
     assert began == [1, 7]
 
 
-def test_large_requests(relay: RuledRelay, peer: CriPeer) -> None:
-    """What comes of denied calls takes nothing of the connection's windows for good: fifty of a
-    megabyte each, and reads among them that are answered."""
-    scope(relay, "read-only")
+def test_large_requests(relay: RuleRelay, peer: CriPeer) -> None:
+    """Denied calls keep nothing of the connection's windows: fifty of one megabyte each, and
+    reads among them that are answered."""
+    use_profile(relay, "read-only")
     request = v1.ExecSyncRequest(container_id="c", cmd=["x" * (1 << 20)]).SerializeToString()
-    execute = Ask("/runtime.v1.RuntimeService/ExecSync", (request,))
-    version = empty("/runtime.v1.RuntimeService/Version")
+    execute = CallSpec("/runtime.v1.RuntimeService/ExecSync", (request,))
+    version = empty_call("/runtime.v1.RuntimeService/Version")
     with channel(relay.path) as one:
         calls = [
-            (make(one, execute, f"e{number}"), make(one, version, f"v{number}"))
+            (start_call(one, execute, f"e{number}"), start_call(one, version, f"v{number}"))
             for number in range(50)
         ]
         for denied, answered in calls:
             assert denied.outcome().code is grpc.StatusCode.PERMISSION_DENIED
             assert answered.outcome().code is grpc.StatusCode.OK
-        relay.is_as_it_was(relay.pairs[0])
+        relay.assert_restored(relay.pairs[0])
         assert len(relay.pairs) == 1
-    assert set(peer.asked) == {f"v{number}" for number in range(50)}
+    assert set(peer.received) == {f"v{number}" for number in range(50)}
 
 
-def test_client_streams(relay: RuledRelay, peer: CriPeer) -> None:
-    """A client that still sends is answered and told to stop."""
-    scope(relay, "read-only")
+def test_client_streams(relay: RuleRelay, peer: CriPeer) -> None:
+    """A client that is still sending gets the reply and stops."""
+    use_profile(relay, "read-only")
     go_on = threading.Event()
 
     def endless() -> Iterator[bytes]:
@@ -276,25 +276,25 @@ def test_client_streams(relay: RuledRelay, peer: CriPeer) -> None:
         for call in calls:
             assert call.code() is grpc.StatusCode.PERMISSION_DENIED
         go_on.set()
-        relay.is_as_it_was(relay.pairs[0])
-        outcome = make(one, empty("/runtime.v1.RuntimeService/Version"), "v").outcome()
+        relay.assert_restored(relay.pairs[0])
+        outcome = start_call(one, empty_call("/runtime.v1.RuntimeService/Version"), "v").outcome()
         assert outcome.code is grpc.StatusCode.OK
-    assert set(peer.asked) == {"v"}
+    assert set(peer.received) == {"v"}
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_late_denial(short_dir: Path, loop: str, cancelled: bool) -> None:
-    """What a runtime says to the blank call is not said to a client that waits for its denial; a
-    client that waits no longer leaves nothing behind."""
+    """The runtime's response to the blank call does not reach a client that waits for its denial; a
+    client that stops waiting leaves nothing behind."""
     log = _FullLog()
     runtime = short_dir / "eager.sock"
-    with _eager(runtime), RuledRelay(short_dir, runtime, loop=loop) as relay:
+    with _eager(runtime), RuleRelay(short_dir, runtime, loop=loop) as relay:
         _behind_the_gate(relay, log)
         with channel(relay.path) as one:
             call = one.stream_stream("/test.Other/Act")(iter(()), timeout=LIMIT_SECONDS)
             wait_until(lambda: bool(log.waiting), "a call that waits for room")
             answered = one.unary_stream(VERSION.decode())(b"", timeout=LIMIT_SECONDS)
-            assert list(answered) == [b""]  # behind what the runtime has said to the blank call
+            assert list(answered) == [b""]  # after the runtime's response to the blank call
             if cancelled:
                 call.cancel()
             else:
@@ -303,4 +303,4 @@ def test_late_denial(short_dir: Path, loop: str, cancelled: bool) -> None:
                 with pytest.raises(grpc.RpcError):
                     list(call)
                 assert call.code() is grpc.StatusCode.PERMISSION_DENIED
-            relay.is_as_it_was(relay.pairs[0])
+            relay.assert_restored(relay.pairs[0])

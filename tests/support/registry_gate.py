@@ -1,4 +1,4 @@
-"""The way to a registry, on which a test says whose pull goes on."""
+"""An HTTP server in front of a registry that keeps pulls waiting until a test lets them go on."""
 
 import re
 import threading
@@ -12,11 +12,10 @@ from tests.support.registry import Registry
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs)/")
 
 
-class Turnstile:
-    """Sends clients on to a registry, each repository's only once it is let in.
+class RegistryGate:
+    """Redirects clients to a registry, for each repository only after :meth:`open_for`.
 
-    ``host`` is what images are pulled by in place of the registry's own. A pull asks for several
-    things in turn; until its repository is let in, the first of them waits.
+    Images are pulled from ``host`` in place of the registry's. The first request of a pull waits.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -27,16 +26,16 @@ class Turnstile:
         self._server.daemon_threads = False  # so that none outlives it
         self._thread = threading.Thread(target=self._server.serve_forever)
         self.host = f"127.0.0.1:{self._server.server_port}"
-        self.asked: list[str] = []
-        """The repository of each request, in the order in which they came."""
+        self.received: list[str] = []
+        """The repository of each request, in order of arrival."""
 
     @property
     def waiting(self) -> set[str]:
-        """The repositories whose pulls have come this far and wait."""
+        """The repositories whose pulls wait."""
         return set(self._waiting)
 
-    def let_in(self, *repositories: str) -> None:
-        """Let pulls of these go on, those that wait and those that come."""
+    def open_for(self, *repositories: str) -> None:
+        """Let pulls of repositories go on, now and from now on."""
         for repository in repositories:
             self._open[repository].set()
 
@@ -51,13 +50,13 @@ class Turnstile:
         traceback: TracebackType | None,
     ) -> None:
         self._closing = True
-        self.let_in(*self._open)
+        self.open_for(*self._open)
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def _pass(self, repository: str) -> None:
-        self.asked.append(repository)
+        self.received.append(repository)
         if self._closing:
             return
         self._waiting.append(repository)
@@ -65,12 +64,12 @@ class Turnstile:
         self._waiting.remove(repository)
 
     def _handler(self, registry: str) -> type[BaseHTTPRequestHandler]:
-        turnstile = self
+        gate = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if asked := _REPOSITORY.match(self.path):
-                    turnstile._pass(asked[1])
+                if received := _REPOSITORY.match(self.path):
+                    gate._pass(received[1])
                 self.send_response(307)
                 self.send_header("location", f"http://{registry}{self.path}")
                 self.send_header("content-length", "0")
@@ -80,6 +79,6 @@ class Turnstile:
                 self.do_GET()
 
             def log_message(self, *arguments: Any) -> None:
-                """Nothing is to be said."""
+                """Log nothing."""
 
         return Handler

@@ -1,4 +1,4 @@
-"""A listener with a profile, between grpcio's peers: nothing that is denied gets to the runtime."""
+"""A listener with a profile between grpcio peers: no denied call reaches the runtime."""
 
 from typing import Any
 
@@ -20,17 +20,17 @@ from tests.support.cri_peers import (
     PULL,
     STREAM,
     UNKNOWN,
-    Ask,
+    CallSpec,
     CriPeer,
+    encode,
     execute,
-    make,
     pull,
+    start_call,
     stream,
-    written,
 )
 from tests.support.grpc_peers import channel
 from tests.support.held import specs
-from tests.support.ruled import RuledRelay
+from tests.support.rule_relay import RuleRelay
 from tests.support.waiting import LIMIT_SECONDS
 
 CODE = grpc.StatusCode
@@ -45,8 +45,8 @@ INVENTED = (
 )
 
 
-def scope(relay: RuledRelay, name: str, *rules: dict[str, Any], **profile: Any) -> None:
-    """Have the listener be one with a profile, with rules in addition."""
+def use_profile(relay: RuleRelay, name: str, *rules: dict[str, Any], **profile: Any) -> None:
+    """Give the listener a profile, and rules in addition."""
     spec = msgspec.convert({"methods": ["@read"], **profile}, ProfileSpec)
     found = profile_of(name, {"mine": spec})
     assert found is not None
@@ -59,8 +59,8 @@ def scope(relay: RuledRelay, name: str, *rules: dict[str, Any], **profile: Any) 
     relay.call(swap)
 
 
-def knows(relay: RuledRelay, *containers: str, namespace: str = "shop") -> None:
-    """Have the memory know containers, all of one pod."""
+def add_to_pod_cache(relay: RuleRelay, *containers: str, namespace: str = "shop") -> None:
+    """Add containers of one pod to the pod cache."""
     pod = v1.PodSandbox(id="pod", metadata={"namespace": namespace})
     listed = [v1.Container(id=each, pod_sandbox_id="pod") for each in containers]
     relay.call(
@@ -71,18 +71,21 @@ def knows(relay: RuledRelay, *containers: str, namespace: str = "shop") -> None:
     )
 
 
-def empty(path: str) -> Ask:
-    """A call with an empty request."""
-    return Ask(path, (UNKNOWN if path not in METHODS else written(request_class(METHODS[path])()),))
+def empty_call(path: str) -> CallSpec:
+    """Return a call with an empty request."""
+    return CallSpec(
+        path,
+        (UNKNOWN if path not in METHODS else encode(request_class(METHODS[path])()),),
+    )
 
 
-def test_changes_at_a_read_only_socket(relay: RuledRelay, peer: CriPeer) -> None:
-    """Every method that changes something, in both versions, and all invented ones are denied on
-    one connection; the runtime is asked none of them. Every read is answered."""
-    scope(relay, "read-only")
+def test_changes_at_a_read_only_socket(relay: RuleRelay, peer: CriPeer) -> None:
+    """All changing methods in both versions and all unknown methods are denied on one connection;
+    the runtime gets none of them. Every read is answered."""
+    use_profile(relay, "read-only")
     with channel(relay.path) as client:
         for path in CHANGES:
-            outcome = make(client, empty(path)).outcome()
+            outcome = start_call(client, empty_call(path)).outcome()
             assert (path, outcome.code) == (path, CODE.PERMISSION_DENIED)
             assert METHODS[path].name in outcome.details
             assert "read-only" in outcome.details
@@ -91,12 +94,12 @@ def test_changes_at_a_read_only_socket(relay: RuledRelay, peer: CriPeer) -> None
             with pytest.raises(grpc.RpcError) as caught:
                 call(b"", timeout=LIMIT_SECONDS)
             assert caught.value.code() is CODE.PERMISSION_DENIED  # type: ignore[attr-defined]
-        assert peer.asked == {}
+        assert peer.received == {}
         for number, path in enumerate(sorted(METHODS)):
             if not METHODS[path].mutating:
-                outcome = make(client, empty(path), number).outcome()
+                outcome = start_call(client, empty_call(path), number).outcome()
                 assert (path, outcome.code) == (path, CODE.OK)
-                assert peer.asked[str(number)].path == path
+                assert peer.received[str(number)].path == path
                 for message in outcome.messages:
                     assert UNKNOWN not in message
                     response_class(METHODS[path]).FromString(message)
@@ -106,81 +109,84 @@ def test_changes_at_a_read_only_socket(relay: RuledRelay, peer: CriPeer) -> None
     assert reasons == ["method"] * len(CHANGES) + ["unknown_method"] * len(INVENTED)
 
 
-def test_images_only(relay: RuledRelay, peer: CriPeer) -> None:
-    """Images may be pulled at an images-only socket, byte for byte; pods may not even be listed."""
-    scope(relay, "images-only")
+def test_images_only(relay: RuleRelay, peer: CriPeer) -> None:
+    """An images-only socket passes pulls byte for byte; pods may not even be listed."""
+    use_profile(relay, "images-only")
     with channel(relay.path) as client:
-        outcome = make(client, pull("nginx")).outcome()
+        outcome = start_call(client, pull("nginx")).outcome()
         assert outcome.code is CODE.OK
         assert UNKNOWN in outcome.messages[0]
-        assert make(client, stream("a")).outcome().code is CODE.PERMISSION_DENIED
-        assert [each.path for each in peer.asked.values()] == [PULL]
+        assert start_call(client, stream("a")).outcome().code is CODE.PERMISSION_DENIED
+        assert [each.path for each in peer.received.values()] == [PULL]
 
 
-def test_streams_of_a_namespace(relay: RuledRelay) -> None:
-    """Of a stream's messages those come that tell of what may be seen."""
-    scope(relay, "mine", namespaces=["shop"])
-    knows(relay, "1", "3")
+def test_streams_of_a_namespace(relay: RuleRelay) -> None:
+    """A stream's messages are forwarded if they are about visible pods."""
+    use_profile(relay, "mine", namespaces=["shop"])
+    add_to_pod_cache(relay, "1", "3")
     with channel(relay.path) as client:
-        outcome = make(client, stream("x", messages=5)).outcome()
+        outcome = start_call(client, stream("x", messages=5)).outcome()
         assert outcome.code is CODE.OK
         seen = [v1.StreamContainersResponse.FromString(each) for each in outcome.messages]
         assert seen == []  # the peer's containers name no pod
-        outcome = make(client, empty(EVENTS)._replace(messages=5)).outcome()
+        outcome = start_call(client, empty_call(EVENTS)._replace(messages=5)).outcome()
         assert outcome.code is CODE.OK
         events = [v1.ContainerEventResponse.FromString(each) for each in outcome.messages]
         assert [each.container_id for each in events] == ["1", "3"]
 
 
-def test_fifty_at_once(relay: RuledRelay, peer: CriPeer) -> None:
-    """Fifty calls at once on one connection each come to their own end: those that may not be made
-    are denied, the others are answered."""
-    scope(relay, "mine", methods=["@read", "ExecSync", "PullImage"], namespaces=["shop"])
-    knows(relay, "c")
-    asks = [
+def test_fifty_at_once(relay: RuleRelay, peer: CriPeer) -> None:
+    """Of fifty concurrent calls on a connection, those not allowed are denied, others answered."""
+    use_profile(relay, "mine", methods=["@read", "ExecSync", "PullImage"], namespaces=["shop"])
+    add_to_pod_cache(relay, "c")
+    calls_to_make = [
         execute("true"),
-        Ask("/runtime.v1.RuntimeService/ExecSync", (v1.ExecSyncRequest().SerializeToString(),)),
+        CallSpec(
+            "/runtime.v1.RuntimeService/ExecSync", (v1.ExecSyncRequest().SerializeToString(),)
+        ),
         pull("nginx"),
-        empty("/runtime.v1.RuntimeService/StopContainer"),
-        empty(EVENTS),
+        empty_call("/runtime.v1.RuntimeService/StopContainer"),
+        empty_call(EVENTS),
     ] * 10
     codes = [CODE.OK, CODE.PERMISSION_DENIED, CODE.OK, CODE.PERMISSION_DENIED, CODE.OK] * 10
     with channel(relay.path) as client:
-        calls = [make(client, ask, number) for number, ask in enumerate(asks)]
+        calls = [start_call(client, ask, number) for number, ask in enumerate(calls_to_make)]
         assert [each.outcome().code for each in calls] == codes
-        relay.nothing_is_held()
-    assert sorted(map(int, peer.asked)) == [at for at, code in enumerate(codes) if code is CODE.OK]
+        relay.assert_nothing_held()
+    assert sorted(map(int, peer.received)) == [
+        at for at, code in enumerate(codes) if code is CODE.OK
+    ]
     assert {key[2]: count for key, count in relay.counts.denied.items()} == {
         "unknown_pod": 10,
         "method": 10,
     }
 
 
-def test_reload_of_rules(relay: RuledRelay, peer: CriPeer) -> None:
-    """Rules that come and go change nothing about the profile; they hold in addition."""
+def test_reload_of_rules(relay: RuleRelay, peer: CriPeer) -> None:
+    """Reloads of rules do not change the profile; the rules apply in addition."""
     with channel(relay.path) as client:
-        stop = empty("/runtime.v1.RuntimeService/StopContainer")
-        scope(relay, "read-only")
-        assert make(client, stream("a")).outcome().code is CODE.OK
+        stop = empty_call("/runtime.v1.RuntimeService/StopContainer")
+        use_profile(relay, "read-only")
+        assert start_call(client, stream("a")).outcome().code is CODE.OK
         deny = {"match": {"methods": ["StreamContainers"]}, "deny": {"code": "ABORTED"}}
-        scope(relay, "read-only", deny)
-        assert make(client, stream("a")).outcome().code is CODE.ABORTED
-        assert make(client, stop).outcome().code is CODE.PERMISSION_DENIED
-        scope(relay, "read-only")
-        assert make(client, stream("a")).outcome().code is CODE.OK
-        assert make(client, stop).outcome().code is CODE.PERMISSION_DENIED
-        assert {each.path for each in peer.asked.values()} == {STREAM}
+        use_profile(relay, "read-only", deny)
+        assert start_call(client, stream("a")).outcome().code is CODE.ABORTED
+        assert start_call(client, stop).outcome().code is CODE.PERMISSION_DENIED
+        use_profile(relay, "read-only")
+        assert start_call(client, stream("a")).outcome().code is CODE.OK
+        assert start_call(client, stop).outcome().code is CODE.PERMISSION_DENIED
+        assert {each.path for each in peer.received.values()} == {STREAM}
 
 
-def test_refused_callers(relay: RuledRelay, peer: CriPeer) -> None:
-    """Who may not connect is told so at each call; the runtime is asked nothing."""
+def test_refused_callers(relay: RuleRelay, peer: CriPeer) -> None:
+    """A caller that `allow` does not admit is told so for each call; the runtime gets none."""
     policy = DenyAllPolicy("callers with uid 12", relay.counts)
     relay.call(lambda: setattr(relay.active_policy, "policy", policy))
     with channel(relay.path) as client:
-        for ask in (pull("nginx"), stream("a"), empty(EVENTS)):
-            outcome = make(client, ask).outcome()
+        for ask in (pull("nginx"), stream("a"), empty_call(EVENTS)):
+            outcome = start_call(client, ask).outcome()
             assert outcome.code is CODE.PERMISSION_DENIED
             assert outcome.details == "criproxy: this listener is not for callers with uid 12"
-    assert peer.asked == {}
+    assert peer.received == {}
     relay.recorder.calls(3)
     assert {call.denied for call in relay.recorder.ended} == {"caller"}

@@ -1,4 +1,4 @@
-"""A relay with rules, on real sockets, whose connections can be looked into."""
+"""A relay with rules on real sockets, whose connections a test can inspect."""
 
 import asyncio
 import time
@@ -33,8 +33,8 @@ Rule = dict[str, Any]
 _ALL_SERVED = ConnectionReader().flow(Side.CLIENT).last_served
 
 
-class RuledRelay(Relay):
-    """A relay under rules as the configuration has them, once they are loaded."""
+class RuleRelay(Relay):
+    """A relay with the rules that :meth:`load` puts in force."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class RuledRelay(Relay):
     def load(
         self, *rules: Rule, hooks: Mapping[str, Hook] | None = None, dry_run: bool = False
     ) -> None:
-        """Put rules in force, as a reload does; without any there are none."""
+        """Put rules in force as a reload does; without arguments, remove all rules."""
         ruleset = compile_rules(specs(rules), dry_run)
 
         def swap() -> None:
@@ -78,33 +78,33 @@ class RuledRelay(Relay):
 
         self.call(swap)
 
-    def on_loop(self, function: Callable[[], T]) -> T:
-        """Have something told on the loop."""
-        told: list[T] = []
-        self.call(lambda: told.append(function()))
-        return told[0]
+    def evaluate(self, function: Callable[[], T]) -> T:
+        """Call a function on the relay's loop and return its result."""
+        results: list[T] = []
+        self.call(lambda: results.append(function()))
+        return results[0]
 
-    def holds(self, streams: int) -> None:
-        """Wait until so many streams are held."""
+    def wait_for_held_streams(self, streams: int) -> None:
+        """Wait until a number of streams is held."""
         wait_until(
-            lambda: self.on_loop(lambda: self.active_policy.budget.streams) == streams,
+            lambda: self.evaluate(lambda: self.active_policy.budget.streams) == streams,
             f"{streams} held streams",
             report=lambda: f"there are {self.active_policy.budget.streams}",
         )
 
-    def waiting(self, calls: int) -> None:
-        """Wait until rules have so many calls waiting."""
+    def wait_for_waiting_calls(self, calls: int) -> None:
+        """Wait until rules keep a number of calls waiting."""
         begun = self.recorder.begun
         wait_until(
             lambda: sum(call.waiting_since is not None for call in begun) == calls,
             f"{calls} calls that wait",
         )
 
-    def nothing_is_held(self) -> None:
-        """Wait until nothing is held and nobody waits; see that no handling failed."""
+    def assert_nothing_held(self) -> None:
+        """Wait until nothing is held and no call waits; assert that no handler failed."""
         budget = self.active_policy.budget
         wait_until(
-            lambda: self.on_loop(lambda: (budget.streams, budget.bytes)) == (0, 0),
+            lambda: self.evaluate(lambda: (budget.streams, budget.bytes)) == (0, 0),
             "end of all that is held",
             report=lambda: f"{budget.streams} streams, {budget.bytes} bytes",
         )
@@ -112,12 +112,12 @@ class RuledRelay(Relay):
         assert not self.crashes, self.crashes
         assert all(call.waiting_since is None for call in self.recorder.ended)
 
-    def is_as_it_was(self, pair: Pair | Split) -> None:
-        """See that a connection's windows and ledgers are as without rules, and it is in use."""
-        self.nothing_is_held()
-        self.on_loop(lambda: _check(pair))
+    def assert_restored(self, pair: Pair | Split) -> None:
+        """Assert that a connection is open, and its windows and ledgers are as without rules."""
+        self.assert_nothing_held()
+        self.evaluate(lambda: _check(pair))
 
-    def __enter__(self) -> "RuledRelay":
+    def __enter__(self) -> "RuleRelay":
         self._patch = pytest.MonkeyPatch()
         pairs = self.pairs
 
@@ -144,47 +144,47 @@ class RuledRelay(Relay):
             self._resources.message_executor.close()
 
 
-def is_going(pair: Pair | Split) -> bool:
-    """Whether a connection's runtime has said which stream is the last that it serves."""
+def goaway_received(pair: Pair | Split) -> bool:
+    """Return whether the runtime has sent GOAWAY on a connection."""
     return pair.reader.flow(Side.CLIENT).last_served != _ALL_SERVED
 
 
 def _check(pair: Pair | Split) -> None:
     reader = pair.reader
     assert reader.reading
-    assert not is_going(pair)
+    assert not goaway_received(pair)
     interceptor = pair.interceptor if isinstance(pair, Pair) else pair._interceptor
     if interceptor is None:
         return
-    interception = interceptor._core
-    assert interception is not None
-    if interception.raw:
+    core = interceptor._core
+    assert core is not None
+    if core.raw:
         return
-    queues = interception.queues
+    queues = core.queues
     assert queues is not None
-    assert interception.held == 0
+    assert core.held == 0
     for queue in queues:
         assert (queue.queued, queue.has_queued_frames, queue.blocked) == (0, False, False)
         assert not queue._pending
         assert not queue._deferred
         assert queue.window.window >= 0
-        assert queue.window.ledger >= 0  # what was due has been granted again
+        assert queue.window.ledger >= 0  # what was owed has been granted
     requests, responses = queues
     view = requests.window.window + requests.window.ledger
     assert reader.flow(Side.CLIENT).window == view
     assert reader.flow(Side.RUNTIME).window == responses.window.window
 
 
-class Gate:
-    """A hook that has calls waiting until it is opened."""
+class GateHook:
+    """A hook that keeps calls waiting until ``opened`` is set."""
 
     has_deny = False
     timeout = 60.0
 
-    def __init__(self, half: str = "request") -> None:
-        """``half`` is what is kept: the ``request``, or the ``response``."""
-        self.has_request = half == "request"
-        self.has_response = half == "response"
+    def __init__(self, phase: str = "request") -> None:
+        """``phase`` is what it is called with: ``request`` or ``response``."""
+        self.has_request = phase == "request"
+        self.has_response = phase == "response"
         self.opened = asyncio.Event()
 
     async def request(self, message: Message, facts: Facts) -> Message:
@@ -196,6 +196,6 @@ class Gate:
         return message
 
 
-def gated(*methods: str, name: str = "gate", **more: Any) -> Rule:
-    """A rule whose hook is a Gate, under its name."""
+def gate_rule(*methods: str, name: str = "gate", **more: Any) -> Rule:
+    """Return a rule whose hook is a GateHook."""
     return {"name": name, "match": {"methods": list(methods)}, "hook": {"script": "-"}, **more}

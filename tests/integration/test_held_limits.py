@@ -1,4 +1,4 @@
-"""More than may be held, and connections that cannot be read."""
+"""Limits on held bytes, and connections that cannot be read."""
 
 import contextlib
 import socket
@@ -12,10 +12,10 @@ from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.wire.constants import PREFACE
 from criproxy.wire.http2.windows import HeldBytesBudget
 from tests.support import wire
-from tests.support.cri_peers import CriPeer, execute, make, pull, stream
+from tests.support.cri_peers import CriPeer, execute, pull, start_call, stream
 from tests.support.grpc_peers import Outcome, channel
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
-from tests.support.ruled import Gate, Rule, RuledRelay, gated
+from tests.support.rule_relay import GateHook, Rule, RuleRelay, gate_rule
 from tests.support.waiting import wait_until
 
 CODE = grpc.StatusCode
@@ -32,37 +32,37 @@ def rule(on_error: str, **action: Any) -> Rule:
 
 def ask(path: Path, sent: int, size: int = 10) -> Outcome:
     with channel(path) as one:
-        return make(one, execute("match", "c" * sent, size=size)).outcome()
+        return start_call(one, execute("match", "c" * sent, size=size)).outcome()
 
 
 @ON_ERROR
 def test_request_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error: str) -> None:
-    """A request over the limit passes as it is, or fails with the rule's name, by ``on_error``."""
-    with RuledRelay(
+    """A request over the limit passes unchanged or fails with the rule's name, by ``on_error``."""
+    with RuleRelay(
         short_dir, peer.path, loop=loop, budget=HeldBytesBudget(LIMIT, 1 << 30)
     ) as relay:
         without = ask(relay.path, 300_000)
-        asked = dict(peer.asked)
-        peer.forget()
+        received = dict(peer.received)
+        peer.clear()
         relay.load(rule(on_error, rewrite={"request": {"cmd[1]": '"x"'}}))
         outcome = ask(relay.path, 300_000)
         if on_error == "pass":
             assert outcome == without
-            assert peer.asked == asked
+            assert peer.received == received
         else:
             message = "criproxy: rule it: the request is too large to be held"
             assert outcome == Outcome(CODE.INTERNAL, message, (), (), ())
-            assert not peer.asked
+            assert not peer.received
         assert relay.counts.errors == {("it", "held_limit"): 1}
         assert ask(relay.path, 90_000).code is CODE.OK
-        assert len(peer.asked["0"].requests[0]) < 1000
-        relay.nothing_is_held()
+        assert len(peer.received["0"].requests[0]) < 1000
+        relay.assert_nothing_held()
 
 
 @ON_ERROR
 def test_response_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error: str) -> None:
-    """So does a response, of which the headers have passed by then."""
-    with RuledRelay(
+    """A response over the limit does the same, after its headers have been forwarded."""
+    with RuleRelay(
         short_dir, peer.path, loop=loop, budget=HeldBytesBudget(LIMIT, 1 << 30)
     ) as relay:
         without = ask(relay.path, 10, 300_000)
@@ -75,19 +75,19 @@ def test_response_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error:
             assert outcome == Outcome(CODE.INTERNAL, message, (), without.initial, ())
         assert relay.counts.errors == {("it", "held_limit"): 1}
         assert len(ask(relay.path, 10, 90_000).messages[0]) < 100
-        relay.nothing_is_held()
+        relay.assert_nothing_held()
 
 
 @ON_ERROR
 def test_client_that_does_not_read(
     short_dir: Path, peer: CriPeer, loop: str, on_error: str
 ) -> None:
-    """What a client leaves unread counts; past the limit its stream goes on as it is, or fails.
+    """Bytes that a client does not read count; past the limit its stream passes unchanged or fails.
 
-    What had been rewritten by then comes before that, and no message is lost.
+    Messages rewritten before that come first, and no message is lost.
     """
     budget = HeldBytesBudget(1 << 20, 1 << 30)
-    with RuledRelay(short_dir, peer.path, loop=loop, budget=budget) as relay:
+    with RuleRelay(short_dir, peer.path, loop=loop, budget=budget) as relay:
         where = 'request.filter.id == "match"'
         relay.load(
             {
@@ -102,9 +102,12 @@ def test_client_that_does_not_read(
             }
         )
         with channel(relay.path) as one:
-            call = make(one, stream("match", size=30_000, messages=400))
+            call = start_call(one, stream("match", size=30_000, messages=400))
             wait_until(lambda: relay.counts.errors["it", "held_limit"] > 0, "limit")
-            assert make(one, execute("other", "c" * 90_000, size=90_000)).outcome().code is CODE.OK
+            assert (
+                start_call(one, execute("other", "c" * 90_000, size=90_000)).outcome().code
+                is CODE.OK
+            )
             outcome = call.outcome()
             got = [v1.StreamContainersResponse.FromString(each) for each in outcome.messages]
             changed = [each.containers[0].image_ref.startswith("seen") for each in got]
@@ -119,40 +122,40 @@ def test_client_that_does_not_read(
                 assert outcome.code is CODE.INTERNAL
                 assert all(changed)
                 assert len(got) < 400
-            relay.is_as_it_was(relay.pairs[0])
+            relay.assert_restored(relay.pairs[0])
 
 
 @ON_ERROR
-@pytest.mark.parametrize("half", ["request", "response"])
+@pytest.mark.parametrize("phase", ["request", "response"])
 def test_too_much_in_all(
-    short_dir: Path, peer: CriPeer, loop: str, half: str, on_error: str
+    short_dir: Path, peer: CriPeer, loop: str, phase: str, on_error: str
 ) -> None:
-    """Where others hold all that may be held, a call does without being held, or fails."""
-    sizes = (90_000, 10) if half == "request" else (10, 90_000)
-    gate = Gate(half)
-    with RuledRelay(
+    """With the total budget used up, a call passes without being held or fails, by ``on_error``."""
+    sizes = (90_000, 10) if phase == "request" else (10, 90_000)
+    gate = GateHook(phase)
+    with RuleRelay(
         short_dir, peer.path, loop=loop, budget=HeldBytesBudget(1 << 30, 200_000)
     ) as relay:
-        relay.load(gated("ExecSync", on_error=on_error), hooks={"gate": gate})
+        relay.load(gate_rule("ExecSync", on_error=on_error), hooks={"gate": gate})
         with channel(relay.path) as one, channel(relay.path) as other:
             command = execute("match", "c" * sizes[0], size=sizes[1])
-            held = [make(one, command, number) for number in range(2)]
-            relay.waiting(2)
-            late = [make(other, command, f"late{number}") for number in range(3)]
+            held = [start_call(one, command, number) for number in range(2)]
+            relay.wait_for_waiting_calls(2)
+            late = [start_call(other, command, f"late{number}") for number in range(3)]
             codes = {call.outcome().code for call in late}
             assert codes == {CODE.OK if on_error == "pass" else CODE.INTERNAL}
             assert relay.counts.errors == {("gate", "held_limit"): 3}
             assert not any(call.call.done() for call in held)
             relay.call(gate.opened.set)
             assert {call.outcome().code for call in held} == {CODE.OK}
-            assert {make(other, command, "last").outcome().code} == {CODE.OK}
+            assert {start_call(other, command, "last").outcome().code} == {CODE.OK}
             assert relay.counts.errors == {("gate", "held_limit"): 3}
             for pair in relay.pairs:
-                relay.is_as_it_was(pair)
+                relay.assert_restored(pair)
 
 
-def test_garbage_under_rules_that_must_be_kept(relay: RuledRelay, peer: CriPeer) -> None:
-    """A connection that is no HTTP/2 is closed, and told of, where a rule must not be missed."""
+def test_garbage_under_rules_that_must_be_kept(relay: RuleRelay, peer: CriPeer) -> None:
+    """A connection that is not HTTP/2 is closed and reported where a rule must be enforced."""
     relay.load(rule("fail", deny={}))
     with dial(relay.path) as client:
         client.sendall(GARBAGE)
@@ -164,9 +167,9 @@ def test_garbage_under_rules_that_must_be_kept(relay: RuledRelay, peer: CriPeer)
 
 
 def test_garbage_under_other_rules(short_dir: Path, loop: str) -> None:
-    """Where rules let pass what they cannot read, it passes."""
+    """It passes where rules let pass what they cannot read."""
     path = short_dir / "runtime.sock"
-    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+    with listening(path) as runtime, RuleRelay(short_dir, path, loop=loop) as relay:
         relay.load(rule("pass", delay={"fixed": "1s"}))
         with dial(relay.path) as client:
             client.sendall(GARBAGE)
@@ -182,11 +185,11 @@ def test_garbage_under_other_rules(short_dir: Path, loop: str) -> None:
 
 @pytest.mark.parametrize("on_error", ["fail", "pass"])
 def test_garbage_behind_frames(short_dir: Path, loop: str, on_error: str) -> None:
-    """The same holds for what comes behind a beginning that could be read."""
+    """The same holds for bytes after readable frames."""
     path = short_dir / "runtime.sock"
     begins = PREFACE + b"\0\0\0\x04\0\0\0\0\0"
     wrong = b"\xff" * 100
-    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+    with listening(path) as runtime, RuleRelay(short_dir, path, loop=loop) as relay:
         relay.load(rule(on_error, delay={"fixed": "1s"}))
         with dial(relay.path) as client:
             client.sendall(begins)
@@ -202,22 +205,22 @@ def test_garbage_behind_frames(short_dir: Path, loop: str, on_error: str) -> Non
         assert len(relay.recorder.refused) == (on_error == "fail")
 
 
-def test_calls_of_a_connection_that_is_closed(relay: RuledRelay, peer: CriPeer) -> None:
-    """Calls that wait end with their connection; the runtime is not asked."""
-    gate = Gate()
-    relay.load(gated("PullImage", on_error="fail"), hooks={"gate": gate})
+def test_calls_of_a_connection_that_is_closed(relay: RuleRelay, peer: CriPeer) -> None:
+    """Waiting calls end with their connection; the runtime does not get them."""
+    gate = GateHook()
+    relay.load(gate_rule("PullImage", on_error="fail"), hooks={"gate": gate})
     with channel(relay.path) as one:
-        call = make(one, pull("a"))
-        relay.waiting(1)
+        call = start_call(one, pull("a"))
+        relay.wait_for_waiting_calls(1)
         relay.call(relay.pairs[0].close)
         assert call.outcome().code is CODE.UNAVAILABLE
     relay.recorder.all_closed()
-    relay.nothing_is_held()
-    assert not peer.asked
+    relay.assert_nothing_held()
+    assert not peer.received
 
 
 def _inserted(*fields: tuple[bytes, bytes]) -> bytes:
-    """Fields that go into the header table."""
+    """Encode fields that are inserted into the HPACK table."""
     return b"".join(b"\x40" + wire.string(name) + wire.string(value) for name, value in fields)
 
 
@@ -228,10 +231,10 @@ def _opens(stream: int, block: bytes) -> bytes:
 
 @ON_ERROR
 def test_reading_that_has_stopped(short_dir: Path, loop: str, on_error: str) -> None:
-    """Where header blocks are not read any more no call passes whose path is only guessed at."""
+    """Where header blocks are no longer decoded, no call passes whose path is uncertain."""
     path = short_dir / "runtime.sock"
     denied, other = b"/runtime.v1.RuntimeService/ExecSync", (b":path", b"/a.B/C")
-    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop, streams=3) as relay:
+    with listening(path) as runtime, RuleRelay(short_dir, path, loop=loop, streams=3) as relay:
         relay.load({**rule(on_error, deny={}), "match": {"methods": ["ExecSync"]}})
         with dial(relay.path) as client, accept(runtime) as served:
             served.sendall(wire.settings())
@@ -255,11 +258,11 @@ def test_reading_that_has_stopped(short_dir: Path, loop: str, on_error: str) -> 
 
 
 def test_client_that_rules_cannot_reach(short_dir: Path, loop: str) -> None:
-    """A client that always stops within a frame's header is not kept under rules that must be."""
+    """A client that always stops within a frame header is closed where rules must be enforced."""
     path = short_dir / "runtime.sock"
     call = _opens(1, wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync")))
     start = PREFACE + wire.settings() + call[:5]
-    with listening(path) as runtime, RuledRelay(short_dir, path, loop=loop) as relay:
+    with listening(path) as runtime, RuleRelay(short_dir, path, loop=loop) as relay:
         with dial(relay.path) as client, accept(runtime) as served:
             client.sendall(start)
             assert receive(served, len(start)) == start
