@@ -1,4 +1,4 @@
-"""HTTP/2, HPACK and gRPC: reads a connection's bytes in passing, and holds single streams.
+"""HTTP/2, HPACK and gRPC: reads relayed connections, and holds single streams of them.
 
 No I/O, no clock, no knowledge of the CRI.
 
@@ -7,7 +7,7 @@ No I/O, no clock, no knowledge of the CRI.
 - ``http2``: frames and flow-control windows (RFC 9113).
 - ``hpack``: header blocks (RFC 7541), decoded as the peer's decoder does.
 - ``reading``: :class:`~criproxy.wire.reading.connection.ConnectionReader` is given the bytes of
-  both directions as they pass, and reports calls as events. It never holds or changes a byte.
+  both directions as they pass, and returns the calls as events. It never changes a byte.
 - ``intercept``: :class:`~criproxy.wire.intercept.interceptor.ConnectionInterceptor` holds single
   streams of a connection, for a handler to inspect and change.
 """

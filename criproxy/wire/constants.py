@@ -1,13 +1,13 @@
-"""The numbers of HTTP/2 that reading and holding need (RFC 9113, sections 3.4, 6 and 7)."""
+"""Constants of HTTP/2 (RFC 9113, sections 3.4, 4, 6 and 7)."""
 
 from enum import IntEnum
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first (section 3.4)."""
+"""The client connection preface (section 3.4)."""
 
 FRAME_HEADER_SIZE: Final = 9
-"""Bytes in front of each frame's payload (section 4.1)."""
+"""Bytes of a frame header (section 4.1)."""
 
 DATA: Final = 0x0
 HEADERS: Final = 0x1
@@ -39,7 +39,7 @@ LARGEST_MAX_FRAME_SIZE: Final = 2**24 - 1
 
 
 class ErrorCode(IntEnum):
-    """Why a stream or a connection was ended (section 7)."""
+    """Error codes of RST_STREAM and GOAWAY (section 7)."""
 
     NO_ERROR = 0x0
     PROTOCOL_ERROR = 0x1

@@ -7,9 +7,9 @@
     ├── ProtocolError        a frame that RFC 9113 forbids where it stands
     ├── FrameSizeError       a frame longer or shorter than RFC 9113 allows
     ├── CompressionError     a header block that does not decode (RFC 7541)
-    └── LimitError           more than this reader is willing to keep
+    └── LimitError           a limit of the reader is exceeded
 
-They never reach a peer: the reader turns them into an event, and the bytes still pass.
+None is sent to a peer: the reader turns them into an event, and the bytes are still relayed.
 """
 
 from typing import ClassVar, Final
@@ -18,12 +18,12 @@ from criproxy.wire.constants import ErrorCode
 
 
 class WireError(Exception):
-    """Reading of a connection cannot go on. The message says what was met."""
+    """The reading of a connection cannot continue. The message names the cause."""
 
     reason: ClassVar[str]
-    """A short word out of a fixed set, fit for a metric's label."""
+    """One of :data:`REASONS`; a metric's label."""
     code: ClassVar[ErrorCode]
-    """The HTTP/2 error code that a strict peer would give."""
+    """The HTTP/2 error code that RFC 9113 gives for it."""
 
 
 class NotHTTP2Error(WireError):
@@ -62,7 +62,7 @@ class LimitError(WireError):
 
 
 INTERNAL_ERROR: Final = "internal_error"
-"""The reason when the fault is the reader's own."""
+"""The reason for an exception of the reader's own."""
 
 REASONS: Final = (
     *(
@@ -71,4 +71,4 @@ REASONS: Final = (
     ),
     INTERNAL_ERROR,
 )
-"""Every reason that there is, for those who count by it."""
+"""All reasons, for metrics."""

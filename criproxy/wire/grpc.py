@@ -75,11 +75,11 @@ def code_of_http(status: bytes) -> StatusCode:
 
 
 def parse_status(value: bytes) -> StatusCode:
-    """Read a grpc-status. One that is no known code is UNKNOWN, as clients have it."""
+    """Parse a grpc-status value; UNKNOWN if it is not a known code, as clients do."""
     status = _STATUSES.get(value)
     if status is not None:
         return status
-    if not value.isdigit():  # int() would take blanks, signs and underscores
+    if not value.isdigit():  # int() accepts blanks, signs and underscores
         return StatusCode.UNKNOWN
     try:
         return StatusCode(int(value))
@@ -88,12 +88,12 @@ def parse_status(value: bytes) -> StatusCode:
 
 
 def parse_message(value: bytes) -> str:
-    """Read a grpc-message: percent-encoded UTF-8; what is not is replaced, never refused."""
+    """Decode a grpc-message (percent-encoded UTF-8); replace what is not valid."""
     return unquote_to_bytes(value).decode(errors="replace")
 
 
 def parse_timeout(value: bytes) -> float | None:
-    """Read a grpc-timeout ("Timeout"): seconds, or None where it is not one."""
+    """Parse a grpc-timeout ("Timeout") into seconds; None if it is malformed."""
     unit = _SECONDS.get(value[-1:])
     digits = value[:-1]
     if unit is None or not digits.isdigit() or len(digits) > 8:
@@ -104,9 +104,9 @@ def parse_timeout(value: bytes) -> float | None:
 class MessageCounter:
     """Counts the messages of one direction of a call as their bytes pass.
 
-    ``messages`` have passed whole; ``bytes`` of their content have passed (compressed as on the
-    wire, without the five-byte prefixes), those of an unfinished message among them. A message of
-    more than ``limit`` bytes is not counted any more, and ``refused`` has its size then.
+    ``messages`` is the number of complete messages, ``bytes`` the size of their content (as on the
+    wire, without the five-byte prefixes) including that of an incomplete message. Counting stops at
+    a message of more than ``limit`` bytes; ``refused`` is its size then, else 0.
     """
 
     __slots__ = ("_left", "_limit", "_prefix", "bytes", "messages", "refused")
@@ -116,14 +116,14 @@ class MessageCounter:
         self.bytes = 0
         self.refused = 0
         self._limit = limit
-        self._left = 0  # bytes of the current message still to come
-        self._prefix = b""  # of a prefix that a frame's end has cut
+        self._left = 0  # bytes missing of the current message
+        self._prefix = b""  # an incomplete prefix
 
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Count ``data[start:end]``."""
         if not self._left and not self._prefix and end - start >= PREFIX_SIZE:
             (length,) = _length(data, start)
-            if end - start - PREFIX_SIZE == length <= self._limit:  # one message, as is usual
+            if end - start - PREFIX_SIZE == length <= self._limit:  # one whole message
                 self.messages += 1
                 self.bytes += length
                 return

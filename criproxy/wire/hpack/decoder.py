@@ -1,8 +1,8 @@
-"""Header blocks, decoded beside the peer's own decoder (RFC 7541).
+"""Decodes and encodes header blocks (RFC 7541).
 
-:class:`Decoder` mirrors the dynamic table of one direction of one connection. It reads blocks
-only to know what they say, so it is strict where the real decoder must be (a block that it
-accepts wrongly would put the two tables out of step) and keeps no more than it must.
+:class:`Decoder` mirrors the dynamic table of the receiving peer's decoder for one direction of a
+connection. It rejects whatever that decoder has to reject: a block accepted by only one of the two
+would make their tables differ.
 """
 
 from collections.abc import Iterable
@@ -13,27 +13,27 @@ from criproxy.wire.errors import CompressionError, LimitError
 from criproxy.wire.hpack import huffman
 
 Header = tuple[bytes, bytes]
-"""A name and a value, as they stand in a header block."""
+"""A field: its name and its value."""
 
 ENTRY_OVERHEAD: Final = 32
 """Bytes that each table entry counts beside its name and value (section 4.1)."""
 
 LARGEST_TABLE: Final = 1 << 20
-"""Bytes of dynamic table that are mirrored at most. Known peers use 4 KiB; one that asks for more
-than this is not read any further."""
+"""The largest dynamic table that is mirrored, in bytes. Known peers use 4 KiB; the reading of a
+connection with a larger table stops."""
 
 _MAX_STRINGS: Final = 1024
-"""Huffman strings remembered with their decoded form; forgotten all together when full."""
+"""Entries of the cache of Huffman-coded strings, which is cleared when full."""
 
 _CACHED_LENGTHS: Final = range(9, 65)
-"""Bytes of Huffman-coded strings that are worth remembering. A shorter one is decoded as fast, and
-mostly a grpc-timeout, which does not come again; a longer one is rare."""
+"""Bytes of the Huffman-coded strings that are cached. Shorter ones decode as fast and are mostly
+grpc-timeout values, which do not repeat; longer ones are rare."""
 
 _MAX_INTEGER_BYTES: Final = 5
-"""Bytes that an integer may take beyond its prefix: enough for 32 bits and more."""
+"""Bytes that an integer may take beyond its prefix: enough for 32 bits."""
 
 STATIC_TABLE: Final[tuple[Header, ...]] = (
-    (b"", b""),  # the table is counted from 1
+    (b"", b""),  # indices start at 1
     (b":authority", b""),
     (b":method", b"GET"),
     (b":method", b"POST"),
@@ -96,7 +96,7 @@ STATIC_TABLE: Final[tuple[Header, ...]] = (
     (b"via", b""),
     (b"www-authenticate", b""),
 )
-"""Appendix A, counted from 1."""
+"""Appendix A."""
 
 _FIRST_DYNAMIC: Final = len(STATIC_TABLE)
 _FIRST_DYNAMIC_BYTE: Final = 0x80 | _FIRST_DYNAMIC
@@ -111,29 +111,29 @@ class Decoder:
 
     def __init__(self) -> None:
         self.changes = 0
-        """How often blocks have changed the table so far: inserted a field, or resized it."""
+        """Insertions into the table and resizes of it so far."""
         self._entries: list[Header] = []  # the newest is the last
         self._size = 0
-        self._max_size = DEFAULT_HEADER_TABLE_SIZE  # what the encoder uses (section 4.2)
-        self._allowed_size = DEFAULT_HEADER_TABLE_SIZE  # what the decoding peer has allowed
-        self._pending_size = LARGEST_TABLE  # the least of it that the encoder has not announced
+        self._max_size = DEFAULT_HEADER_TABLE_SIZE  # set by the encoder (section 4.2)
+        self._allowed_size = DEFAULT_HEADER_TABLE_SIZE  # the limit set by the decoding peer
+        self._pending_size = LARGEST_TABLE  # the least limit that the encoder has not applied
 
     def allow(self, table_size: int) -> None:
-        """Take notice of the SETTINGS_HEADER_TABLE_SIZE that the decoding peer has sent, in bytes.
+        """Set the SETTINGS_HEADER_TABLE_SIZE that the decoding peer has sent, in bytes.
 
-        A larger one only allows what the encoder then announces in a block. A smaller one is not
-        enforced: the encoder may not have seen it yet.
+        A larger size takes effect with the encoder's table size update. A smaller one is not
+        enforced, since the encoder may not have received it yet.
         """
         self._allowed_size = max(self._allowed_size, table_size)
         self._pending_size = min(self._pending_size, table_size)
 
     @property
     def must_shrink(self) -> bool:
-        """Whether the encoder's next block has to begin with a smaller table (section 4.2)."""
+        """Whether the encoder's next block must begin with a size reduction (section 4.2)."""
         return self._pending_size < self._max_size
 
     def copy(self) -> "Decoder":
-        """Return a decoder that goes on from here on its own."""
+        """Return an independent decoder with the same table."""
         other = Decoder.__new__(Decoder)
         other.changes = self.changes
         other._entries = self._entries.copy()
@@ -189,10 +189,11 @@ class Decoder:
         return headers
 
     def find_path(self, block: bytes, inserted: list[Header]) -> bytes:
-        """Make out the ``:path`` in a block that is still to be decoded; empty where there is none.
+        """Return the ``:path`` of a block without changing the table; empty if there is none.
 
-        ``inserted`` is for the blocks between the last one that was decoded and this: begin with an
-        empty list and give it along. Raises CompressionError when the block is malformed.
+        ``inserted`` collects the insertions of the blocks since the last decoded one: pass an empty
+        list for the first of them and the same list for the next. Raises CompressionError when the
+        block is malformed.
         """
         path = b""
         position = 0
@@ -210,7 +211,7 @@ class Decoder:
                         if index == 0x7F:
                             index, position = _integer(block, position, index)
                         name, value = self._entry_after(index, inserted)
-                    else:  # as in _entry, but for the call
+                    else:  # _entry inlined
                         name, value = entries[_FIRST_DYNAMIC + 0x7F - byte]
                     if name == b":path":
                         path = value
@@ -237,7 +238,7 @@ class Decoder:
         return path
 
     def _entry_after(self, index: int, inserted: list[Header]) -> Header:
-        """Return an entry as it will be numbered once ``inserted`` have been."""
+        """Return an entry by its index behind ``inserted``, the newest of which is the last."""
         if index < _FIRST_DYNAMIC:
             return STATIC_TABLE[index]
         index -= _FIRST_DYNAMIC
@@ -297,7 +298,7 @@ class Decoder:
 
 
 def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
-    """Read an integer that its prefix does not hold (section 5.1): its value, what follows it."""
+    """Decode an integer beyond its prefix (section 5.1); return it and the position behind it."""
     value = prefix
     for count in range(_MAX_INTEGER_BYTES):
         byte = block[position]
@@ -309,7 +310,7 @@ def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
 
 
 def _string_end(block: bytes, position: int) -> int:
-    """Return the position of what follows a string."""
+    """Return the position behind a string."""
     length = block[position] & 0x7F
     position += 1
     if length == 0x7F:
@@ -320,7 +321,7 @@ def _string_end(block: bytes, position: int) -> int:
 
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:
-    """Read a string (section 5.2): its bytes, and the position of what follows it."""
+    """Decode a string (section 5.2); return it and the position behind it."""
     byte = block[position]
     length = byte & 0x7F
     position += 1
@@ -344,9 +345,9 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
 
 
 def encode(headers: Iterable[Header]) -> bytes:
-    """Encode fields as literals without indexing (section 6.2.2), which no table takes part in.
+    """Encode fields as literals without indexing (section 6.2.2).
 
-    So they may stand in, or behind, a block of any encoder.
+    They neither use nor change the table, so they may follow the block of any encoder.
     """
     return b"".join(
         b"\0" + _encode_length(len(name)) + name + _encode_length(len(value)) + value
@@ -355,11 +356,11 @@ def encode(headers: Iterable[Header]) -> bytes:
 
 
 EMPTY_TABLE: Final = b"\x20"
-"""A table size update to 0 (section 6.3): the decoder forgets its entries and takes in no more."""
+"""A table size update to 0 (section 6.3): evicts all entries and allows no more."""
 
 
 def _encode_length(length: int) -> bytes:
-    """Write the length of a string that is not Huffman-coded (sections 5.1 and 5.2)."""
+    """Encode the length of a string that is not Huffman-coded (sections 5.1 and 5.2)."""
     if length < 0x7F:
         return bytes((length,))
     encoded = bytearray((0x7F,))

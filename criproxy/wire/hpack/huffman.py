@@ -1,9 +1,8 @@
-"""The Huffman code of header strings (RFC 7541 section 5.2 and appendix B).
+"""Decodes Huffman-coded header strings (RFC 7541 section 5.2 and appendix B).
 
-The code is canonical: codes of one length are consecutive, in the order of their symbols. So the
-lengths alone give it, and they are all that is written down here. Decoding walks the code's tree
-a byte at a time; each step, once taken, is kept (at most 256 nodes times 256 bytes), so that in the
-long run a byte costs one lookup.
+The code is canonical: codes of one length are consecutive, in the order of their symbols, so their
+lengths define them. Decoding follows the code's tree one byte at a time. Each transition is cached
+when it is first taken (at most 256 nodes times 256 bytes), so that a byte then costs one lookup.
 """
 
 from typing import Final
@@ -46,8 +45,8 @@ _SYMBOLS_BY_LENGTH: Final[dict[int, tuple[int, ...]]] = {
 class _Tree:
     """The code as a binary tree. A node is a number; the root is 0.
 
-    ``children[node][bit]`` is a node, or ``~symbol`` for a leaf. ``padding`` holds the nodes at
-    which a string may end: the root, and those that up to seven one-bits lead to.
+    ``children[node][bit]`` is a node, or ``~symbol`` for a leaf. ``padding`` are the nodes at which
+    a string may end: the root, and those reached from it by one to seven one-bits.
     """
 
     def __init__(self) -> None:
@@ -77,7 +76,7 @@ class _Tree:
         self.children[node][code & 1] = ~symbol
 
     def step(self, node: int, byte: int) -> tuple[int, bytes]:
-        """Follow the eight bits of ``byte`` from ``node``: where they lead, what they spell."""
+        """Follow the bits of ``byte`` from ``node``; return the node reached and the symbols."""
         decoded_bytes = bytearray()
         for shift in range(7, -1, -1):
             node = self.children[node][byte >> shift & 1]
@@ -93,7 +92,7 @@ _tree = _Tree()
 
 
 class _Row(dict[int, tuple["_Row", bytes]]):
-    """What each byte does at one node: the next node's row and what is decoded, filled on use."""
+    """The transitions of one node by byte: the next node's row and the symbols; filled on use."""
 
     __slots__ = ("node",)
 

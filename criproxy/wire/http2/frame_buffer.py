@@ -1,7 +1,7 @@
-"""Whole frames, for a connection whose streams are handled one by one (RFC 9113 section 4.1).
+"""Assembles the frames of an intercepted connection (RFC 9113 section 4.1).
 
-Where reading in passing cuts DATA through, this keeps a frame until it is complete, and a header
-block until its last CONTINUATION: what is decided on is a whole thing, and what goes on is too.
+Unlike the reader, which handles DATA in pieces, it keeps a frame until it is complete and a header
+block until its last CONTINUATION frame.
 """
 
 from collections.abc import Iterator
@@ -19,27 +19,27 @@ from criproxy.wire.http2.frames import (
 )
 
 STREAM_ID: Final = 0x7FFF_FFFF
-"""The highest bit of a frame's stream identifier is reserved (section 4.1)."""
+"""Mask of the stream identifier; the highest bit is reserved (section 4.1)."""
 
 REST: Final = -1
-"""The kind of what is the rest of a frame whose beginning has gone on."""
+"""The kind of the rest of a frame whose beginning was forwarded."""
 
 _header: Final = Struct(">HBBBI").unpack_from
 _NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constants.FLAG_PRIORITY
 
 
 class Frame(NamedTuple):
-    """A frame as it came, or a header block with all of its frames."""
+    """A frame as received, or a header block with all of its frames."""
 
     kind: int
     flags: int
     stream: int
     raw: bytes
-    """What is to go on of it: all of its bytes, but for those that have gone on before."""
+    """The bytes to be forwarded: all but those that were forwarded already."""
     payload: bytes
-    """With its padding; of a header block the fragments, joined and without padding."""
-    begun: bool = False
-    """Whether its beginning has gone on already: it cannot be held then."""
+    """With padding; of a header block the joined fragments, without padding."""
+    partly_forwarded: bool = False
+    """Whether its beginning was forwarded already, so that it cannot be held."""
 
     @property
     def ended(self) -> bool:
@@ -53,16 +53,16 @@ class Frame(NamedTuple):
 
 
 class FrameBuffer:
-    """Makes whole frames of one direction's bytes."""
+    """Assembles whole frames from the bytes of one direction."""
 
     __slots__ = (
-        "_begun",
         "_block",
         "_block_flags",
         "_block_limit",
         "_block_raw",
         "_block_stream",
         "_buffer",
+        "_forwarded",
         "_passing",
         "_wanted",
         "max_frame_size",
@@ -71,15 +71,15 @@ class FrameBuffer:
     def __init__(
         self, max_frame_size: int, block_limit: int, partial_frame: PartialFrame = AT_BOUNDARY
     ) -> None:
-        """``partial_frame`` is what has gone on of a frame or header block that is incomplete."""
+        """``partial_frame``: the forwarded part of an incomplete frame or header block."""
         self.max_frame_size = max_frame_size
         self._block_limit = block_limit
         self._buffer = bytearray(partial_frame.partial)
-        self._begun = len(partial_frame.partial)  # bytes of the buffer that have gone on
-        self._wanted = 0  # bytes that the buffer needs before it can be looked at again
+        self._forwarded = len(partial_frame.partial)  # bytes of the buffer that were forwarded
+        self._wanted = 0  # bytes that the buffer needs before it is parsed again
         self._passing = partial_frame.remaining
         self._block: bytearray | None = None
-        self._block_raw: bytearray | None = None  # None: its beginning has gone on
+        self._block_raw: bytearray | None = None  # None: its beginning was forwarded
         self._block_stream = partial_frame.block_stream
         self._block_flags = constants.FLAG_END_STREAM if partial_frame.block_ended else 0
         if partial_frame.block is not None:
@@ -87,28 +87,28 @@ class FrameBuffer:
 
     @property
     def at_boundary(self) -> bool:
-        """Whether all that went on so far were whole frames and whole header blocks."""
-        return not (self._begun or self._passing or self._block is not None)
+        """Whether only whole frames and whole header blocks were forwarded so far."""
+        return not (self._forwarded or self._passing or self._block is not None)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is at a boundary and keeps nothing."""
+        """Whether it is at a boundary and its buffer is empty."""
         return not self._buffer and self.at_boundary
 
     def leftover(self) -> bytes:
-        """Return the beginning of a frame, and of its header block, that has not gone on."""
+        """Return the unforwarded beginning of a frame and of its header block."""
         return bytes(self._block_raw or b"") + bytes(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """Take the next bytes; make the frames that are whole now.
+        """Take the next bytes; yield the frames that are complete.
 
-        Raises a WireError for what cannot be read.
+        Raises a WireError for a frame that cannot be read.
         """
         if self._passing:
             rest = data[: self._passing]
             self._passing -= len(rest)
             data = data[len(rest) :]
-            yield Frame(REST, 0, 0, rest, b"", begun=True)
+            yield Frame(REST, 0, 0, rest, b"", partly_forwarded=True)
         buffer = self._buffer
         if buffer:
             buffer += data
@@ -126,11 +126,12 @@ class FrameBuffer:
             if end > size:
                 self._wanted = end - position
                 break
-            raw, begun = data[position:end], False
-            if self._begun:
-                raw, begun, self._begun = raw[self._begun :], True, 0
+            raw, partly_forwarded = data[position:end], False
+            if self._forwarded:
+                raw, partly_forwarded = raw[self._forwarded :], True
+                self._forwarded = 0
             position = end
-            frame = Frame(kind, flags, stream & STREAM_ID, raw, data[start:end], begun)
+            frame = Frame(kind, flags, stream & STREAM_ID, raw, data[start:end], partly_forwarded)
             if kind == constants.HEADERS and flags & _NOT_WHOLE == constants.FLAG_END_HEADERS:
                 if self._block is not None:
                     raise ProtocolError("a HEADERS frame stands within a header block")
@@ -140,7 +141,7 @@ class FrameBuffer:
                 or kind == constants.HEADERS
                 or self._block is not None
             ):
-                yield from self._gather(frame)
+                yield from self._append_fragment(frame)
             else:
                 if kind == constants.DATA and flags & constants.FLAG_PADDED and frame.payload:
                     padding_of(frame.payload)
@@ -148,12 +149,12 @@ class FrameBuffer:
         if position < size:
             buffer += data[position:]
 
-    def _gather(self, frame: Frame) -> Iterator[Frame]:
+    def _append_fragment(self, frame: Frame) -> Iterator[Frame]:
         fragment = frame.payload
         if frame.kind == constants.HEADERS and self._block is None:
             fragment = fragment_of(frame.flags, frame.payload)
             self._block = bytearray()
-            self._block_raw = None if frame.begun else bytearray()
+            self._block_raw = None if frame.partly_forwarded else bytearray()
             self._block_stream, self._block_flags = frame.stream, frame.flags
         elif (
             frame.kind != constants.CONTINUATION
@@ -164,19 +165,21 @@ class FrameBuffer:
         self._block += fragment
         if len(self._block) > self._block_limit:
             raise LimitError(f"a header block is over {self._block_limit} bytes")
-        begun = self._block_raw is None
+        partly_forwarded = self._block_raw is None
         if self._block_raw is not None:
             self._block_raw += frame.raw
         if frame.flags & constants.FLAG_END_HEADERS:
             raw = frame.raw if self._block_raw is None else bytes(self._block_raw)
             block, self._block, self._block_raw = bytes(self._block), None, None
-            yield Frame(constants.HEADERS, self._block_flags, frame.stream, raw, block, begun)
-        elif begun:
-            yield Frame(REST, 0, 0, frame.raw, b"", begun=True)
+            yield Frame(
+                constants.HEADERS, self._block_flags, frame.stream, raw, block, partly_forwarded
+            )
+        elif partly_forwarded:
+            yield Frame(REST, 0, 0, frame.raw, b"", partly_forwarded=True)
 
 
 def fragment_of(flags: int, payload: bytes) -> bytes:
-    """Return what a HEADERS frame has of its header block (section 6.2)."""
+    """Return the header block fragment of a HEADERS frame's payload (section 6.2)."""
     if flags & constants.FLAG_PADDED:
         payload = without_padding(payload)
     return without_priority(payload) if flags & constants.FLAG_PRIORITY else payload

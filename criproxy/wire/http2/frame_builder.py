@@ -1,4 +1,4 @@
-"""Frames of our own making (RFC 9113 section 6), as few as holding a stream needs."""
+"""Builds the frames that the proxy itself sends (RFC 9113 section 6)."""
 
 from collections.abc import Iterator
 from struct import Struct
@@ -11,7 +11,7 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header, encode
 
 LARGEST_FRAME: Final = constants.DEFAULT_MAX_FRAME_SIZE
-"""Bytes of payload in a frame of ours: what every peer takes (section 4.2)."""
+"""Maximum bytes of payload in a frame of ours: the size that every peer accepts (section 4.2)."""
 
 _pack_header: Final = Struct(">HBBBI").pack
 _pack_u32: Final = Struct(">I").pack
@@ -25,10 +25,10 @@ PLACEHOLDER: Final[list[Header]] = [
     (b"te", b"trailers"),
     (b"content-type", b"application/grpc"),
 ]
-"""The headers of a call of nothing: no server has such a method."""
+"""Request headers that stand in for those of a hidden call; no server has the method."""
 
 _UNENCODED: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-"""What stands as it is in a grpc-message ("Responses"): printable ASCII but the percent sign."""
+"""Unencoded characters of a grpc-message ("Responses"): printable ASCII except the percent sign."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -38,7 +38,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def stream_of(raw: bytes) -> int:
-    """Return the stream that a frame is of."""
+    """Return a frame's stream identifier."""
     return int.from_bytes(raw[5 : constants.FRAME_HEADER_SIZE], "big") & 0x7FFF_FFFF
 
 
@@ -76,23 +76,23 @@ def goaway(last_stream: int, code: ErrorCode) -> bytes:
 
 
 def ping_ack(payload: bytes) -> bytes:
-    """Build the answer to a PING."""
+    """Build a PING with ACK."""
     return frame(constants.PING, constants.FLAG_ACK, 0, payload)
 
 
-def trailers(code: StatusCode, message: str, begun: bool) -> list[Header]:
-    """Return the fields that end a call; ``begun``: the response's headers went before.
+def trailers(code: StatusCode, message: str, headers_sent: bool) -> list[Header]:
+    """Return the fields that end a call: Trailers if ``headers_sent``, else Trailers-Only.
 
-    gRPC over HTTP/2, "Responses": Trailers or Trailers-Only.
+    gRPC over HTTP/2, "Responses".
     """
     fields = [(b"grpc-status", b"%d" % code)]
     if message:
         fields.append((b"grpc-message", quote(message, safe=_UNENCODED).encode("ascii")))
-    if not begun:
+    if not headers_sent:
         fields[:0] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
     return fields
 
 
 def literal_headers(stream: int, fields: list[Header], ended: bool) -> bytes:
-    """Build HEADERS whose block leaves the receiver's table as it is."""
+    """Build HEADERS whose block does not change the receiver's table."""
     return headers(stream, encode(fields), ended)

@@ -1,9 +1,8 @@
-"""The frames of one direction of a connection (RFC 9113 sections 4 and 6).
+"""Reads the frames of one direction of a relayed connection (RFC 9113 sections 4 and 6).
 
-A :class:`FrameReader` is given bytes in whatever pieces they come and calls a :class:`FrameHandler`
-for what they mean. The payload of DATA is cut through: the handler is shown each piece where it
-lies, nothing is copied or gathered. Of the other frames only those that are acted on are gathered
-whole; the rest is skipped by its length.
+A :class:`FrameReader` takes bytes in chunks of any size and calls a :class:`FrameHandler` for each
+frame. DATA payload is reported chunk by chunk, without being copied. Frames that are acted on are
+buffered until they are complete; all others are skipped by their length.
 """
 
 from collections import deque
@@ -36,11 +35,11 @@ from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, Prot
 from criproxy.wire.hpack.decoder import Decoder, Header
 
 DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
-"""Bytes of one header block that are gathered at most. grpc-go accepts 16 MiB of headers by
-default, real ones have a few hundred bytes; what is above is relayed but not read."""
+"""Maximum bytes of a header block. grpc-go accepts 16 MiB by default, real ones have a few hundred
+bytes. A connection with a larger one is relayed but not read any further."""
 
 _MAX_UNACKNOWLEDGED: Final = 1000
-"""SETTINGS frames without an ACK that are followed; known peers have one or two."""
+"""Maximum SETTINGS frames that await their ACK; known peers have one or two."""
 
 _STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
 _header: Final = Struct(">HBBBI").unpack_from
@@ -55,7 +54,7 @@ _EXACT_SIZES: Final = {
     PING: 8,
     WINDOW_UPDATE: 4,
 }
-"""Payload bytes of the frames that are skipped and have only one size (section 6)."""
+"""Payload bytes of the skipped frames of fixed size (section 6)."""
 
 _BUFFERED_KINDS: Final = frozenset(
     {
@@ -67,59 +66,59 @@ _BUFFERED_KINDS: Final = frozenset(
         CONTINUATION,
     }
 )
-"""The frames whose payload is looked at as a whole."""
+"""The frames that are buffered until they are complete."""
 
 
 class FrameHandler(Protocol):
-    """What a FrameReader calls. ``now`` is the time at which the bytes came, in seconds."""
+    """Receives frames from a FrameReader. ``now`` is when the bytes arrived, in seconds."""
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
-        """Take a decoded header block; ``ended``: the frame carried END_STREAM."""
+        """Handle a decoded header block; ``ended``: with END_STREAM."""
 
     def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
-        """Take a piece of DATA payload, without padding: ``chunk[start:end]``."""
+        """Handle a piece of DATA payload, without padding: ``chunk[start:end]``."""
 
     def data_ended(self, stream: int, now: float) -> None:
-        """Take the end of a DATA frame that carried END_STREAM."""
+        """Handle the end of a DATA frame with END_STREAM."""
 
     def reset(self, stream: int, code: int, now: float) -> None:
-        """Take an RST_STREAM."""
+        """Handle an RST_STREAM."""
 
     def setting(self, identifier: int, value: int) -> None:
-        """Take one parameter of a SETTINGS frame."""
+        """Handle one parameter of a SETTINGS frame."""
 
     def settings_acknowledged(self) -> None:
-        """Take a SETTINGS frame with ACK: the other side's oldest open SETTINGS are in force."""
+        """Handle a SETTINGS ACK: the other side's oldest unacknowledged SETTINGS are in force."""
 
     def goaway(self, last_stream: int, code: int, now: float) -> None:
-        """Take a GOAWAY."""
+        """Handle a GOAWAY."""
 
 
 class PartialFrame(NamedTuple):
-    """Where in a direction's bytes its reader stands."""
+    """The incomplete frame or header block at which a reader stands."""
 
     partial: bytes
-    """The beginning of a frame of which too little has come to be read."""
+    """The beginning of a frame that cannot be read yet."""
     remaining: int
-    """Bytes that are to come of a frame that has been read."""
+    """Bytes still to come of a frame that has been read."""
     block: bytes | None
-    """The fragments of a header block that CONTINUATION frames carry on; None outside one."""
+    """The fragments of a header block that CONTINUATION frames continue; None outside of one."""
     block_stream: int
     block_ended: bool
     settings_received: bool
-    """Whether the side's first SETTINGS have passed."""
+    """Whether the side's first SETTINGS have been received."""
 
 
 AT_BOUNDARY: Final = PartialFrame(b"", 0, None, 0, False, True)
-"""Between two frames, behind the first."""
+"""Between two frames, after the first."""
 
 
 class FrameReader:
-    """Reads the frames of one direction, in whatever pieces their bytes come.
+    """Reads the frames of one direction, in chunks of any size.
 
-    ``preface`` tells whether a client's preface comes first. ``header_block_limit`` is in bytes.
-    ``decoder`` and ``max_frame_size`` follow what the receiving peer sends in its SETTINGS:
-    whoever reads the other direction sets them.
+    ``preface``: a client's connection preface comes first. ``header_block_limit`` is in bytes.
+    ``decoder`` and ``max_frame_size`` follow the receiving peer's SETTINGS: the other direction's
+    handler sets them.
     """
 
     __slots__ = (
@@ -156,30 +155,30 @@ class FrameReader:
         self.flow = 0
         """Flow-controlled bytes that this side has sent so far."""
         self.granted = 0
-        """Bytes by which this side has enlarged the connection's window of the other."""
+        """Sum of the connection WINDOW_UPDATE increments that this side has sent."""
         self.initial_window = DEFAULT_WINDOW
-        """Bytes of this side's SETTINGS_INITIAL_WINDOW_SIZE that is in force."""
+        """This side's SETTINGS_INITIAL_WINDOW_SIZE in force, in bytes."""
         self.unacknowledged: deque[int | None] = deque()
-        """The same of each SETTINGS frame without an ACK yet; None where it says nothing of it."""
+        """The same of each unacknowledged SETTINGS frame; None where it has no such parameter."""
         self._handler = handler
         self._header_block_limit = header_block_limit
-        self._preface = PREFACE if preface else b""  # what of it has not come yet
+        self._preface = PREFACE if preface else b""  # the part still to come
         self._expected = SETTINGS  # the only frame that may come next, or _ANY
-        self._partial = bytearray()  # the beginning of something that is gathered
-        self._wanted = 0  # bytes that `_partial` needs before it can be read on
-        self._data_left = 0  # bytes of DATA still to be shown
+        self._partial = bytearray()  # the beginning of a frame that is buffered
+        self._wanted = 0  # bytes that `_partial` needs before it is read
+        self._data_left = 0  # bytes of DATA still to be reported
         self._data_stream = 0
         self._data_ends = 0
-        self._skip = 0  # bytes that say nothing to us; padding among them
-        self._block = bytearray()  # a header block that CONTINUATION frames carry on
+        self._skip = 0  # bytes to skip, padding included
+        self._block = bytearray()  # a header block that CONTINUATION frames continue
         self._block_stream = 0
         self._block_ended = False
 
     def read(self, data: bytes, now: float) -> None:
-        """Read the next bytes; ``now`` is handed on to the handler.
+        """Read the next bytes; ``now`` is passed to the handler.
 
-        Raises a WireError when they cannot be read. What came before them has been handled then,
-        and the reader is not to be used again.
+        Raises a WireError when they cannot be read. All frames before have been handled then, and
+        the reader must not be used again.
         """
         if self._preface:
             data = self._read_preface(data)
@@ -237,22 +236,22 @@ class FrameReader:
 
     @property
     def not_started(self) -> bool:
-        """Whether nothing of what begins with a preface has come yet."""
+        """Whether no byte of the connection preface has been received yet."""
         return self._preface == PREFACE
 
     @property
     def to_boundary(self) -> int | None:
-        """Bytes until the next place between two frames; 0 for here, None where it is not known.
+        """Bytes to the next frame boundary at which a frame may be inserted; 0: here.
 
-        It is not while a frame's header is incomplete or a gathered frame is, within a header
-        block, and before the first SETTINGS: where no frame may be put in between either.
+        None within a frame header, a buffered frame or a header block, and before the first
+        SETTINGS.
         """
         if self._partial or self._expected != _ANY:
             return None
         return self._data_left + self._skip
 
     def _continue_frame(self, data: bytes, now: float) -> int:
-        """Go on with the frame that the last chunk has cut; return where it ends in this one."""
+        """Continue the frame that the last chunk ended in; return its end in this one."""
         position = 0
         if self._data_left:
             position = self._report_data(data, position, now)
@@ -268,12 +267,12 @@ class FrameReader:
         return data[len(expected) :]
 
     def _save_partial(self, data: bytes, position: int, wanted: int) -> None:
-        """Keep the bytes from ``position`` on until there are ``wanted`` of them."""
+        """Save the bytes from ``position`` on until there are ``wanted``."""
         self._partial += data[position:]
         self._wanted = wanted
 
     def _report_data(self, data: bytes, position: int, now: float) -> int:
-        """Show the handler what is there of a DATA frame's payload; return where it ends."""
+        """Report the part of a DATA frame's payload in a chunk; return its end."""
         left = self._data_left
         end = position + left
         if end > len(data):
@@ -286,7 +285,7 @@ class FrameReader:
         return end
 
     def _check(self, kind: int, flags: int, stream: int, length: int) -> None:
-        """Hold the peer to the size and to the one frame that may come now.
+        """Check a frame's size, and its kind where only one is allowed.
 
         RFC 9113 sections 4.2, 3.4 (SETTINGS first) and 6.10 (a header block is not interrupted).
         """
@@ -313,7 +312,7 @@ class FrameReader:
         )
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes, now: float) -> None:
-        """Act on a frame that has been gathered."""
+        """Handle a buffered frame."""
         if kind == HEADERS:
             if flags & FLAG_PADDED:
                 payload = without_padding(payload)
@@ -376,14 +375,14 @@ class FrameReader:
         self.unacknowledged.append(initial)
 
     def apply_settings(self) -> None:
-        """Take notice that the other side has acknowledged the oldest SETTINGS of this one."""
+        """Put the oldest unacknowledged SETTINGS of this side in force."""
         if self.unacknowledged:
             initial = self.unacknowledged.popleft()
             if initial is not None:
                 self.initial_window = initial
 
     def partial_frame(self) -> "PartialFrame":
-        """Return what has come of the frame, or the header block, that is incomplete."""
+        """Return the incomplete frame or header block at which the reader stands."""
         if self.to_boundary == 0:
             return AT_BOUNDARY
         return PartialFrame(
@@ -397,26 +396,26 @@ class FrameReader:
 
 
 def _padding(padding: int, length: int) -> int:
-    """Check a padded frame's Pad Length against its payload's length (section 6.1)."""
+    """Check a Pad Length against the payload's length (section 6.1)."""
     if padding >= length:
         raise ProtocolError(f"a frame of {length} bytes has {padding} bytes of padding")
     return padding
 
 
 def padding_of(payload: bytes) -> int:
-    """Return the bytes of padding of a padded frame's payload, beside its Pad Length."""
+    """Return the Pad Length of a padded frame's payload."""
     if not payload:
         raise FrameSizeError("a padded frame has no Pad Length")
     return _padding(payload[0], len(payload))
 
 
 def without_padding(payload: bytes) -> bytes:
-    """Take off the Pad Length and the padding."""
+    """Remove the Pad Length and the padding."""
     return payload[1 : len(payload) - padding_of(payload)]
 
 
 def without_priority(payload: bytes) -> bytes:
-    """Take off what a HEADERS frame with the PRIORITY flag begins with (section 6.2)."""
+    """Remove the priority fields of a HEADERS frame (section 6.2)."""
     if len(payload) < 5:
         raise FrameSizeError("a HEADERS frame with priority has no room for it")
     return payload[5:]

@@ -1,8 +1,8 @@
-"""What may be sent on a connection whose DATA is partly held (RFC 9113 section 5.2).
+"""Flow control of a connection whose DATA is partly held (RFC 9113 section 5.2).
 
-Of one direction, from a sender through us to a receiver, the sender's view of its connection window
-is always ``window + ledger - queued``: what the receiver takes, what we owe the receiver's
-updates (positive) or the sender (negative), and what waits here of what the sender has sent.
+In one direction, from a sender through the proxy to a receiver, the sender's view of its connection
+window is always ``window + ledger - queued``, where ``queued`` are the sender's flow-controlled
+bytes in the send queue.
 """
 
 from typing import Final
@@ -10,21 +10,21 @@ from typing import Final
 from criproxy.wire.constants import LARGEST_WINDOW
 
 _REFUND: Final = 8 << 10
-"""Bytes that are owed to a sender before it is granted in a frame of our own."""
+"""Bytes owed to a sender from which they are granted in a WINDOW_UPDATE of our own."""
 
 DEFAULT_STREAM_LIMIT: Final = 16 << 20
-"""Bytes that are held of one stream at most: the largest message that a kubelet takes."""
+"""Maximum bytes held of one stream: the largest message that a kubelet accepts."""
 
 DEFAULT_TOTAL_LIMIT: Final = 64 << 20
-"""Bytes that are held of all streams together at most."""
+"""Maximum bytes held of all streams together."""
 
 
 class ConnectionWindow:
-    """The connection window of one direction, and who is owed what of it.
+    """The connection window of one direction, in bytes.
 
-    ``window`` is in bytes what the receiver takes now. ``ledger`` is what the receiver will grant
-    again of bytes of ours, which is not the sender's (positive), or what the sender has sent
-    that the receiver never saw and will not grant (negative).
+    ``window`` is the receiver's window. ``ledger`` is positive for bytes of our own, which the
+    receiver will grant again and the sender must not be granted; negative for bytes of the sender
+    that were not forwarded, so that the receiver will not grant them.
     """
 
     __slots__ = ("ledger", "window")
@@ -34,20 +34,20 @@ class ConnectionWindow:
         self.ledger = 0
 
     def record_held(self, size: int) -> None:
-        """Take notice that DATA came which does not go on as it is."""
+        """Count DATA of the sender that is not forwarded as received."""
         self.ledger -= size
 
     def record_own(self, size: int) -> None:
-        """Take notice that DATA of ours went to the receiver."""
+        """Count DATA of our own that was sent to the receiver."""
         self.window -= size
         self.ledger += size
 
     def record_forwarded(self, size: int) -> None:
-        """Take notice that the sender's own DATA went to the receiver."""
+        """Count DATA of the sender that was forwarded."""
         self.window -= size
 
     def take_update(self, size: int) -> int:
-        """Take the receiver's WINDOW_UPDATE; return what the sender is to be granted of it."""
+        """Apply the receiver's WINDOW_UPDATE; return the increment to grant to the sender."""
         self.window += size
         if self.ledger > 0:
             kept = min(size, self.ledger)
@@ -58,9 +58,9 @@ class ConnectionWindow:
         return forwarded
 
     def refund(self, at_rest: bool) -> int:
-        """Return what the sender is to be granted now without an update of the receiver's.
+        """Return the bytes to grant to the sender without a WINDOW_UPDATE of the receiver's.
 
-        Small sums wait for one; ``at_rest``: not even those.
+        Less than 8 KiB wait for the receiver's next one, unless ``at_rest``.
         """
         if self.ledger < 0 and (at_rest or self.ledger <= -_REFUND):
             owed, self.ledger = -self.ledger, 0
@@ -69,7 +69,7 @@ class ConnectionWindow:
 
 
 class HeldBytesBudget:
-    """How much is held of all connections together. ``streams`` and ``bytes`` are what is now."""
+    """Counts the held ``streams`` and their ``bytes``, over all connections that share it."""
 
     __slots__ = ("bytes", "stream_limit", "streams", "total_limit")
 
@@ -83,7 +83,7 @@ class HeldBytesBudget:
         self.bytes = 0
 
     def exceeded_by(self, of_stream: int, more: int) -> int:
-        """Return the limit that ``more`` bytes would pass, where the stream has some; 0: none."""
+        """Return the limit that ``more`` bytes of a stream holding ``of_stream`` exceed, or 0."""
         if of_stream + more > self.stream_limit:
             return self.stream_limit
         if self.bytes + more > self.total_limit:

@@ -1,4 +1,4 @@
-"""Applies each frame to a connection that is split into whole frames.
+"""Handles the frames of an intercepted connection.
 
 Frames of streams that are not held are forwarded in order. The request headers of a held stream are
 forwarded at once, without END_STREAM, so that streams are opened in order and the HPACK tables of
@@ -33,11 +33,11 @@ _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
 
 DecideHold = Callable[[HeldStream], Hold | None]
-"""What is to be held of a stream that is being opened; None: nothing."""
+"""Returns what to hold of a stream that is being opened; None: nothing."""
 
 
 class FrameDispatcher:
-    """Takes whole frames; what goes out goes to the queues of its streams."""
+    """Handles whole frames of both sides; its output goes to the send queues of ``streams``."""
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class FrameDispatcher:
         served: int,
         decide: DecideHold,
     ) -> None:
-        """``buffers`` and ``decoders`` are by the side that sends.
+        """``buffers`` and ``decoders`` are indexed by the sending side.
 
-        ``last`` is the highest stream that the client has opened, ``served`` the highest that the
-        runtime will serve.
+        ``last`` is the highest stream that the client has opened, ``served`` the last stream of the
+        runtime's GOAWAY.
         """
         self.streams = streams
         self.queues = streams.queues
@@ -60,13 +60,13 @@ class FrameDispatcher:
         self._last = last
         self._served = served
         self._decide = decide
-        self._runtime_spoke = False  # since the client's last PING that went on
+        self._runtime_sent = False  # since the client's last forwarded PING
 
     def count_windows(self, side: Side, data: bytes) -> tuple[int, int] | None:
-        """Add up what bytes that may go on as they are take of the connection's windows, and grant.
+        """Sum the DATA and connection WINDOW_UPDATEs of bytes that may be forwarded unchanged.
 
-        None if they may not: while something is held or waits, and if they are not whole frames
-        of the common kinds that the windows take. New calls are for the caller to scan for.
+        None if they may not: while something is held or queued, and if they are not whole frames
+        of the common kinds that fit the windows. The caller has to scan for new calls.
         """
         queue, other = self.queues[side], self.queues[1 - side]
         clear = queue.is_clear and other.is_clear and not self.queues[Side.RUNTIME].sent_own_data
@@ -94,21 +94,21 @@ class FrameDispatcher:
         return (flow, granted) if whole and not (granted and other.window.ledger) else None
 
     def apply_windows(self, side: Side, flow: int, granted: int) -> None:
-        """Take notice that bytes of a side went on, which :meth:`count_windows` has added up."""
+        """Apply the sums of :meth:`count_windows` after the bytes were forwarded."""
         self.queues[side].window.record_forwarded(flow)
         self.queues[1 - side].window.window += granted
 
     def resume(self, side: Side, decoder: Decoder, last: int) -> None:
-        """Go on from the reader's ``decoder`` and ``last`` stream: blocks have gone by unseen."""
+        """Adopt the reader's ``decoder`` and ``last`` stream after blocks were passed through."""
         self._decoders[side] = decoder.copy()
         self._decoders[side].allow(LARGEST_TABLE)
         self._last = max(self._last, last)
 
     def take(self, side: Side, frame: Frame) -> None:
-        """Take a frame of a side's. Raises a WireError for what cannot be read."""
+        """Handle a frame of a side. Raises a WireError for one that cannot be read."""
         queue = self.queues[side]
         kind = frame.kind
-        if frame.begun:
+        if frame.partly_forwarded:
             self._finish_frame(side, frame)
         elif kind == constants.DATA:
             self._take_data(side, frame)
@@ -130,7 +130,7 @@ class FrameDispatcher:
             queue.enqueue(frame.raw)
 
     def _finish_frame(self, side: Side, frame: Frame) -> None:
-        """Send on the rest of a frame that was under way when frames began to be made."""
+        """Forward the rest of a frame that was incomplete when interception started."""
         length = len(frame.payload) if frame.kind == constants.DATA else 0
         self.queues[side].finish_frame(frame.raw, length)
         if frame.kind == constants.HEADERS:
@@ -146,7 +146,7 @@ class FrameDispatcher:
     def _take_data(self, side: Side, frame: Frame) -> None:
         queue = self.queues[side]
         if side is Side.RUNTIME:
-            self._runtime_spoke = True
+            self._runtime_sent = True
         held = self.streams.held.get(frame.stream)
         length = len(frame.payload)
         if frame.stream in self.streams.discarded or (held is not None and held.discards(side)):
@@ -175,7 +175,7 @@ class FrameDispatcher:
                     self.streams.after_end(frame.stream, held)
 
     def _pass_data(self, side: Side, frame: Frame) -> None:
-        """Send DATA on; one with padding that does not fit goes without, so that it can be cut."""
+        """Forward DATA; without its padding if it exceeds the window, so that it can be split."""
         queue = self.queues[side]
         padded = len(frame.payload) - len(frame.content)
         if padded and not queue.takes(len(frame.payload)):
@@ -186,7 +186,7 @@ class FrameDispatcher:
             queue.enqueue_data(frame.raw)
 
     def _grant(self, side: Side, frame: Frame, size: int) -> None:
-        """Let a stream's sender send as much again."""
+        """Grant bytes of a stream to its sender again."""
         if size and not frame.ended:
             self.queues[1 - side].send_unordered(frame_builder.window_update(frame.stream, size))
 
@@ -195,7 +195,7 @@ class FrameDispatcher:
         block = self._decode(side, frame)
         held = self.streams.held.get(frame.stream)
         if side is Side.RUNTIME:
-            self._runtime_spoke = True
+            self._runtime_sent = True
         if side is Side.CLIENT and frame.stream > self._last:
             self._last = frame.stream
             self._open(block)
@@ -204,15 +204,15 @@ class FrameDispatcher:
         elif held is None:
             queue.enqueue_block(block, frame.ended)
         elif not frame.ended:
-            held.begun = held.begun or side is Side.RUNTIME
+            held.headers_sent = held.headers_sent or side is Side.RUNTIME
             queue.enqueue_block(block, False)
-        elif side is Side.RUNTIME and held.request.holding and self._has_gone(held.response):
+        elif side is Side.RUNTIME and held.request.holding and self._is_forwarded(held.response):
             self._answered_early(block, held)
         else:
             self._take_trailers(side, held, block)
 
-    def _has_gone(self, response: HeldDirection) -> bool:
-        """Tell whether all that came of a response has gone on."""
+    def _is_forwarded(self, response: HeldDirection) -> bool:
+        """Return whether all that was received of a response has been forwarded."""
         waits = self.queues[Side.RUNTIME].is_waiting(response.stream)
         return not (response.given or response.partial or waits)
 
@@ -227,7 +227,7 @@ class FrameDispatcher:
             self.streams.finish(side, direction)
 
     def _open(self, block: HeaderBlock) -> None:
-        """Take a new stream: hold of it what is to be held."""
+        """Handle the request headers of a new stream, and hold it if so decided."""
         queue, frame = self.queues[Side.CLIENT], block.frame
         stream = HeldStream(self.streams, frame.stream, path_of(block.fields), block.fields)
         hold = self._decide(stream) if frame.stream <= self._served else None
@@ -248,7 +248,7 @@ class FrameDispatcher:
             held.handler.ended(Side.CLIENT, [])
 
     def _answered_early(self, block: HeaderBlock, held: HeldStreamState) -> None:
-        """Pass on the answer of a runtime that did not wait for the request."""
+        """Forward a response that the runtime sent before the request was released."""
         stream = block.frame.stream
         ended = held.request.ended
         self.queues[Side.RUNTIME].enqueue_block(block, True)
@@ -259,9 +259,9 @@ class FrameDispatcher:
         self.streams.remove(stream, held)
 
     def _take_window_update(self, side: Side, frame: Frame) -> None:
-        """Take what ``side`` grants to what goes to it."""
+        """Apply a WINDOW_UPDATE of ``side`` to what is sent to it."""
         size = _increment(frame)
-        to = self.queues[1 - side]  # the queue that it speaks of
+        to = self.queues[1 - side]  # the queue whose window it enlarges
         if not frame.stream:
             increment = to.window.take_update(size)
         else:
@@ -299,28 +299,26 @@ class FrameDispatcher:
             held.request.finished = True
         else:
             self.queues[side].enqueue(frame.raw)
-            self.streams.discard_late_frames(
-                frame.stream
-            )  # what the other has sent before it knows
+            self.streams.discard_late_frames(frame.stream)  # sent before the other side knows
             self.streams.remove(frame.stream, held)
 
     def _take_ping(self, side: Side, frame: Frame) -> None:
-        """Pass a PING on, but answer a client's that only what we made can have brought about.
+        """Forward a PING, but acknowledge a client's here if it is due to DATA of our own only.
 
-        A grpc-go server counts the PINGs that come without its having sent anything in between,
-        and closes the connection after a few (its ``too_many_pings``); a client sends one
-        when DATA comes, to estimate the bandwidth.
+        A grpc-go client sends a PING when it receives DATA, to estimate the bandwidth. A grpc-go
+        server counts the PINGs that it receives without having sent anything in between, and closes
+        the connection after a few (``too_many_pings``).
         """
         if side is Side.RUNTIME or frame.flags & constants.FLAG_ACK:
             self.queues[side].send_unordered(frame.raw)
             return
         made, back = self.queues[Side.RUNTIME].sent_own_data, self.queues[Side.RUNTIME]
         back.sent_own_data = False
-        if made and not self._runtime_spoke:
+        if made and not self._runtime_sent:
             back.send_unordered(frame_builder.ping_ack(frame.payload))
         else:
             self.queues[side].send_unordered(frame.raw)
-            self._runtime_spoke = False
+            self._runtime_sent = False
 
     def _take_settings(self, side: Side, frame: Frame) -> None:
         queue = self.queues[side]
@@ -329,7 +327,7 @@ class FrameDispatcher:
             self.streams.pump(side)
             return
         self._read_settings(side, frame)
-        if queue.blocked:  # the first one: nothing can stand before it
+        if queue.blocked:  # the first frame: nothing may be sent before it
             queue.finish_frame(frame.raw, 0)
         else:
             queue.send_unordered(frame.raw)
@@ -355,7 +353,7 @@ class FrameDispatcher:
         self.queues[1 - side].unacknowledged.append(initial)
 
     def _take_goaway(self, side: Side, frame: Frame) -> None:
-        """Let go of what a runtime will not serve any more; the client tries it elsewhere."""
+        """Remove the held streams that a runtime's GOAWAY excludes; the client retries them."""
         if len(frame.payload) < 8:
             raise FrameSizeError(f"a GOAWAY frame has {len(frame.payload)} bytes")
         last = _two_u32(frame.payload)[0] & STREAM_ID
@@ -366,7 +364,7 @@ class FrameDispatcher:
                 self.streams.remove(stream, held)
 
     def lose_runtime(self, unanswered: Iterable[tuple[int, bool]]) -> None:
-        """Let the client know that the runtime is gone; see :meth:`HeldStreams.lose_runtime`."""
+        """See :meth:`HeldStreams.lose_runtime`."""
         self._served = self._last
         self.streams.lose_runtime(self._last, unanswered)
 
@@ -379,7 +377,7 @@ class FrameDispatcher:
 
 
 def _increment(frame: Frame) -> int:
-    """Return what a WINDOW_UPDATE grants (RFC 9113 section 6.9)."""
+    """Return the increment of a WINDOW_UPDATE (RFC 9113 section 6.9)."""
     if len(frame.payload) != 4:
         raise FrameSizeError(f"a WINDOW_UPDATE frame has {len(frame.payload)} bytes")
     increment: int = _u32(frame.payload)[0] & STREAM_ID

@@ -1,4 +1,4 @@
-"""The held streams of a connection: what their handlers receive, and what they command.
+"""The held streams of a connection: gives messages to their handlers and executes their commands.
 
 Each direction of a held stream
 (:class:`criproxy.wire.intercept.send_queue.HeldDirection`) is in one of three states::
@@ -24,11 +24,11 @@ from criproxy.wire.intercept.stream_handler import HeldStream, Hold, StreamHandl
 from criproxy.wire.reading.connection import Side
 
 _MAX_DISCARDED: Final = 1024
-"""Streams of a connection that were answered and whose late frames are discarded."""
+"""Maximum reset streams of a connection whose late frames are discarded."""
 
 _DISCARD_SECONDS: Final = 30.0
-"""Seconds after which nothing comes any more for a stream that was reset. RFC 9113 section 5.1
-speaks of a short time; this is very many round trips of a local socket."""
+"""Seconds for which late frames of a reset stream are discarded (RFC 9113 section 5.1); very many
+round trips on a local socket."""
 
 _length: Final = Struct(">xI").unpack_from
 
@@ -36,12 +36,12 @@ _RUNTIME_GONE: Final = "the runtime closed the connection"
 
 
 class HeldStreamState:
-    """What is known of a held stream."""
+    """The state of a held stream."""
 
     __slots__ = (
         "answered",
-        "begun",
         "handler",
+        "headers_sent",
         "hidden",
         "is_closed",
         "request",
@@ -53,33 +53,33 @@ class HeldStreamState:
         self.handler: StreamHandler = hold.handler
         self.request = HeldDirection(stream, hold.request)
         self.response = HeldDirection(stream, hold.response)
-        self.begun = False  # the response's headers have gone to the client
-        self.answered = False  # in the runtime's place
-        self.is_closed = False  # and the handler was told
-        self.reset = b""  # the runtime's, behind its response that is held
-        self.hidden = hold.hidden  # the runtime has been sent a blank one, and its reset
+        self.headers_sent = False  # the response's, to the client
+        self.answered = False  # by a local reply
+        self.is_closed = False  # and the handler was notified
+        self.reset = b""  # the runtime's RST_STREAM, queued behind its held response
+        self.hidden = hold.hidden  # the runtime was sent a placeholder request and its reset
 
     def direction(self, side: Side) -> HeldDirection:
-        """Return the direction of what a side sends."""
+        """Return the direction in which a side sends."""
         return self.request if side is Side.CLIENT else self.response
 
     def discards(self, side: Side) -> bool:
-        """Tell whether what comes from a side goes nowhere."""
+        """Return whether frames of a side are discarded."""
         return self.direction(side).finished or (self.hidden and side is Side.RUNTIME)
 
     @property
     def is_answered(self) -> bool:
-        """Whether its response is complete here: the runtime's, or one in its place."""
+        """Whether its response, the runtime's or a local reply, has been received in full."""
         return self.response.ended or self.answered
 
     @property
     def runtime_is_done(self) -> bool:
-        """Whether the runtime has had all of the request and given all of its answer."""
+        """Whether the runtime was sent the whole request and has sent its whole response."""
         return self.request.finished and self.response.ended
 
 
 class HeldStreams:
-    """The held streams of one connection. What goes out goes to ``queues``, by whose it is."""
+    """The held streams of one connection. Output goes to ``queues``, indexed by the sender."""
 
     def __init__(
         self,
@@ -87,23 +87,23 @@ class HeldStreams:
         commanded: Callable[[], None],
         budget: HeldBytesBudget,
     ) -> None:
-        """``commanded`` is called after each command of a handler's."""
+        """``commanded`` is called after each command of a handler."""
         self.queues = queues
         self.held: dict[int, HeldStreamState] = {}
         self.discarded: dict[int, float | None] = {}
-        """Streams of which what still comes goes nowhere, and since when; None: the last tick."""
+        """Streams whose frames are discarded, and since when; None: since the last tick."""
         self._commanded = commanded
         self._budget = budget
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing is held, nothing remains of what was, and nobody is owed anything."""
+        """Whether nothing is held, queued, remembered or owed."""
         if self.held or self.queues[Side.RUNTIME].sent_own_data:
             return False
         return not self.discarded and all(queue.at_rest for queue in self.queues)
 
     def tick(self, now: float) -> None:
-        """Take notice of the time, in seconds: when frames come, and when a peer goes."""
+        """Set the time, in seconds; called when frames arrive and when a peer disconnects."""
         for stream, since in tuple(self.discarded.items()):
             if since is None:
                 self.discarded[stream] = now
@@ -112,14 +112,14 @@ class HeldStreams:
 
     @property
     def undelivered(self) -> bool:
-        """Whether something of the runtime's that is complete has not gone to the client yet."""
+        """Whether a complete response has not been sent to the client in full yet."""
         complete = (each.response for each in self.held.values() if each.is_answered)
         return self.queues[Side.RUNTIME].has_queued_frames or any(
             not direction.finished for direction in complete
         )
 
     def hold(self, stream: int, hold: Hold) -> HeldStreamState:
-        """Hold a stream from now on."""
+        """Start to hold a stream."""
         held = self.held[stream] = HeldStreamState(stream, hold)
         self._budget.streams += 1
         return held
@@ -132,7 +132,7 @@ class HeldStreams:
         content: bytes,
         ended: bool,
     ) -> None:
-        """Take DATA of a direction that is held, without padding, and give what is whole of it."""
+        """Buffer DATA of a held direction, without padding; give the handler whole messages."""
         direction.partial += content
         direction.size += len(content)
         self._budget.bytes += len(content)
@@ -141,7 +141,7 @@ class HeldStreams:
             held.handler.ended(side, [])
 
     def _give_messages(self, side: Side, held: HeldStreamState, direction: HeldDirection) -> None:
-        """Give the handler the messages that are whole, as long as it holds the direction."""
+        """Give the handler the complete messages, as long as it holds the direction."""
         partial = direction.partial
         while direction.holding and len(partial) >= PREFIX_SIZE:
             (length,) = _length(partial)
@@ -169,7 +169,7 @@ class HeldStreams:
             message = f"a message does not fit into the {limit} bytes that may be held"
             self._answer(direction.stream, held, StatusCode.RESOURCE_EXHAUSTED, message)
 
-    # What handlers command: see HeldStream.
+    # Commands of handlers: see HeldStream.
 
     def send(self, stream: HeldStream, side: Side, message: bytes) -> None:
         """See HeldStream; ``message`` is with its prefix."""
@@ -228,12 +228,12 @@ class HeldStreams:
         self._commanded()
 
     def _give_back(self, direction: HeldDirection) -> None:
-        """Count the oldest message that the handler was given no more."""
+        """Release the budget of the oldest message that the handler was given."""
         if direction.given:
             self._count(direction, -direction.given.popleft())
 
     def queue_output(self, direction: HeldDirection, data: bytes, granted: bool) -> None:
-        """Have data go on in a direction, behind what waits; ``granted``: the sender was for it."""
+        """Append output of a direction; ``granted``: the sender was granted its bytes again."""
         if data:
             direction.output.append((data, granted))
             self._count(direction, len(data))
@@ -259,28 +259,28 @@ class HeldStreams:
         response.partial.clear()
         if isinstance(response.trailers, HeaderBlock):
             responses.discard_block(response.trailers)
-        response.trailers = frame_builder.trailers(code, message, held.begun)
+        response.trailers = frame_builder.trailers(code, message, held.headers_sent)
         response.holding = False
         self.finish(Side.RUNTIME, response)
 
-    # How streams end.
+    # The ends of streams.
 
     def finish(self, side: Side, direction: HeldDirection) -> None:
-        """Let a direction end behind what has been sent of it."""
+        """End a direction behind its output."""
         if not direction.finishing:
             direction.finishing = True
             self.queues[side].send(direction)
             self.pump(side)
 
     def pump(self, side: Side) -> None:
-        """Send what the windows take by now of what goes on from a side."""
+        """Send the output of a side as far as the windows allow."""
         for direction in self.queues[side].pump():
             held = self.held.get(direction.stream)
             if held is not None:
                 self.after_end(direction.stream, held)
 
     def after_end(self, stream: int, held: HeldStreamState) -> None:
-        """See to what follows when the end of a direction has gone on."""
+        """Continue after the end of a direction has been sent."""
         request, response = held.request, held.response
         if held.is_closed and request.finished and response.is_passed_through:
             self.remove(stream, held)
@@ -295,11 +295,11 @@ class HeldStreams:
                 self.remove(stream, held)
 
     def _stop_request(self, stream: int, held: HeldStreamState) -> None:
-        """Stop a client that still sends the request of a call that has its answer."""
+        """Reset a stream whose client still sends the request after the response has ended."""
         request = held.request
         passing = not (request.holding or self.queues[Side.CLIENT].is_waiting(stream))
         if not held.answered and passing and not request.finished:
-            return  # as without us: the two will see to it
+            return  # as without interception: left to the two peers
         if not held.answered:
             self.discard_late_frames(stream)
             self.queues[Side.CLIENT].enqueue(frame_builder.reset(stream, ErrorCode.CANCEL))
@@ -308,7 +308,7 @@ class HeldStreams:
         request.finished = True
 
     def remove(self, stream: int, held: HeldStreamState) -> None:
-        """Hold a stream no longer, and nothing of it."""
+        """Stop holding a stream and discard what is held of it."""
         del self.held[stream]
         self._budget.streams -= 1
         self.queues[Side.CLIENT].cancel(held.request)
@@ -321,13 +321,13 @@ class HeldStreams:
             held.handler.closed()
 
     def discard_late_frames(self, stream: int) -> None:
-        """Swallow what still comes for a stream, which was reset."""
-        self.discarded[stream] = None  # the last time that is known may be long ago
+        """Discard the frames that still arrive for a stream that was reset."""
+        self.discarded[stream] = None  # the time of the last tick may be long past
         if len(self.discarded) > _MAX_DISCARDED:
             del self.discarded[next(iter(self.discarded))]
 
     def refund(self) -> None:
-        """Grant the senders what they are owed, if it is much or nothing is held."""
+        """Grant the senders what they are owed, see :meth:`ConnectionWindow.refund`."""
         requests, responses = self.queues
         at_rest = not self.held
         if owed := requests.window.refund(at_rest):
@@ -336,10 +336,10 @@ class HeldStreams:
             requests.send_unordered(frame_builder.window_update(0, owed))
 
     def lose_runtime(self, last: int, unanswered: Iterable[tuple[int, bool]]) -> None:
-        """Answer what the runtime, which is gone, has not answered in full.
+        """Send GOAWAY and end the calls that a runtime has not answered before it disconnected.
 
-        ``last`` is the highest stream that the client has opened, ``unanswered`` are the open ones
-        and whether their response's headers have passed.
+        ``last`` is the highest stream that the client has opened; ``unanswered`` are the open
+        streams and whether their response headers were sent.
         """
         queue = self.queues[Side.RUNTIME]
         queue.enqueue(frame_builder.goaway(last, ErrorCode.NO_ERROR))
@@ -355,12 +355,12 @@ class HeldStreams:
             queue.enqueue_trailers(stream, fields)
 
     def lose_all(self) -> None:
-        """Let go of every stream."""
+        """Remove every stream."""
         for stream, held in tuple(self.held.items()):
             self.remove(stream, held)
 
     def reset(self, stream: int, code: ErrorCode) -> None:
-        """End a stream to both sides: to the client with a reset of ``code``."""
+        """Reset a stream on both sides: with ``code`` towards the client."""
         held = self.held.get(stream)
         if held is not None:
             self.discard_late_frames(stream)

@@ -1,14 +1,14 @@
-"""A connection of which single streams may be held while the others flow on as raw bytes.
+"""Holds single streams of a connection while the others are forwarded as raw bytes.
 
-Theory. A connection is *raw* as long as no call is begun on it that somebody wants: its bytes go
-on as they come, and the client's are only looked at before. With the first call that is wanted it
-is made into whole frames, each of which goes on in its turn unless its stream is held. When
-nothing is held any more, nothing waits and nobody is owed anything, it is raw again::
+A connection is *raw* until a wanted call begins on it: its bytes are forwarded unchanged, and only
+the client's are scanned before. From the first wanted call on it is *intercepted*: split into whole
+frames, which are forwarded in order unless their stream is held. When nothing is held, queued or
+owed any more, it is raw again::
 
-                    scan() finds a call that is wanted, start()
-          raw  --------------------------------------------------->  gathered
-     scan()   <---------------------------------------------------  receive()
-                    at rest after a receive() or a command
+                  scan() finds a wanted call, then start()
+          raw  ----------------------------------------------->  intercepted
+        scan() <-----------------------------------------------  receive()
+                  at rest after a receive() or a command
 """
 
 from collections.abc import Callable, Iterable
@@ -26,14 +26,14 @@ from criproxy.wire.reading.connection import ConnectionReader, Side
 
 
 class ConnectionInterceptor:
-    """One connection whose streams may be held: bytes in, bytes out for either side.
+    """One connection whose streams may be held.
 
-    While :attr:`raw`, ask :meth:`scan` what of the client's bytes goes on; the runtime's go on as
-    they come. Else give each side's to :meth:`receive`, and write what :meth:`take` has for each
-    side, then and whenever ``output_ready`` is called.
+    While :attr:`raw`, call :meth:`scan` with the client's bytes to learn which to forward; forward
+    the runtime's unchanged. Otherwise call :meth:`receive` with the bytes of each side, and write
+    what :meth:`take` returns for each side, then and whenever ``output_ready`` is called.
 
-    The reader is to be shown what goes on raw before anything else comes, the client's bytes before
-    they are received, and as the runtime's what is written to the client.
+    The reader has to be given forwarded raw bytes before the next call, the client's bytes before
+    :meth:`receive`, and as the runtime's bytes what is written to the client.
     """
 
     def __init__(
@@ -45,11 +45,12 @@ class ConnectionInterceptor:
         budget: HeldBytesBudget,
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
     ) -> None:
-        """``reader`` has read all of the client's bytes so far, to a place between two frames.
+        """``reader`` has read all of the client's bytes so far and stands at a frame boundary.
 
-        ``wanted`` is asked for the path of each new call while raw, ``decide`` for each that is
-        wanted and for those that begin while others are held. ``output_ready`` is called when a
-        handler's command has made output outside of :meth:`receive`.
+        ``wanted`` returns whether a call may be held, by its path; it is called for each new call
+        while raw. ``decide`` returns what to hold of a call; it is called for wanted calls, and
+        while intercepted for all. ``output_ready`` is called when a handler's command has made
+        output outside of :meth:`receive`. ``header_block_limit`` is in bytes.
         """
         partial_frame = reader.partial_frame(Side.CLIENT)
         self._scanner = PathScanner(
@@ -64,8 +65,8 @@ class ConnectionInterceptor:
         self._output_ready = output_ready
         self._budget = budget
         self._block_limit = header_block_limit
-        self._partial = b""  # the beginning of a client's frame, while raw
-        self._out: tuple[list[bytes], list[bytes]] = ([], [])  # by the side that it came from
+        self._partial = b""  # an unforwarded part of a client's frame, while raw
+        self._out: tuple[list[bytes], list[bytes]] = ([], [])  # by sender
         self._dispatcher: FrameDispatcher | None = None  # None while raw
         self._buffers: tuple[FrameBuffer, FrameBuffer]
         self._passed_through = [
@@ -76,34 +77,34 @@ class ConnectionInterceptor:
 
     @property
     def raw(self) -> bool:
-        """Whether nothing is held, and nothing remains of what was."""
+        """Whether bytes are forwarded unchanged."""
         return self._dispatcher is None
 
     @property
     def needs_reader(self) -> bool:
-        """Whether what comes next can only be understood as long as the reader reads."""
+        """Whether the next bytes can be handled only while the reader still reads."""
         return self.raw or any(self._passed_through)
 
     @property
     def queues(self) -> tuple[SendQueue, SendQueue] | None:
-        """What goes from the client to the runtime, and the other way; None while raw."""
+        """The send queues by sender: the client's, the runtime's; None while raw."""
         return None if self._dispatcher is None else self._dispatcher.queues
 
     @property
     def held(self) -> int:
-        """How many streams are held."""
+        """Number of held streams."""
         return 0 if self._dispatcher is None else len(self._dispatcher.streams.held)
 
     @property
     def undelivered(self) -> bool:
-        """Whether something of the runtime's that is complete has not gone to the client yet."""
+        """Whether a complete response has not been sent to the client in full yet."""
         return self._dispatcher is not None and self._dispatcher.streams.undelivered
 
     def scan(self, data: bytes) -> tuple[bytes, bytes]:
-        """Look at the client's next bytes while raw: what goes on now, and what to receive then.
+        """Scan the client's next bytes while raw; return those to forward and those to receive.
 
-        Between the two, if there is something to receive, :meth:`start` is to be called. Raises a
-        WireError for what cannot be read; :meth:`leftover` has what did not go on then.
+        If the second is not empty, call :meth:`start`, then :meth:`receive` with it. Raises a
+        WireError for bytes that cannot be read; :meth:`leftover` returns those not forwarded.
         """
         if self._partial:
             data, self._partial = self._partial + data, b""
@@ -120,13 +121,13 @@ class ConnectionInterceptor:
         return data[:size], b""
 
     def leftover(self) -> bytes:
-        """Return what is kept of a client's frame whose rest will not come."""
+        """Return the unforwarded beginning of a client's frame."""
         return self._partial if self.raw else self._buffers[Side.CLIENT].leftover()
 
     def start(self, inserts: tuple[list[bytes], list[bytes]] = ([], [])) -> None:
-        """Begin to make whole frames, from what the reader knows of the connection.
+        """Start to intercept, from the reader's state.
 
-        ``inserts``: frames of our own that wait to be put in among what each side sends.
+        ``inserts``: frames of our own, by side, that wait to be inserted into what it sends.
         """
         client, runtime = self._reader.flow(Side.CLIENT), self._reader.flow(Side.RUNTIME)
         requests, responses = (
@@ -143,7 +144,7 @@ class ConnectionInterceptor:
         )
         responses.must_shrink = runtime.decoder.must_shrink
         for flow in (client, runtime):
-            flow.decoder.allow(LARGEST_TABLE)  # what the encoder may use is its peer's to enforce
+            flow.decoder.allow(LARGEST_TABLE)  # its limit is for the peer to enforce
         self._passed_through = [False, False]
         self._dispatcher = FrameDispatcher(
             HeldStreams((requests, responses), self._commanded, self._budget),
@@ -158,10 +159,10 @@ class ConnectionInterceptor:
                 queue.enqueue(frame)
 
     def try_pass_through(self, side: Side, data: bytes) -> bool:
-        """Tell whether a side's next bytes may go on as they are, though not raw, and count them.
+        """Return whether a side's next bytes may be forwarded unchanged, and account for them.
 
-        They mostly may while nothing is held and only grants are owed. If they may not, they are to
-        be received, the client's once they have been shown to the reader.
+        They may, in general, while nothing is held and only window bytes are owed. If not, call
+        :meth:`receive` with them.
         """
         dispatcher, buffer = self._dispatcher, self._buffers[side]
         assert dispatcher is not None
@@ -175,15 +176,15 @@ class ConnectionInterceptor:
         return False
 
     def _catch_up(self, side: Side) -> None:
-        """Have the dispatcher go on from what the reader has seen of a side in its stead."""
+        """Bring the dispatcher up to date with what was passed through of a side."""
         if self._passed_through[side] and self._dispatcher is not None:
             self._passed_through[side] = False
             self._dispatcher.resume(side, self._reader.decoder(side), self._reader.last_stream)
 
     def receive(self, side: Side, data: bytes, now: float) -> None:
-        """Take the next bytes of a side, unless raw. ``now`` is in seconds.
+        """Handle the next bytes of a side while not raw. ``now`` is in seconds.
 
-        Raises a WireError for what cannot be read: the connection is of no use any more then.
+        Raises a WireError for bytes that cannot be read; the connection has to be closed then.
         """
         dispatcher, buffer = self._dispatcher, self._buffers[side]
         assert dispatcher is not None
@@ -201,7 +202,7 @@ class ConnectionInterceptor:
         self._settle()
 
     def take(self, side: Side) -> bytes:
-        """Return what is to be written to a side now."""
+        """Return the bytes to write to a side."""
         out = self._out[1 - side]
         if len(out) == 1:
             return out.pop()
@@ -210,10 +211,10 @@ class ConnectionInterceptor:
         return data
 
     def end(self, side: Side, unanswered: Iterable[tuple[int, bool]], now: float) -> None:
-        """Take notice that a side's connection has ended; see :attr:`undelivered` then.
+        """Handle the end of a side's connection; check :attr:`undelivered` afterwards.
 
-        ``unanswered``: the open streams and whether their response has begun. Where the runtime has
-        gone and a complete response of its is still held, those are answered.
+        ``unanswered``: the open streams and whether their response has begun. They are answered if
+        the runtime has disconnected while a complete response of it is still held.
         """
         dispatcher = self._dispatcher
         if dispatcher is None:
@@ -229,7 +230,7 @@ class ConnectionInterceptor:
         self._receiving = False
 
     def reset(self, stream: int, code: ErrorCode) -> None:
-        """End a stream to both sides, unless raw: to the client with a reset of ``code``."""
+        """Reset a stream on both sides, while not raw: with ``code`` towards the client."""
         assert self._dispatcher is not None
         self._dispatcher.streams.reset(stream, code)
         self._commanded()
@@ -240,7 +241,7 @@ class ConnectionInterceptor:
             self._output_ready()
 
     def _settle(self) -> None:
-        """Pay what is owed; go on raw if nothing remains to be done."""
+        """Grant what is owed; become raw if nothing remains to be done."""
         dispatcher = self._dispatcher
         assert dispatcher is not None
         dispatcher.streams.refund()

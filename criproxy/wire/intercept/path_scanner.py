@@ -1,8 +1,8 @@
-"""The client's bytes looked at before they go on: is a call begun that somebody wants?
+"""Scans a client's bytes, before they are forwarded, for calls whose path is wanted.
 
-This is all that stands between a call and the runtime where rules are loaded and none speaks of
-its method, so it does little: DATA is skipped by its length, and of a header block only the path
-is made out, against the table of the decoder that will read the block once it has gone on.
+This delays every call on a listener with rules, so it does little: DATA is skipped by its length,
+and of a header block only the path is decoded, with the table of the decoder that will read the
+block after it has been forwarded.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from criproxy.wire.hpack.decoder import Decoder, Header
 from criproxy.wire.http2.frame_buffer import fragment_of
 
 IsWanted = Callable[[bytes], bool]
-"""Whether calls of a path may have to be held."""
+"""Returns whether calls of a path may have to be held."""
 
 _header: Final = Struct(">HBBBI").unpack_from
 _WHOLE: Final = constants.FLAG_END_HEADERS
@@ -23,17 +23,17 @@ _NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constan
 
 
 class PathScanner:
-    """Looks at a client's bytes, in order."""
+    """Scans a client's bytes, in order."""
 
     __slots__ = ("_block_limit", "_decoder", "_preface", "_skip", "_wanted")
 
     def __init__(
         self, wanted: IsWanted, decoder: Decoder, skip: int, begun: bool, block_limit: int
     ) -> None:
-        """``decoder`` is the one that reads the bytes that were let through, before the next scan.
+        """``decoder`` reads the forwarded bytes before the next scan.
 
-        ``skip``: bytes of a frame that are under way. ``begun``: it is not the client's preface
-        that comes next. ``block_limit``: bytes of a frame that may wait to be complete.
+        ``skip``: bytes still to come of the current frame. ``begun``: the connection preface has
+        been received. ``block_limit``: maximum bytes of a frame that is not DATA.
         """
         self._wanted = wanted
         self._decoder = decoder
@@ -42,10 +42,10 @@ class PathScanner:
         self._block_limit = block_limit
 
     def scan(self, data: bytes) -> tuple[int, bool]:
-        """Return how many bytes may go on, and whether a call stands behind them that is wanted.
+        """Return how many bytes to forward, and whether a wanted call follows them.
 
-        If none is, what stands behind them is a frame's beginning: scan again, at it and what
-        follows. Raises a WireError for what cannot be read.
+        If none does, an incomplete frame follows: scan it again together with the next bytes.
+        Raises a WireError for bytes that cannot be read.
         """
         size = len(data)
         position = self._scan_preface(data) if self._preface else 0
@@ -86,7 +86,7 @@ class PathScanner:
 
 
 def path_of(fields: list[Header]) -> bytes:
-    """Return a request's ``:path``; empty where it has none."""
+    """Return a request's ``:path``; empty if it has none."""
     path = b""
     for name, value in fields:
         if name == b":path":

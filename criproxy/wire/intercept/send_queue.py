@@ -1,15 +1,15 @@
-"""One direction of a connection whose streams may be held: the one way out.
+"""Orders what is sent to one peer of an intercepted connection, and applies flow control.
 
-Everything that goes to a peer goes through its :class:`SendQueue`, which keeps the order::
+A :class:`SendQueue` sends frames in three classes::
 
-    urgent   PING, SETTINGS, WINDOW_UPDATE: they say nothing of the order of streams
-    put      header blocks, RST_STREAM, GOAWAY, DATA of streams that are not held. DATA that the
-             receiver's connection window does not take waits, and then all that follows waits
-    pending  what has been sent on of held streams, as the windows take it, once nothing waits
+    unordered  PING, SETTINGS, PRIORITY, WINDOW_UPDATE: at once
+    ordered    header blocks, RST_STREAM, GOAWAY, DATA of streams that are not held: in order. DATA
+               that exceeds the receiver's connection window is queued, and so is all that follows
+    pending    output of held streams: when nothing is queued, as far as the windows allow
 
-Header blocks are compressed against a table that both ends build from all of them (RFC 7541), so a
-block may go on as it is only in its turn. One that is held back and changes the table cannot:
-from the first block that overtakes it on, all are encoded anew, without a table. That is for good.
+Header blocks are compressed with a table that both ends build from all blocks in order (RFC 7541),
+so a block can be forwarded unchanged only in its turn. After one that changes the table has been
+deferred or discarded, all later blocks of the direction are re-encoded without a table.
 """
 
 from collections import deque
@@ -21,31 +21,31 @@ from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import Frame
 from criproxy.wire.http2.windows import ConnectionWindow, HeldBytesBudget
 
-_ENDING: Final = (DATA, HEADERS)  # what may carry END_STREAM
-_KIND: Final = 3  # where a frame's type stands in it
-_FLAGS: Final = 4  # and its flags
+_ENDING: Final = (DATA, HEADERS)  # they may carry END_STREAM
+_KIND: Final = 3  # the offset of a frame's type
+_FLAGS: Final = 4  # the offset of its flags
 
 
 class HeaderBlock:
-    """A header block on its way."""
+    """A decoded header block."""
 
     __slots__ = ("changed", "fields", "frame", "overtaken", "shrinks")
 
     def __init__(self, frame: Frame, fields: list[Header], changed: bool, shrinks: bool) -> None:
-        """``fields``: what it says. ``changed``: whether decoding it changed the table.
+        """``changed``: decoding it changed the table.
 
-        ``shrinks``: whether it made the table as small as its peer had asked for.
+        ``shrinks``: it contains a table size reduction that the receiver had asked for.
         """
         self.frame = frame
         self.fields = fields
         self.changed = changed
         self.shrinks = shrinks
         self.overtaken = False
-        """Whether the table may be another now than the one that it was made for."""
+        """Whether another block was sent before it, so that the table may be another."""
 
 
 class HeldDirection:
-    """One direction of a held stream. ``size`` counts in bytes what it has taken of the budget."""
+    """One direction of a held stream. ``size``: bytes that it has charged to the budget."""
 
     __slots__ = (
         "ended",
@@ -66,31 +66,31 @@ class HeldDirection:
     def __init__(self, stream: int, holding: bool) -> None:
         self.stream = stream
         self.holding = holding
-        self.partial = bytearray()  # of a message that is incomplete
-        self.given: deque[int] = deque()  # sizes of the messages that the handler has
-        self.output: deque[tuple[bytes, bool]] = deque()  # to be sent; whether it was granted for
-        self.position = 0  # how much of the first has been sent
+        self.partial = bytearray()  # of an incomplete message
+        self.given: deque[int] = deque()  # sizes of the messages given to the handler
+        self.output: deque[tuple[bytes, bool]] = deque()  # and whether granted again already
+        self.position = 0  # bytes of the first output that were sent
         self.size = 0
         self.offset = 0
-        """The receiver's window for the stream, less its initial window."""
+        """The receiver's stream window less the initial window."""
         self.owed = 0
-        """What the receiver will grant that the sender has been granted already."""
+        """Bytes that the receiver will grant and the sender has been granted already."""
         self.ended = False
         """Whether the sender has ended its direction."""
         self.trailers: HeaderBlock | list[Header] | None = None
-        """What the direction ends with; None: a flag."""
+        """The trailers that end the direction; None: END_STREAM on DATA."""
         self.finishing = False
-        """Whether the end is to go on, behind the output."""
+        """Whether the end is to be sent behind the output."""
         self.finished = False
-        """Whether the end has gone on, or nothing more may."""
+        """Whether the end was sent, or later frames are discarded."""
 
     @property
     def is_passed_through(self) -> bool:
-        """Whether all of it went on as it came, and the rest may without being looked at."""
+        """Whether all of it was forwarded unchanged and the rest may be."""
         return not (self.holding or self.output or self.owed or self.finishing or self.finished)
 
     def granted(self, size: int) -> int:
-        """Take the receiver's WINDOW_UPDATE; return what the sender is to be told of it."""
+        """Apply the receiver's WINDOW_UPDATE; return the increment to grant to the sender."""
         self.offset += size
         kept = min(size, self.owed)
         self.owed -= kept
@@ -105,7 +105,7 @@ class _Queued(NamedTuple):
 
 
 class SendQueue:
-    """What goes to one peer: ``out`` are the bytes to be written to it now, in pieces."""
+    """The send queue to one peer. ``out`` are the chunks of bytes to write to it now."""
 
     def __init__(
         self,
@@ -121,15 +121,15 @@ class SendQueue:
         self.initial = initial
         self.unacknowledged = deque(unacknowledged)
         self.blocked = False
-        """Whether no frame may be put in now: within one, or before the peer's first."""
+        """Whether nothing may be sent: within a frame, or before the sender's first SETTINGS."""
         self.reencoding = False
-        """Whether header blocks are encoded anew, because the peer's table is not the sender's."""
+        """Whether header blocks are re-encoded because the tables of sender and receiver differ."""
         self.must_shrink = False
-        """Whether the next block must tell the peer of a smaller table (RFC 7541 section 4.2)."""
+        """Whether the next block must reduce the table's size (RFC 7541 section 4.2)."""
         self.queued = 0
-        """Flow-controlled bytes that wait in the queue."""
+        """Queued flow-controlled bytes."""
         self.sent_own_data = False
-        """Whether DATA of ours, or DATA that waited, has gone; for whoever asks to clear."""
+        """Whether own or queued DATA was sent; cleared by its reader."""
         self._budget = budget
         self._frames: deque[_Queued] = deque()
         self._pending: dict[int, HeldDirection] = {}
@@ -138,7 +138,7 @@ class SendQueue:
 
     @property
     def at_rest(self) -> bool:
-        """Whether the queue is as if nothing had ever been held."""
+        """Whether its state is that of a connection that was never intercepted."""
         return not (
             self._frames
             or self._pending
@@ -150,7 +150,7 @@ class SendQueue:
 
     @property
     def is_clear(self) -> bool:
-        """Whether what comes may go on as it is, as far as the window takes it."""
+        """Whether frames may be forwarded unchanged, as far as the window allows."""
         return not (
             self._frames
             or self._pending
@@ -162,22 +162,22 @@ class SendQueue:
 
     @property
     def has_queued_frames(self) -> bool:
-        """Whether something waits for the receiver's connection window, or for a frame's end."""
+        """Whether frames wait for the receiver's connection window, or for a frame's end."""
         return bool(self._frames)
 
     def takes(self, size: int) -> bool:
-        """Tell whether DATA of so many bytes would go at once."""
+        """Return whether DATA of ``size`` bytes would be sent at once."""
         return not (self._frames or self.blocked) and size <= self.window.window
 
     def is_opening(self, stream: int) -> bool:
-        """Tell whether the headers that open a stream still wait."""
+        """Return whether a header block of a stream is queued."""
         return any(
             queued.raw[_KIND] == HEADERS and frame_builder.stream_of(queued.raw) == stream
             for queued in self._frames
         )
 
     def is_ending(self, stream: int) -> bool:
-        """Tell whether a frame that ends a stream, or its direction, waits in the queue."""
+        """Return whether a frame that ends a stream, or its direction, is queued."""
         return any(
             queued.raw[_KIND] == RST_STREAM
             or (queued.raw[_KIND] in _ENDING and queued.raw[_FLAGS] & FLAG_END_STREAM)
@@ -186,18 +186,18 @@ class SendQueue:
         )
 
     def is_waiting(self, stream: int) -> bool:
-        """Tell whether something of a held stream waits to be sent."""
+        """Return whether output of a held stream is pending."""
         return stream in self._pending
 
     def send_unordered(self, frame: bytes) -> None:
-        """Send a frame that need not keep its place among those of streams."""
+        """Send a frame whose order among the frames of streams does not matter."""
         if self.blocked:
             self._frames.append(_Queued(frame, 0, False))
         else:
             self.out.append(frame)
 
     def enqueue(self, frame: bytes, acknowledges: bool = False) -> None:
-        """Send a frame in its turn. ``acknowledges``: it is an ACK of SETTINGS."""
+        """Send a frame in order. ``acknowledges``: it is a SETTINGS ACK."""
         if not (self._frames or self.blocked or acknowledges):
             self.out.append(frame)
             return
@@ -205,7 +205,7 @@ class SendQueue:
         self._drain()
 
     def enqueue_data(self, raw: bytes) -> None:
-        """Send a DATA frame without padding in its turn."""
+        """Send a DATA frame without padding in order."""
         length = len(raw) - FRAME_HEADER_SIZE
         if self.takes(length):
             self.out.append(raw)
@@ -216,46 +216,45 @@ class SendQueue:
             self._drain()
 
     def finish_frame(self, rest: bytes, length: int) -> None:
-        """Send the rest of a frame whose beginning has gone; ``length`` as in the queue."""
+        """Send the rest of a partly forwarded frame of ``length`` flow-controlled bytes."""
         self.out.append(rest)
         self.window.record_forwarded(length)
 
     def enqueue_block(
         self, block: HeaderBlock, ended: bool, added: list[Header] | None = None
     ) -> None:
-        """Send a header block in its turn, with END_STREAM or without and with fields added."""
+        """Send a header block in order, with END_STREAM if ``ended`` and with ``added`` fields."""
         self.enqueue(self._encoded(block, ended, added or []))
 
     def enqueue_placeholder(self, block: HeaderBlock) -> None:
-        """Open a stream with nothing of what its header block says, in its turn.
+        """Open a stream, in order, with placeholder headers instead of the block's.
 
-        It has to be opened: to a peer that has not heard of a stream, one with a lower number that
-        is opened later, which no honest client does, is a new one.
+        It has to be opened so that the receiver refuses its identifier, and lower ones, later on.
         """
         self.discard_block(block)
         self.enqueue(self._literal(block.frame.stream, frame_builder.PLACEHOLDER, False))
 
     def enqueue_trailers(self, stream: int, fields: list[Header]) -> None:
-        """Send a header block of our own in its turn, which ends its stream."""
+        """Send trailers of our own in order."""
         self.enqueue(self._literal(stream, fields, True))
 
     def defer_block(self, block: HeaderBlock) -> None:
-        """Take notice that a header block is held back."""
+        """Record that a header block is not sent in its turn."""
         self._deferred.append(block)
 
     def discard_block(self, block: HeaderBlock) -> None:
-        """Take notice that a header block will never go on."""
+        """Record that a header block will never be sent."""
         if block in self._deferred:
             self._deferred.remove(block)
         if block.changed:
             self.reencoding = True
 
     def send(self, direction: HeldDirection) -> None:
-        """Send what a direction has for output, as far as the windows take it."""
+        """Add a direction with output to the pending ones."""
         self._pending[direction.stream] = direction
 
     def cancel(self, direction: HeldDirection) -> None:
-        """Send nothing more of a direction."""
+        """Discard the output of a direction."""
         self._pending.pop(direction.stream, None)
         if isinstance(direction.trailers, HeaderBlock):
             self.discard_block(direction.trailers)
@@ -269,7 +268,7 @@ class SendQueue:
         direction.holding = False
 
     def pump(self) -> list[HeldDirection]:
-        """Send what can be sent now; return the halves whose end has gone on with it."""
+        """Send what the windows allow; return the directions whose end was sent."""
         if self._frames:
             self._drain()
         finished: list[HeldDirection] = []
@@ -293,18 +292,18 @@ class SendQueue:
             self.out.append(raw)
             window.record_forwarded(length)
             self.queued -= length
-            self.sent_own_data = self.sent_own_data or length > 0  # later than the sender had it
+            self.sent_own_data = self.sent_own_data or length > 0  # later than the sender sent it
             if acknowledges:
                 self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Take notice that an ACK has gone to the receiver: its oldest SETTINGS are in force."""
+        """Record that a SETTINGS ACK was sent: the receiver's oldest SETTINGS are in force."""
         if self.unacknowledged:
             initial = self.unacknowledged.popleft()
             self.initial = self.initial if initial is None else initial
 
     def _split(self, raw: bytes, size: int) -> None:
-        """Send the first ``size`` bytes of the DATA that waits at the head of the queue."""
+        """Send the first ``size`` bytes of the DATA at the head of the queue."""
         stream = frame_builder.stream_of(raw)
         middle = FRAME_HEADER_SIZE + size
         self.out.append(frame_builder.data(stream, raw[FRAME_HEADER_SIZE:middle], False))
@@ -315,7 +314,7 @@ class SendQueue:
         self._frames[0] = _Queued(rest, len(rest) - FRAME_HEADER_SIZE, False)
 
     def _flush(self, direction: HeldDirection) -> bool:
-        """Send what the windows take of a direction; tell whether that was all."""
+        """Send output of a direction as far as the windows allow; return whether all was sent."""
         while direction.output:
             chunk, granted = direction.output[0]
             room = min(
@@ -351,7 +350,7 @@ class SendQueue:
         elif isinstance(trailers, HeaderBlock):
             if trailers in self._deferred:
                 self._deferred.remove(trailers)
-            if self.must_shrink and not trailers.shrinks:  # they were made before
+            if self.must_shrink and not trailers.shrinks:  # it was encoded before
                 self.reencoding = True
             self.out.append(self._encoded(trailers, True, []))
         else:

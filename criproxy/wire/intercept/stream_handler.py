@@ -1,7 +1,4 @@
-"""What whoever handles a held stream is told, and what it can do with the stream.
-
-The rules' side of :mod:`criproxy.wire.intercept.interceptor`, which has the dispatcher.
-"""
+"""The interface between held streams and their handlers, which are policies."""
 
 from dataclasses import dataclass, field
 from struct import Struct
@@ -15,47 +12,48 @@ _prefix: Final = Struct(">BI").pack
 
 
 class StreamHandler(Protocol):
-    """Is told what comes on a held stream, in order, on the event loop.
+    """Receives the events of a held stream, in order, on the event loop.
 
-    It may command the stream from within each of these, and at any time until :meth:`over`.
+    It may call the stream's commands from within each method, and at any time until :meth:`closed`.
     """
 
     def opened(self) -> None:
-        """Take notice that the request's headers went on, unless it is to be hidden: from now on
-        commands are taken."""
+        """Called when the stream accepts commands.
+
+        The request's headers have been forwarded, unless the call is hidden.
+        """
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
-        """Take a whole message that ``side`` sent in a direction that is held.
+        """Handle a whole message that ``side`` sent in a held direction.
 
-        It is the handler's now: nothing of it goes on unless the handler sends it. ``payload`` is
-        without the five-byte prefix, whose flag ``compressed`` is (the stream's grpc-encoding).
+        It is not forwarded unless the handler sends it. ``payload`` is without the five-byte
+        prefix; ``compressed`` is the prefix's flag (with the stream's grpc-encoding).
         """
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
-        """Take notice that a held direction is complete: no more messages of ``side`` will come.
+        """Handle the end of a held direction.
 
-        ``trailers`` are the runtime's (with ``:status`` among them where they are all that it
-        answered), empty for the client. The end goes on only with :meth:`HeldStream.end`.
+        ``trailers`` are the runtime's (with ``:status`` if they are Trailers-Only), empty for the
+        client. The end is forwarded only by :meth:`HeldStream.end`.
         """
 
     def too_large(self, side: Side, limit: int) -> None:
-        """Decide now: what is held is over a limit, in bytes.
+        """Called when held bytes exceed a limit, in bytes.
 
-        If the handler neither answers nor passes on the direction (having sent on first what it
-        has of it), the stream is answered with RESOURCE_EXHAUSTED.
+        If the handler neither replies nor releases the direction (after it has sent the messages
+        that it has), the call is ended with RESOURCE_EXHAUSTED.
         """
 
     def closed(self) -> None:
-        """Take notice that the call is over, once for each and however it ended.
+        """Called once when the call has ended for the client, in any way.
 
-        The client has its end or has gone, or the runtime gave it an answer before its request was
-        released. Commands do nothing from now on.
+        Commands have no effect from now on.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What is to be held of a stream that has just been opened, and who handles it."""
+    """Which directions of a new stream to hold, and its handler."""
 
     handler: StreamHandler
     request: bool
@@ -63,12 +61,12 @@ class Hold:
     metadata: list[Header] = field(default_factory=list)
     """Added to the request's headers."""
     hidden: bool = False
-    """Whether the runtime is to hear nothing of the call, its headers neither: the handler is to
-    answer it. ``request`` has to be held."""
+    """Whether nothing of the call, not even its headers, is sent to the runtime: the handler has to
+    reply. ``request`` has to be held."""
 
 
 class StreamCommands(Protocol):
-    """What carries the commands out: see :class:`HeldStream` for each."""
+    """Executes the commands of :class:`HeldStream`."""
 
     def send(self, stream: "HeldStream", side: Side, message: bytes) -> None:
         """``message`` is with its prefix."""
@@ -85,10 +83,10 @@ class StreamCommands(Protocol):
 
 
 class HeldStream:
-    """A stream that is held, and the commands for it.
+    """A held stream, and the commands for it.
 
-    ``side`` says whose direction is meant: CLIENT the request's, RUNTIME the response's. Commands
-    for a stream that is over do nothing, nor do those for a direction that is not held.
+    ``side`` is the direction's sender: CLIENT for the request, RUNTIME for the response. Commands
+    have no effect on a closed stream, nor on a direction that is not held.
     """
 
     __slots__ = ("_commands", "headers", "id", "path")
@@ -100,39 +98,38 @@ class HeldStream:
         self.id = stream
         self.path = path
         self.headers = headers
-        """The request's, as they came."""
+        """The request's, as received."""
 
     def send(self, side: Side, payload: bytes, compressed: bool = False) -> None:
-        """Send a message on, in place of the oldest that the handler was given and still has."""
+        """Send a message in place of the oldest that the handler was given and still has."""
         self._commands.send(self, side, _prefix(compressed, len(payload)) + payload)
 
     def drop(self, side: Side) -> None:
-        """Let go of the oldest message that the handler was given and still has."""
+        """Discard the oldest message that the handler was given and still has."""
         self._commands.drop(self, side)
 
     def end(self, side: Side) -> None:
-        """Let a direction's end go on, as it came, behind what has been sent."""
+        """Forward a direction's end, as received, behind what has been sent."""
         self._commands.end(self, side)
 
     def release(self, side: Side) -> None:
-        """Hold the direction no longer: what still comes of it, its end too, goes on as it is.
+        """Stop holding the direction: the rest of it, its end too, is forwarded unchanged.
 
-        Messages that the handler was given are to be sent before.
+        Messages that the handler was given have to be sent before.
         """
         self._commands.release(self, side)
 
     def reply(self, code: StatusCode, message: str) -> None:
-        """End the call for the client with a status, in the runtime's place.
+        """End the call for the client with a local reply.
 
-        What was sent on of the response before goes first; what was not is dropped. The runtime's
-        side is reset with CANCEL unless it is done: if it has not been sent the request it is
-        never asked.
+        Output of the response is sent before; held messages are discarded. The stream is reset with
+        CANCEL towards the runtime unless it has finished.
         """
         self._commands.reply(self, code, message)
 
     def detach(self) -> None:
-        """Have nothing more to do with the stream, of which both directions have been passed on.
+        """Detach the handler from a stream whose directions have both been released.
 
-        The handler is not told when it is over.
+        :meth:`StreamHandler.closed` is not called any more.
         """
         self._commands.detach(self)

@@ -1,10 +1,8 @@
-"""The streams of one connection, read in both directions, and the events that they make.
+"""Reads both directions of a relayed connection and reports its calls as events.
 
-Theory. A client opens a stream with HEADERS, sends messages as DATA and half-closes with
-END_STREAM. The runtime answers with HEADERS (or none), DATA, and trailers: HEADERS with
-END_STREAM. The call is over for the client with the runtime's END_STREAM, with an RST_STREAM of
-either side, with a GOAWAY that leaves its stream out, or with the connection; whatever comes
-first gives its code, and what still comes for the stream afterwards is of no interest::
+A client opens a stream with HEADERS, sends messages as DATA and half-closes with END_STREAM. The
+runtime answers with HEADERS (or none), DATA, and trailers: HEADERS with END_STREAM. The first of
+these ends the call and gives its code; later frames of the stream are ignored::
 
                      HEADERS from the client
                                |
@@ -21,8 +19,7 @@ first gives its code, and what still comes for the stream afterwards is of no in
                        v
                      ended
 
-A stream's bytes are read in the order in which they are relayed, so a response is never seen
-before its request.
+Bytes are read in the order in which they are relayed, so a response is read after its request.
 """
 
 from enum import IntEnum
@@ -40,8 +37,8 @@ from criproxy.wire.reading.calls import Call, End
 from criproxy.wire.reading.message_capture import CapturedMessages, MessageCapture, SelectCapture
 
 DEFAULT_STREAM_LIMIT: Final = 10_000
-"""Calls in flight that are followed on one connection. Runtimes allow a hundred to a few
-thousand; a client that opens more costs its own connection's reading, not memory."""
+"""Maximum calls in flight on one connection; with more, its reading stops. Runtimes allow a hundred
+to a few thousand."""
 
 
 _CLIENT_GONE: Final = b"the client closed the connection"
@@ -49,26 +46,26 @@ _RUNTIME_GONE: Final = b"the runtime closed the connection"
 
 
 class Side(IntEnum):
-    """Whose bytes: the one that sent them."""
+    """The sender of bytes, or a direction by its sender."""
 
     CLIENT = 0
     RUNTIME = 1
 
 
 class CallBegan(NamedTuple):
-    """A request's headers passed."""
+    """A request's headers were received."""
 
     call: Call
 
 
 class CallEnded(NamedTuple):
-    """A call ended; its fields are complete now."""
+    """A call ended; its fields are complete."""
 
     call: Call
 
 
 class ReadingStopped(NamedTuple):
-    """The connection is not read any further; its open calls end as UNREAD. Comes last."""
+    """The reading stopped and all open calls ended as UNREAD; the last event."""
 
     reason: str
     """One of :data:`criproxy.wire.errors.REASONS`."""
@@ -79,27 +76,27 @@ Event = CallBegan | CallEnded | ReadingStopped
 
 
 class FlowState(NamedTuple):
-    """How things stand with what one side sends."""
+    """The flow control state of what one side sends."""
 
     window: int
-    """Bytes of DATA that the other takes on the whole connection."""
+    """The receiver's connection window, in bytes."""
     initial_window: int
-    """Bytes that the other takes on a new stream."""
+    """The receiver's initial stream window in force, in bytes."""
     unacknowledged: tuple[int | None, ...]
-    """The same of the other's SETTINGS that have no ACK yet, the oldest first."""
+    """The same of the receiver's unacknowledged SETTINGS, the oldest first; None: not in them."""
     max_frame_size: int
     decoder: Decoder
     last_stream: int
     """The highest stream that the client has opened."""
     last_served: int
-    """The highest stream that the runtime will serve: what its GOAWAY says, if there was one."""
+    """The last stream of the runtime's GOAWAY; 2^31-1 without one."""
 
 
 class ConnectionReader:
-    """Reads both directions of one HTTP/2 connection in passing.
+    """Reads both directions of one HTTP/2 connection.
 
-    Give it every byte with :meth:`receive`, each side's in order, and the connection's end with
-    :meth:`end`. Once it has answered with ReadingStopped it ignores what it is given.
+    Call :meth:`receive` with every byte of each side in order, and :meth:`end` when the connection
+    ends. After it has returned ReadingStopped it ignores all bytes.
     """
 
     __slots__ = ("_readers", "_streams", "header_block_limit", "reading")
@@ -127,7 +124,7 @@ class ConnectionReader:
         self._readers = (client, runtime)
         self.header_block_limit = header_block_limit
         self.reading = True
-        """Whether bytes are still read."""
+        """Whether the connection is still read."""
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -136,11 +133,14 @@ class ConnectionReader:
 
     @property
     def not_started(self) -> bool:
-        """Whether nothing of the client's has come yet."""
+        """Whether the client has sent nothing yet."""
         return self._readers[Side.CLIENT].not_started
 
     def to_boundary(self, side: Side) -> int | None:
-        """Bytes until a frame may be put in among what ``side`` sends; None where not known."""
+        """Return the bytes until a frame may be inserted into what ``side`` sends.
+
+        None where it is unknown: see :attr:`FrameReader.to_boundary`.
+        """
         return self._readers[side].to_boundary if self.reading else None
 
     def call(self, stream: int) -> Call | None:
@@ -153,15 +153,15 @@ class ConnectionReader:
         return self._streams.last
 
     def decoder(self, side: Side) -> Decoder:
-        """Return the decoder of a side's header blocks; it has decoded all that have been read."""
+        """Return the decoder of a side's header blocks, in step with the last one that was read."""
         return self._readers[side].decoder
 
     def partial_frame(self, side: Side) -> PartialFrame:
-        """Return where in what ``side`` sends the reading stands."""
+        """Return the incomplete frame of ``side`` at which the reading stands."""
         return self._readers[side].partial_frame()
 
     def flow(self, side: Side) -> FlowState:
-        """Return how things stand with what ``side`` sends, as far as it has been read."""
+        """Return the flow control state of what ``side`` sends."""
         source, sink = self._readers[side], self._readers[1 - side]
         return FlowState(
             constants.DEFAULT_WINDOW + sink.granted - source.flow,
@@ -174,7 +174,7 @@ class ConnectionReader:
         )
 
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
-        """Read the next bytes that ``side`` sent; ``now`` is when they came, in seconds."""
+        """Read the next bytes of ``side``; ``now`` is when they arrived, in seconds."""
         if not self.reading:
             return []
         try:
@@ -184,14 +184,14 @@ class ConnectionReader:
         return self._take_events() if self._streams.events else []
 
     def stop(self, reason: str, detail: str, now: float) -> list[Event]:
-        """Read no further: for whoever gave the bytes and knows why they cannot be read."""
+        """Stop the reading; ``reason`` is one of :data:`criproxy.wire.errors.REASONS`."""
         self.reading = False
         self._end_all(End.UNREAD, None, b"", now)
         self._streams.events.append(ReadingStopped(reason, detail))
         return self._take_events()
 
     def end(self, side: Side, now: float) -> list[Event]:
-        """End the calls in flight: ``side`` ended the connection for good."""
+        """End the calls in flight: ``side`` has closed the connection."""
         if side is Side.CLIENT:
             self._end_all(End.CLIENT_GONE, StatusCode.CANCELLED, _CLIENT_GONE, now)
         else:
@@ -209,7 +209,7 @@ class ConnectionReader:
 
 
 class _Streams:
-    """The open streams of a connection, and the events that wait to be fetched."""
+    """The open streams of a connection, and the events not returned yet."""
 
     __slots__ = ("events", "last", "limit", "message_limit", "open", "select_capture", "served")
 
@@ -218,7 +218,7 @@ class _Streams:
     ) -> None:
         self.open: dict[int, Call] = {}
         self.last = 0  # the highest stream that the client has opened
-        self.served = constants.LARGEST_STREAM  # and that the runtime will serve
+        self.served = constants.LARGEST_STREAM  # the last stream of the runtime's GOAWAY
         self.limit = limit
         self.message_limit = message_limit
         self.select_capture = select_capture
@@ -242,15 +242,15 @@ class _Streams:
 
 
 class _Direction:
-    """What the two directions have in common: SETTINGS speak of what the other may send."""
+    """Handles the frames that are alike in both directions. SETTINGS apply to the peer."""
 
     __slots__ = ("_streams", "peer")
 
     peer: FrameReader
     _counter: ClassVar["attrgetter[MessageCounter]"]
-    """What a call counts of this direction."""
+    """The message counter of this direction."""
     _captured: ClassVar["attrgetter[CapturedMessages | None]"]
-    """The captured messages of it."""
+    """The captured messages of this direction."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams
@@ -340,7 +340,7 @@ class _Requests(_Direction):
         self._streams.finish(call, End.CLIENT_RESET, status, b"", now)
 
     def goaway(self, last_stream: int, code: int, now: float) -> None:
-        """A client's GOAWAY speaks of the runtime's streams; it opens none."""
+        """Ignore it: a client's GOAWAY is about streams of the runtime, which opens none."""
 
 
 class _Responses(_Direction):
@@ -363,7 +363,7 @@ class _Responses(_Direction):
         elif not call.http_status:
             for name, value in headers:
                 if name == b":status":
-                    if not value.startswith(b"1"):  # informational: the response is yet to come
+                    if not value.startswith(b"1"):  # not informational
                         call.http_status = value
                         if call.capture is not None and call.capture.response is not None:
                             call.capture.response.encoding = _encoding(headers)
@@ -414,7 +414,7 @@ class _Responses(_Direction):
 
 
 def _encoding(headers: list[Header]) -> bytes:
-    """Return how the compressed messages behind these headers are compressed."""
+    """Return the grpc-encoding of a header list; empty if there is none."""
     for name, value in headers:
         if name == b"grpc-encoding":
             return value

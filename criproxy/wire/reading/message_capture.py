@@ -1,8 +1,4 @@
-"""The messages of a call, kept in passing: nothing waits for them.
-
-What is kept are copies of what goes by, within limits. That a message was too large for them is
-known; its bytes are not.
-"""
+"""Copies the messages of a call as they are relayed, within limits."""
 
 from collections.abc import Callable
 from math import inf
@@ -12,44 +8,44 @@ from typing import Final, NamedTuple
 from criproxy.wire.grpc import PREFIX_SIZE
 
 MAX_MESSAGES: Final = 4096
-"""Messages that are kept of one direction: empty ones cost memory as well."""
+"""Maximum captured messages of one direction: empty ones cost memory as well."""
 
 MESSAGE_COST: Final = 100
-"""Bytes of memory, about, that a message takes beside its own."""
+"""Approximate overhead of a captured message in memory, in bytes."""
 
 _prefix: Final = Struct(">?I").unpack_from
 
 
 class CaptureBudget:
-    """Counts what is kept of all the calls in flight that share it, in bytes of memory."""
+    """Counts the memory of the captures of all calls that share it, in bytes."""
 
     __slots__ = ("bytes", "limit")
 
     def __init__(self, limit: int) -> None:
-        """Above ``limit`` the calls that are in flight are cut."""
+        """``limit``: bytes above which the captures of calls in flight are cut."""
         self.limit = limit
         self.bytes = 0
 
 
 class CaptureLimits(NamedTuple):
-    """Bytes of messages that are kept of each direction; 0 keeps nothing of it."""
+    """Maximum bytes of messages to capture of each direction; 0: none."""
 
     request: int
     response: int
     budget: CaptureBudget | None = None
-    """What else they have to fit into. None: nothing."""
+    """A budget that the captures of several calls share."""
 
 
 SelectCapture = Callable[[bytes], CaptureLimits | None]
-"""Says what is kept of the calls of a path; None: nothing. It is asked as each call begins."""
+"""Returns the capture limits of a call by its path, or None for no capture."""
 
 
 class CapturedMessages:
-    """The messages of one direction: whole ones, in order, as on the wire without their prefixes.
+    """The whole messages of one direction, in order, as on the wire without their prefixes.
 
-    ``messages`` has each with its compressed-flag. ``encoding`` is the direction's grpc-encoding.
-    ``cut`` tells that more has passed than is here: the first message that was over a limit and
-    whatever came behind it, or one within which the call ended.
+    ``messages`` are pairs of a message and its compressed flag. ``encoding`` is the direction's
+    grpc-encoding. ``cut``: more was relayed than was captured, because a message was over a limit
+    or the call ended within a message.
     """
 
     __slots__ = (
@@ -73,17 +69,17 @@ class CapturedMessages:
         self.messages: list[tuple[bytes, bool]] = []
         self.encoding = b""
         self.cut = False
-        self._remaining = limit  # bytes that further messages may have
+        self._remaining = limit  # bytes of further messages
         self._max_message = max_message
-        self._partial_prefix = b""  # of a prefix that a frame's end has cut
-        self._flag = False  # of the message that is being gathered
+        self._partial_prefix = b""  # an incomplete prefix
+        self._flag = False  # of the incomplete message
         self._partial_message = bytearray()
-        self._missing = 0  # bytes that it needs
+        self._missing = 0  # bytes missing of it
         self._budget = budget
-        self._charged = 0  # of the budget
+        self._charged = 0  # bytes charged to the budget
 
     def feed(self, data: bytes, start: int, end: int) -> None:
-        """Take ``data[start:end]``, a piece of the direction's DATA."""
+        """Capture ``data[start:end]``, a piece of the direction's DATA."""
         while start < end and not self.cut:
             if self._missing:
                 start = self._continue_message(data, start, end)
@@ -119,7 +115,7 @@ class CapturedMessages:
                 self._flag = flag
 
     def _continue_message(self, data: bytes, start: int, end: int) -> int:
-        """Go on with a message that a piece's end has cut; return where it ends in this one."""
+        """Continue the incomplete message; return its end in this piece."""
         end = min(end, start + self._missing)
         if not self._charge(end - start):
             self._partial_message.clear()
@@ -132,7 +128,7 @@ class CapturedMessages:
         return end
 
     def _charge(self, size: int) -> bool:
-        """Take bytes of the budget; where it has none left nothing more is kept."""
+        """Charge bytes to the budget; return False, and capture nothing more, if it is used up."""
         budget = self._budget
         if budget is not None:
             if budget.bytes + size > budget.limit:
@@ -143,7 +139,7 @@ class CapturedMessages:
         return True
 
     def end(self) -> None:
-        """Take notice, once, that the call is over."""
+        """Discard an incomplete message and release the budget; called once when the call ends."""
         if self._missing or self._partial_prefix:
             self.cut = True
             self._partial_message.clear()
@@ -152,18 +148,18 @@ class CapturedMessages:
 
 
 class MessageCapture:
-    """What is kept of a call."""
+    """The captured messages of a call, by direction; None: not captured."""
 
     __slots__ = ("request", "response")
 
     def __init__(self, limits: CaptureLimits, max_message: float = inf) -> None:
-        """``max_message``: bytes of a message above which it is not kept in any case."""
+        """``max_message``: bytes of the largest message to capture."""
         request, response, budget = limits
         self.request = CapturedMessages(request, max_message, budget) if request else None
         self.response = CapturedMessages(response, max_message, budget) if response else None
 
     def end(self) -> None:
-        """Take notice, once, that the call is over: a message without its end goes."""
+        """Called once when the call ends."""
         if self.request is not None:
             self.request.end()
         if self.response is not None:
