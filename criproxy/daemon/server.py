@@ -31,7 +31,7 @@ from criproxy.observe.metrics import Metrics
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener, captures_nothing
-from criproxy.relay.sockets import Access
+from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.http2.windows import HeldBytesBudget
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
@@ -75,6 +75,7 @@ class _Daemon:
         self._watch = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
         self._stopping = asyncio.Event()
         self._listeners: list[Listener] = []
+        self._bound: list[BoundSocket] = []
         self._audit: Audit | None = None
 
     async def run(self) -> None:
@@ -94,7 +95,7 @@ class _Daemon:
             http = self._start_http(health, rules)
             rules.adopt(self._prepared)
             for listener in self._listeners:
-                listener.open()
+                self._open(listener)
                 self._log.info(
                     "listening",
                     listener=str(listener.endpoint),
@@ -122,6 +123,12 @@ class _Daemon:
             if http is not None:
                 http.close()
             self._writer.close()
+
+    def _open(self, listener: Listener) -> None:
+        copied = access_of(listener.runtime) or Access()
+        bound = bind(listener.endpoint, listener.access.or_else(copied))
+        self._bound.append(bound)
+        listener.serve(bound.socket.dup())
 
     def _open_audit(self) -> None:
         if self._config.audit is None:
@@ -189,6 +196,7 @@ class _Daemon:
                 rules.books.of,
                 captures_nothing if self._audit is None else self._audit.recorder.capture_for,
                 identify=partial(peer_of, kubelet=kubelet),
+                failed=self._crashed,
             )
             made.append(listener)
             self._metrics.connections.labels(str(each.endpoint)).set(0)
@@ -196,7 +204,10 @@ class _Daemon:
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:
-            listener.close()
+            listener.stop_accepting()
+        for bound in self._bound:
+            bound.close()
+        self._bound.clear()
 
     def _limits(self) -> Limits:
         configured = self._config.limits
@@ -240,7 +251,7 @@ class _Daemon:
         patience = self._config.probe.timeout * 2 + 1
 
         def readiness() -> str | None:
-            if not all(listener.is_open for listener in self._listeners):
+            if not all(listener.is_accepting for listener in self._listeners):
                 return "stopping" if self._stopping.is_set() else "not listening yet"
             return loop.ask(health.ask(), patience)
 

@@ -70,6 +70,12 @@ class _Process(NamedTuple):
     cgroups: str | None = None
 
 
+def peer_pid(connection: socket.socket) -> int:
+    """Return the process at the other end: of a listening socket the one that called listen()."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(raw)[0])
+
+
 def peer_of(connection: socket.socket, kubelet: Kubelet = NO_KUBELET) -> Peer:
     """Ask the kernel and /proc for the process that connected. Never fails for want of /proc."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)

@@ -1,9 +1,10 @@
-"""A listener: takes clients at a socket and pairs each with a connection to the runtime."""
+"""A listener: accepts clients at a socket and pairs each with a connection to the upstream."""
 
 import asyncio
 import errno
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
@@ -16,61 +17,64 @@ from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.pair import Pair
 from criproxy.relay.policy import ActivePolicy
-from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
+from criproxy.relay.sockets import Access, SocketFile, access_of
 from criproxy.wire.reading.connection import ConnectionReader
 from criproxy.wire.reading.message_capture import SelectCapture
 
 _ACCEPTED_AT_ONCE: Final = 64
-"""Clients taken at one wake-up, so that a flood of them does not keep the others waiting."""
+"""Clients accepted at one wake-up, so that many at once do not delay those that are connected."""
 
 _PAUSE: Final = 0.1
-"""Seconds without accepting when there are no file descriptors left."""
+"""Seconds without accepting after file descriptors have run out."""
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one listener allows itself."""
+    """The limits of one listener."""
 
     connections: int
-    """Clients at once; the next ones wait in the socket's backlog."""
+    """Clients at once; further ones wait in the socket's backlog."""
     runtime_wait: float
-    """Seconds for which a client is held while the runtime is not there."""
+    """Seconds for which a client is kept while the runtime cannot be reached."""
     write_buffer: int
-    """Bytes that wait for a slow reader, per direction, before the writer is stopped."""
+    """Bytes buffered for a slow reader, per direction, before the writer is not read from."""
     header_block: int
     """Bytes of one header block above which a connection is relayed unread."""
     streams: int
     """Calls in flight on one connection above which it is relayed unread."""
     message: int | None = None
-    """Bytes of a message above which its call is ended with RESOURCE_EXHAUSTED; None for any."""
+    """Bytes of a message above which its call ends with RESOURCE_EXHAUSTED; None for no limit."""
 
 
 def captures_nothing(connection: Connection) -> SelectCapture | None:
-    """Say for a client that nothing of its calls is kept."""
+    """Capture no messages of a client's calls."""
     return None
 
 
 class ListenerEvents(Protocol):
-    """What a listener tells the operator, beside what it tells the observer."""
+    """Receives what a listener reports beside the events of its connections."""
 
     def runtime_unreachable(self, listener: str, runtime: str, peer: Peer, error: OSError) -> None:
-        """A client was held until ``runtime_wait`` was over and is closed now."""
+        """Called when a client is closed because ``runtime_wait`` is over."""
 
     def accept_paused(self, listener: str, reason: str) -> None:
-        """No more clients are taken for now: they wait in the backlog."""
+        """Called when no more clients are accepted for now: they wait in the backlog."""
 
 
 class Listener:
-    """One socket that clients connect to. :meth:`open`, then :meth:`close`."""
+    """Accepts clients at one socket: :meth:`serve`, then :meth:`drain` or :meth:`close`.
+
+    The socket may be shared with other processes that accept clients, too.
+    """
 
     def __init__(
         self,
         endpoint: Endpoint,
         runtime: Endpoint,
         image: Endpoint,
-        access: Access,
+        access: Access | None,
         limits: Limits,
         observer: Observer,
         events: ListenerEvents,
@@ -79,18 +83,23 @@ class Listener:
         policy_of: Callable[[Connection], ActivePolicy],
         capture_for: Callable[[Connection], SelectCapture | None] = captures_nothing,
         identify: Callable[[socket.socket], Peer] = peer_of,
+        *,
+        failed: Callable[[str, BaseException], None],
     ) -> None:
-        """``access`` holds what is configured; the rest is copied from the runtime's socket.
+        """``access``: the configured owner and mode of the socket; what it leaves open is copied
+        from the runtime's socket when that is first reached. None: both stay as they are.
 
-        The last three are asked once for each client, when it has been accepted: who it is
-        (``identify``), then, once the observer knows of the connection, which rules hold on it
-        (``policy_of``) and of which of its calls the messages are kept (``capture_for``; None: of
-        none). Where one of them raises, the client is closed.
+        Called once for each client when it has been accepted: ``identify``; then, after
+        ``connection_opened``, ``policy_of`` and ``capture_for`` (which messages of its calls to
+        capture; None: none). If one of them raises, the client is closed.
+
+        ``failed`` is called with a name and the error if clients cannot be accepted any more.
         """
         self.endpoint = endpoint
         self.runtime = runtime
         self.image = image
-        self._access = access
+        self.access = access or Access()
+        self._copies_access = access is not None
         self._limits = limits
         self._observer = observer
         self._notifier = Notifier(observer, clock)
@@ -100,63 +109,71 @@ class Listener:
         self._policy_of = policy_of
         self._capture_for = capture_for
         self._identify = identify
-        self._bound: BoundSocket | None = None
-        self._access_copied = False
+        self._failed = failed
+        self._listening: socket.socket | None = None
+        self._file: SocketFile | None = None  # None once owner and mode need no more copying
         self._clients = 0
         self._full = False
 
-    def open(self) -> None:
-        """Bind and accept. Raises UnavailableError or EndpointError (see sockets.bind)."""
+    def serve(self, listening: socket.socket) -> None:
+        """Accept clients at a listening socket, which belongs to this listener from now on."""
         self._loop = asyncio.get_running_loop()
-        copied = access_of(self.runtime)
-        self._access_copied = copied is not None
-        self._bound = bind(self.endpoint, self._access.or_else(copied or Access()))
-        self._start_accepting()
+        listening.setblocking(False)
+        self._listening = listening
+        self._file = SocketFile(self.endpoint) if self._copies_access else None
+        self._resume_accepting()
 
-    def close(self) -> None:
-        """Take no more clients and remove the socket; those that are connected stay."""
-        if self._bound is not None:
-            self._stop_accepting()
-            self._bound.close()
-            self._bound = None
+    def stop_accepting(self) -> None:
+        """Accept no more clients. They can still connect: another process may accept them."""
+        if self._listening is not None:
+            self._pause_accepting()
+            self._listening.close()
+            self._listening = None
 
     @property
-    def is_open(self) -> bool:
-        """Whether clients can connect."""
-        return self._bound is not None
+    def is_accepting(self) -> bool:
+        """Whether clients are accepted, now or when there is room for them."""
+        return self._listening is not None
 
-    def _start_accepting(self) -> None:
-        if self._bound is not None and not self._full:
-            self._loop.add_reader(self._bound.socket.fileno(), self._accept, self._bound.socket)
+    def _resume_accepting(self) -> None:
+        if self._listening is not None and not self._full:
+            self._loop.add_reader(self._listening.fileno(), self._accept, self._listening)
 
-    def _stop_accepting(self) -> None:
-        if self._bound is not None:
-            self._loop.remove_reader(self._bound.socket.fileno())
+    def _pause_accepting(self) -> None:
+        if self._listening is not None:
+            self._loop.remove_reader(self._listening.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
+        try:
+            self._accept_clients(listening)
+        except Exception as error:
+            self.stop_accepting()
+            self._failed(f"accepting clients at {self.endpoint}", error)
+
+    def _accept_clients(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             if self._clients >= self._limits.connections:
                 self._full = True
-                self._stop_accepting()
+                self._pause_accepting()
                 reason = f"{self._clients} clients are connected (limits.connections)"
                 self._events.accept_paused(str(self.endpoint), reason)
                 return
             try:
                 client, _ = listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
-                return
+                return  # another process was faster, or the client has gone
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                self._stop_accepting()
-                self._loop.call_later(_PAUSE, self._start_accepting)
+                self._pause_accepting()
+                self._loop.call_later(_PAUSE, self._resume_accepting)
                 self._events.accept_paused(str(self.endpoint), str(error.strerror))
                 return
             client.setblocking(False)
             self._clients += 1
-            self._tasks.start(self._serve(client), f"connection at {self.endpoint}")
+            self._tasks.start(self._serve_client(client), f"connection at {self.endpoint}")
 
-    async def _serve(self, client: socket.socket) -> None:
+    async def _serve_client(self, client: socket.socket) -> None:
         try:
             connection = Connection(str(self.endpoint), self._identify(client), self._clock())
             self._observer.connection_opened(connection)
@@ -169,7 +186,7 @@ class Listener:
             self._clients -= 1
             if self._full:
                 self._full = False
-                self._start_accepting()
+                self._resume_accepting()
 
     async def _relay(self, client: socket.socket, connection: Connection) -> None:
         reader = ConnectionReader(
@@ -211,9 +228,9 @@ class Listener:
     async def _dial(
         self, client: socket.socket, connection: Connection, to: Endpoint
     ) -> socket.socket:
-        """Connect to one of the two, and see to what follows from its being there or not.
+        """Connect to an upstream for a client, waiting for ``runtime_wait`` at most.
 
-        Raises OSError where it is not, and ClientGoneError where nobody waits any longer.
+        Raises OSError if it cannot be reached, and ClientGoneError if the client has gone.
         """
         try:
             connected = await dial(to, client, self._limits.runtime_wait, self._clock)
@@ -222,13 +239,14 @@ class Listener:
         except OSError as error:
             self._events.runtime_unreachable(connection.listener, str(to), connection.peer, error)
             raise
-        if not self._access_copied and self._bound is not None:
-            self._copy_access(self._bound)
+        if self._file is not None:
+            self._copy_access(self._file)
         return connected
 
-    def _copy_access(self, bound: BoundSocket) -> None:
-        """Take over owner and mode from a runtime that was not there when we began."""
+    def _copy_access(self, file: SocketFile) -> None:
+        """Copy owner and mode of a runtime that was absent when the socket was bound."""
         copied = access_of(self.runtime)
         if copied is not None:
-            self._access_copied = True
-            bound.grant(self._access.or_else(copied))
+            self._file = None
+            with suppress(OSError):  # not this client's fault: it is served
+                file.grant(self.access.or_else(copied))

@@ -1,8 +1,8 @@
-"""Binding a listener's socket: never stealing a live one, never seen before it listens.
+"""Binds a listener's socket, or adopts one that was bound by systemd or an earlier process.
 
-The new socket is bound under a temporary name beside the wanted one, given its owner and mode,
-made to listen, and only then renamed into place. A lock on the directory keeps two processes that
-start at once from both finding the same stale socket.
+A new socket is bound under a temporary name in the same directory, given its owner and mode, made
+to listen and then renamed into place. A socket that a live process listens at is never replaced. A
+lock on the directory keeps two processes from replacing the same stale socket at once.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from criproxy.errors import EndpointError, UnavailableError
+from criproxy.peers.credentials import peer_pid
 from criproxy.relay.dial import connect
 from criproxy.relay.endpoints import Endpoint
 
@@ -25,21 +26,21 @@ BACKLOG: Final = 4096
 """Connections that may wait to be accepted; the kernel's net.core.somaxconn caps it."""
 
 DEFAULT_MODE: Final = 0o660
-"""What runtimes give their sockets: as root on the node is what it is worth."""
+"""The mode that runtimes give their sockets."""
 
 _DIRECTORY_MODE: Final = 0o755
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may connect: a socket's mode and owner. None for what is to stay as it is."""
+    """Who may connect: a socket's mode and owner. None leaves a value as it is."""
 
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
 
     def or_else(self, other: "Access") -> "Access":
-        """Fill what is None from another."""
+        """Return a copy with the values that are None taken from another."""
         return Access(
             other.mode if self.mode is None else self.mode,
             other.uid if self.uid is None else self.uid,
@@ -48,9 +49,9 @@ class Access:
 
 
 def access_of(endpoint: Endpoint) -> Access | None:
-    """Read a socket's mode and owner; None where there is no such socket.
+    """Read a socket's mode and owner; None if there is no such socket.
 
-    The owner is left out where this process is not root, which may not give it on.
+    The owner is None unless this process is root: others may not set it.
     """
     try:
         found = os.stat(endpoint.path)
@@ -61,9 +62,9 @@ def access_of(endpoint: Endpoint) -> Access | None:
 
 
 def parse_owner(text: str) -> tuple[int | None, int | None]:
-    """Read ``user``, ``user:group`` or ``:group``, names or numbers, as chown(1) does.
+    """Parse ``user``, ``user:group`` or ``:group``, names or numbers, as chown(1) does.
 
-    Raises ValueError, naming what is not known.
+    Raises ValueError, naming the user or group that does not exist.
     """
     user, _, group = text.partition(":")
     try:
@@ -77,38 +78,62 @@ def parse_owner(text: str) -> tuple[int | None, int | None]:
     return uid, gid
 
 
-class BoundSocket:
-    """A listening socket and its place in the file system."""
+class SocketFile:
+    """A socket in the file system, recognized by device and inode even if its path is reused."""
 
-    def __init__(self, sock: socket.socket, endpoint: Endpoint, identity: tuple[int, int]) -> None:
-        self.socket = sock
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Take what is at the path now; symbolic links are not followed."""
         self.endpoint = endpoint
-        self._identity = identity
+        self._identity = self._find()
 
     def grant(self, access: Access) -> None:
-        """Set owner and mode, as far as they are not None. Raises OSError where it may not."""
-        if self._is_ours():
+        """Set owner and mode, unless the path leads elsewhere by now. Raises OSError."""
+        if self._is_unchanged():
             _grant(self.endpoint.path, access)
 
-    def close(self) -> None:
-        """Stop listening, and remove the socket if it is still ours."""
-        self.socket.close()
-        if self._is_ours():
+    def unlink(self) -> None:
+        """Remove the socket, unless the path leads elsewhere by now."""
+        if self._is_unchanged():
             os.unlink(self.endpoint.path)
 
-    def _is_ours(self) -> bool:
+    def _is_unchanged(self) -> bool:
+        return self._identity is not None and self._find() == self._identity
+
+    def _find(self) -> tuple[int, int] | None:
         try:
             found = os.lstat(self.endpoint.path)
         except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self._identity
+            return None
+        return (found.st_dev, found.st_ino) if stat.S_ISSOCK(found.st_mode) else None
+
+
+class BoundSocket:
+    """A listening socket of this process and its place in the file system."""
+
+    def __init__(self, sock: socket.socket, endpoint: Endpoint) -> None:
+        self.socket = sock
+        self.endpoint = endpoint
+        self._file = SocketFile(endpoint)
+
+    def grant(self, access: Access) -> None:
+        """Set owner and mode; see :meth:`SocketFile.grant`."""
+        self._file.grant(access)
+
+    def unlink(self) -> None:
+        """Remove the socket from the file system, unless the path leads elsewhere by now."""
+        self._file.unlink()
+
+    def close(self) -> None:
+        """Close the socket and unlink it."""
+        self.socket.close()
+        self._file.unlink()
 
 
 def bind(endpoint: Endpoint, access: Access) -> BoundSocket:
-    """Listen at an endpoint; parent directories are made, a stale socket is replaced.
+    """Listen at an endpoint; makes parent directories and replaces a stale socket.
 
-    Raises EndpointError when the place is taken by something that is not a socket, and
-    UnavailableError when another process listens there or the file system refuses.
+    Raises EndpointError if something that is not a socket is at the path, and UnavailableError if
+    another process listens there or the file system refuses.
     """
     path = Path(endpoint.path)
     try:
@@ -117,27 +142,70 @@ def bind(endpoint: Endpoint, access: Access) -> BoundSocket:
             _refuse_if_taken(endpoint)
             # Through the open directory the temporary name is short, whatever the path's length.
             short = f"/proc/self/fd/{directory}/.criproxy.{os.getpid()}"
-            sock = _listening(short, access)
+            sock = _listen(short, access)
             try:
-                found = os.stat(short)
                 os.rename(short, path.name, dst_dir_fd=directory)
             except BaseException:
                 sock.close()
                 os.unlink(short)
                 raise
+            return BoundSocket(sock, endpoint)
     except OSError as error:
         raise UnavailableError(
             f"cannot listen at {endpoint}: {error.strerror or error}; "
             "choose another --listen path or run with the rights to it"
         ) from error
-    return BoundSocket(sock, endpoint, (found.st_dev, found.st_ino))
 
 
-def _listening(path: str, access: Access) -> socket.socket:
+def adopt(sock: socket.socket, endpoint: Endpoint) -> BoundSocket:
+    """Take over a socket that systemd or an earlier process of this daemon listens at.
+
+    Calls listen() again: the backlog and the credentials that clients see (SO_PEERCRED) are then
+    this process's. Raises EndpointError if it is not a listening unix stream socket, or not the one
+    at the endpoint's path.
+    """
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        raise EndpointError(f"cannot adopt a socket for {endpoint}: not a unix stream socket")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise EndpointError(f"cannot adopt a socket for {endpoint}: it does not listen")
+    sock.setblocking(False)
+    sock.listen(BACKLOG)
+    if not (_is_bound_to(sock, endpoint) or _is_own(endpoint)):
+        raise EndpointError(
+            f"cannot adopt a socket for {endpoint}: it is bound to {sock.getsockname()!r}; "
+            "make ListenStream= of criproxy.socket the same path"
+        )
+    return BoundSocket(sock, endpoint)
+
+
+def _is_bound_to(sock: socket.socket, endpoint: Endpoint) -> bool:
+    """Return whether the name that a socket was bound to leads to the endpoint's file."""
+    name = sock.getsockname()
+    try:
+        return isinstance(name, str) and os.path.samefile(name, endpoint.path)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_own(endpoint: Endpoint) -> bool:
+    """Return whether it is this process that listens at an endpoint.
+
+    Sockets of an earlier process were bound to a temporary name, which says nothing.
+    """
+    try:
+        with connect(endpoint) as client:
+            return peer_pid(client) == os.getpid()
+    except BlockingIOError:  # the backlog is full: somebody listens
+        return True
+    except OSError:
+        return False
+
+
+def _listen(path: str, access: Access) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # left by a process of our id that died in between
+            os.unlink(path)  # left by a process of the same id that died here
         sock.setblocking(False)
         umask = os.umask(0o777)  # nobody may connect before owner and mode are right
         try:
@@ -160,12 +228,12 @@ def _grant(path: str, access: Access) -> None:
     gid = found.st_gid if access.gid is None else access.gid
     if (uid, gid) != (found.st_uid, found.st_gid):
         os.chown(path, uid, gid)
-    if access.mode is not None:
+    if access.mode is not None and access.mode != stat.S_IMODE(found.st_mode):
         os.chmod(path, access.mode)
 
 
 def _make_directories(path: Path) -> None:
-    """Make a directory and its parents, writable by their owner alone whatever the umask."""
+    """Make a directory and its parents, writable only by their owner whatever the umask."""
     if path.is_dir():
         return
     _make_directories(path.parent)
@@ -196,9 +264,9 @@ def _refuse_if_taken(endpoint: Endpoint) -> None:
     try:
         connect(endpoint).close()
     except ConnectionRefusedError:
-        return  # stale: whoever bound it is gone
+        return  # stale
     except BlockingIOError:
-        pass  # its backlog is full, so it lives
+        pass  # the backlog is full: somebody listens
     raise UnavailableError(
         f"cannot listen at {endpoint}: another process listens there; "
         "stop it or choose another path with --listen"

@@ -1,5 +1,6 @@
 """Binding: a stale socket is replaced, a live one never, and what is ours goes with us."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -12,7 +13,7 @@ import pytest
 
 from criproxy.errors import EndpointError, UnavailableError
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.sockets import Access, BoundSocket, access_of, bind, parse_owner
+from criproxy.relay.sockets import Access, BoundSocket, access_of, adopt, bind, parse_owner
 from tests.support.raw_sockets import accept, dial, listening
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -266,6 +267,68 @@ def test_unknown_owner(text: str, complaint: str) -> None:
     """A name that the system does not know is named."""
     with pytest.raises(ValueError, match=complaint):
         parse_owner(text)
+
+
+def test_adopted_socket_of_systemd(path: Path) -> None:
+    """A listening socket that was bound to the endpoint's path is adopted; closing unlinks it."""
+    with listening(path, backlog=0) as passed:
+        bound = adopt(passed.dup(), Endpoint(str(path)))
+        assert reaches(path, bound)
+        bound.close()
+        assert not path.exists()
+
+
+def test_adopted_path_behind_a_link(short_dir: Path) -> None:
+    """Two paths of one socket are the same, as /var/run and /run are."""
+    (short_dir / "run").mkdir()
+    (short_dir / "var").symlink_to("run")
+    with listening(short_dir / "run" / "a.sock") as passed:
+        endpoint = Endpoint(str(short_dir / "var" / "a.sock"))
+        adopt(passed.dup(), endpoint).close()
+
+
+def test_adopted_socket_of_an_earlier_process(path: Path, bound: BoundSocket) -> None:
+    """A socket that was bound by criproxy is adopted, though its name was a temporary one."""
+    again = adopt(bound.socket.dup(), Endpoint(str(path)))
+    assert reaches(path, again)
+    again.socket.close()
+
+
+def test_adopted_backlog(path: Path) -> None:
+    """An adopted socket has the backlog of one that was bound here, however small it was."""
+    with listening(path, backlog=0) as passed, contextlib.ExitStack() as stack:
+        bound = adopt(passed.dup(), Endpoint(str(path)))
+        for _ in range(10):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            client.setblocking(False)
+            client.connect(str(path))
+        bound.close()
+
+
+def test_socket_of_another_path_is_not_adopted(short_dir: Path, path: Path) -> None:
+    """A socket that clients of the endpoint would not reach is refused, with what to change."""
+    with listening(short_dir / "other.sock") as passed:
+        for _ in range(2):
+            with pytest.raises(EndpointError, match=r"is bound to '.*/other\.sock'; make"):
+                adopt(passed, Endpoint(str(path)))
+            path.unlink(missing_ok=True)
+            path.symlink_to("absent")
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "complaint"),
+    [
+        (socket.AF_INET, socket.SOCK_STREAM, "not a unix stream socket"),
+        (socket.AF_UNIX, socket.SOCK_DGRAM, "not a unix stream socket"),
+        (socket.AF_UNIX, socket.SOCK_STREAM, "does not listen"),
+    ],
+)
+def test_what_is_no_listening_socket_is_not_adopted(
+    path: Path, family: int, kind: int, complaint: str
+) -> None:
+    """Only a listening unix stream socket can be adopted."""
+    with socket.socket(family, kind) as passed, pytest.raises(EndpointError, match=complaint):
+        adopt(passed, Endpoint(str(path)))
 
 
 def test_socket_is_not_inherited(bound: BoundSocket) -> None:

@@ -168,8 +168,8 @@ def test_limit_of_connections(short_dir: Path, loop: str) -> None:
             assert receive(stack.enter_context(accept(listener)), 1) == expected
 
 
-def test_closed_listener_keeps_its_clients(short_dir: Path, loop: str) -> None:
-    """A closed listener is gone from the file system; who is connected goes on."""
+def test_stopped_listener_keeps_its_clients(short_dir: Path, loop: str) -> None:
+    """Connected clients go on being served when no more are accepted; others wait."""
     path = short_dir / "runtime.sock"
     with (
         listening(path) as listener,
@@ -177,10 +177,11 @@ def test_closed_listener_keeps_its_clients(short_dir: Path, loop: str) -> None:
         dial(relay.path) as client,
         accept(listener) as runtime,
     ):
-        relay.close_listener()
-        assert not relay.path.exists()
-        client.sendall(b"still here")
-        assert receive(runtime, 10) == b"still here"
+        relay.stop_accepting()
+        with dial(relay.path):
+            client.sendall(b"still here")
+            assert receive(runtime, 10) == b"still here"
+        assert len(relay.recorder.opened) == 1
 
 
 def test_access_of_a_late_runtime(short_dir: Path, loop: str) -> None:
@@ -192,3 +193,47 @@ def test_access_of_a_late_runtime(short_dir: Path, loop: str) -> None:
             path.chmod(0o604)
             with dial(relay.path), accept(listener):
                 wait_until(lambda: stat.S_IMODE(relay.path.stat().st_mode) == 0o604, "mode")
+
+
+def test_access_of_a_socket_that_has_taken_the_path(short_dir: Path, loop: str) -> None:
+    """Owner and mode are not copied to another socket that is at the listener's path by now."""
+    path = short_dir / "runtime.sock"
+    with (
+        listening(path) as listener,
+        Relay(short_dir, path, loop=loop) as relay,
+        contextlib.ExitStack() as stack,
+    ):
+        relay.path.rename(short_dir / "moved.sock")
+        stack.enter_context(listening(relay.path))
+        relay.path.chmod(0o600)
+        path.chmod(0o604)
+        stack.enter_context(dial(short_dir / "moved.sock"))
+        stack.enter_context(accept(listener))
+        wait_until(lambda: relay.recorder.opened, "connection")
+        assert stat.S_IMODE(relay.path.stat().st_mode) == 0o600
+
+
+def test_socket_shared_by_two_listeners(short_dir: Path, loop: str) -> None:
+    """Two processes may accept clients at one socket: each client is served by one of them."""
+    path = short_dir / "runtime.sock"
+    with listening(path) as listener, Relay(short_dir, path, loop=loop) as relay:
+        sharing = Relay(short_dir, path, loop=loop, shared=relay.socket)
+        with sharing as other, contextlib.ExitStack() as s:
+            for _ in range(20):
+                s.enter_context(dial(relay.path))
+                s.enter_context(accept(listener))
+            opened = [*relay.recorder.opened, *other.recorder.opened]
+            assert len({id(each) for each in opened}) == 20
+            relay.stop_accepting()
+            s.enter_context(dial(relay.path))
+            s.enter_context(accept(listener))
+            assert len([*relay.recorder.opened, *other.recorder.opened]) == 21
+
+
+def test_socket_that_cannot_be_accepted_at(short_dir: Path, loop: str) -> None:
+    """An error of accept() that does not pass by itself is reported: nobody would be served."""
+    relay = Relay(short_dir, short_dir / "runtime.sock", loop=loop)
+    with relay, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as broken:
+        relay.call(lambda: relay.listener._accept(broken))
+        assert [type(each) for each in relay.crashes] == [OSError]
+        relay.crashes.clear()

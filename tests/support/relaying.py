@@ -1,6 +1,7 @@
 """A listener in a thread with an event loop of its own, and a record of all that it tells."""
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import Limits, Listener
 from criproxy.relay.policy import ActivePolicy, Policy
-from criproxy.relay.sockets import Access
+from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.http2.windows import HeldBytesBudget
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
@@ -130,9 +131,12 @@ class Relay:
         budget: HeldBytesBudget | None = None,
         policy_of: Callable[[Connection], ActivePolicy] | None = None,
         capture_for: Callable[[Connection], SelectCapture | None] = lambda connection: None,
+        shared: socket.socket | None = None,
         **limits: Any,
     ) -> None:
         self.path = directory / "proxy.sock"
+        self.socket: socket.socket
+        """The listening one, which another relay may share."""
         self.runtime = runtime
         self.image = image or runtime
         self.recorder = recorder or Recorder()
@@ -144,12 +148,13 @@ class Relay:
         self.active_policy = ActivePolicy(budget or HeldBytesBudget(), policy)
         self._policy_of = policy_of
         self._capture_for = capture_for
+        self._shared = shared
         self._thread: threading.Thread | None = None
         self._cut: Callable[[], None]
 
-    def close_listener(self) -> None:
-        """Take no more clients; those that are connected stay."""
-        self.call(self._listener.close)
+    def stop_accepting(self) -> None:
+        """Accept no more clients; those that are connected stay."""
+        self.call(self.listener.stop_accepting)
 
     def call(self, function: Callable[[], None]) -> None:
         """Have something done on the loop, and wait until it is."""
@@ -176,7 +181,7 @@ class Relay:
         self.loop.set_exception_handler(self._complained)
         self._stopping = asyncio.Event()
         tasks = Tasks(lambda name, error: self.crashes.append(error))
-        self._listener = Listener(
+        self.listener = Listener(
             Endpoint(str(self.path)),
             Endpoint(str(self.runtime)),
             Endpoint(str(self.image)),
@@ -188,15 +193,25 @@ class Relay:
             time.perf_counter,
             self._policy_of or (lambda connection: self.active_policy),
             self._capture_for,
+            failed=lambda name, error: self.crashes.append(error),
         )
+        bound: BoundSocket | None = None
         try:
-            self._listener.open()
+            if self._shared is None:
+                copied = access_of(self.listener.runtime) or Access()
+                bound = bind(self.listener.endpoint, self._access.or_else(copied))
+                self.socket = bound.socket
+            else:
+                self.socket = self._shared
+            self.listener.serve(self.socket.dup())
         except BaseException as error:
             ready.set_exception(error)
             return
         ready.set_result(None)
         await self._stopping.wait()
-        self._listener.close()
+        self.listener.stop_accepting()
+        if bound is not None:
+            bound.close()
         await tasks.cancel()
         for _ in range(5):  # what is aborted is told of at the loop's next turns
             await asyncio.sleep(0)
