@@ -1,4 +1,4 @@
-"""What is to be redacted is on no disk: every method, through every kind of sink."""
+"""Secrets reach no disk: every method, through every kind of sink."""
 
 import gzip
 import socket
@@ -34,7 +34,7 @@ SINKS = ("file", "stdout", "syslog", "journald", "otlp")
 
 
 class Catcher:
-    """Servers for the sinks that have one; what they are sent ends up in files."""
+    """Servers for the sinks that have one; they write what they receive to files."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -51,7 +51,7 @@ class Catcher:
             thread.start()
 
     def close(self) -> None:
-        """Stop; all that was sent is in the files then."""
+        """Stop the servers once everything that was sent is in the files."""
         self.journal.shutdown(socket.SHUT_RD)
         self.otlp.shutdown()
         for thread in self._threads:

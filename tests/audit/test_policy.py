@@ -1,4 +1,4 @@
-"""Which calls are recorded, and how much of them."""
+"""The audit policy: which calls are recorded, and at which level."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def test_the_default_policy(path: str) -> None:
 
 
 def test_each_rule_of_the_default_policy() -> None:
-    """Each rule decides about what is left to it by those before."""
+    """The first matching rule decides."""
     rules = [msgspec.to_builtins(rule) for rule in AuditPolicy.DEFAULT]
     calls = [
         ("Version", KUBELET, "None"),
@@ -122,13 +122,13 @@ def test_each_rule_of_the_default_policy() -> None:
     ],
 )
 def test_what_a_rule_asks_for(rule: dict[str, Any], call: dict[str, Any], fits: bool) -> None:
-    """A rule decides about calls that fit all that it has; the next decides about the others."""
+    """A rule applies to calls that meet all its conditions; the next rule applies to the others."""
     rules = policy({"level": "Request", **rule}, {"level": "Metadata"})
     assert decide(rules, **call) == ("Request" if fits else "Metadata")
 
 
 def test_the_first_that_fits_decides() -> None:
-    """Later rules are not asked, higher or lower as they may be; none is, nothing is recorded."""
+    """Rules after the first match do not apply; without a match nothing is recorded."""
     rules = policy(
         {"level": "Metadata", "methods": ["Start*"], "omit": ["caller.command"]},
         {"level": "RequestResponse", "methods": ["Start*", "Stop*"]},
@@ -143,7 +143,7 @@ def test_the_first_that_fits_decides() -> None:
 
 
 def test_the_ceiling_is_that_of_what_may_turn_out() -> None:
-    """What is known only later is left open, and no more than that."""
+    """The highest level considers the rules whose other conditions are unknown at first."""
     rules = policy(
         {"level": "RequestResponse", "codes": ["INTERNAL"], "callers": {"uid": [0]}},
         {"level": "Request", "namespaces": ["shop"]},
@@ -184,7 +184,7 @@ SPECS = st.builds(
 def test_nothing_is_decided_above_the_ceiling(
     specs, method, peer, listener, pod, code, duration
 ) -> None:
-    """What is kept of a call is enough for whatever is decided in the end."""
+    """The messages captured from the beginning suffice for any later decision."""
     rules = AuditPolicy(specs)
     max_level = rules.max_level(method_name(method), connection(peer, listener))
     level = decide(rules, method, peer, listener=listener, pod=pod, code=code, duration=duration)
@@ -200,7 +200,7 @@ def test_nothing_is_decided_above_the_ceiling(
     ],
 )
 def test_rules_that_are_none(rule: dict[str, Any], error: str) -> None:
-    """What could never fit or would spoil records is refused when it is read."""
+    """Conditions that never match and paths that must not be omitted are configuration errors."""
     with pytest.raises(msgspec.ValidationError) as refused:
         policy({"level": "Request", **rule})
     assert str(refused.value).startswith(error)

@@ -1,4 +1,4 @@
-"""The line that the log has for a call."""
+"""CallLog: the log lines of calls."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ OK, FAILED = StatusCode.OK, StatusCode.NOT_FOUND
 def lines_of(
     *calls: Call, level: str = "debug", methods: dict[str, str] | None = None, slow: bool = False
 ) -> list[dict[str, Any]]:
-    """The lines of calls that have ended, as the JSON that is written."""
+    """The JSON lines of ended calls."""
     lines: list[CallLine] = []
     log = CallLog(
         structlog.get_logger(), lines.append, level, methods or {}, lambda time: EPOCH + time
@@ -82,13 +82,13 @@ def test_levels(
     ],
 )
 def test_threshold(threshold: str, written: list[str]) -> None:
-    """What is below the log's level is not written."""
+    """Lines below the log's level are not written."""
     calls = ended(b"Version"), ended(b"CreateContainer")
     assert [line["level"] for line in lines_of(*calls, level=threshold)] == written
 
 
 def test_fields() -> None:
-    """A line has all that is known of a call, under the names that are promised, and no more."""
+    """A line has exactly the documented fields of a call."""
     call = ended(
         b"CreateContainer",
         FAILED,
@@ -132,7 +132,7 @@ def test_fields() -> None:
 
 
 def test_call_that_ends_while_it_is_held() -> None:
-    """The waiting in which a call ends counts as far as its end."""
+    """A call that ends while it waits counts the wait up to its end."""
     call = ended(b"PullImage", FAILED, began=5.0, took=3.0, held=1.0)
     call.waiting_since = 7.5
     (line,) = lines_of(call)
@@ -140,7 +140,7 @@ def test_call_that_ends_while_it_is_held() -> None:
 
 
 def test_call_outside_the_cri() -> None:
-    """Another API's call is named as it was called, without an API version of the CRI."""
+    """A call outside the CRI has its own names and no API version."""
     (line,) = lines_of(ended(b"/some.v2.Thing/Else\xff"))
     assert (line["service"], line["method"], line["api_version"]) == (
         "some.v2.Thing",
@@ -150,7 +150,7 @@ def test_call_outside_the_cri() -> None:
 
 
 def test_unseen_end() -> None:
-    """A call whose end was not seen says so."""
+    """A call whose end was not seen has the code UNREAD."""
     (line,) = lines_of(ended(b"Version", None))
     assert (line["code"], line["end"]) == ("UNREAD", "unread")
 
@@ -164,7 +164,7 @@ def test_unseen_end() -> None:
     ],
 )
 def test_messages(message: bytes, written: str) -> None:
-    """A status message is decoded, whatever it is, and kept short; the line stays one line."""
+    """A status message is decoded and shortened, and the line stays one line."""
     (line,) = lines_of(ended(b"Version", FAILED, message=message))
     assert line["message"] == written
 

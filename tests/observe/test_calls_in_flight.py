@@ -30,7 +30,7 @@ PULL = b"/runtime.v1.ImageService/PullImage"
     ],
 )
 def test_patterns(pattern: str, expected: bool) -> None:
-    """A glob is held against Method, Service/Method and the full path, and matches it whole."""
+    """A glob matches a whole Method, Service/Method or path."""
     assert matches(pattern, resolve(PULL)) is expected
 
 
@@ -52,12 +52,12 @@ def test_patterns(pattern: str, expected: bool) -> None:
 def test_thresholds(
     threshold: float, methods: dict[str, float], path: bytes, expected: float | None
 ) -> None:
-    """The first glob that matches counts, else the threshold; 0 exempts, and so does streaming."""
+    """The first matching glob applies, else the threshold; 0 and streaming exempt."""
     assert SlowCalls(threshold, methods).threshold_of(resolve(path)) == expected
 
 
 def test_slow_once() -> None:
-    """A call is reported when it passes its threshold, once, and known as slow when it ends."""
+    """A call is reported once above its threshold, and its end returns that it was slow."""
     calls = CallsInFlight(SlowCalls(30, {}))
     early, late = running(b"Version", 0.0), running(b"Status", 10.0)
     for call in (early, late, running(b"GetContainerEvents", 0.0)):
@@ -73,7 +73,7 @@ def test_slow_once() -> None:
 
 
 def test_calls_that_end_by_themselves() -> None:
-    """A stream of events is no answer to wait for."""
+    """Server streams do not count as calls that end by themselves."""
     calls = CallsInFlight(SlowCalls(30, {}))
     calls.began(CONNECTION, running(b"GetContainerEvents"))
     assert not calls.answers_awaited()
@@ -85,7 +85,7 @@ def test_calls_that_end_by_themselves() -> None:
 
 
 def test_description() -> None:
-    """Each call is described with its caller and its age, the oldest first."""
+    """Calls are described with caller and age, the oldest first."""
     calls = CallsInFlight(SlowCalls(30, {}))
     older, younger = running(b"Version", 1.0), running(b"/some.Thing/Else", 2.0)
     younger.first_byte = 2.5

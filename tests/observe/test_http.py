@@ -1,4 +1,4 @@
-"""The pages, as an HTTP client gets them."""
+"""The HTTP endpoint as a client sees it."""
 
 import gzip
 import http.client
@@ -16,7 +16,7 @@ from tests.support.waiting import LIMIT_SECONDS
 
 
 class State:
-    """What the pages are about."""
+    """The state that the pages show."""
 
     health: str | None = None
     readiness: str | None = None
@@ -68,21 +68,21 @@ def get(
 
 
 def test_metrics(server: HTTPServer) -> None:
-    """/metrics is what Prometheus scrapes."""
+    """/metrics is in Prometheus' text format."""
     status, kind, body = get(server, "/metrics")
     assert (status, kind.partition(";")[0]) == (200, "text/plain")
     assert b"seen_total 3.0\n" in body
 
 
 def test_compressed_metrics(server: HTTPServer) -> None:
-    """A scraper that takes gzip is given it."""
+    """/metrics is compressed for clients that accept gzip."""
     _, _, body = get(server, "/metrics", {"Accept-Encoding": "gzip"})
     assert b"seen_total 3.0\n" in gzip.decompress(body)
 
 
 @pytest.mark.parametrize(("path", "name"), [("/healthz", "health"), ("/readyz", "readiness")])
 def test_checks(server: HTTPServer, state: State, path: str, name: str) -> None:
-    """A check is 200 and ``ok`` when all is well, else 503 and what is not."""
+    """A check responds 200 ``ok``, or 503 with the problem."""
     assert get(server, path) == (200, "text/plain; charset=utf-8", b"ok\n")
     setattr(state, name, "runtime ü: gone")
     assert get(server, path)[::2] == (503, "runtime ü: gone\n".encode())
@@ -90,7 +90,7 @@ def test_checks(server: HTTPServer, state: State, path: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["calls", "rules"])
 def test_lists(server: HTTPServer, state: State, name: str) -> None:
-    """/calls and /rules are JSON, laid out for a person too."""
+    """/calls and /rules are indented JSON."""
     said = {name: [{"method": "Version", "age_s": 1.5}]}
     setattr(state, name, said)
     status, kind, body = get(server, f"/{name}")
@@ -100,14 +100,14 @@ def test_lists(server: HTTPServer, state: State, name: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/metricss", "/healthz/", "/calls/1", "/rule", "/%00"])
 def test_other_paths(server: HTTPServer, path: str) -> None:
-    """Any other path is 404, and says what there is."""
+    """Any other path is 404 with the list of paths."""
     status, _, body = get(server, path)
     assert status == 404
     assert b"/metrics /healthz /readyz /calls /rules" in body
 
 
 def test_slow_client_keeps_nobody_waiting(server: HTTPServer, state: State) -> None:
-    """While one client takes its time over its request, another is answered."""
+    """A slow client does not delay another."""
     host, _, port = server.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=LIMIT_SECONDS) as slow:
         slow.sendall(b"GET /metr")
@@ -119,7 +119,7 @@ def test_slow_client_keeps_nobody_waiting(server: HTTPServer, state: State) -> N
 def test_client_that_leaves_in_the_middle(
     server: HTTPServer, state: State, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A client that hangs up before its answer leaves no traceback behind."""
+    """A client that disconnects early causes no traceback."""
     host, _, port = server.address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=LIMIT_SECONDS) as client:
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -128,7 +128,7 @@ def test_client_that_leaves_in_the_middle(
 
 
 def test_ipv6(pages: Pages, state: State) -> None:
-    """An IPv6 address is served, and written with brackets as in a URL."""
+    """An IPv6 address is supported and shown in brackets."""
     server = HTTPServer("::1", 0, pages)
     try:
         assert server.address.startswith("[::1]:")
@@ -138,7 +138,7 @@ def test_ipv6(pages: Pages, state: State) -> None:
 
 
 def test_port_taken(server: HTTPServer, pages: Pages) -> None:
-    """A port that another process has is one line with the address and the mend."""
+    """A port in use is one error line with the address and remedy."""
     port = int(server.address.rpartition(":")[2])
     with pytest.raises(UnavailableError) as caught:
         HTTPServer("127.0.0.1", port, pages)
@@ -149,13 +149,13 @@ def test_port_taken(server: HTTPServer, pages: Pages) -> None:
 
 
 def test_address_that_is_not_ours(pages: Pages) -> None:
-    """So is an address that this machine does not have."""
+    """An address of another machine is one error line."""
     with pytest.raises(UnavailableError, match=r"cannot serve metrics at 192\.0\.2\.1:9440: "):
         HTTPServer("192.0.2.1", 9440, pages)
 
 
 def test_closed(pages: Pages) -> None:
-    """A closed server has let go of its port."""
+    """A closed server has released its port."""
     server = HTTPServer("127.0.0.1", 0, pages)
     server.close()
     with pytest.raises(ConnectionRefusedError):

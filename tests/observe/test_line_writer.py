@@ -1,4 +1,4 @@
-"""Lines on their way to a file or a pipe, and what becomes of them when they cannot be written."""
+"""LineWriter: files, pipes and write errors."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 
 class Disk:
-    """Stands in for ``os.write``: full or not, and a record of what it took."""
+    """A substitute for ``os.write`` that can be full and keeps what was written."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = threading.Event()
@@ -32,7 +32,7 @@ class Disk:
         return self._write(fd, data)
 
     def tried_again(self) -> None:
-        """Wait until writing has been tried at least once more from now on."""
+        """Wait until at least one further write was tried."""
         before = self.attempts
         wait_until(lambda: self.attempts > before + 1, "another attempt")
 
@@ -62,7 +62,7 @@ def writer(path: Path, lost: Lost) -> Iterator[LineWriter]:
 
 
 def test_lines_arrive_in_order(path: Path, writer: LineWriter) -> None:
-    """Lines of one thread keep their order, and closing writes the last of them."""
+    """Lines of one thread keep their order, and closing writes the remaining ones."""
     lines = [b"line %d\n" % number for number in range(10_000)]
     for line in lines:
         writer.write(line)
@@ -89,14 +89,14 @@ def test_lines_of_several_threads_stay_whole(path: Path, writer: LineWriter) -> 
 
 
 def test_lines_are_written_without_being_asked(path: Path, writer: LineWriter) -> None:
-    """A line is in the file soon, also the one after a pause."""
+    """A line is written soon, also after an idle time."""
     for expected in (b"one\n", b"one\ntwo\n"):
         writer.write(expected[-4:])
         wait_until(lambda expected=expected: path.read_bytes() == expected, "line")  # type: ignore[misc]
 
 
 def test_file_is_appended_to(path: Path, lost: Lost) -> None:
-    """What was in the file stays, and the file is for its owner and group."""
+    """Lines are appended, and a new file is readable by owner and group only."""
     for line in (b"old\n", b"new\n"):
         writer = LineWriter(str(path), lost)
         writer.write(line)
@@ -106,13 +106,13 @@ def test_file_is_appended_to(path: Path, lost: Lost) -> None:
 
 
 def test_file_that_cannot_be_opened(tmp_path: Path, lost: Lost) -> None:
-    """A file that cannot be opened is one line with the path and the mend."""
+    """A file that cannot be opened is one error line with the path and remedy."""
     with pytest.raises(UnavailableError, match=r"cannot open the log file .*log\.file"):
         LineWriter(str(tmp_path), lost)
 
 
 def test_reopened_after_rotation(path: Path, writer: LineWriter) -> None:
-    """After a rotation lines go to a new file of the old name."""
+    """After a rotation lines are written to a new file of the old name."""
     writer.write(b"one\n")
     wait_until(lambda: path.read_bytes() == b"one\n", "line")
     rotated = path.rename(path.with_suffix(".1"))
@@ -125,7 +125,7 @@ def test_reopened_after_rotation(path: Path, writer: LineWriter) -> None:
 def test_failed_reopening_keeps_the_file(
     path: Path, writer: LineWriter, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Where the file cannot be opened anew, the old one goes on, and stderr hears of it."""
+    """If the file cannot be reopened, the old one stays in use and stderr has an error."""
     rotated = path.rename(path.with_suffix(".1"))
     path.mkdir()
     writer.reopen()
@@ -162,7 +162,7 @@ def test_full_disk(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """While the disk is full lines wait, and are written in order when it is not; one complaint."""
+    """While the disk is full lines wait in order, and one error is printed."""
     disk = Disk(monkeypatch)
     disk.full.set()
     for number in range(3):
@@ -179,7 +179,7 @@ def test_full_disk(
 def test_lines_above_the_limit_are_lost_and_counted(
     path: Path, writer: LineWriter, lost: Lost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits is bounded however long the disk is full; a line tells how many are missing."""
+    """Waiting lines are bounded, and a line reports the number of lost ones."""
     monkeypatch.setattr(module, "LARGEST_QUEUE", 10_000)
     disk = Disk(monkeypatch)
     disk.full.set()
@@ -200,7 +200,7 @@ def test_lines_above_the_limit_are_lost_and_counted(
 def test_lines_that_are_never_written_are_counted(
     path: Path, writer: LineWriter, lost: Lost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is still full at the end costs the lines, all of which are counted."""
+    """Lines that cannot be written at the end are counted as lost."""
     disk = Disk(monkeypatch)
     disk.full.set()
     writer.write(b"one\n")
@@ -213,7 +213,7 @@ def test_lines_that_are_never_written_are_counted(
 
 
 def test_stuck_reader_blocks_nobody(monkeypatch: pytest.MonkeyPatch, lost: Lost) -> None:
-    """Whoever writes to stderr does not wait for its reader: lines wait, then are lost."""
+    """A stderr that nobody reads does not block writers: lines wait, then are lost."""
     reading, writing = os.pipe()
 
     class Stderr:

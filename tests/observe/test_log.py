@@ -1,4 +1,4 @@
-"""The daemon's log: one way in for events, one for lines that are made already."""
+"""DaemonLog: events and structs, as JSON and on a console."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Written = Callable[..., list[bytes]]
 
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
-    """What a journal has written after something was done with it."""
+    """Return what a log has written after a function has used it."""
 
     def write(
         use: Callable[[DaemonLog], object], form: str = "json", level: str = "info"
@@ -41,7 +41,7 @@ def written(tmp_path: Path) -> Written:
 
 
 def test_events_as_json(written: Written) -> None:
-    """An event is an object with its level and its time."""
+    """An event is a JSON object with level and time."""
     (line,) = written(lambda journal: journal.log.warning("something", count=3, name="ü\n"))
     event = json.loads(line)
     assert event.pop("timestamp").endswith("Z")
@@ -57,7 +57,7 @@ def test_events_for_a_person(written: Written) -> None:
 
 
 def test_lines_in_either_form(written: Written) -> None:
-    """A line that is made already takes the log's form too."""
+    """A struct is rendered in the log's format."""
     (line,) = written(lambda journal: journal.record(LINE))
     assert json.loads(line) == {
         "timestamp": "2026-01-02T03:04:05Z",
@@ -68,7 +68,7 @@ def test_lines_in_either_form(written: Written) -> None:
 
 
 def test_lines_for_a_person(written: Written) -> None:
-    """On the console such a line has the same fields."""
+    """On the console a struct has the same fields."""
     (line,) = written(lambda journal: journal.record(LINE), "console")
     for part in (b"2026-01-02T03:04:05Z", b"info", b"call", b"method=Version"):
         assert part in line
@@ -90,7 +90,7 @@ def test_level(written: Written, level: str, expected: int) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_tracebacks(written: Written, form: str) -> None:
-    """An exception's traceback is in the log; in JSON within its one line."""
+    """An exception's traceback is logged; in JSON within the line."""
 
     def use(journal: DaemonLog) -> None:
         try:
@@ -105,7 +105,7 @@ def test_tracebacks(written: Written, form: str) -> None:
 
 
 def test_confession(written: Written) -> None:
-    """That lines are missing is said in the log's own form."""
-    told: list[bytes] = []
-    written(lambda journal: told.append(journal.loss_line(7)))
-    assert json.loads(told[0]) == {"event": "log lines lost", "level": "warning", "count": 7}
+    """Lost lines are reported in the log's format."""
+    lines: list[bytes] = []
+    written(lambda journal: lines.append(journal.loss_line(7)))
+    assert json.loads(lines[0]) == {"event": "log lines lost", "level": "warning", "count": 7}

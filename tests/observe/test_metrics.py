@@ -1,4 +1,4 @@
-"""What is counted, read as a scraper reads it."""
+"""The metrics, as a scraper reads them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_calls_by_code(metrics: Metrics, value: Value) -> None:
 
 
 def test_versions_are_told_apart(metrics: Metrics, value: Value) -> None:
-    """The service's name has the API's version in it."""
+    """The service label includes the API version."""
     metrics.calls.ended(CONNECTION, ended(b"/runtime.v1alpha2.ImageService/ListImages"))
     assert (
         value(
@@ -95,7 +95,7 @@ def test_versions_are_told_apart(metrics: Metrics, value: Value) -> None:
     ],
 )
 def test_what_is_not_in_the_cri_is_other(metrics: Metrics, value: Value, path: bytes) -> None:
-    """No client can add a label: a name that is not in the CRI counts as ``other``."""
+    """Methods outside the CRI are labelled ``other``, so clients cannot add labels."""
     call = ended(b"Version")
     call.path = path
     metrics.calls.ended(CONNECTION, call)
@@ -104,14 +104,14 @@ def test_what_is_not_in_the_cri_is_other(metrics: Metrics, value: Value, path: b
 
 
 def test_calls_whose_end_was_not_seen(metrics: Metrics, value: Value) -> None:
-    """A call on a connection that is not read any more counts as UNREAD."""
+    """A call on a connection that is no longer parsed counts as UNREAD."""
     metrics.calls.ended(CONNECTION, ended(b"Version", None))
     labels = {"listener": CONNECTION.listener, **VERSION, "code": "UNREAD"}
     assert value("criproxy_calls_total", **labels) == 1
 
 
 def test_histograms_are_cumulative(metrics: Metrics, value: Value) -> None:
-    """Each bucket counts all that is at most its bound; sum and count are exact."""
+    """A bucket counts values up to its bound; sum and count are exact."""
     for seconds in (0.0005, 0.0006, 0.02, 700.0):
         metrics.calls.ended(CONNECTION, ended(b"Version", took=seconds))
     name = "criproxy_call_duration_seconds"
@@ -122,7 +122,7 @@ def test_histograms_are_cumulative(metrics: Metrics, value: Value) -> None:
 
 
 def test_time_to_first_byte(metrics: Metrics, value: Value) -> None:
-    """Only calls that were answered have a time to the first byte."""
+    """Only calls with a response have a time to the first byte."""
     metrics.calls.ended(CONNECTION, ended(b"Version", took=2, first_byte=0.5))
     metrics.calls.ended(CONNECTION, ended(b"Version", StatusCode.CANCELLED, took=2))
     name = "criproxy_time_to_first_byte_seconds"
@@ -131,7 +131,7 @@ def test_time_to_first_byte(metrics: Metrics, value: Value) -> None:
 
 
 def test_sizes_and_overhead(metrics: Metrics, value: Value) -> None:
-    """Bytes are counted each way by method, and what the proxy added over all methods."""
+    """Bytes are counted by direction and method, overhead over all methods."""
     call = ended(b"Version", request=(1, 64), response=(3, 70_000), overhead=0.0003)
     metrics.calls.ended(CONNECTION, call)
     assert value("criproxy_request_bytes_sum", **VERSION) == 64
@@ -146,7 +146,7 @@ def test_sizes_and_overhead(metrics: Metrics, value: Value) -> None:
 def test_calls_in_flight(
     metrics: Metrics, in_flight: CallsInFlight, clock: Clock, value: Value
 ) -> None:
-    """A hung call is seen while it hangs: how many there are, and how old the oldest is."""
+    """Calls in flight are exported with their number and the age of the oldest."""
     first, second = running(b"Version", 1000.0), running(b"Version", 1005.0)
     for call in (first, second, running(b"/some.Thing/Else", 1006.0)):
         in_flight.began(CONNECTION, call)
@@ -162,7 +162,7 @@ def test_calls_in_flight(
 
 
 def test_reasons_are_there_from_the_start(metrics: Metrics, value: Value) -> None:
-    """Every reason for not reading a connection is exported at 0, so that a rate is seen."""
+    """Every reason of unread connections is exported from 0 on, so that rates work."""
     rows = {reason: value("criproxy_unread_connections_total", reason=reason) for reason in REASONS}
     assert rows == dict.fromkeys(REASONS, 0)
 
@@ -180,7 +180,7 @@ class Counts:
 
 
 def test_rules(metrics: Metrics, value: Value) -> None:
-    """What is counted of rules, and what they hold, is read when somebody scrapes."""
+    """Counters of rules and held streams are read during a scrape."""
     counts, held = Counts(), Held()
     metrics.add_rules(counts, held)
     labels = {"rule": "first", "action": "deny", "mode": "enforce"}
@@ -206,7 +206,7 @@ class AuditNumbers:
 
 
 def test_audit(metrics: Metrics, value: Value) -> None:
-    """What became of audit records is read by sink, and what became of calls that had to wait."""
+    """Counters of audit records by sink, and of waiting calls, are exported."""
     counts = AuditNumbers()
     counts.sinks["file"].dropped["queue_full"] += 6
     metrics.add_audit(counts)
@@ -220,7 +220,7 @@ def test_audit(metrics: Metrics, value: Value) -> None:
 
 
 def test_exported_text(metrics: Metrics) -> None:
-    """Prometheus' own parser reads what is exported, under the names that are promised."""
+    """Prometheus' parser accepts the exposition, which has the documented names."""
     metrics.calls.ended(CONNECTION, ended(b"Version"))
     metrics.connections.labels(CONNECTION.listener).inc()
     metrics.runtime_up.set(True)

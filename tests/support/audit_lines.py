@@ -1,4 +1,4 @@
-"""An audit pipeline for tests: items are made of numbers, and outlets do as they are told."""
+"""A record encoder for tests: items are numbers, and outlets are controlled by the test."""
 
 import gzip
 import json
@@ -27,12 +27,12 @@ class Line:
 
 
 def item(number: int) -> Item:
-    """An item of which a record with this number is made."""
+    """Return an item whose record has this number."""
     return UnreadConnection(_CONNECTION, "test", str(number), 0.0)
 
 
 def record(number: int, padding: int = 0) -> bytes:
-    """A record's line, as the maker of records might write it."""
+    """Return a record's line, like RecordBuilder's."""
     fields: dict[str, Any] = {
         "apiVersion": "audit.criproxy.io/v1",
         "kind": "Event",
@@ -51,13 +51,13 @@ def record(number: int, padding: int = 0) -> bytes:
 
 
 def make(made: Item) -> Line:
-    """Make a record of an item."""
+    """Return the record of an item."""
     assert isinstance(made, UnreadConnection)
     return Line(record(int(made.detail)))
 
 
 class Gate:
-    """An outlet that keeps what it is given, once it is let write."""
+    """An outlet that collects lines once it is opened."""
 
     def __init__(self, opened: bool = True) -> None:
         self.lines: list[bytes] = []
@@ -105,7 +105,7 @@ def sink(
     log_error: Callable[[str], None] = lambda _: None,
     synced: bool = False,
 ) -> Sink:
-    """A sink that is not started."""
+    """Return a sink that is not started."""
     queue = SinkQueue(
         records=records,
         size=size,
@@ -122,28 +122,28 @@ def pipeline(
     log_error: Callable[[str], None] = lambda _: None,
     maker: Callable[[Item], Line | None] = make,
 ) -> RecordEncoder:
-    """A pipeline of numbers."""
+    """Return a record encoder of numbers."""
     return RecordEncoder(maker, sinks, log_error, limits)
 
 
 def numbers(lines: Iterable[bytes]) -> list[int]:
-    """The numbers of the records among lines."""
+    """Return the numbers of the records among lines."""
     return [found["number"] for found in map(json.loads, lines) if found["kind"] == "Event"]
 
 
 def reported(lines: Iterable[bytes]) -> int:
-    """How many records lines say to have been dropped."""
+    """Return the number of records that Dropped records report."""
     return sum(found["dropped"] for found in map(json.loads, lines) if found["kind"] == "Dropped")
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files of an audit log, in order."""
+    """Return all files of an audit log in order."""
     aside = [one.path for one in rotated_files(path)]
     return in_write_order([*aside, path] if path.exists() else aside)
 
 
 def lines_of(*paths: Path) -> list[bytes]:
-    """The lines of files one after another, torn ones among them."""
+    """Return the lines of files, torn ones included."""
     lines: list[bytes] = []
     for path in paths:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

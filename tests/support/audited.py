@@ -1,4 +1,4 @@
-"""Calls made by hand, with the messages that were kept of them, and records of these."""
+"""Calls with captured messages, and their records."""
 
 import gzip
 import zlib
@@ -40,7 +40,7 @@ CONTAINER_CONFIG = v1.ContainerConfig(
 
 
 def maker(level: Level | AuditPolicy = "RequestResponse", limit: int = 1 << 18, **redact: Any):
-    """A maker of records, all of one level unless it is given a policy."""
+    """Return a RecordBuilder with one level for all calls, or with a policy."""
     policy = level if isinstance(level, AuditPolicy) else AuditPolicy([AuditRuleSpec(level)])
     return RecordBuilder(
         policy, RedactSpec(**redact), "node-1", lambda now: START + round(now * SECOND), limit
@@ -48,15 +48,15 @@ def maker(level: Level | AuditPolicy = "RequestResponse", limit: int = 1 << 18, 
 
 
 def packed(message: Message | bytes, encoding: bytes = b"") -> tuple[bytes, bool]:
-    """A message as it is on the wire, compressed if there is an encoding."""
+    """Return a message as on the wire, compressed if there is an encoding."""
     data = message if isinstance(message, bytes) else message.SerializeToString()
     if not encoding:
         return data, False
     return (gzip.compress(data) if encoding == b"gzip" else zlib.compress(data)), True
 
 
-def kept_of(messages: tuple[Message | bytes, ...], encoding: bytes = b"") -> CapturedMessages:
-    """What is kept of one direction."""
+def captured(messages: tuple[Message | bytes, ...], encoding: bytes = b"") -> CapturedMessages:
+    """Return the captured messages of one direction."""
     kept = CapturedMessages(1 << 30)
     kept.encoding = encoding
     kept.messages = [packed(message, encoding) for message in messages]
@@ -76,7 +76,7 @@ def observed(
     denied: str = "",
     changes: tuple[tuple[str, str, Any, Any], ...] = (),
 ) -> CallAtStage:
-    """A call of a method (of v1, or a whole path) at one of its stages, and its messages."""
+    """Return a call of a method (of v1, or a path) at a stage, with its messages."""
     path = method if method.startswith("/") else path_of(method)
     requests = () if request is None else (request,)
     if stage == "ResponseComplete":
@@ -94,14 +94,14 @@ def observed(
         call = running(path.encode(), began=10.0)
         call.rules = rules
     call.capture = MessageCapture(CaptureLimits(1, 1))
-    call.capture.request = kept_of(requests, encoding)
-    call.capture.response = kept_of(responses, encoding)
+    call.capture.request = captured(requests, encoding)
+    call.capture.response = captured(responses, encoding)
     call.denied, call.changes = denied, changes
     return CallAtStage(stage, "audit-id", Connection(LISTENER, peer, 0.0), call, at=10.25)
 
 
 def path_of(method: str, version: str = "v1") -> str:
-    """The path of a method of the CRI."""
+    """Return the path of a CRI method."""
     return next(
         path
         for path, each in METHODS.items()
@@ -110,13 +110,13 @@ def path_of(method: str, version: str = "v1") -> str:
 
 
 def run_pod(peer: Peer = KUBELET) -> CallAtStage:
-    """A pod is made."""
+    """Return a call that creates a pod."""
     response = v1.RunPodSandboxResponse(pod_sandbox_id=POD_ID)
     return observed("RunPodSandbox", v1.RunPodSandboxRequest(config=POD_CONFIG), response)
 
 
 def create_container() -> CallAtStage:
-    """A container is made in it."""
+    """Return a call that creates a container in it."""
     request = v1.CreateContainerRequest(pod_sandbox_id=POD_ID, config=CONTAINER_CONFIG)
     return observed(
         "CreateContainer", request, v1.CreateContainerResponse(container_id=CONTAINER_ID)
@@ -124,14 +124,14 @@ def create_container() -> CallAtStage:
 
 
 def populated(made: RecordBuilder) -> RecordBuilder:
-    """Have a maker know the pod and its container."""
+    """Let a builder record the creation of the pod and its container."""
     made.make(run_pod())
     made.make(create_container())
     return made
 
 
 def fields_of(made: RecordBuilder, item: Any) -> dict[str, Any]:
-    """The record of something that has one."""
+    """Return the fields of an item's record."""
     record = made.make(item)
     assert isinstance(record, Record)
     return record.fields

@@ -1,4 +1,4 @@
-"""Messages with something in every field, in which there is a secret wherever one may be."""
+"""Fills every field of messages, and plants secrets wherever there may be one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ HIDDEN_ANNOTATION = "hidden.example/key"
 
 
 class Secrets:
-    """Makes secrets, each another, and finds them again."""
+    """Makes unique secrets and keeps them."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -23,7 +23,7 @@ class Secrets:
 
 
 def fill(message: Message, text: Callable[[FieldDescriptor], str]) -> None:
-    """Give each field of a message a value, and all messages within it; texts are asked for."""
+    """Set each field of a message and of nested ones; ``text`` returns the strings."""
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             getattr(message, field.name)[text(field)] = text(field)

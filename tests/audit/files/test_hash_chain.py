@@ -1,4 +1,4 @@
-"""The chain of hashes: what it shows, and what it takes for harmless."""
+"""The hash chain: which changes it detects, and which lines are no break."""
 
 import json
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def broken(lines: Sequence[bytes]) -> tuple[str, int]:
 
 
 def test_a_chain_as_written_holds_and_says_its_last_hash() -> None:
-    """Lines that nobody touched are in order, from 64 zeros to a hash that can be kept."""
+    """Unchanged lines form a chain from 64 zeros to a last hash."""
     lines = chained(5)
 
     verdict = check(line + b"\n" for line in lines)
@@ -44,7 +44,7 @@ def test_a_chain_as_written_holds_and_says_its_last_hash() -> None:
 
 
 def test_each_line_has_the_hash_of_all_of_the_line_before() -> None:
-    """``previous`` is the SHA-256 of the whole line before, newline excluded."""
+    """``previous`` is the SHA-256 of the previous line without its newline."""
     first, second = chained(2)
 
     assert json.loads(first)["previous"] == "0" * 64
@@ -52,13 +52,13 @@ def test_each_line_has_the_hash_of_all_of_the_line_before() -> None:
 
 
 def test_an_empty_object_can_be_linked() -> None:
-    """A line without members is JSON still when it has been linked."""
+    """An empty object is valid JSON after it is linked."""
     assert json.loads(link(b"{}", START)[0]) == {"sequence": 1, "previous": GENESIS}
 
 
 @pytest.mark.parametrize("at", range(4))
 def test_a_changed_record_is_named(at: int) -> None:
-    """Of a record that was changed, wherever it stands but at the end, the line is named."""
+    """The report names the line of a changed record, unless it is the last."""
     lines = chained(5)
     lines[at] = lines[at].replace(b"auditID", b"auditId")
 
@@ -66,7 +66,7 @@ def test_a_changed_record_is_named(at: int) -> None:
 
 
 def test_a_changed_hash_is_the_fault_of_the_record_that_carries_it() -> None:
-    """When a record's ``previous`` was changed, that record is named and not the one before."""
+    """A change of ``previous`` is reported for its own record, not for the previous one."""
     lines = chained(5)
     lines[2] = lines[2].replace(digest(lines[1]).encode(), b"f" * 64)
 
@@ -74,7 +74,7 @@ def test_a_changed_hash_is_the_fault_of_the_record_that_carries_it() -> None:
 
 
 def test_removed_records_are_named_by_the_one_behind_them() -> None:
-    """Where records are gone, the line behind the gap is named, and their numbers."""
+    """For removed records the report names the line after the gap and their sequence numbers."""
     lines = chained(6)
     verdict = check(lines[:2] + lines[4:])
 
@@ -84,7 +84,7 @@ def test_removed_records_are_named_by_the_one_behind_them() -> None:
 
 
 def test_swapped_records_are_reordered_and_not_removed() -> None:
-    """A record that turns up later was moved."""
+    """A missing record that appears later is reported as moved."""
     lines = chained(6)
     lines[2], lines[3] = lines[3], lines[2]
 
@@ -92,7 +92,7 @@ def test_swapped_records_are_reordered_and_not_removed() -> None:
 
 
 def test_an_inserted_record_is_named() -> None:
-    """A record that was forged to follow another does not lead on to the next."""
+    """A forged record breaks the chain to the next line."""
     lines = chained(4)
     forged, _ = link(b'{"auditID":"forged"}', ChainLink(2, digest(lines[1])))
     lines.insert(2, forged)
@@ -101,7 +101,7 @@ def test_an_inserted_record_is_named() -> None:
 
 
 def test_an_inserted_line_without_a_hash_is_named() -> None:
-    """A whole record that is in no chain does not belong into one."""
+    """An unchained record within a chain is a break."""
     lines = chained(4)
     lines.insert(2, b'{"auditID":"forged"}')
 
@@ -109,7 +109,7 @@ def test_an_inserted_line_without_a_hash_is_named() -> None:
 
 
 def test_a_repeated_record_is_named() -> None:
-    """The same record twice is one too many."""
+    """A duplicated record is a break."""
     lines = chained(4)
     lines.insert(2, lines[1])
 
@@ -117,12 +117,12 @@ def test_a_repeated_record_is_named() -> None:
 
 
 def test_a_chain_that_begins_anew_is_named() -> None:
-    """Whoever removes everything and starts afresh cannot append that to what there was."""
+    """A new chain after an existing one is a break."""
     assert broken(chained(3) + chained(3)) == ("restarted", 4)
 
 
 def test_a_torn_line_is_no_tampering() -> None:
-    """After a torn line the chain goes on from the last whole one before it."""
+    """After a torn line the chain continues from the last whole line."""
     lines = chained(4)
     lines.insert(2, lines[2][:20])
 
@@ -133,7 +133,7 @@ def test_a_torn_line_is_no_tampering() -> None:
 
 
 def test_a_record_made_unreadable_is_changed_and_not_torn() -> None:
-    """A torn line in place of a record is tampering: the next has that record's hash."""
+    """A torn line in place of a record is a break: the next line has that record's hash."""
     lines = chained(4)
     lines[1] = lines[1][:-5]
 
@@ -141,7 +141,7 @@ def test_a_record_made_unreadable_is_changed_and_not_torn() -> None:
 
 
 def test_a_chain_whose_beginning_is_gone_holds_but_says_so() -> None:
-    """Old files may have been removed: what is there holds, and does not begin with zeros."""
+    """If old files were removed, the chain of the others holds without beginning with zeros."""
     lines = chained(6)
     verdict = check(lines[3:])
 
@@ -150,7 +150,7 @@ def test_a_chain_whose_beginning_is_gone_holds_but_says_so() -> None:
 
 
 def test_lines_from_before_there_was_a_chain_are_counted() -> None:
-    """Of unchained lines at the beginning only the last is held by the chain."""
+    """Of the unchained lines before a chain, the chain covers the last one only."""
     before = [b'{"auditID":"a"}', b'{"auditID":"b"}']
     after = link_after(before[-1])
     assert after is not None
@@ -162,7 +162,7 @@ def test_lines_from_before_there_was_a_chain_are_counted() -> None:
 
 
 def test_what_no_chain_can_show_is_not_claimed() -> None:
-    """A cut end looks whole; only the last hash, kept elsewhere, tells it."""
+    """A truncated log has no break; only a last hash stored elsewhere reveals it."""
     lines = chained(5)
     verdict = check(lines[:3])
 
@@ -172,7 +172,7 @@ def test_what_no_chain_can_show_is_not_claimed() -> None:
 
 @given(st.integers(3, 12), st.data())
 def test_whatever_is_done_to_any_line_but_the_last_shows(count: int, data: st.DataObject) -> None:
-    """A change, a removal or a move of any lines with others behind them breaks the chain."""
+    """Changing, removing or moving any lines but the last breaks the chain."""
     lines = chained(count)
     at = data.draw(st.integers(0, count - 2), label="line")
     match data.draw(st.sampled_from(["flip", "remove", "move"]), label="what"):

@@ -1,4 +1,4 @@
-"""What the event loop hands over to the audit log, and what it does not."""
+"""CallObserver: which calls it submits to the audit log."""
 
 from collections import Counter
 from typing import Any
@@ -21,7 +21,7 @@ from tests.support.calls import ended, running
 
 
 class Pipeline:
-    """Keeps what it is given."""
+    """Collects submitted items."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -39,7 +39,7 @@ class Pipeline:
 
 
 class Recording:
-    """A recorder under a policy, and two clients: the kubelet, and somebody else."""
+    """A CallObserver under a policy, and two clients: the kubelet and another."""
 
     def __init__(self, *rules: AuditRuleSpec) -> None:
         policy = AuditPolicy(list(rules) or None)
@@ -55,7 +55,7 @@ class Recording:
         return self.keeps[connection](path_of(method).encode())
 
     def ends(self, connection: Connection, method: str, **more: Any) -> Call:
-        """A call of a method ends, of which was kept what is asked for."""
+        """End a call of a method whose messages were captured as requested."""
         path = path_of(method).encode()
         call = ended(path, **more)
         limits = self.keeps[connection](path)
@@ -64,12 +64,12 @@ class Recording:
         return call
 
     @property
-    def told(self) -> list[tuple[str, bytes]]:
+    def submitted(self) -> list[tuple[str, bytes]]:
         return [(each.stage, each.call.path) for each in self.pipeline.items]
 
 
 def test_what_the_kubelet_reads_costs_nothing() -> None:
-    """Under the default policy nothing is kept of a kubelet's reads, and nothing handed over."""
+    """Under the default policy a kubelet's reads are neither captured nor submitted."""
     recording = Recording()
     for method in ("ListContainers", "ContainerStatus", "Version", "GetContainerEvents"):
         assert recording.limits(recording.kubelet, method) is None
@@ -79,7 +79,7 @@ def test_what_the_kubelet_reads_costs_nothing() -> None:
 
 
 def test_what_is_recorded_is_handed_over_once() -> None:
-    """A call that may be recorded is handed over when it has ended, complete, with an id."""
+    """A call that may be recorded is submitted when it has ended, with an id."""
     recording = Recording()
     call = recording.ends(recording.agent, "ListContainers", took=2.0)
     (item,) = recording.pipeline.items
@@ -93,7 +93,7 @@ def test_what_is_recorded_is_handed_over_once() -> None:
 
 
 def test_ids_are_different() -> None:
-    """No two calls have the same id."""
+    """Audit ids are unique."""
     recording = Recording()
     for _ in range(1000):
         recording.ends(recording.agent, "Version")
@@ -101,7 +101,7 @@ def test_ids_are_different() -> None:
 
 
 def test_who_asks_decides() -> None:
-    """What is kept depends on who calls what, under the policy."""
+    """Which messages are captured depends on the caller and method."""
     none = AuditRuleSpec("None", callers=CallersSpec(kubelet=True))
     recording = Recording(none, AuditRuleSpec("RequestResponse", methods=["Exec*"]))
     assert recording.limits(recording.kubelet, "ExecSync") is None
@@ -113,20 +113,20 @@ def test_who_asks_decides() -> None:
 
 
 def test_what_names_are_learned_from() -> None:
-    """A call that makes a pod is handed over though it is not recorded: for the names in it."""
+    """A call that creates a pod is submitted for its names even if it is not recorded."""
     recording = Recording(AuditRuleSpec("None"))
     recording.ends(recording.kubelet, "RunPodSandbox")
     recording.ends(recording.kubelet, "Status")
-    assert recording.told == [("ResponseComplete", path_of("RunPodSandbox").encode())]
+    assert recording.submitted == [("ResponseComplete", path_of("RunPodSandbox").encode())]
 
 
 def test_what_is_denied_is_handed_over_always() -> None:
-    """A call that criproxy has denied is handed over whatever the policy says."""
+    """A call that criproxy denied is submitted whatever the policy is."""
     recording = Recording(AuditRuleSpec("None"))
     call = ended(path_of("Status").encode(), StatusCode.PERMISSION_DENIED)
     call.denied = "method"
     recording.recorder.observe(recording.agent, CallEnded(call), 1.0)
-    assert recording.told == [("ResponseComplete", call.path)]
+    assert recording.submitted == [("ResponseComplete", call.path)]
 
 
 def test_a_call_that_was_refused_for_want_of_room() -> None:
@@ -140,12 +140,12 @@ def test_a_call_that_was_refused_for_want_of_room() -> None:
     assert recording.pipeline.lost == {"refused": 1}
     recording.recorder.received(recording.agent, call, 1.0, lambda durable: None)
     recording.recorder.observe(recording.agent, CallEnded(call), 2.0)
-    assert recording.told == [("ResponseComplete", call.path)]
+    assert recording.submitted == [("ResponseComplete", call.path)]
     assert recording.pipeline.lost == {"refused": 1}
 
 
 def test_calls_that_run_for_long() -> None:
-    """A call that reaches the age is told to have begun, once, under the id of its end."""
+    """A call that reaches the age is submitted once as RequestReceived, with the id of its end."""
     recording = Recording()
     old, unrecorded, young = (
         running(path_of(method).encode(), began)
@@ -154,7 +154,7 @@ def test_calls_that_run_for_long() -> None:
     calls = [(old, recording.agent), (unrecorded, recording.kubelet), (young, recording.agent)]
     for now in (4.0, 5.0, 9.0):
         recording.recorder.sweep(calls, now, 5.0)
-    assert recording.told == [("RequestReceived", old.path)]
+    assert recording.submitted == [("RequestReceived", old.path)]
     assert recording.pipeline.items[0].at == 5.0
     recording.recorder.observe(recording.agent, CallEnded(old), 9.0)
     began, done = recording.pipeline.items
@@ -164,7 +164,7 @@ def test_calls_that_run_for_long() -> None:
 
 
 def test_a_record_that_is_waited_for() -> None:
-    """A call that waits for its record has one made, and is told, even where it had one before."""
+    """A call that waits for its record has one made, even if it had one before."""
     recording = Recording()
     call = running(path_of("StopContainer").encode())
     recording.recorder.sweep([(call, recording.agent)], 10.0, 5.0)
@@ -172,13 +172,13 @@ def test_a_record_that_is_waited_for() -> None:
     def done(durable: bool) -> None: ...
 
     recording.recorder.received(recording.agent, call, 11.0, done)
-    ((item, told),) = recording.pipeline.synced
-    assert (item.stage, item.at, told) == ("RequestReceived", 11.0, done)
+    ((item, callback),) = recording.pipeline.synced
+    assert (item.stage, item.at, callback) == ("RequestReceived", 11.0, done)
     assert item.audit_id == recording.pipeline.items[0].audit_id
 
 
 def test_a_connection_that_is_not_read_any_more() -> None:
-    """That a connection's calls will be missing is handed over."""
+    """A connection that is no longer parsed is submitted."""
     recording = Recording(AuditRuleSpec("None"))
     recording.recorder.observe(recording.agent, ReadingStopped("protocol", "bad frame"), 3.0)
     (item,) = recording.pipeline.items
@@ -189,7 +189,7 @@ def test_a_connection_that_is_not_read_any_more() -> None:
 
 @pytest.mark.parametrize("length", [10, 10_000])
 def test_paths_that_clients_invent(length: int) -> None:
-    """However many paths a client invents, little is remembered of them, and all are recorded."""
+    """The cache of paths is bounded, and calls of any number of paths are recorded."""
     recording = Recording()
     for number in range(2000):
         path = b"/x.Y/" + str(number).encode().zfill(length)
@@ -199,7 +199,7 @@ def test_paths_that_clients_invent(length: int) -> None:
 
 
 def test_connections_that_are_gone() -> None:
-    """Nothing is kept of a connection that is closed, and what ends on it late is still told."""
+    """A closed connection leaves nothing behind, and its late ends are submitted."""
     recording = Recording()
     recording.recorder.forget(recording.agent)
     recording.recorder.forget(recording.agent)

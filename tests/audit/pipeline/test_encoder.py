@@ -1,4 +1,4 @@
-"""The pipeline: nothing waits for it, and what it could not keep is told to the record."""
+"""RecordEncoder: submitting does not wait, and every record is written or counted."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ def no_threads_left() -> Iterator[None]:
 
 
 def test_records_reach_every_sink_in_order() -> None:
-    """Each sink gets each record, in the order in which they were submitted."""
+    """Every sink receives every record in the order of submission."""
     one, other = Gate(), Gate()
     counts = SinkCounts(), SinkCounts()
     running = pipeline(sink(one, counts[0]), sink(other, counts[1]))
@@ -39,7 +39,7 @@ def test_records_reach_every_sink_in_order() -> None:
 
 
 def test_a_stuck_sink_holds_up_no_other() -> None:
-    """While one sink hangs in a write, another's records arrive."""
+    """A sink that hangs in a write does not delay another."""
     stuck, free = Gate(opened=False), Gate()
     running = pipeline(sink(stuck, SinkCounts()), sink(free, SinkCounts()))
 
@@ -54,7 +54,7 @@ def test_a_stuck_sink_holds_up_no_other() -> None:
 
 
 def test_submitting_makes_no_record() -> None:
-    """The one that submits only appends: records are made on the encoder's thread."""
+    """Records are made on the encoder's thread, not by the submitter."""
     makers: set[threading.Thread] = set()
 
     def remember(made: Item) -> Line:
@@ -69,7 +69,7 @@ def test_submitting_makes_no_record() -> None:
 
 
 def test_what_makes_no_record_is_not_missed() -> None:
-    """An item that the policy leaves out is neither written nor dropped."""
+    """An item without a record counts neither as written nor as dropped."""
     counts = SinkCounts()
     running = pipeline(sink(Gate(), counts), maker=lambda _: None)
     running.submit(RuntimeListing(b"", b""))
@@ -79,7 +79,7 @@ def test_what_makes_no_record_is_not_missed() -> None:
 
 
 def test_dropped_records_are_reported_to_the_record() -> None:
-    """What a full queue leaves out is told where it is missing; all adds up to what came."""
+    """A Dropped record stands where records are missing; written and dropped add up to all."""
     gate, counts = Gate(opened=False), SinkCounts()
     running = pipeline(sink(gate, counts, records=10))
 
@@ -102,7 +102,7 @@ def test_dropped_records_are_reported_to_the_record() -> None:
 
 
 def test_a_queue_is_limited_in_bytes() -> None:
-    """Large records fill a queue before their number does."""
+    """A queue is limited in bytes as well as in records."""
     gate, counts = Gate(opened=False), SinkCounts()
     running = pipeline(sink(gate, counts, size=len(make(item(0)).line) * 3))
 
@@ -116,7 +116,7 @@ def test_a_queue_is_limited_in_bytes() -> None:
 
 
 def test_a_full_intake_drops_for_every_sink() -> None:
-    """What does not fit before the encoder is missing in each sink, and told by each."""
+    """Items dropped before the encoder count as dropped in every sink."""
     hold = threading.Event()
 
     def slowly(made: Item) -> Line:
@@ -141,7 +141,7 @@ def test_a_full_intake_drops_for_every_sink() -> None:
 
 
 def test_a_sink_that_blocks_loses_nothing() -> None:
-    """Past its limits a blocking sink takes all the same, says that it is full, and calls back."""
+    """A blocking sink accepts records above its limits, is full then, and calls back later."""
     gate, counts = Gate(opened=False), SinkCounts()
     running = pipeline(sink(gate, counts, blocking=True, records=10), limits=IntakeLimits(items=7))
     assert (running.blocking, running.full, running.max_wait) == (True, False, 3.0)
@@ -162,7 +162,7 @@ def test_a_sink_that_blocks_loses_nothing() -> None:
 
 
 def test_with_room_the_call_back_is_at_once() -> None:
-    """Who asks for room where there is some does not wait."""
+    """With room, the callback of ``when_room`` is called at once."""
     running = pipeline(sink(Gate(), SinkCounts(), blocking=True))
     room = threading.Event()
     running.when_room(room.set)
@@ -172,7 +172,7 @@ def test_with_room_the_call_back_is_at_once() -> None:
 
 
 def test_a_synced_record_is_done_when_it_is_written() -> None:
-    """``done`` is told once every sink that blocks has the record, and not before."""
+    """``done`` is called once every blocking sink has written the record."""
     gates = Gate(opened=False), Gate(opened=False), Gate(opened=False)
     running = pipeline(
         sink(gates[0], SinkCounts(), blocking=True, synced=True),
@@ -180,18 +180,18 @@ def test_a_synced_record_is_done_when_it_is_written() -> None:
         sink(gates[2], SinkCounts()),
     )
     assert running.synced
-    told: list[bool] = []
+    results: list[bool] = []
 
-    running.submit_synced(item(1), told.append)
+    running.submit_synced(item(1), results.append)
     wait_until(gates[0].entered.is_set, "a write")
     wait_until(gates[1].entered.is_set, "a write")
     gates[0].open.set()
     wait_until(lambda: gates[0].lines, "a record")
-    assert told == []
+    assert results == []
     gates[1].open.set()
-    wait_until(lambda: told, "the word that it is written")
+    wait_until(lambda: results, "the word that it is written")
 
-    assert told == [True]
+    assert results == [True]
     gates[2].open.set()
     running.close(within=30)
 
@@ -202,39 +202,39 @@ def test_a_synced_record_is_done_when_it_is_written() -> None:
     ids=["not on the disk", "rejected"],
 )
 def test_a_synced_record_that_is_not_durable_is_told(answer: Progress) -> None:
-    """``done(False)``: a record of which nobody can say that it outlives a crash."""
+    """``done(False)`` reports a record that may not survive a crash."""
     gate = Gate()
     gate.refuse = lambda lines: answer
     running = pipeline(sink(gate, SinkCounts(), blocking=True))
-    told: list[bool] = []
+    results: list[bool] = []
 
-    running.submit_synced(item(1), told.append)
-    wait_until(lambda: told, "the word that it is not")
+    running.submit_synced(item(1), results.append)
+    wait_until(lambda: results, "the word that it is not")
 
-    assert told == [False]
+    assert results == [False]
     gate.refuse = None
     running.close(within=30)
 
 
 def test_closing_tells_those_who_wait() -> None:
-    """Who waits for a record or for room is told when the pipeline closes without it."""
+    """Closing calls all waiting callbacks."""
     gate = Gate(opened=False)
     gate.refuse = lambda lines: Progress(0, trouble="no")
     running = pipeline(sink(gate, SinkCounts(), blocking=True, records=1))
-    told: list[bool] = []
+    results: list[bool] = []
     room = threading.Event()
-    running.submit_synced(item(1), told.append)
+    running.submit_synced(item(1), results.append)
     wait_until(lambda: running.full, "a full pipeline")
     running.when_room(room.set)
 
     running.close(within=0)
 
-    assert told == [False]
+    assert results == [False]
     assert room.is_set()
 
 
 def test_what_cannot_be_written_in_time_counts_as_dropped() -> None:
-    """Closing ends in time, and each record is written or counted."""
+    """Closing ends in time, and every record is written or counted as dropped."""
     gate, counts = Gate(opened=False), SinkCounts()
     gate.refuse = lambda lines: Progress(0, trouble="the disk is full")
     running = pipeline(sink(gate, counts))
@@ -251,7 +251,7 @@ def test_what_cannot_be_written_in_time_counts_as_dropped() -> None:
 
 
 def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
-    """A record that cannot be made is dropped in every sink; the others come through."""
+    """A record that cannot be made is dropped in every sink; the others are written."""
 
     def fail(made: Item) -> Line:
         if json.loads(make(made).line)["number"] % 2:
@@ -272,7 +272,7 @@ def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
 
 
 def test_troubles_are_said_when_they_begin_and_end() -> None:
-    """One message for a trouble however often it is met, and one when it is over."""
+    """An error is logged once when it begins and once when it ends."""
     gate, counts = Gate(opened=False), SinkCounts()
     refused = 0
 
@@ -295,7 +295,7 @@ def test_troubles_are_said_when_they_begin_and_end() -> None:
 
 
 def test_a_rejected_notice_is_told_again_with_the_next_records() -> None:
-    """If the word of dropped records is lost as well, the next says it: nothing goes unsaid."""
+    """A rejected Dropped record is included in the next one."""
     gate, counts = Gate(), SinkCounts()
     gate.refuse = lambda lines: Progress(len(lines), lost=len(lines), reason="rejected")
     running = pipeline(sink(gate, counts))
@@ -310,7 +310,7 @@ def test_a_rejected_notice_is_told_again_with_the_next_records() -> None:
 
 
 def test_reopening_reaches_sinks_that_have_nothing_to_write() -> None:
-    """A signal to reopen is heeded at once, without a record to write."""
+    """An idle sink is reopened at once."""
     gate = Gate()
     running = pipeline(sink(gate, SinkCounts()))
     running.reopen()
@@ -320,7 +320,7 @@ def test_reopening_reaches_sinks_that_have_nothing_to_write() -> None:
 
 
 def test_memory_stays_flat_over_many_records() -> None:
-    """200,000 records leave nothing behind: the process grows by less than half their size."""
+    """Memory grows by less than half the size of 200,000 records."""
     count = 200_000
     gate, counts = Gate(), SinkCounts()
     gate.refuse = lambda lines: Progress(len(lines))
@@ -344,7 +344,7 @@ def test_memory_stays_flat_over_many_records() -> None:
 
 
 def test_a_fault_in_a_sink_does_not_end_it() -> None:
-    """What an outlet raises is said, and the records are tried again."""
+    """An outlet's exception is logged and the write is repeated."""
     gate, counts = Gate(), SinkCounts()
     complaints: list[str] = []
 

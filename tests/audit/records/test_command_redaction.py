@@ -1,4 +1,4 @@
-"""Command lines as they are recorded."""
+"""Redaction of command lines."""
 
 import pytest
 
@@ -27,7 +27,7 @@ from criproxy.audit.records.command_redaction import redact_command
     ],
 )
 def test_flags_of_secrets(command: str, shown: str) -> None:
-    """What they carry is left out, with = and as the next argument; the rest is as it was."""
+    """Values of secret flags are redacted, after = and as the next argument; others are not."""
     assert [_short(each) for each in redact_command(command.split())] == shown.split()
 
 
@@ -36,7 +36,7 @@ def _short(argument: str) -> str:
 
 
 def test_a_command_line_in_a_command_line() -> None:
-    """A shell's argument is looked through as well, quoted words as one."""
+    """Flags within a shell's argument are redacted, with quoted words as one value."""
     shown = redact_command(["sh", "-c", "crictl pull --creds 'me: pass' a && b --token=x --v=2"])
     assert shown == [
         "sh",
@@ -46,5 +46,5 @@ def test_a_command_line_in_a_command_line() -> None:
 
 
 def test_nothing() -> None:
-    """A command line that is not known is none."""
+    """An unknown command line stays empty."""
     assert redact_command(()) == []

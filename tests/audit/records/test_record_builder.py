@@ -1,4 +1,4 @@
-"""What a record says of a call, and what it never does."""
+"""RecordBuilder: the fields of records, and what they never contain."""
 
 import json
 from base64 import b64encode
@@ -48,7 +48,7 @@ OBJECTS = {"requestObject", "responseObject", "responseObjects"}
 
 
 def test_a_record_whole() -> None:
-    """All that is known of a call is in its record, under the names of the schema."""
+    """A record has all known fields of a call under the schema's names."""
     made = populated(maker())
     item = observed(
         "ExecSync", EXEC, v1.ExecSyncResponse(stdout=b"uid=0"), peer=AGENT, rules=("slow",)
@@ -109,7 +109,7 @@ def test_a_record_whole() -> None:
     ],
 )
 def test_levels(level, objects) -> None:
-    """Each level has the messages that it is called after; the names are in all of them."""
+    """A level determines the objects in a record; every level has the names."""
     fields = fields_of(populated(maker(level)), observed("ExecSync", EXEC, v1.ExecSyncResponse()))
     assert fields["level"] == level
     assert OBJECTS & set(fields) == objects
@@ -117,7 +117,7 @@ def test_levels(level, objects) -> None:
 
 
 def test_no_level() -> None:
-    """What the policy leaves out has no record, but its names are learned."""
+    """A call without a record still updates the pod cache."""
     policy = AuditPolicy([AuditRuleSpec("Metadata", methods=["@exec"])])
     made = maker(policy)
     assert made.make(run_pod()) is None
@@ -127,7 +127,7 @@ def test_no_level() -> None:
 
 
 def test_a_stream_has_all_its_responses() -> None:
-    """Of a server stream each message is told."""
+    """Every message of a server stream is recorded."""
     events = [v1.ContainerEventResponse(container_id=each) for each in ("a", "b")]
     fields = fields_of(maker(), observed("GetContainerEvents", v1.GetEventsRequest(), *events))
     assert fields["responseObjects"] == [{"containerId": "a"}, {"containerId": "b"}]
@@ -146,7 +146,7 @@ def test_names_of_what_is_just_made() -> None:
 
 
 def test_names_of_what_is_removed() -> None:
-    """The record of a removal has the names; after it they are forgotten."""
+    """The record of a removal has the names, which are then removed from the pod cache."""
     made = populated(maker("Metadata"))
     remove = observed(
         "RemoveContainer",
@@ -165,7 +165,7 @@ def test_names_of_what_is_removed() -> None:
 
 
 def test_nothing_is_learned_of_what_failed() -> None:
-    """A pod that was not removed keeps its name."""
+    """A failed removal keeps the pod's name."""
     made = populated(maker("Metadata"))
     remove = observed(
         "RemovePodSandbox",
@@ -177,7 +177,7 @@ def test_nothing_is_learned_of_what_failed() -> None:
 
 
 def test_names_from_a_listing() -> None:
-    """What was there before the proxy has its names from what the runtime lists."""
+    """Pods created before the proxy's start have their names from the runtime's listing."""
     made = maker("Metadata")
     pods = v1.ListPodSandboxResponse(
         items=[v1.PodSandbox(id=POD_ID, metadata=POD_CONFIG.metadata, labels=POD_CONFIG.labels)]
@@ -201,14 +201,14 @@ def test_names_from_a_listing() -> None:
 
 
 def test_images_are_named() -> None:
-    """Calls about images have the image's name."""
+    """Records of image calls have the image's name."""
     for method in ("PullImage", "RemoveImage", "ImageStatus"):
         request = request_class(METHODS[path_of(method)])(image=v1.ImageSpec(image="nginx:2"))
         assert fields_of(maker("Metadata"), observed(method, request))["image"] == "nginx:2"
 
 
 def test_a_call_that_runs() -> None:
-    """At RequestReceived a record has the request, and nothing of how the call may end."""
+    """A record at RequestReceived has the request and no result."""
     made = populated(maker())
     fields = fields_of(made, observed("ExecSync", EXEC, stage="RequestReceived"))
     assert fields["stage"] == "RequestReceived"
@@ -218,7 +218,7 @@ def test_a_call_that_runs() -> None:
 
 
 def test_nothing_is_learned_of_a_call_that_runs() -> None:
-    """Whether it ends well is not known yet."""
+    """Conditions on the result do not match at RequestReceived."""
     made = maker("Metadata")
     begun = observed(
         "RunPodSandbox", v1.RunPodSandboxRequest(config=POD_CONFIG), stage="RequestReceived"
@@ -228,7 +228,7 @@ def test_nothing_is_learned_of_a_call_that_runs() -> None:
 
 
 def test_denials_are_always_recorded() -> None:
-    """Whatever the policy says, at metadata at least."""
+    """A denied call is recorded at Metadata or higher, whatever the policy is."""
     for level, expected in (("None", "Metadata"), ("Request", "Request")):
         item = observed(
             "ExecSync", EXEC, code=StatusCode.PERMISSION_DENIED, denied="profile read-only"
@@ -241,7 +241,7 @@ def test_denials_are_always_recorded() -> None:
 
 
 def test_what_rules_changed() -> None:
-    """Fields that a rule changed are named, not what was in them; of many, the first."""
+    """Changed fields are recorded by path without values, at most 100."""
     before = v1.ContainerConfig(labels={"a": "old-value"}, log_path="old-value")
     after = v1.ContainerConfig(labels={"a": "new-value"}, log_path="new-value")
     many = v1.ContainerConfig(labels={f"{number:03}": "new-value" for number in range(150)})
@@ -265,7 +265,7 @@ def test_what_rules_changed() -> None:
 
 
 def test_what_is_too_large() -> None:
-    """Of a message over the limit only the size is told, but names are read from it still."""
+    """Of a message above the limit only the size and the names are recorded."""
     made = populated(maker(limit=100))
     large = v1.ExecSyncRequest(container_id=CONTAINER_ID, cmd=["x" * 100])
     fields = fields_of(made, observed("ExecSync", large, v1.ExecSyncResponse(stdout=b"y" * 100)))
@@ -280,7 +280,7 @@ def test_what_is_too_large() -> None:
 
 
 def test_what_was_not_kept() -> None:
-    """Messages that were cut, or not kept at all, are missed and said to be."""
+    """Messages that were not captured are recorded as truncated."""
     item = observed("ExecSync", EXEC, v1.ExecSyncResponse())
     assert item.call.capture is not None
     item.call.capture.request = item.call.capture.response = None
@@ -297,7 +297,7 @@ def test_what_was_not_kept() -> None:
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
 def test_compressed_messages(encoding: bytes) -> None:
-    """They are recorded as what they say."""
+    """Compressed messages are recorded decompressed."""
     item = observed("ExecSync", EXEC, v1.ExecSyncResponse(exit_code=3), encoding=encoding)
     fields = fields_of(maker(), item)
     assert fields["requestObject"]["cmd"] == ["id"]
@@ -305,14 +305,14 @@ def test_compressed_messages(encoding: bytes) -> None:
 
 
 def test_a_bomb() -> None:
-    """What inflates to more than is recorded is cut."""
+    """A message that decompresses to more than the limit is truncated."""
     item = observed("ExecSync", v1.ExecSyncRequest(cmd=["x" * (1 << 20)]), encoding=b"gzip")
     assert fields_of(maker(limit=1000), item)["truncated"] == {"request": True}
 
 
 @pytest.mark.parametrize("level", ["Metadata", "RequestResponse"])
 def test_what_cannot_be_read(level) -> None:
-    """Of a message that is none, or in an unknown compression, no byte is told."""
+    """No byte of an undecodable message is recorded."""
     junk = b"\xffplanted-secret"
     made = maker(level)
     for item in (
@@ -336,7 +336,7 @@ def test_what_cannot_be_read(level) -> None:
 
 
 def test_a_path_of_any_bytes() -> None:
-    """Whatever is called, there is a record, and it is JSON."""
+    """A call of any path has a record in JSON."""
     for path in (b"", b"/", b"/\xff\xfe/\x00\n", b"x" * 5000):
         item = observed(INVENTED)
         item.call.path = path
@@ -347,7 +347,7 @@ def test_a_path_of_any_bytes() -> None:
 
 
 def test_a_connection_that_is_not_read_any_more() -> None:
-    """That calls are missing from now on is recorded, whatever the policy."""
+    """An unread connection has a record, whatever the policy is."""
     item = UnreadConnection(
         Connection(LISTENER, KUBELET, 0.0), "internal_error", "Trace:\n  x\nLast: y\n", 1.5
     )
@@ -360,7 +360,7 @@ def test_a_connection_that_is_not_read_any_more() -> None:
 
 
 def test_omitted_fields() -> None:
-    """A rule's omit leaves fields out of whatever stands on the way, and of that record alone."""
+    """``omit`` removes paths, through lists, from the records of its rule only."""
     omit = [
         "caller.command",
         "requestObject.config.labels",
@@ -390,7 +390,7 @@ def test_omitted_fields() -> None:
 
 
 def test_a_status_message_does_not_quote_credentials() -> None:
-    """A registry's refusal may hold what the pull was made with."""
+    """Credentials of a request are redacted in the status message."""
     request = v1.PullImageRequest(
         image=v1.ImageSpec(image="x"), auth=v1.AuthConfig(username="me", password="hunter22")
     )
@@ -403,7 +403,7 @@ def test_a_status_message_does_not_quote_credentials() -> None:
 
 
 def test_no_text_quotes_what_a_rule_has_put_in() -> None:
-    """Credentials that a rule adds are those of the call then, for a refusal as well."""
+    """Credentials that a rule sets are redacted in the status message."""
     request = v1.PullImageRequest(image=v1.ImageSpec(image="x"))
     after = v1.PullImageRequest(auth=v1.AuthConfig(registry_token="hunter22"))
     item = observed(
@@ -419,7 +419,7 @@ def test_no_text_quotes_what_a_rule_has_put_in() -> None:
 
 
 def test_large_messages_that_come_again() -> None:
-    """A list that has not changed has the same object, one that has another; omit spoils none."""
+    """Unchanged lists share a cached object, which ``omit`` does not change."""
     rules = [
         AuditRuleSpec("RequestResponse", codes=["OK"]),
         AuditRuleSpec("RequestResponse", omit=["responseObject.images.id"]),
@@ -474,7 +474,7 @@ def test_no_planted_secret_is_recorded(method: Method, level, stage, encoding, d
 
 @pytest.mark.parametrize("path", [*METHODS, "/tok-12.RuntimeService/tok-34"])
 def test_what_expressions_find_is_recorded_nowhere(path: str) -> None:
-    """They are asked about all that clients, runtimes and rules have written."""
+    """``redact.values`` applies to all text of clients, runtimes and rules."""
     method = METHODS.get(path)
     kinds = (request_class(method), response_class(method)) if method else (v1.AuthConfig,) * 2
     sent = [kind() for kind in kinds]
@@ -500,7 +500,7 @@ def test_what_expressions_find_is_recorded_nowhere(path: str) -> None:
 
 
 def test_what_expressions_find_in_names_of_fields() -> None:
-    """A key that is named as changed is looked through before it is cut and escaped."""
+    """Keys in the paths of changed fields are redacted before they are shortened and escaped."""
     after = v1.ContainerConfig(labels={"x" * 50 + "tok-" + "1" * 100: "1", 'tok-"é': "2"})
     changes = (("a", "request", v1.ContainerConfig(), after),)
     record = maker(values=["tok-.+"]).make(observed("Version", changes=changes))
@@ -512,7 +512,7 @@ def test_what_expressions_find_in_names_of_fields() -> None:
 
 
 def test_a_maker_in_anothers_place() -> None:
-    """A new policy does not have pods forgotten."""
+    """A new builder can take over the pod cache."""
     made = RecordBuilder(
         AuditPolicy(), RedactSpec(), "node-1", round, 1000, populated(maker()).pod_cache
     )
@@ -520,7 +520,7 @@ def test_a_maker_in_anothers_place() -> None:
 
 
 def test_command_lines_hide_credentials() -> None:
-    """What crictl is given to pull with is not in the record of the pull."""
+    """Credentials in a caller's command line are redacted."""
     peer = Peer(1, 0, 0, "/bin/crictl", ("crictl", "pull", "--creds", "me:hunter2", "nginx"))
     fields = fields_of(maker("Metadata"), observed("Version", peer=peer))
     assert fields["caller"]["command"] == [
@@ -545,7 +545,7 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 def names(value: Any, prefix: str = "") -> set[str]:
-    """The names of a record's fields; the CRI's own objects are not gone into."""
+    """Return the names of a record's fields, without those of CRI objects."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return set().union(*(names(each, prefix) for each in value))
     if not isinstance(value, dict) or prefix.removesuffix(".") in OBJECTS:
@@ -588,7 +588,7 @@ def examples() -> list[dict[str, Any]]:
 
 
 def test_records_keep_to_their_schema() -> None:
-    """Records have the documented fields and no other, and each field is to be met somewhere."""
+    """Records have exactly the documented fields."""
     met: dict[str, set[str]] = {"received": set(), "complete": set(), "unread": set()}
     for fields in examples():
         if fields["kind"] == "Event":
@@ -659,7 +659,7 @@ def test_the_default_policy_by_records() -> None:
 
 
 def test_rules_about_pods() -> None:
-    """A policy asks for the names that are known when the call has ended."""
+    """Conditions on pods use the names known at the call's end."""
     policy = AuditPolicy(
         [
             AuditRuleSpec("None", namespaces=["shop"], callers=CallersSpec(uid=[0])),
@@ -681,7 +681,7 @@ def test_rules_about_pods() -> None:
     message=st.binary(max_size=20),
 )
 def test_nothing_that_a_peer_sends_raises(path, junk, compressed, encoding, message) -> None:
-    """Whatever the bytes of the messages and of the status are, there is a record in JSON."""
+    """Messages and status of any bytes have a record in JSON."""
     made = maker(values=["[a-z]+"])
     item = observed(path, *junk, message=message)
     assert item.call.capture is not None

@@ -1,4 +1,4 @@
-"""Sinks as the configuration asks for them."""
+"""The sinks of a configuration."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from tests.support.audit_lines import item, lines_of, make, numbers
 
 
 def test_each_sink_has_its_own_name_queue_and_counts(tmp_path: Path) -> None:
-    """Sinks are named after their kinds, and do as their specs say."""
+    """Sinks are named after their kinds and have their specs' settings."""
     counts = AuditCounts()
     specs = [
         SinkSpec(file=FileSpec(path=str(tmp_path / "one"), fsync="always")),
@@ -45,7 +45,7 @@ def test_each_sink_has_its_own_name_queue_and_counts(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_open_when_one_cannot_be(tmp_path: Path) -> None:
-    """If a sink cannot be opened, those before it are closed again."""
+    """If a sink cannot be opened, the previous ones are closed."""
     before = threading.active_count()
     specs = [
         SinkSpec(file=FileSpec(path=str(tmp_path / "one"))),
@@ -66,7 +66,7 @@ def test_without_its_package_otlp_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 
 
 def test_files_are_put_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
-    """By number, the current one last, and what is there twice once."""
+    """Files are sorted by number, the current one last, without duplicates."""
     names = [
         "audit.jsonl",
         "audit.jsonl.00000010-20260101T000000Z",
@@ -84,7 +84,7 @@ def test_files_are_put_in_the_order_in_which_they_were_written(tmp_path: Path) -
 
 
 def test_a_dropped_record_is_as_the_others(tmp_path: Path) -> None:
-    """It has the schema's version, the node and the sink, and nine digits in its times."""
+    """A Dropped record has the schema's version, node, sink and times with nine digits."""
     counts = AuditCounts()
     specs = [SinkSpec(file=FileSpec(path=str(tmp_path / "one")))]
     (sink,) = make_sinks(specs, counts, "node-1", print)

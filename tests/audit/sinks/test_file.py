@@ -1,4 +1,4 @@
-"""Records in a file: whole, in order, chained, whatever happens to the file and its disk."""
+"""The file outlet: records are whole, ordered and chained, whatever happens to file and disk."""
 
 import errno
 import gzip
@@ -53,7 +53,7 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
-    """Opens outlets, and closes them in the end."""
+    """Opens outlets and closes them after the test."""
     opened: list[FileOutlet] = []
 
     def open_one(
@@ -72,14 +72,14 @@ def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
 
 
 def fill(outlet: FileOutlet, first: int, last: int, padding: int = 0) -> None:
-    """Write records of these numbers, each in a batch of its own."""
+    """Write records of these numbers, each in its own batch."""
     for number in range(first, last):
         progress = outlet.write([record(number, padding)])
         assert (progress.done, progress.trouble) == (1, "")
 
 
 def test_a_file_is_made_with_its_directory_and_mode(tmp_path: Path) -> None:
-    """The parents are made, and the mode is the one asked for, whatever the umask."""
+    """Parent directories are created, and the mode is as configured, whatever the umask is."""
     path = tmp_path / "a" / "b" / "audit.jsonl"
     before = os.umask(0o077)
     try:
@@ -91,21 +91,21 @@ def test_a_file_is_made_with_its_directory_and_mode(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_opened_is_said_with_the_mend(tmp_path: Path) -> None:
-    """A path that leads nowhere is one line that names it."""
+    """A file that cannot be opened is one error line that names it."""
     (tmp_path / "file").touch()
     with pytest.raises(UnavailableError, match=r"cannot open the audit log .*; set its path"):
         FileOutlet(FileSpec(path=str(tmp_path / "file" / "audit.jsonl")), pytest.fail)
 
 
 def test_a_pipe_is_no_audit_log(tmp_path: Path) -> None:
-    """What is no regular file is refused."""
+    """A path that is no regular file is an error."""
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UnavailableError, match="no regular file"):
         FileOutlet(FileSpec(path=str(tmp_path / "fifo")), pytest.fail)
 
 
 def test_a_batch_is_one_write(outlet: Opener, path: Path) -> None:
-    """Lines that are written together go with one call."""
+    """A batch is written with one system call."""
     sizes: list[int] = []
 
     def write(fd: int, data: memoryview) -> int:
@@ -121,7 +121,7 @@ def test_a_batch_is_one_write(outlet: Opener, path: Path) -> None:
 
 
 def test_the_chain_goes_on_after_a_restart(outlet: Opener, path: Path) -> None:
-    """A new process chains its first record to the last one of the process before."""
+    """A new process chains its first record to the last one of the previous process."""
     one = outlet()
     fill(one, 0, 5)
     one.close()
@@ -133,7 +133,7 @@ def test_the_chain_goes_on_after_a_restart(outlet: Opener, path: Path) -> None:
 
 @pytest.mark.parametrize("torn", [b'{"kind":"Ev', b"\x00\x00", b'{"kind":"Event"'])
 def test_a_torn_last_line_is_closed_off(outlet: Opener, path: Path, torn: bytes) -> None:
-    """After a crash within a write the next record stands on a line of its own, in the chain."""
+    """After a torn line the next record is on its own line and in the chain."""
     one = outlet()
     fill(one, 0, 3)
     one.close()
@@ -146,7 +146,7 @@ def test_a_torn_last_line_is_closed_off(outlet: Opener, path: Path, torn: bytes)
 
 
 def test_a_last_line_that_lacks_but_its_newline_counts(outlet: Opener, path: Path) -> None:
-    """A record that is whole but for the newline is in the chain."""
+    """A record without its newline is part of the chain."""
     one = outlet()
     fill(one, 0, 3)
     one.close()
@@ -158,7 +158,7 @@ def test_a_last_line_that_lacks_but_its_newline_counts(outlet: Opener, path: Pat
 
 
 def test_a_file_is_put_aside_by_size(outlet: Opener, path: Path) -> None:
-    """No file is larger than its limit, none is empty, and the chain goes through them all."""
+    """Rotated files are within the limit and not empty, and the chain spans all of them."""
     one = outlet(RotateSpec(size=Size(4096), keep=None, compress=False))
     one.write([record(number) for number in range(40)])
     fill(one, 40, 80)
@@ -213,7 +213,7 @@ def test_an_empty_file_does_not_age(outlet: Opener, path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("", ".gz"), (".gz", "")])
 def test_what_is_there_both_ways_counts_once(path: Path, names: tuple[str, str]) -> None:
-    """Of a file that is there plain and compressed it is the compressed one that is read."""
+    """Of a file that exists plain and compressed, the compressed one is read."""
     path.parent.mkdir()
     for name in names:
         path.with_name(f"audit.jsonl.00000001-20260101T000000Z{name}").touch()
@@ -222,7 +222,7 @@ def test_what_is_there_both_ways_counts_once(path: Path, names: tuple[str, str])
 
 
 def test_the_order_does_not_hang_on_the_clock(outlet: Opener, path: Path) -> None:
-    """A clock that is set back does not bring the files out of order."""
+    """A clock that is set back does not change the order of files."""
     times = iter(range(1_795_429_800 * 10**9, 0, -_DAY_NS))
     one = outlet(RotateSpec(size=Size(500), keep=None, compress=False), wall_ns=lambda: next(times))
     fill(one, 0, 10)
@@ -232,7 +232,7 @@ def test_the_order_does_not_hang_on_the_clock(outlet: Opener, path: Path) -> Non
 
 
 def test_the_chain_goes_on_from_files_put_aside(outlet: Opener, path: Path) -> None:
-    """When the current file is empty or gone, a restart goes on from the newest put aside."""
+    """Without a current file, the chain continues from the newest rotated one."""
     one = outlet(RotateSpec(size=Size(2000), compress=True))
     fill(one, 0, 20)
     wait_until(lambda: all(file.compressed for file in rotated_files(path)), "compression")
@@ -251,7 +251,7 @@ def test_the_chain_goes_on_from_files_put_aside(outlet: Opener, path: Path) -> N
 
 
 def test_what_is_put_aside_is_compressed(outlet: Opener, path: Path) -> None:
-    """Compressed files have the same mode and bytes, and nothing is left of the plain ones."""
+    """Compressed files have the same mode and contents, and the plain ones are removed."""
     one = outlet(RotateSpec(size=Size(4096), keep=None))
     fill(one, 0, 60)
     wait_until(lambda: all(file.compressed for file in rotated_files(path)), "compression")
@@ -264,7 +264,7 @@ def test_what_is_put_aside_is_compressed(outlet: Opener, path: Path) -> None:
 
 
 def test_a_compression_that_was_cut_off_counts_nothing_twice(outlet: Opener, path: Path) -> None:
-    """Half a compressed file is made anew; of a whole one beside its original the latter goes."""
+    """An interrupted compression is repeated; a plain file beside its compressed one is removed."""
     one = outlet(RotateSpec(size=Size(4096), keep=None, compress=False))
     fill(one, 0, 60)
     one.close()
@@ -284,7 +284,7 @@ def test_a_compression_that_was_cut_off_counts_nothing_twice(outlet: Opener, pat
 
 
 def test_only_so_many_are_kept(outlet: Opener, path: Path) -> None:
-    """Of files put aside the oldest go, and the chain of the rest holds."""
+    """The oldest rotated files are removed, and the chain of the others holds."""
     one = outlet(RotateSpec(size=Size(2000), keep=3))
     fill(one, 0, 60)
     wait_until(lambda: [file.compressed for file in rotated_files(path)] == [True] * 3, "pruning")
@@ -296,7 +296,7 @@ def test_only_so_many_are_kept(outlet: Opener, path: Path) -> None:
 
 
 def test_the_total_is_capped(outlet: Opener, path: Path) -> None:
-    """All files together have no more bytes than they may; the oldest go."""
+    """All files together stay within the total; the oldest are removed."""
     one = outlet(RotateSpec(size=Size(2000), keep=None, total=Size(10_000), compress=False))
     fill(one, 0, 100)
     wait_until(lambda: sum(f.stat().st_size for f in files_of(path)) <= 10_000, "pruning")
@@ -306,7 +306,7 @@ def test_the_total_is_capped(outlet: Opener, path: Path) -> None:
 
 
 def test_without_a_size_the_total_is_capped_as_the_file_grows(outlet: Opener, path: Path) -> None:
-    """What is put aside goes when the current file grows, if that has no limit."""
+    """Without a size limit, rotated files are removed while the current file grows."""
     one = outlet(RotateSpec(size=Size(2000), keep=None, compress=False))
     fill(one, 0, 30)
     one.close()
@@ -317,7 +317,7 @@ def test_without_a_size_the_total_is_capped_as_the_file_grows(outlet: Opener, pa
 
 
 def test_a_file_that_was_moved_is_made_anew(outlet: Opener, path: Path) -> None:
-    """After logrotate's move the chain goes on in a new file, with and without a record."""
+    """After logrotate has moved the file, the chain continues in a new one."""
     one = outlet()
     fill(one, 0, 3)
     moved = path.with_name("audit.jsonl.1")
@@ -335,7 +335,7 @@ def test_a_file_that_was_moved_is_made_anew(outlet: Opener, path: Path) -> None:
 def test_a_file_that_was_removed_with_its_directory_is_made_anew(
     outlet: Opener, path: Path
 ) -> None:
-    """No record is written to a file that has no name any more."""
+    """No record is written to a file that was moved away."""
     one = outlet()
     fill(one, 0, 3)
     path.unlink()
@@ -346,7 +346,7 @@ def test_a_file_that_was_removed_with_its_directory_is_made_anew(
 
 
 def test_a_cut_off_end_shows_while_the_writer_runs(outlet: Opener, path: Path) -> None:
-    """Who removes the last records under a running writer breaks the chain."""
+    """Removing the last records under a running writer breaks the chain."""
     one = outlet()
     fill(one, 0, 3)
     path.write_bytes(lines_of(path)[0] + b"\n")
@@ -358,7 +358,7 @@ def test_a_cut_off_end_shows_while_the_writer_runs(outlet: Opener, path: Path) -
 
 
 def test_two_processes_keep_to_one_chain(outlet: Opener, path: Path) -> None:
-    """While an upgrade's old and new process write in turn, the chain stays one."""
+    """Two processes that write alternately, as during an upgrade, continue one chain."""
     rotate = RotateSpec(size=Size(2000), keep=None, compress=False)
     one, two = outlet(rotate), outlet(rotate)
     for number in range(0, 40, 2):
@@ -370,7 +370,7 @@ def test_two_processes_keep_to_one_chain(outlet: Opener, path: Path) -> None:
 
 
 def test_a_partial_write_is_finished(outlet: Opener, path: Path) -> None:
-    """What a full disk cut in the middle of a line is finished when there is room."""
+    """A line that a full disk cut off is completed when there is room."""
     room = 250
 
     def write(fd: int, data: memoryview) -> int:
@@ -396,7 +396,7 @@ def test_a_partial_write_is_finished(outlet: Opener, path: Path) -> None:
 def test_a_partial_write_is_taken_back_where_it_cannot_be_finished(
     outlet: Opener, path: Path
 ) -> None:
-    """A file that is moved with half a line at its end has that line in the next, whole."""
+    """A partial line in a moved file is written whole to the next file."""
     room = 250
 
     def write(fd: int, data: memoryview) -> int:
@@ -420,7 +420,7 @@ def test_a_partial_write_is_taken_back_where_it_cannot_be_finished(
 def test_a_partial_write_is_closed_off_when_something_came_behind(
     outlet: Opener, path: Path
 ) -> None:
-    """Half a line with another's bytes behind it stays torn; the record is written whole."""
+    """A partial line with another process' bytes behind it stays torn and is written again."""
     room = 250
 
     def write(fd: int, data: memoryview) -> int:
@@ -445,7 +445,7 @@ def test_a_partial_write_is_closed_off_when_something_came_behind(
 
 @pytest.mark.parametrize(("fsync", "times"), [("none", 0), ("always", 3)])
 def test_fsync_is_as_asked_for(outlet: Opener, fsync: str, times: int) -> None:
-    """``none``: the kernel writes when it likes. ``always``: each batch is on the disk."""
+    """``none`` never syncs, ``always`` syncs each batch."""
     synced: list[int] = []
     fill(outlet(chain=False, fsync=fsync, sync=synced.append), 0, 3)
 
@@ -453,7 +453,7 @@ def test_fsync_is_as_asked_for(outlet: Opener, fsync: str, times: int) -> None:
 
 
 def test_fsync_comes_at_intervals(outlet: Opener) -> None:
-    """``interval``: once in an interval in which something was written, under load or without."""
+    """``interval`` syncs once per interval in which something was written."""
     clock = 100.0
     synced: list[int] = []
     one = outlet(fsync="interval", sync=synced.append, monotonic=lambda: clock)
@@ -472,7 +472,7 @@ def test_fsync_comes_at_intervals(outlet: Opener) -> None:
 
 
 def test_a_failed_fsync_is_said_and_not_durable(outlet: Opener) -> None:
-    """Records that may not be on the disk are not called durable."""
+    """After a failed sync records are not reported as durable."""
 
     def sync(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -486,7 +486,7 @@ def test_a_failed_fsync_is_said_and_not_durable(outlet: Opener) -> None:
 def test_a_file_that_cannot_be_put_aside_grows(
     outlet: Opener, path: Path, complaints: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records are not lost for a rotation that fails; it is said once."""
+    """A failed rotation loses no records and is logged once."""
 
     def rename(self: Path, target: Path) -> Path:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -501,7 +501,7 @@ def test_a_file_that_cannot_be_put_aside_grows(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk with room for a quarter of a megabyte."""
+    """A file system of 256 KiB."""
     require(["root, to mount a small disk"] if os.geteuid() else [])
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -512,7 +512,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def _fill_disk(disk: Path) -> Path:
-    """Take all the room that there is on a disk; removing the file gives it back."""
+    """Fill a disk; removing the returned file frees it."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -525,7 +525,7 @@ def _fill_disk(disk: Path) -> Path:
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["drop", "block"])
 def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) -> None:
-    """On a full disk ``block`` keeps all, ``drop`` tells to the record what it could not keep."""
+    """On a full disk ``block`` keeps all records, and ``drop`` counts each dropped one."""
     path = small_disk / "audit.jsonl"
     spec = FileSpec(path=str(path), chain=True, rotate=RotateSpec(size=None))
     counts = SinkCounts()
@@ -548,18 +548,18 @@ def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) ->
     running.close(within=30)
 
     lines = lines_of(path)
-    told = reported(lines)
-    assert len(numbers(lines)) + told == 500
+    reported_drops = reported(lines)
+    assert len(numbers(lines)) + reported_drops == 500
     assert len(numbers(lines)) == counts.written
-    assert told == counts.dropped.total()
-    assert (told == 0) == blocking
+    assert reported_drops == counts.dropped.total()
+    assert (reported_drops == 0) == blocking
     assert (verify(path).broken, verify(path).torn) == (None, ())
     assert "No space left on device" in complaints[0]
     assert complaints[1:] == ["audit sink test works again"]
 
 
 def test_a_slow_disk_loses_nothing_that_blocks(path: Path) -> None:
-    """A disk that takes a write only now and then has every record in the end."""
+    """With occasional write errors every record is written in the end."""
     turn = threading.Semaphore(0)
 
     def write(fd: int, data: memoryview) -> int:
@@ -598,14 +598,14 @@ while True:
 
 
 def under_load(path: str, fsync: Any) -> FileSpec:
-    """The file that a process writes until it is killed."""
+    """A file that a process writes until it is killed."""
     rotate = RotateSpec(size=Size(100_000), keep=None)
     return FileSpec(path=path, chain=True, fsync=fsync, rotate=rotate)
 
 
 @pytest.mark.parametrize("fsync", ["always", "none"])
 def test_kill_9_under_load_leaves_whole_records(path: Path, fsync: str) -> None:
-    """Killed at any moment, the file has all that was called done, whole but for a torn end."""
+    """After kill -9 the file has every record reported as done, with at most a torn last line."""
     done = -1
     for killed in range(1, 4):
         command = [sys.executable, "-c", _WRITER, str(path), fsync, str(done + 1)]

@@ -1,4 +1,4 @@
-"""Records to the journal."""
+"""The journald outlet."""
 
 import array
 import os
@@ -22,7 +22,7 @@ _LINE = (
 
 
 def parse(data: bytes) -> dict[str, bytes]:
-    """Read an entry as the journal does."""
+    """Parse an entry as journald does."""
     fields: dict[str, bytes] = {}
     while data:
         line, _, rest = data.partition(b"\n")
@@ -36,7 +36,7 @@ def parse(data: bytes) -> dict[str, bytes]:
 
 
 def test_an_entry_has_the_record_and_fields_to_ask_for() -> None:
-    """The message is the record's JSON; what one filters by are fields; newlines are no trouble."""
+    """An entry has the record's JSON as its message, and fields; newlines are encoded."""
     assert parse(entry(_LINE)) == {
         "MESSAGE": _LINE,
         "PRIORITY": b"5",
@@ -73,7 +73,7 @@ def _bind(path: Path) -> socket.socket:
 
 
 def test_entries_arrive(journal: Path) -> None:
-    """Each record is a datagram."""
+    """Each record is one datagram."""
     with _bind(journal) as server:
         outlet = JournaldOutlet(JournaldSpec(str(journal)))
         assert outlet.write([record(0), record(1)]).done == 2
@@ -84,7 +84,7 @@ def test_entries_arrive(journal: Path) -> None:
 
 
 def test_a_large_entry_goes_as_a_file(journal: Path) -> None:
-    """What no datagram takes is sent as a sealed file in memory."""
+    """An entry too large for a datagram is sent as a sealed memory file."""
     line = record(0, padding=4 << 20)
     with _bind(journal) as server:
         outlet = JournaldOutlet(JournaldSpec(str(journal)))
@@ -102,7 +102,7 @@ def test_a_large_entry_goes_as_a_file(journal: Path) -> None:
 
 
 def test_a_journal_that_restarts_gets_what_waited(journal: Path) -> None:
-    """Without a journal records wait and it is said; with one again they arrive."""
+    """Without journald records wait and an error is logged; they are sent once it is back."""
     counts = SinkCounts()
     complaints: list[str] = []
     outlet = JournaldOutlet(JournaldSpec(str(journal)))

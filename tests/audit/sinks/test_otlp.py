@@ -1,4 +1,4 @@
-"""Records to an OpenTelemetry Collector: a real HTTP server that decodes with the same package."""
+"""The OTLP outlet, with a real HTTP server that decodes requests with the same package."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ _NOW = 1_795_429_900_000_000_000
 
 
 class Collector:
-    """Takes logs; ``answers`` are the statuses, headers and bodies of the next requests."""
+    """Receives logs; ``answers`` are the statuses, headers and bodies of the next responses."""
 
     def __init__(self) -> None:
         self.requests: list[ExportLogsServiceRequest] = []
@@ -48,7 +48,7 @@ class Collector:
 
     @property
     def records(self) -> list[LogRecord]:
-        """All that was taken."""
+        """All accepted records."""
         return [
             found
             for request in self.requests
@@ -120,7 +120,7 @@ def attributes(of: Any) -> dict[str, str | int]:
 def test_a_record_has_its_json_for_a_body_and_attributes_by_convention(
     collector: Collector, outlet: Callable[..., OtlpOutlet]
 ) -> None:
-    """The body is the line as a file has it; names are OpenTelemetry's where it has some."""
+    """The body is the record's line, and attributes have OpenTelemetry's names."""
     line = (
         b'{"kind":"Event","auditID":"a-1","stage":"ResponseComplete","level":"Request",'
         b'"stageTimestamp":"2026-11-23T10:30:00.123456789Z","listener":"unix:///l",'
@@ -166,7 +166,7 @@ def test_a_record_has_its_json_for_a_body_and_attributes_by_convention(
 
 
 def test_a_batch_is_one_request(collector: Collector, outlet: Callable[..., OtlpOutlet]) -> None:
-    """Lines that are written together go in one request, in order."""
+    """A batch is one request, in order."""
     lines = [record(number) for number in range(100)]
     assert outlet().write(lines).done == 100
 
@@ -178,7 +178,7 @@ def test_a_batch_is_one_request(collector: Collector, outlet: Callable[..., Otlp
 def test_what_passes_is_tried_again(
     collector: Collector, outlet: Callable[..., OtlpOutlet], status: int
 ) -> None:
-    """A Collector that is busy gets the same records later, with growing waits between."""
+    """A busy Collector gets the same records again, with growing waits."""
     collector.answers = [(status, {}, b"busy")] * 7
     one = outlet()
     tries = [one.write([record(0)]) for _ in range(7)]
@@ -202,7 +202,7 @@ def test_what_passes_is_tried_again(
 def test_retry_after_is_heeded(
     collector: Collector, outlet: Callable[..., OtlpOutlet], after: str, seconds: float
 ) -> None:
-    """A Collector that says when, in seconds or as a date, is asked again then."""
+    """Retry-After, in seconds or as a date, determines the wait."""
     collector.answers = [(503, {"retry-after": after}, b"")]
 
     assert outlet().write([record(0)]).retry == seconds
@@ -212,7 +212,7 @@ def test_retry_after_is_heeded(
 def test_what_does_not_pass_is_dropped_and_counted(
     collector: Collector, outlet: Callable[..., OtlpOutlet], status: int
 ) -> None:
-    """OTLP has no other status tried again: the records are lost, with the reason."""
+    """Any other status rejects the records, which are dropped."""
     collector.answers = [(status, {}, b"no")]
     progress = outlet().write([record(0), record(1)])
 
@@ -223,7 +223,7 @@ def test_what_does_not_pass_is_dropped_and_counted(
 def test_partial_rejections_are_counted(
     collector: Collector, outlet: Callable[..., OtlpOutlet]
 ) -> None:
-    """What the Collector says it did not take is counted as dropped, and told by a record."""
+    """Records rejected by partial_success are counted and reported as dropped."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = 3
     answer.partial_success.error_message = "too old"
@@ -246,14 +246,14 @@ def test_partial_rejections_are_counted(
 def test_another_kind_of_answer_is_no_trouble(
     collector: Collector, outlet: Callable[..., OtlpOutlet]
 ) -> None:
-    """A 200 whose body is no protobuf has taken the records."""
+    """A 200 with an undecodable body accepts the records."""
     collector.answers = [(200, {}, b"\xff\xff\xff")]
 
     assert outlet().write([record(0)]) == outlet().write([record(1)])
 
 
 def test_a_collector_that_is_not_there_gets_what_waited() -> None:
-    """Without a Collector records wait; with one they arrive."""
+    """Records wait until the Collector is reachable."""
     gone = Collector()
     gone.close()
     counts = SinkCounts()
@@ -269,7 +269,7 @@ def test_a_collector_that_is_not_there_gets_what_waited() -> None:
 
 
 def test_a_pipeline_posts_all(collector: Collector, outlet: Callable[..., OtlpOutlet]) -> None:
-    """Through a busy Collector every record arrives, once and in order."""
+    """With a busy Collector every record arrives once and in order."""
     collector.answers = [(200, {}, b""), (503, {"retry-after": "0"}, b"")]
     counts = SinkCounts()
     running = pipeline(sink(outlet(), counts, blocking=True))
@@ -284,7 +284,7 @@ def test_a_pipeline_posts_all(collector: Collector, outlet: Callable[..., OtlpOu
 def test_a_collector_that_hangs_is_left_in_time(
     collector: Collector, outlet: Callable[..., OtlpOutlet]
 ) -> None:
-    """Closing breaks off a request that waits for its answer."""
+    """Closing aborts a request that waits for its response."""
     collector.hold.clear()
     counts = SinkCounts()
     one = sink(outlet(timeout=Duration(3600)), counts)
@@ -300,6 +300,6 @@ def test_a_collector_that_hangs_is_left_in_time(
 
 @pytest.mark.parametrize("endpoint", ["", "collector:4318", "ftp://host/", "http://"])
 def test_an_endpoint_that_is_none(endpoint: str) -> None:
-    """A bad endpoint is said with how to write one."""
+    """A bad endpoint is an error with an example of a good one."""
     with pytest.raises(UsageError, match="write it like"):
         OtlpOutlet(OtlpSpec(endpoint=endpoint), "node")

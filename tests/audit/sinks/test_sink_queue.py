@@ -1,4 +1,4 @@
-"""A sink's queue: whatever happens, all records are written or reported."""
+"""SinkQueue: all records are written or reported as dropped."""
 
 import json
 
@@ -32,7 +32,7 @@ def _queue(counts: SinkCounts, blocking: bool = False, records: int = 6) -> Sink
 
 @given(_STEPS)
 def test_written_and_reported_are_all_that_came(steps: list[tuple[str, int]]) -> None:
-    """After any course of things, records written and those told to be missing are the whole."""
+    """After any sequence of operations, written and reported records add up to all."""
     counts = SinkCounts()
     queue = _queue(counts)
     written: list[bytes] = []
@@ -67,7 +67,7 @@ def _waiting(queue: SinkQueue) -> int:
 
 
 def test_a_line_larger_than_the_queue_is_taken_alone() -> None:
-    """A record that is over the limit in bytes by itself is not lost for ever."""
+    """A record larger than the queue's bytes is written."""
     counts = SinkCounts()
     queue = _queue(counts)
     queue.put([record(0, padding=2 << 20), record(1)])
@@ -78,24 +78,24 @@ def test_a_line_larger_than_the_queue_is_taken_alone() -> None:
 
 
 def test_room_is_told_once_when_there_is_some() -> None:
-    """``on_room`` is called when the queue turns from full to not full, and then only."""
-    told: list[bool] = []
+    """``on_room`` is called exactly when the queue stops being full."""
+    results: list[bool] = []
     queue = _queue(SinkCounts(), blocking=True, records=3)
-    queue.on_room = lambda: told.append(queue.full)
+    queue.on_room = lambda: results.append(queue.full)
     queue.put([record(number) for number in range(5)])
 
     for expected in ([], [], [False], [False], [False]):
         queue.finish(1)
-        assert told == expected
+        assert results == expected
 
 
 def test_room_is_told_when_a_loss_is_told_as_well() -> None:
-    """A notice that takes a place does not hide that there is room."""
-    told: list[bool] = []
+    """A Dropped record in the queue does not suppress ``on_room``."""
+    results: list[bool] = []
     queue = _queue(SinkCounts(), blocking=True, records=3)
-    queue.on_room = lambda: told.append(queue.full)
+    queue.on_room = lambda: results.append(queue.full)
     queue.put([record(number) for number in range(3)])
     queue.count_dropped(2, "failed")
     queue.finish(2)
 
-    assert told == [False]
+    assert results == [False]

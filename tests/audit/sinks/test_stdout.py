@@ -1,4 +1,4 @@
-"""Records on standard output."""
+"""The stdout outlet."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_records_come_one_a_line(pipe: tuple[int, int]) -> None:
-    """Each record is a line, and the descriptor is left open and as it was."""
+    """Each record is a line; the descriptor stays open with its flags."""
     reader, writer = pipe
     outlet = StdoutOutlet(writer)
     assert outlet.write([record(0), record(1)]).done == 2
@@ -35,7 +35,7 @@ def test_records_come_one_a_line(pipe: tuple[int, int]) -> None:
 
 
 def test_a_reader_that_does_not_read_holds_up_nothing(pipe: tuple[int, int]) -> None:
-    """A full pipe fills the sink's queue; closing comes back, and what was left is counted."""
+    """A full pipe fills the queue; closing returns and counts the remaining records."""
     counts = SinkCounts()
     running = pipeline(sink(StdoutOutlet(pipe[1]), counts, records=500))
     for number in range(5000):
@@ -51,7 +51,7 @@ def test_a_reader_that_does_not_read_holds_up_nothing(pipe: tuple[int, int]) -> 
 
 
 def test_a_reader_that_comes_back_gets_the_rest_of_the_line(pipe: tuple[int, int]) -> None:
-    """A line larger than the pipe is written piece by piece, and whole."""
+    """A line larger than the pipe is written whole."""
     reader, writer = pipe
     line = record(0, padding=200_000)
     got = bytearray()
@@ -69,7 +69,7 @@ def test_a_reader_that_comes_back_gets_the_rest_of_the_line(pipe: tuple[int, int
 
 
 def test_a_reader_that_is_gone_is_a_trouble(pipe: tuple[int, int]) -> None:
-    """Without a reader nothing is written, and that is said."""
+    """Without a reader nothing is written, and an error is logged."""
     os.close(pipe[0])
     progress = StdoutOutlet(pipe[1]).write([record(0)])
 

@@ -1,4 +1,4 @@
-"""Records to a syslog server, over each kind of transport."""
+"""The syslog outlet over each transport."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def _take(server: socket.socket, count: int) -> list[bytes]:
 
 
 def _read_counted(connection: socket.socket, count: int) -> list[bytes]:
-    """Read messages with their lengths before them (RFC 6587 section 3.4.1)."""
+    """Parse messages with octet counting (RFC 6587 section 3.4.1)."""
     connection.settimeout(LIMIT_SECONDS)
     messages = []
     with connection.makefile("rb") as stream:
@@ -47,7 +47,7 @@ def _read_counted(connection: socket.socket, count: int) -> list[bytes]:
 
 
 def test_over_a_unix_socket(short_dir: Path) -> None:
-    """Each record is a datagram: facility and severity, time, host, process, kind, and its JSON."""
+    """Each record is a datagram with an RFC 5424 header and the record's JSON."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(short_dir / "log"))
         outlet = SyslogOutlet(SyslogSpec(f"unix://{short_dir}/log", "local3"), "node 1")
@@ -70,7 +70,7 @@ def test_over_a_unix_socket(short_dir: Path) -> None:
     ],
 )
 def test_severities(short_dir: Path, line: bytes, severity: int) -> None:
-    """Missing records are a warning, a denied call is a notice, any other is for information."""
+    """The severity is warning for missing records, notice for denied calls, else info."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(short_dir / "log"))
         outlet = SyslogOutlet(SyslogSpec(f"unix://{short_dir}/log"), "node")
@@ -82,7 +82,7 @@ def test_severities(short_dir: Path, line: bytes, severity: int) -> None:
 
 
 def test_over_a_unix_stream(short_dir: Path) -> None:
-    """A socket that takes streams has a message a line."""
+    """Over a unix stream socket each message is a line."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(short_dir / "log"))
         server.listen()
@@ -97,7 +97,7 @@ def test_over_a_unix_stream(short_dir: Path) -> None:
 
 
 def test_over_udp() -> None:
-    """Each record is a datagram."""
+    """Each record is one datagram."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         outlet = SyslogOutlet(SyslogSpec(f"udp://127.0.0.1:{server.getsockname()[1]}"), "node")
@@ -109,7 +109,7 @@ def test_over_udp() -> None:
 
 
 def test_what_is_too_large_for_a_datagram_is_dropped_and_told() -> None:
-    """Half a record is of no use: it is left out, counted, and a record says so."""
+    """A record too large for a datagram is dropped, counted and reported."""
     counts = SinkCounts()
     complaints: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -119,7 +119,7 @@ def test_what_is_too_large_for_a_datagram_is_dropped_and_told() -> None:
         one.start()
         one.queue.put([record(0), record(1, padding=70_000), record(2)])
         lines = [_parse(message)[-1] for message in _take(server, 3)]
-        one.finish_by(0)
+        one.stop_by(0)
         one.join()
 
     assert numbers(lines) == [0, 2]
@@ -129,7 +129,7 @@ def test_what_is_too_large_for_a_datagram_is_dropped_and_told() -> None:
 
 
 def test_over_tcp_whatever_the_size() -> None:
-    """Each message has its length before it, and none is too large."""
+    """Over TCP messages are counted in octets, and none is too large."""
     lines = [record(0), record(1, padding=300_000), record(2)]
     with socket.create_server(("127.0.0.1", 0)) as server:
         outlet = SyslogOutlet(SyslogSpec(f"tcp://127.0.0.1:{server.getsockname()[1]}"), "node")
@@ -150,7 +150,7 @@ def test_over_tcp_whatever_the_size() -> None:
 
 
 def test_a_server_that_comes_back_gets_what_waited() -> None:
-    """Without a server records wait; with one again they arrive, on a new connection."""
+    """Records wait without a server and are sent on a new connection."""
     counts = SinkCounts()
     complaints: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as first:
@@ -174,7 +174,7 @@ def test_a_server_that_comes_back_gets_what_waited() -> None:
 
 
 def test_a_server_that_does_not_read_is_left_in_time() -> None:
-    """Closing breaks off a send that waits for the server."""
+    """Closing aborts a waiting send."""
     counts = SinkCounts()
     with socket.create_server(("127.0.0.1", 0)) as server:
         outlet = SyslogOutlet(SyslogSpec(f"tcp://127.0.0.1:{server.getsockname()[1]}"), "node")
@@ -183,7 +183,7 @@ def test_a_server_that_does_not_read_is_left_in_time() -> None:
         one.queue.put([record(number, padding=1 << 20) for number in range(20)])
         connection, _ = server.accept()
         before = threading.active_count()
-        one.finish_by(0)
+        one.stop_by(0)
         one.join()
         connection.close()
 
@@ -195,13 +195,13 @@ def test_a_server_that_does_not_read_is_left_in_time() -> None:
     "address", ["", "/dev/log", "unix://", "udp://", "tcp://host:x", "http://host:514"]
 )
 def test_an_address_that_is_none(address: str) -> None:
-    """A bad address is said with how to write one."""
+    """A bad address is an error with examples of good ones."""
     with pytest.raises(UsageError, match="write it like"):
         SyslogOutlet(SyslogSpec(address), "node")
 
 
 def test_a_record_is_no_less_readable_for_the_server() -> None:
-    """The text is JSON as in a file, without a byte order mark."""
+    """The text is the record's JSON without a byte order mark."""
     message = SyslogOutlet(SyslogSpec(), "node")._message(record(3))
 
     assert json.loads(_parse(message)[-1])["number"] == 3
