@@ -1,4 +1,4 @@
-"""Real h2 peers talk; what their own events say is what the reader, between them, has told."""
+"""The reader's events between two h2 peers match the peers' own events."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +22,7 @@ C, R = Side.CLIENT, Side.RUNTIME
 class Peers:
     """A client and a server of h2, with a reader between them.
 
-    ``expected`` is made of nothing but the events of h2: what each peer was told by the other.
+    ``expected`` is made of nothing but the events of h2: what each peer received from the other.
     """
 
     def __init__(self, cut: wire.Cut) -> None:
@@ -66,7 +66,7 @@ class Peers:
             side = other
 
     def _take(self, side: Side, event: h2.events.Event) -> None:
-        """Expect what h2's event says that ``side`` was told."""
+        """Expect the reader's event that corresponds to an h2 event of ``side``."""
         match event:
             case h2.events.RequestReceived(stream_id=stream, headers=headers):
                 self._open[stream] = Counter()
@@ -183,7 +183,7 @@ STEPS = st.lists(
 
 @given(STEPS, cuts())
 def test_h2_peers(steps: list[tuple[Action, int, int]], cut: wire.Cut) -> None:
-    """Requests, sizes, resets and ends are told as the h2 peers themselves were told of them."""
+    """Requests, sizes, resets and ends are reported as the h2 peers report them."""
     peers = Peers(cut)
     begin(peers, 0, 1)
     peers.pump()
@@ -194,8 +194,8 @@ def test_h2_peers(steps: list[tuple[Action, int, int]], cut: wire.Cut) -> None:
             peers.pump()
     assert peers.reader.reading
     assert [call.stream for call in peers.reader.calls] == peers.open_streams
-    told = [wire.report_of(event) for event in peers.events]
-    assert [without_reset_code(event) for event in told] == peers.expected
+    reports = [wire.report_of(event) for event in peers.events]
+    assert [without_reset_code(event) for event in reports] == peers.expected
 
 
 def without_reset_code(event: Report) -> Report:

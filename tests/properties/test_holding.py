@@ -1,7 +1,7 @@
-"""Held streams among others: whatever the schedule, each call gets its script's action, exactly.
+"""Held streams among others: for every schedule, each call gets its script's action.
 
-Strict ends hold the interceptor to flow control and to the order of frames while the schedule runs;
-when it is over and every window is open again, all that was called has to be complete.
+Strict ends check flow control and the order of frames while the schedule runs;
+when it has ended and every window is open again, all calls have to be complete.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ PLANS = st.builds(
 
 
 class Step:
-    """Something that is done to a world; a falsifying example shows what."""
+    """An action on a world, shown in a falsifying example."""
 
     def __init__(self, build: Callable[..., Callable[[World], object]], *arguments: object) -> None:
         self._build = build
@@ -199,7 +199,7 @@ def go_away(number: int) -> Doing:
 
 def wait(seconds: float) -> Doing:
     def step(world: World) -> None:
-        world.carry()  # what is on its way does not take as long
+        world.carry()  # bytes in transit do not take as long
         world.now += seconds
 
     return step
@@ -264,7 +264,7 @@ WORLDS = st.builds(World, pings=st.booleans(), cut=cuts(), client=FIRST, runtime
 
 
 def complete(world: World) -> None:
-    """Open all windows, let every handler do what it is to do, and hang up on those that hang."""
+    """Open all windows, let every handler finish, and reset the calls of those that hang."""
     world.intercept()
     for side in Side:
         world.ends[side].settle((INITIAL_WINDOW_SIZE, 65_535))
@@ -278,7 +278,7 @@ def complete(world: World) -> None:
 
 
 def delivered(world: World) -> None:
-    """Let the client have what is complete of the responses of a runtime that has gone."""
+    """Deliver the complete responses of a runtime that has disconnected."""
     for _ in range(5000):
         if not (world.act_all() | world.carry_out(C) | world.acknowledge_all(C)):
             return
@@ -287,9 +287,11 @@ def delivered(world: World) -> None:
 
 
 def at_rest(world: World) -> None:
-    """Hold the interceptor to having nothing left, and both ends to the same windows."""
+    """Check that the interceptor holds nothing, and that both ends see the same windows."""
     for side in Side:
-        world.ends[side].grant(None, 1)  # what is owed and too little for a frame goes with it
+        world.ends[side].grant(
+            None, 1
+        )  # bytes owed and too few for an own frame are granted with it
     world.settle()
     for side in Side:
         end, peer = world.ends[side], world.ends[Side(1 - side)]
@@ -297,7 +299,7 @@ def at_rest(world: World) -> None:
         assert end.quiescent
         for stream in end.streams.values():
             assert stream.closed, f"stream {stream.number} is open for {side.name}"
-    world.now += 100.0  # nothing comes any more for what was answered in the runtime's place
+    world.now += 100.0  # late frames are not expected any more
     for side in Side:
         world.ends[side].ping(b"at rest?")
     world.settle()
@@ -319,7 +321,7 @@ def check(world: World) -> None:
 
 
 def check_request(world: World, called: Called) -> None:
-    """Hold what the runtime was sent of a held stream to its script."""
+    """Check what the runtime received of a held stream against its script."""
     handler, got, sent = called.handler, world.received(called, R), world.sent(called, C)
     assert handler is not None
     assert got.headers == [[*sent.headers[0], *handler.script.metadata]]
@@ -345,10 +347,10 @@ def answered_here(got: Half, called: Called) -> bool:
 
 
 def check_response(world: World, called: Called) -> None:
-    """Hold what the client was sent of a held stream to its script, or to why it was not."""
+    """Check what the client received of a held stream against its script, or why it did not."""
     handler, got, sent = called.handler, world.received(called, C), world.sent(called, R)
     assert handler is not None
-    assert handler.gone, "nobody told the handler that the call was over"
+    assert handler.gone, "the handler was not notified of the end"
     body = called.expected(R)
     assert body.startswith(got.data), f"the body of response {called.stream.number}"
     if answered_here(got, called):
@@ -386,7 +388,7 @@ def run(world: World, steps: list[Step]) -> None:
 @settings(max_examples=4 * settings().max_examples)
 @given(WORLDS, STEPS)
 def test_every_call_gets_its_action(world: World, steps: list[Step]) -> None:
-    """Whatever the schedule, held calls get their action and the others what was sent."""
+    """For every schedule, held calls get their action and the others what was sent."""
     run(world, steps)
 
 
@@ -407,7 +409,7 @@ def test_calls_side_by_side(plans: list[Plan], cut: wire.Cut) -> None:
 
 @given(WORLDS, STEPS, SIDES)
 def test_a_connection_that_ends(world: World, steps: list[Step], side: Side) -> None:
-    """When a side goes nothing stays held but what the runtime had answered in full."""
+    """When a side disconnects nothing stays held but complete responses."""
     for step in [*steps, Step(intercept)]:
         step(world)
     world.intercept()
@@ -456,7 +458,7 @@ def test_nothing_wanted_is_nothing_changed(world: World, steps: list[Step]) -> N
 
 @given(st.lists(st.lists(FIELDS, min_size=1, max_size=12), max_size=8), st.data())
 def test_the_path_of_blocks_ahead(blocks: list[list[Field]], data: st.DataObject) -> None:
-    """The path that is made out ahead of decoding is the one that decoding tells."""
+    """The path that is found before decoding is the decoded one."""
     encoder, decoder = hpack.Encoder(), Decoder()
     ahead: list[bytes] = []
     inserted: list[wire.Header] = []

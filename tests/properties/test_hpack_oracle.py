@@ -22,7 +22,7 @@ VALUES = st.one_of(
 
 
 class Block(NamedTuple):
-    """A block to encode; ``sizes``: what the decoding side allows the table to be before it."""
+    """A block to encode; ``sizes``: table sizes that the decoding side allows before it."""
 
     fields: list[tuple[bytes, bytes, bool]]
     huffman: bool
@@ -104,7 +104,7 @@ def test_any_bytes(blocks: list[bytes]) -> None:
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 32))
 def test_size_updates(size: int, allowed: int) -> None:
-    """A size update over what the peer allows is malformed; over our own limit, a LimitError."""
+    """A size update over the peer's limit is malformed; over our own limit, a LimitError."""
     decoder = Decoder()
     decoder.allow(allowed)
     try:

@@ -1,4 +1,4 @@
-"""Damaged traffic: whatever becomes of recorded bytes, reading never raises and never grows."""
+"""Mutated recordings: reading never raises, and its memory is bounded."""
 
 import gc
 import types
@@ -14,7 +14,7 @@ from tests.support.cutting import cuts
 from tests.support.wire import Began, Conversation, Ended, Report, Sent, Stopped
 
 KINDS = ("flip", "insert", "delete", "duplicate", "swap direction", "drop", "end")
-_LONGEST = 20_000  # bytes replayed behind a mutation: what goes wrong does so soon
+_LONGEST = 20_000  # bytes replayed after a mutation: errors show soon
 
 FOOTPRINT_LIMIT = 300_000
 """Bytes that a reader with the limits below may hold, table and calls included, whatever comes."""
@@ -102,36 +102,36 @@ MUTATIONS = st.builds(
 )
 
 
-def check_shape(told: list[Report], reader: ConnectionReader) -> None:
+def check_shape(events: list[Report], reader: ConnectionReader) -> None:
     """Each call begins before it ends, once; a stop comes last, once; the rest is in flight."""
     open_streams: list[int] = []
-    for number, event in enumerate(told):
+    for number, event in enumerate(events):
         if isinstance(event, Began):
             assert event.stream not in open_streams
             open_streams.append(event.stream)
         elif isinstance(event, Ended):
             open_streams.remove(event.stream)
         else:
-            assert number == len(told) - 1
+            assert number == len(events) - 1
             assert not open_streams
     assert [call.stream for call in reader.calls] == open_streams
-    assert reader.reading is not any(isinstance(event, Stopped) for event in told)
+    assert reader.reading is not any(isinstance(event, Stopped) for event in events)
 
 
 @given(MUTATIONS, cuts())
 def test_mutated_recordings(mutation: Mutation, cut: wire.Cut) -> None:
-    """What was told before the damage stays told, whatever follows; nothing raises or piles up."""
+    """Events before the mutation stay, whatever follows; nothing raises, memory is bounded."""
     reader = new_reader()
-    told = wire.read(reader, mutation.after, cut)
+    events = wire.read(reader, mutation.after, cut)
     intact = wire.read(new_reader(), mutation.before)
-    assert told[: len(intact)] == intact
-    check_shape(told, reader)
+    assert events[: len(intact)] == intact
+    check_shape(events, reader)
     assert footprint(reader) < FOOTPRINT_LIMIT
 
 
 @given(MUTATIONS, cuts())
 def test_the_cuts_of_damaged_bytes(mutation: Mutation, cut: wire.Cut) -> None:
-    """Also of damaged bytes the same is told for every cut."""
+    """Mutated bytes give the same events for every cut."""
     assert wire.read(new_reader(), mutation.after, cut) == wire.read(new_reader(), mutation.after)
 
 
@@ -159,14 +159,14 @@ def test_anything(sent: Conversation, cut: wire.Cut, opened: bool) -> None:
     """Any frames, in any order and from either side, are read or refused, alike for every cut."""
     sent = wire.conversation(*sent) if opened else sent
     reader = new_reader()
-    told = wire.read(reader, sent, cut)
-    assert told == wire.read(new_reader(), sent)
-    check_shape(told, reader)
+    events = wire.read(reader, sent, cut)
+    assert events == wire.read(new_reader(), sent)
+    check_shape(events, reader)
     assert footprint(reader) < FOOTPRINT_LIMIT
 
 
 def test_the_footprint_is_bounded() -> None:
-    """A peer that fills what it can, table, block and calls, fills no more than the limits."""
+    """A peer that fills table, block and calls stays within the limits."""
     reader = new_reader()
     sent = wire.conversation(*(wire.client(wire.request(1 + 2 * n)) for n in range(100)))
     entries = b"".join(b"\x40\x01n\x01" + bytes((n,)) for n in range(200))

@@ -1,4 +1,4 @@
-"""Made traffic: whatever the schedule of its streams and the cuts, what is told is the model's."""
+"""Generated traffic: for every schedule and cut, the reader's events are the model's."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ STEPS = st.lists(
 
 
 def made(steps: list[Step]) -> Traffic:
-    """The traffic of a schedule. Streams are picked also when they are over: frames cross."""
+    """Return the traffic of a schedule. Ended streams are picked too: frames cross."""
     traffic = Traffic()
     traffic.begin(0)
     for kind, newest, style in steps:
@@ -67,9 +67,9 @@ def test_what_is_told_is_what_was_made(steps: list[Step], cut: wire.Cut) -> None
     traffic = made(steps)
     for conversation in (traffic.sent, joined(traffic.sent)):
         reader = ConnectionReader()
-        told = wire.read(reader, conversation, cut)
-        assert reader.reading, told[-1]
-        assert told == traffic.expected
+        events = wire.read(reader, conversation, cut)
+        assert reader.reading, events[-1]
+        assert events == traffic.expected
         assert [call.stream for call in reader.calls] == open_streams(traffic)
 
 
@@ -86,7 +86,7 @@ def test_the_end_of_the_connection(steps: list[Step], cut: wire.Cut, side: Side)
 
 @given(STEPS, cuts(), st.sampled_from(Side), st.integers(0, 60))
 def test_a_bad_frame_comes_last(steps: list[Step], cut: wire.Cut, side: Side, after: int) -> None:
-    """A bad frame of either side leaves what was told before it, and ends all that is open."""
+    """A bad frame of either side keeps the events before it, and ends all open calls."""
     traffic = made(steps[:after])
     expected = [*traffic.expected, *unread(traffic), wire.Stopped("frame_size_error")]
     bad = wire.Sent(side, wire.frame(wire.PING, 0, 0, b"short"))

@@ -27,7 +27,7 @@ def _records(raw: bytes) -> Iterator[Sent]:
 
 @cache
 def capture(name: str) -> Conversation:
-    """A recorded connection: what each side sent, ends included. Not to be changed."""
+    """Return a recorded connection, ends included. Callers must not change it."""
     return list(_records(gzip.decompress((DIRECTORY / f"{name}.bin.gz").read_bytes())))
 
 

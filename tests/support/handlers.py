@@ -11,7 +11,7 @@ from criproxy.wire.reading.connection import Side
 
 
 class Handler:
-    """Sends on each message as it came, and each end. Keeps what it is told."""
+    """Forwards each message unchanged, and each end. Records its events."""
 
     def __init__(self, stream: HeldStream) -> None:
         self.stream = stream
@@ -35,7 +35,7 @@ class Handler:
 
 
 class Looking(Handler):
-    """Lets go of a direction once it has seen a message of it."""
+    """Releases a direction after its first message."""
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         self.stream.send(side, payload, compressed)
@@ -43,7 +43,7 @@ class Looking(Handler):
 
 
 class LettingGo(Handler):
-    """Holds nothing after all."""
+    """Releases both directions at once."""
 
     def opened(self) -> None:
         self.stream.release(Side.CLIENT)
@@ -51,7 +51,7 @@ class LettingGo(Handler):
 
 
 class Gathering(Handler):
-    """Sends a direction on when all of it has come."""
+    """Forwards a direction when it is complete."""
 
     def __init__(self, stream: HeldStream) -> None:
         super().__init__(stream)

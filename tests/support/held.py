@@ -1,7 +1,7 @@
-"""A held stream without a connection: what comes is scripted, what is commanded is written down.
+"""A held stream without a connection: its events are scripted, its handler's commands recorded.
 
-It holds whoever handles it to what the interface promises: nothing is sent on that was not given,
-nothing is commanded before the stream is opened or after it is over.
+It checks the handler's use of the interface: nothing is sent in place of a message not given,
+nothing is commanded before the stream is opened.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def specs(rules: Sequence[dict[str, Any]]) -> list[RuleSpec]:
 
 
 class Written(list[tuple[str, dict[str, Any]]]):
-    """A log that is kept."""
+    """A log that records its events."""
 
     def info(self, event: str, **fields: Any) -> None:
         self.append((event, fields))
@@ -105,7 +105,7 @@ class Rules:
 
 @dataclass
 class _Given:
-    """What a handler was given of a direction, and what has been commanded for it."""
+    """The state of one direction: messages given to the handler and not commanded yet."""
 
     held: bool = False
     pending: int = 0
@@ -113,7 +113,7 @@ class _Given:
 
 
 class Scripted:
-    """One call. ``done`` is what its handler has commanded."""
+    """One call. ``done`` are its handler's commands."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Scripted:
         connection: Connection = CONNECTION,
         followed: bool = True,
     ) -> None:
-        """``followed`` tells whether the connection's calls are known to the policy."""
+        """``followed``: whether the connection's calls are known to the policy."""
         self.done: list[Done] = []
         self._more = asyncio.Event()
         self.is_closed = False
@@ -147,7 +147,7 @@ class Scripted:
             self._opened = True
             self.hold.handler.opened()
 
-    # What is scripted.
+    # Events.
 
     def says(
         self, side: Side, *messages: Message | bytes, compressed: bool = False, end: bool = True
@@ -182,7 +182,7 @@ class Scripted:
             self._handler.too_large(side, HELD_LIMIT)
 
     def close(self) -> None:
-        """The call is over: reset, or its end has been delivered."""
+        """Close the call: it was reset, or its end has been delivered."""
         if not self.is_closed and self.hold is not None:
             self.is_closed = True
             self._handler.closed()
@@ -205,7 +205,7 @@ class Scripted:
     def _is_told(self, side: Side) -> bool:
         return self.hold is not None and self._sides[side].held and not self.is_closed
 
-    # What is commanded.
+    # Commands.
 
     def send(self, stream: HeldStream, side: Side, message: bytes) -> None:
         flag, length = struct.unpack(">BI", message[:5])

@@ -1,4 +1,4 @@
-"""An HTTP/2 server on h2 that answers each request as a test says, in ways that gRPC servers rarely
+"""An HTTP/2 server on h2 that answers requests as a test defines, in ways that gRPC servers rarely
 do: with resets, with plain HTTP, with an early GOAWAY."""
 
 import contextlib

@@ -1,4 +1,4 @@
-"""HTTP/2 bytes made by hand, ways to cut them, and what a reader tells of them as plain values.
+"""Builds HTTP/2 bytes, cuts them into chunks, and turns a reader's events into plain values.
 
 A conversation is a list of :class:`Sent`: what each side sent, in the order in which it passes. Its
 numbers are written out here, apart from those of ``criproxy.wire``, so that a wrong one shows.
@@ -140,7 +140,7 @@ def message(content: bytes = b"", *, compressed: bool = False) -> bytes:
 
 
 class Sent(NamedTuple):
-    """What one side sent, and when in seconds. No bytes: it ended the connection."""
+    """Bytes that one side sent, and when in seconds. No bytes: it ended the connection."""
 
     side: Side
     data: bytes
@@ -159,7 +159,7 @@ def runtime(*frames: bytes, now: float = 0.0) -> Sent:
 
 
 def conversation(*sent: Sent) -> Conversation:
-    """What was sent after both sides' first SETTINGS."""
+    """Return a conversation that begins with both sides' first SETTINGS."""
     return [client(PREFACE, settings()), runtime(settings(), settings(ack=True)), *sent]
 
 
@@ -234,7 +234,7 @@ def report_of(event: Event) -> Report:
 
 
 def read(reader: ConnectionReader, sent: Iterable[Sent], cut: Cut = whole) -> list[Report]:
-    """Give the reader a conversation, each side's bytes cut up; return what it told."""
+    """Give the reader a conversation, each side's bytes cut into chunks; return its events."""
     events = []
     for side, payload, now in sent:
         if not payload:
@@ -253,14 +253,14 @@ def check(
     stream_limit: int = 100,
     header_block_limit: int = 1 << 20,
 ) -> None:
-    """Hold what is told to ``expected``, whatever the cuts and whether or not more follows."""
+    """Check the events of a conversation, for every cut and whether or not more follows."""
     for cut in CUTS:
         for trailing in ([], _UNFINISHED):
             reader = ConnectionReader(
                 stream_limit=stream_limit, header_block_limit=header_block_limit
             )
             got = read(reader, sent + trailing, cut)
-            assert got == list(expected), "\n".join(map(str, ["told:", *got]))
+            assert got == list(expected), "\n".join(map(str, ["events:", *got]))
             begun = [event.stream for event in expected if isinstance(event, Began)]
             ended = {event.stream for event in expected if isinstance(event, Ended)}
             assert [call.stream for call in reader.calls] == [s for s in begun if s not in ended]

@@ -1,6 +1,6 @@
-"""Two strict ends with an Interception between them, and handlers that do what a script says.
+"""Two strict ends with a ConnectionInterceptor between them, and handlers that follow a script.
 
-A :class:`World` moves only when it is told: what an end sends lies in a pipe until it is carried
+A :class:`World` moves only on command: an end's bytes stay in a pipe until they are carried
 on. So a test decides how bytes are cut, what crosses what, and when a handler gets to act.
 """
 
@@ -22,7 +22,7 @@ from tests.support.wire import Cut, Header, whole
 C, R = Side.CLIENT, Side.RUNTIME
 Settings = tuple[tuple[int, int], ...]
 ANSWER_TEXT = "not through here: „µ“ 100%"
-_CUT = 2_000  # bytes of what is carried at once that are cut up; the rest comes in one piece
+_CUT = 2_000  # bytes that are cut into chunks of what is carried at once; the rest is one chunk
 _MOST_ROUNDS = 5_000  # until something is wrong
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 
 
 def frames(data: bytes) -> Iterator[Frame]:
-    """Whole frames; raises where something is left over."""
+    """Yield the frames of ``data``; fails if the last is incomplete."""
     position = 0
     while position < len(data):
         end = position + 9 + int.from_bytes(data[position : position + 3], "big")
@@ -46,15 +46,15 @@ def frames(data: bytes) -> Iterator[Frame]:
 
 
 class Same(NamedTuple):
-    """A message goes on as it came."""
+    """A message is forwarded unchanged."""
 
 
 class Dropped(NamedTuple):
-    """A message does not go on."""
+    """A message is dropped."""
 
 
 class Sized(NamedTuple):
-    """A message goes on as another one, of so many bytes."""
+    """A message is replaced by one of ``size`` bytes."""
 
     size: int
 
@@ -64,15 +64,15 @@ SAME, DROPPED = Same(), Dropped()
 
 
 class Part(NamedTuple):
-    """What becomes of one direction: ``changes`` are of its messages in turn, over and over."""
+    """What a handler does to one direction: ``changes`` apply to its messages in rotation."""
 
     held: bool = False
     changes: tuple[Change, ...] = (SAME,)
     passes_after: int | None = None
-    """The direction is passed on after so many messages."""
+    """The direction is released after so many messages."""
 
     def changed(self, number: int, payload: bytes, compressed: bool) -> tuple[bytes, bool] | None:
-        """What a message goes on as; None for not at all."""
+        """Return the message sent in place of one; None if it is dropped."""
         if not self.held or (self.passes_after is not None and number >= self.passes_after):
             return payload, compressed
         change = self.changes[number % len(self.changes)]
@@ -93,9 +93,9 @@ class Answer(NamedTuple):
 
 
 class Script(NamedTuple):
-    """What a handler does. ``delayed``: only when it is told to act. ``hangs``: nothing, ever.
+    """What a handler does. ``delayed``: only on :meth:`World.act`. ``hangs``: nothing, ever.
 
-    ``leaves``: it leaves the stream when it has let go of all that was held.
+    ``leaves``: it detaches from the stream when it has released all that was held.
     """
 
     request: Part = Part()
@@ -111,7 +111,7 @@ class Script(NamedTuple):
 
 
 class Handler:
-    """Acts on a held stream as its script says, and keeps what it was told and what it sent."""
+    """Acts on a held stream as its script says, and records its events and what it sent."""
 
     def __init__(self, script: Script, stream: HeldStream) -> None:
         self.script = script
@@ -129,12 +129,12 @@ class Handler:
         script = self.script
         return Hold(self, script.request.held, script.response.held, list(script.metadata))
 
-    # What it is told.
+    # Events.
 
     def opened(self) -> None:
         assert not self._open, "opened twice"
         self._open = True
-        self._tell("opened")
+        self._record("opened")
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         assert self.script.part(side).held, "a message of a direction that is not held"
@@ -142,36 +142,36 @@ class Handler:
         assert side not in self.finished, "a message of a direction that was passed on"
         assert type(payload) is bytes
         self._given[side].append((payload, compressed))
-        self._tell("message", side, payload, compressed)
+        self._record("message", side, payload, compressed)
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
         assert self.script.part(side).held, "the end of a direction that is not held"
         assert side not in self._ended, "ended twice"
         assert side not in self.finished, "the end of a direction that was passed on"
         self._ended.add(side)
-        self._tell("ended", side, trailers)
+        self._record("ended", side, trailers)
 
     def too_large(self, side: Side, limit: int) -> None:
-        self._tell("too large", side, limit)
+        self._record("too large", side, limit)
 
     def closed(self) -> None:
-        assert not self.left, "over, and it has left"
-        assert not self.gone, "over twice"
+        assert not self.left, "closed after it has detached"
+        assert not self.gone, "closed twice"
         self.gone = True
         self.reported.append(("closed",))
 
-    def _tell(self, *told: object) -> None:
-        assert self._open, f"{told} before opened"
-        assert not self.gone, f"{told} after over"
-        self.reported.append(told)
+    def _record(self, *event: object) -> None:
+        assert self._open, f"{event} before opened"
+        assert not self.gone, f"{event} after closed"
+        self.reported.append(event)
         if not self.script.delayed and not self.script.hangs:
             while self.act():
                 pass
 
-    # What it does.
+    # Actions.
 
     def act(self) -> bool:
-        """Do the next thing, also after the stream is over; return False for none."""
+        """Do the next action, also after the stream is closed; return False if there is none."""
         if not self._open or self.answered or self.script.hangs:
             return False
         answer = self.script.answer
@@ -228,7 +228,7 @@ class Handler:
 
 
 class Messages(NamedTuple):
-    """What one side of a call sends. ``joined``: its last DATA carries the end."""
+    """The messages that one side of a call sends. ``joined``: its last DATA carries END_STREAM."""
 
     sizes: tuple[int, ...] = (1,)
     joined: bool = True
@@ -252,7 +252,7 @@ class Reply(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All that is decided of a call beforehand."""
+    """The plan of a call."""
 
     request: Messages = Messages()
     reply: Reply = Reply()
@@ -272,7 +272,7 @@ class Called:
         self.replied = False
 
     def messages(self, side: Side) -> list[tuple[bytes, bool]]:
-        """What a side sends, if it comes to that."""
+        """Return the messages that a side sends if the call is not ended before."""
         if side is C:
             return self.plan.request.payloads(self.index)
         if self.plan.reply.trailers_only:
@@ -280,7 +280,7 @@ class Called:
         return self.plan.reply.messages.payloads(self.index + 64)
 
     def expected(self, side: Side) -> bytes:
-        """The body that is to come of what a side sends, if all of it does."""
+        """Return the body that the other side receives of what a side sends."""
         part = Part() if self.handler is None else self.handler.script.part(side)
         changed = [part.changed(at, *each) for at, each in enumerate(self.messages(side))]
         return b"".join(wire.message(each[0], compressed=each[1]) for each in changed if each)
@@ -308,16 +308,16 @@ class World:
         self.budget = budget or HeldBytesBudget()
         self.reader = ConnectionReader(select_capture=select_capture)
         self.observed: dict[int, Call] = {}
-        """The calls that the reader has told of, by stream."""
+        """The calls that the reader has reported, by stream."""
         self.intercepted = not late
         self._interceptor: ConnectionInterceptor | None = None
         self.ends = {C: Endpoint(C, pings=pings), R: Endpoint(R)}
         self.pipes = {side: bytearray() for side in Side}
-        """What the interceptor has written to each side and nobody has carried on yet."""
+        """Bytes that the interceptor has written to each side, not carried to it yet."""
         self.given = {side: bytearray() for side in Side}
-        """All that a side's bytes were until now that came to the interceptor."""
+        """All bytes of a side that the interceptor has received."""
         self.passed = {side: bytearray() for side in Side}
-        """All that was written to a side until now."""
+        """All bytes that were written to a side."""
         self.calls: list[Called] = []
         self.rules = True
         self.now = 0.0
@@ -370,7 +370,7 @@ class World:
         return self._interceptor is None or self._interceptor.raw
 
     def intercept(self, now: bool = True) -> None:
-        """Put the interceptor in between as soon as it is known where the client's frames begin."""
+        """Install the interceptor as soon as the client's bytes are at a frame boundary."""
         self.intercepted = self.intercepted or now
         known = self.reader.not_started or self.reader.to_boundary(C) is not None
         if self.intercepted and self._interceptor is None and known:
@@ -379,7 +379,7 @@ class World:
             )
 
     def _receive(self, side: Side, data: bytes) -> None:
-        """Give the interceptor bytes of an end's as the relay does."""
+        """Give the interceptor bytes of an end, as the relay does."""
         self.given[side] += data
         self.intercept(False)
         if self.is_raw:
@@ -406,7 +406,7 @@ class World:
                 self.observed[event.call.stream] = event.call
 
     def lose(self, side: Side) -> None:
-        """End a side's connection; what the other was sent before still comes to it."""
+        """End a side's connection; bytes already written to the other side are still carried."""
         self._gone.add(side)
         calls = self.reader.calls
         unanswered = [(call.stream, call.first_byte is not None) for call in calls]
@@ -429,13 +429,13 @@ class World:
         self._written[side] += data
 
     def written(self, side: Side) -> list[Frame]:
-        """The frames that the interceptor has written to a side since this was last asked."""
+        """Return the frames written to a side since the last call."""
         data = bytes(self._written[side]).removeprefix(wire.PREFACE)
         self._written[side].clear()
         return list(frames(data))
 
     def carry_in(self, side: Side, most: int = 1 << 30) -> bool:
-        """Give the interceptor what an end has sent, or the first of it."""
+        """Carry what an end has sent, or the first ``most`` bytes, to the interceptor."""
         out = self.ends[side].out
         data = b"" if side in self._gone else bytes(out[:most])
         del out[:most]
@@ -445,7 +445,7 @@ class World:
         return bool(data)
 
     def carry_out(self, side: Side, most: int = 1 << 30) -> bool:
-        """Give an end what the interceptor has written to it, or the first of it."""
+        """Carry what the interceptor has written, or the first ``most`` bytes, to an end."""
         pipe = self.pipes[side]
         data = bytes(pipe[:most])
         del pipe[:most]
@@ -453,7 +453,7 @@ class World:
         return bool(data)
 
     def carry(self) -> bool:
-        """Carry everything on until nothing is left; return whether there was anything."""
+        """Carry bytes until none are left; return whether there were any."""
         for count in range(_MOST_ROUNDS):
             ins = [self.carry_in(side) for side in Side]
             outs = [self.carry_out(side) for side in Side]
@@ -462,7 +462,7 @@ class World:
         raise AssertionError("the two never stop talking")
 
     def command(self, do: Callable[[], T]) -> T:
-        """Do something to held streams; what comes of it is announced."""
+        """Execute a command on held streams; check that its output is announced."""
         self._output_ready = False
         done = do()
         written = self._take()
@@ -470,15 +470,15 @@ class World:
         return done
 
     def act(self, called: Called) -> bool:
-        """Have a handler do the next thing."""
+        """Have a handler do its next action."""
         return called.handler is not None and self.command(called.handler.act)
 
     def act_all(self) -> bool:
-        """Have a handler do the next thing, whichever has one to do."""
+        """Have the first handler that has an action do it."""
         return any(self.act(called) for called in self.calls)
 
     def check_windows(self) -> None:
-        """Hold the interceptor to the windows that the ends see."""
+        """Check the interceptor's windows against those of the ends."""
         queues = None if self._interceptor is None else self._interceptor.queues
         for side, queue in zip(Side, queues or (), strict=False):
             window, end = queue.window, self.ends[side]
@@ -493,7 +493,7 @@ class World:
     # The ends.
 
     def call(self, plan: Plan) -> Called | None:
-        """Have the client make a call, unless the runtime is going."""
+        """Make a call, unless the runtime has sent GOAWAY."""
         client = self.ends[C]
         if client.going is not None:
             return None
@@ -534,7 +534,7 @@ class World:
         stream.outgoing += [Block(first), *outgoing(called.messages(R), rest)]
 
     def push(self, side: Side, stream: Stream, most: int = 1 << 30, style: int = 0) -> bool:
-        """Have an end send the next frame of a stream; the runtime's reset comes after its last."""
+        """Have an end send the next frame of a stream; the runtime's reset follows its last."""
         end = self.ends[side]
         pushed = end.push(stream, most, style)
         if side is R and not stream.outgoing and not stream.closed:
@@ -553,7 +553,7 @@ class World:
         return pushed
 
     def acknowledge_all(self, side: Side, most: int = 1 << 30) -> bool:
-        """Have an end give back all that it was sent."""
+        """Have an end send WINDOW_UPDATEs for all that it received."""
         end = self.ends[side]
         given = end.acknowledge(None, most)
         for stream in end.streams.values():
@@ -561,7 +561,7 @@ class World:
         return given
 
     def settle(self) -> None:
-        """Go on until nothing moves."""
+        """Move everything until nothing is left to do."""
         for _ in range(_MOST_ROUNDS):
             if not (
                 self.carry()
@@ -573,17 +573,17 @@ class World:
         raise AssertionError("the two never come to rest")
 
     def received(self, called: Called, side: Side) -> Half:
-        """What a side was sent of a call."""
+        """Return what a side received of a call."""
         stream = self.ends[side].streams.get(called.stream.number)
         return stream.received if stream is not None else Half()
 
     def sent(self, called: Called, side: Side) -> Half:
-        """What a side has sent of a call."""
+        """Return what a side has sent of a call."""
         stream = self.ends[side].streams.get(called.stream.number)
         return stream.sent if stream is not None else Half()
 
 
 def outgoing(messages: list[tuple[bytes, bool]], rest: list[Outgoing]) -> list[Outgoing]:
-    """Messages in one run of bytes, and what is to follow them."""
+    """Return messages as one body, and what follows them."""
     body = b"".join(wire.message(payload, compressed=flag) for payload, flag in messages)
     return [bytearray(body), *rest] if body else rest

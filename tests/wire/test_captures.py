@@ -1,4 +1,4 @@
-"""The recorded connections, replayed: the same is told for every cut, and it is what happened."""
+"""Replays the recorded connections: the same events for every cut, and those that happened."""
 
 from collections import Counter
 
@@ -178,7 +178,7 @@ def test_every_capture_is_described() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cuts_do_not_matter(name: str) -> None:
-    """The same is told of a recorded connection, however its bytes are cut; all of it is read."""
+    """A recorded connection gives the same events for every cut; all of it is read."""
     expected = replayed(name)
     for cut in CUTS[1:]:
         reader = ConnectionReader()
@@ -192,25 +192,25 @@ def test_the_cuts_do_not_matter(name: str) -> None:
 def test_calls(name: str) -> None:
     """The calls of a small connection are exactly those that were made."""
     calls = list(enumerate(CALLS[name]))
-    told = replayed(name)
-    assert [event for event in told if isinstance(event, Began)] == [
+    events = replayed(name)
+    assert [event for event in events if isinstance(event, Began)] == [
         Began(2 * number + 1, path) for number, (path, _) in calls
     ]
-    ended = [event for event in told if isinstance(event, Ended)]
+    ended = [event for event in events if isinstance(event, Ended)]
     assert sorted(ended) == [end._replace(stream=2 * number + 1) for number, (_, end) in calls]
 
 
 @pytest.mark.parametrize("name", TOTALS)
 def test_totals(name: str) -> None:
     """The methods that a kubelet called on a long connection are exactly those it called."""
-    told = replayed(name)
-    assert Counter(event.path for event in told if isinstance(event, Began)) == TOTALS[name]
+    events = replayed(name)
+    assert Counter(event.path for event in events if isinstance(event, Began)) == TOTALS[name]
 
 
 def test_what_was_not_ok_in_the_long_connections() -> None:
     """A kubelet's calls all ended well but for two lookups and the event stream it left open."""
-    told = [event for name in TOTALS for event in replayed(name)]
-    ended = [event for event in told if isinstance(event, Ended)]
+    events = [event for name in TOTALS for event in replayed(name)]
+    ended = [event for event in events if isinstance(event, Ended)]
     assert len(ended) == 204 + 22
     not_ok = [event for event in ended if event.code is not OK]
     assert [(event.end, event.code) for event in not_ok] == [
@@ -298,11 +298,11 @@ def test_the_bytes_add_up(name: str) -> None:
     oracle = hpack.Decoder()
     for stream, block in blocks_of(frames_of(sent_by(Side.CLIENT, capture(name)))):
         paths.setdefault(stream, [tuple(field) for field in oracle.decode(block, raw=True)])
-    told = replayed(name)
-    assert {event.stream: event.path for event in told if isinstance(event, Began)} == {
+    events = replayed(name)
+    assert {event.stream: event.path for event in events if isinstance(event, Began)} == {
         stream: dict(fields)[b":path"] for stream, fields in paths.items()
     }
-    for event in told:
+    for event in events:
         if isinstance(event, Ended) and not event.end.endswith("reset"):
             for (messages, size), expected in zip(
                 (event.request, event.response), sent, strict=True

@@ -10,7 +10,7 @@ from tests.support.wire import CUTS, Began, Ended, client, conversation, message
 
 @pytest.mark.parametrize("side", Side)
 def test_message_limit(side: Side) -> None:
-    """A message over the limit ends its call as its prefix is read, and that call alone."""
+    """A message over the limit ends its call as its prefix is read, and no other call."""
     sent = conversation(
         client(wire.request(1), wire.request(3)),
         runtime(wire.response(1), wire.response(3)),
@@ -29,7 +29,7 @@ def test_message_limit(side: Side) -> None:
 
 
 def test_boundaries() -> None:
-    """Byte by byte: 0 between frames, what is left within DATA and skipped frames, else None."""
+    """It is 0 between frames, the bytes left within DATA and skipped frames, else None."""
     reader = ConnectionReader()
     opening = wire.PREFACE + wire.settings()
     pieces: list[tuple[bytes, list[int | None]]] = [

@@ -56,7 +56,7 @@ STATES: dict[str, tuple[Conversation, tuple[int, int], tuple[int, int]]] = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("side", Side)
 def test_reset_in_every_state(state: str, side: Side) -> None:
-    """A reset of either side ends a call in any state, once, with what was counted until then."""
+    """A reset of either side ends a call in any state, once, with the counts so far."""
     before, request, response = STATES[state]
     if side is Side.CLIENT:
         end = Ended(1, "client_reset", StatusCode.CANCELLED, b"", request, response)
@@ -73,7 +73,7 @@ def test_reset_in_every_state(state: str, side: Side) -> None:
 
 @pytest.mark.parametrize("side", Side)
 def test_reset_of_a_stream_that_is_not_open(side: Side) -> None:
-    """A reset of a stream that is idle, over or none at all says nothing of the others."""
+    """A reset of an idle, closed or impossible stream does not affect the others."""
     check(
         conversation(
             client(wire.request(1), wire.request(3)),
@@ -110,7 +110,7 @@ RESETS = {
 
 @pytest.mark.parametrize(("error", "code"), RESETS.items())
 def test_the_code_of_each_reset(error: int, code: StatusCode) -> None:
-    """An RST_STREAM's error code maps as gRPC over HTTP/2, "Errors", has it."""
+    """An RST_STREAM's error code maps to a status code as in gRPC over HTTP/2, "Errors"."""
     assert grpc.code_of_reset(error) is code
 
 
@@ -200,7 +200,7 @@ def test_a_deadline_does_not_explain_other_resets(side: Side) -> None:
 
 
 def test_goaway_of_the_runtime() -> None:
-    """A runtime's GOAWAY ends the calls above its last stream; those below go on."""
+    """A runtime's GOAWAY ends the calls above its last stream; those below continue."""
     left_out = (StatusCode.UNAVAILABLE, b"the runtime is going")
     check(
         conversation(
@@ -253,6 +253,6 @@ def test_the_connection_ends(side: Side) -> None:
 
 @pytest.mark.parametrize("side", Side)
 def test_a_connection_without_calls_ends(side: Side) -> None:
-    """The end of an idle connection, or of one that never spoke, tells nothing."""
+    """The end of an idle connection, or of one without bytes, reports nothing."""
     check(conversation(Sent(side, b"")))
     assert wire.ConnectionReader().end(side, 0.0) == []

@@ -1,4 +1,4 @@
-"""Where reading stops: what a peer must not send, and what is told before and with it."""
+"""Where the reading stops, and the events before it."""
 
 import hpack
 import pytest
@@ -80,7 +80,7 @@ def test_reading_stops(what: str) -> None:
 
 
 def test_events_of_the_same_bytes_come_first() -> None:
-    """What one piece of bytes told before it went wrong is kept, in order."""
+    """The events of a chunk before its error are kept, in order."""
     reader = ConnectionReader()
     frames = wire.PREFACE + wire.settings() + wire.request(1) + wire.reset(1) + wire.request(3)
     events = reader.receive(Side.CLIENT, frames + wire.request(4) + wire.request(5), 7.0)
@@ -136,7 +136,7 @@ def test_a_runtime_that_does_not_speak_http2(first: bytes) -> None:
 
 
 def test_nothing_yet() -> None:
-    """A part of the preface or of the first frame tells nothing, also when no more comes."""
+    """A part of the preface or of the first frame reports nothing, also when no more follows."""
     for cut in wire.CUTS:
         started = [client(wire.PREFACE[:10]), runtime(wire.settings()[:5])]
         assert read(ConnectionReader(), [*started, client(b""), runtime(b"")], cut) == []
@@ -149,14 +149,14 @@ def test_stream_limit() -> None:
         for stream in range(5, 45, 2)
         for sent in (client(wire.request(stream)), runtime(wire.trailers_only(stream, 0)))
     ]
-    told = [event for stream in range(5, 45, 2) for event in (Began(stream), Ended(stream))]
+    events = [event for stream in range(5, 45, 2) for event in (Began(stream), Ended(stream))]
     fits = conversation(client(wire.request(1), wire.request(3)), *turns, client(wire.request(45)))
-    check(fits, Began(1), Began(3), *told, Began(45), stream_limit=3)
+    check(fits, Began(1), Began(3), *events, Began(45), stream_limit=3)
     check(
         [*fits, client(wire.request(47))],
         Began(1),
         Began(3),
-        *told,
+        *events,
         Began(45),
         unread(1),
         unread(3),
@@ -175,7 +175,7 @@ def test_header_table_resizes_by_settings() -> None:
     fields = [*wire.request_fields(), (b"x-long", value)]
     response = [(b":status", b"200"), (b"x-long", value * 2), (b"grpc-status", b"0")]
     conversed = conversation(client(wire.settings((1, 16384))), runtime(wire.settings((1, 8192))))
-    told: list[wire.Report] = []
+    events: list[wire.Report] = []
     for stream in (1, 3, 5):
         block = to_runtime.encode(fields)
         answer = to_client.encode(response)
@@ -183,8 +183,8 @@ def test_header_table_resizes_by_settings() -> None:
             assert len(block) + len(answer) < 30  # the long field is in the table
         conversed.append(client(wire.headers(stream, block, end=True)))
         conversed.append(runtime(wire.headers(stream, answer, end=True)))
-        told += [Began(stream), Ended(stream)]
-    check(conversed, *told)
+        events += [Began(stream), Ended(stream)]
+    check(conversed, *events)
 
 
 @pytest.mark.parametrize("announces", Side)
@@ -225,7 +225,7 @@ def test_a_smaller_frame_size_is_not_enforced() -> None:
 
 
 def test_nothing_stays_of_ended_calls() -> None:
-    """However many calls have passed, none is kept once it has ended."""
+    """No ended call is kept, however many there were."""
     reader = ConnectionReader(stream_limit=1)
     read(reader, conversation())
     for stream in range(1, 2001, 2):

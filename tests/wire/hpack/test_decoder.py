@@ -1,4 +1,4 @@
-"""Header blocks: every representation, the table, and what is refused (RFC 7541)."""
+"""Header blocks: every representation, the table, and errors (RFC 7541)."""
 
 import tracemalloc
 
@@ -62,7 +62,7 @@ def test_string_lengths(length: int) -> None:
 
 
 def test_entries_count_from_the_newest() -> None:
-    """The newest entry is 62; each block may name what those before it have added."""
+    """The newest entry is 62; each block may refer to insertions of those before it."""
     decoder = Decoder()
     entries = [(b"name-%d" % number, b"value") for number in range(80)]
     decoder.decode(b"".join(entry(*header) for header in entries))

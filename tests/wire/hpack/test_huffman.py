@@ -1,4 +1,4 @@
-"""Huffman strings: what decodes, and what must not (RFC 7541 section 5.2)."""
+"""Valid and invalid Huffman strings (RFC 7541 section 5.2)."""
 
 import pytest
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH

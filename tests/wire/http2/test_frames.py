@@ -1,4 +1,4 @@
-"""Frames of one direction: what the handler is told of them, however their bytes are cut."""
+"""Frames of one direction: the calls of their handler, for every cut of their bytes."""
 
 import pytest
 
@@ -12,7 +12,7 @@ FIELDS = [(b":method", b"GET")]
 
 
 class Recorder:
-    """A handler that keeps what it is told; the pieces of a DATA payload are joined."""
+    """A handler that records its calls; the pieces of a DATA payload are joined."""
 
     def __init__(self) -> None:
         self.record: list[tuple[object, ...]] = []
@@ -48,7 +48,7 @@ class Recorder:
 def record_of(
     data: bytes, cut: wire.Cut, *, max_frame_size: int = 16384, limit: int = 1 << 20
 ) -> list[tuple[object, ...]]:
-    """What a handler is told of a runtime's bytes; a refusal is told last, as its reason."""
+    """Return a handler's calls for a runtime's bytes; the last is an error's reason, if any."""
     recorder = Recorder()
     reader = FrameReader(recorder, preface=False, header_block_limit=limit)
     reader.max_frame_size = max_frame_size
@@ -63,7 +63,7 @@ def record_of(
 def check(
     frames: bytes, *expected: tuple[object, ...], max_frame_size: int = 16384, limit: int = 1 << 20
 ) -> None:
-    """Hold what the handler is told, after the first SETTINGS, to ``expected``, for every cut."""
+    """Check the handler's calls, after the first SETTINGS, for every cut."""
     for cut in CUTS:
         for trailing in (b"", b"\0\0\x08\x06"):
             data = wire.settings() + frames + trailing
@@ -113,12 +113,12 @@ def test_padding_up_to_the_whole_payload() -> None:
 
 
 def test_data_with_end_stream_and_nothing_else() -> None:
-    """An empty DATA frame ends its stream; one without END_STREAM says nothing."""
+    """An empty DATA frame may end its stream; one without END_STREAM reports nothing."""
     check(wire.data(1) + wire.data(1, end=True), ("data_ended", 1))
 
 
 def test_the_end_of_data_belongs_to_its_frame() -> None:
-    """END_STREAM is told behind the last byte of its own frame, not of the next or the last."""
+    """END_STREAM is reported behind the last byte of its own frame, not of the next or the last."""
     check(
         wire.data(1, b"a", end=True) + wire.data(3, b"b") + wire.data(5, b"c", end=True),
         ("data", 1, b"a"),
@@ -139,7 +139,7 @@ def test_continuation(fragments: int, end: bool) -> None:
 
 
 def test_blocks_carried_on_do_not_mix() -> None:
-    """A second block in fragments begins empty, and what END_STREAM meant before is forgotten."""
+    """A second block in fragments has none of the first's bytes, nor its END_STREAM."""
     frames = wire.headers(1, GET * 4, end=True, fragments=2) + wire.headers(3, GET * 6, fragments=3)
     check(frames, ("headers", 1, FIELDS * 4, True), ("headers", 3, FIELDS * 6, False))
 
@@ -199,7 +199,7 @@ def test_a_block_without_end_is_refused_at_the_limit() -> None:
 
 
 def test_only_gathered_frames_meet_the_limit() -> None:
-    """The limit is on what is kept: DATA and frames that are skipped may be longer."""
+    """The limit is on buffered frames: DATA and skipped frames may be longer."""
     check(
         wire.data(1, b"x" * 500) + wire.frame(0x77, 0, 0, bytes(500)) + wire.reset(1),
         ("data", 1, b"x" * 500),
@@ -211,7 +211,7 @@ def test_only_gathered_frames_meet_the_limit() -> None:
 @pytest.mark.parametrize("kind", [wire.PRIORITY, wire.PING, wire.WINDOW_UPDATE, 0xA, 0x77, 0xFF])
 @pytest.mark.parametrize("flags", [0, 0xFF])
 def test_frames_that_say_nothing(kind: int, flags: int) -> None:
-    """Frames that say nothing of calls, known or not, are stepped over whatever their flags."""
+    """Frames that do not concern calls, known or not, are skipped whatever their flags."""
     size = {wire.PRIORITY: 5, wire.PING: 8, wire.WINDOW_UPDATE: 4}.get(kind, 300)
     check(wire.frame(kind, flags, 1, b"\x01" * size) + wire.reset(1), ("reset", 1, 8))
 
@@ -235,7 +235,7 @@ def test_unknown_flags_and_the_reserved_bit() -> None:
 
 
 def test_settings() -> None:
-    """Each parameter is told in order, known or not; an acknowledgement is told as one."""
+    """Each parameter is reported in order, known or not; an ACK is reported as one."""
     check(
         wire.settings((1, 0), (5, 16384), (0xFFFF, 0xFFFFFFFF), (1, 100)) + wire.settings(ack=True),
         ("setting", 1, 0),
@@ -247,7 +247,7 @@ def test_settings() -> None:
 
 
 def test_goaway() -> None:
-    """A GOAWAY tells its last stream and its code; its debug data does not matter."""
+    """A GOAWAY reports its last stream and its code; its debug data is ignored."""
     check(
         wire.goaway(5, 0) + wire.goaway(3, 11, b"too_many_pings"),
         ("goaway", 5, 0),
@@ -273,7 +273,7 @@ def test_goaway() -> None:
     ],
 )
 def test_wrong_sizes(bad: bytes) -> None:
-    """A frame of a size that its type cannot have is refused, behind what came before it."""
+    """A frame of a size that its type cannot have is an error, after the frames before it."""
     check(wire.reset(1) + bad, ("reset", 1, 8), ("refused", "frame_size_error"))
 
 
@@ -309,7 +309,7 @@ def test_push_promise() -> None:
     ],
 )
 def test_settings_come_first(first: bytes) -> None:
-    """What does not begin with a SETTINGS frame is not HTTP/2."""
+    """Bytes that do not begin with a SETTINGS frame are not HTTP/2."""
     for cut in CUTS:
         assert record_of(first, cut) == [("refused", "not_http2")]
 

@@ -1,4 +1,4 @@
-"""What holding a stream promises, one promise a test; the properties try them all together."""
+"""The rules of holding streams, one by one; the property tests check them in combination."""
 
 from collections.abc import Callable
 
@@ -35,7 +35,7 @@ SIZE = 1005
 
 
 def connected(**options: object) -> World:
-    """Both ends have exchanged their SETTINGS; what was written until then is forgotten."""
+    """Return a world whose ends have exchanged their SETTINGS."""
     world = World(**options)  # type: ignore[arg-type]
     world.carry()
     forget(world)
@@ -58,7 +58,7 @@ def made(world: World, plan: Plan, *, whole: bool = True) -> Called:
 
 
 def replied(world: World) -> None:
-    """The runtime sends what it has to say, and it comes to the interceptor."""
+    """The runtime sends all it has to send, and the interceptor receives it."""
     world.push_all(R)
     world.carry()
 
@@ -126,7 +126,7 @@ def test_held_data_stays_and_its_stream_is_granted_for() -> None:
 
 
 def test_held_padding_counts() -> None:
-    """What is granted of held DATA is its flow-controlled length, padding included."""
+    """Held DATA is granted by its flow-controlled length, padding included."""
     world = connected()
     called = world.call(Plan(THOUSAND, script=REQUEST))
     assert called is not None
@@ -136,7 +136,7 @@ def test_held_padding_counts() -> None:
 
 
 def test_same_size_costs_no_extra_frames() -> None:
-    """A message that goes on at its size needs no WINDOW_UPDATE of ours for the connection."""
+    """A message forwarded at its size needs no connection WINDOW_UPDATE of our own."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     send(world, called, C, 1000)
@@ -148,7 +148,7 @@ def test_same_size_costs_no_extra_frames() -> None:
 
 
 def test_longer_is_not_the_sender_s() -> None:
-    """What the receiver grants for what we made longer is kept from the sender."""
+    """The receiver's grants for bytes that a rewrite added are not forwarded to the sender."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     send(world, called, C, 3000)
@@ -160,7 +160,7 @@ def test_longer_is_not_the_sender_s() -> None:
 
 
 def test_shorter_is_added_to_the_next_update() -> None:
-    """What we made shorter is granted to the sender together with the receiver's next update."""
+    """Bytes that a rewrite removed are granted to the sender with the receiver's next update."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     send(world, called, C, 10)
@@ -170,7 +170,7 @@ def test_shorter_is_added_to_the_next_update() -> None:
 
 
 def test_eight_kib_are_refunded() -> None:
-    """What is owed to a sender is granted by itself when 8 KiB of it have gathered."""
+    """Bytes owed to a sender are granted in an own frame from 8 KiB on."""
     world = connected()
     called = made(world, Plan(Messages((4000, 4000, 4000)), script=REQUEST))
     forget(world)
@@ -192,7 +192,7 @@ def overdrawn(world: World) -> tuple[Called, Called]:
 
 
 def test_raw_data_queues_and_is_split() -> None:
-    """DATA that the receiver does not take waits; as much of it as it takes goes on."""
+    """DATA over the receiver's window is queued; the part that fits is sent."""
     world = connected()
     _, raw = overdrawn(world)
     frames = world.written(R)
@@ -222,7 +222,7 @@ def test_what_follows_a_queue_queues() -> None:
 
 
 def test_what_overtakes_a_queue() -> None:
-    """PING, SETTINGS, PRIORITY and WINDOW_UPDATEs of what is open do not wait."""
+    """PING, SETTINGS, PRIORITY and WINDOW_UPDATEs of open streams are not queued."""
     world = connected()
     held, raw = overdrawn(world)
     del held
@@ -271,7 +271,7 @@ def test_an_ack_lets_output_go() -> None:
 
 
 def test_settings_count_from_their_ack() -> None:
-    """A smaller window binds what we send from the sender's ACK on, not from the SETTINGS."""
+    """A smaller window applies to own DATA from the sender's ACK on, not from the SETTINGS."""
     world = connected()
     called = made(world, Plan(Messages((10,)), script=REQUEST))
     world.ends[R].settle((INITIAL_WINDOW_SIZE, 0))
@@ -291,7 +291,7 @@ def test_settings_count_from_their_ack() -> None:
 
 @pytest.mark.parametrize("style", [0, 2, 4, 8, 1 << 2 | 2])
 def test_request_headers_go_on_without_their_end(style: int) -> None:
-    """A call with an empty body is held too: its headers go on at once, its end does not."""
+    """A call with an empty body is held too: its headers are forwarded at once, its end is not."""
     world = connected()
     called = made(world, Plan(Messages(()), script=REQUEST, style=style))
     got = world.received(called, R)
@@ -312,11 +312,11 @@ def test_metadata_is_added_without_a_table() -> None:
     assert world.received(other, R).headers == other.stream.sent.headers
 
 
-# The header table's divorce
+# Re-encoding
 
 
 def test_trailers_that_are_overtaken() -> None:
-    """Trailers that changed the table and go on late are encoded anew, as is all from then on."""
+    """Trailers that changed the table and are sent late are re-encoded, as are all later blocks."""
     world = connected()
     first = made(world, Plan(script=RESPONSE))
     replied(world)
@@ -336,7 +336,7 @@ def test_trailers_that_are_overtaken() -> None:
 
 
 def test_trailers_that_nothing_overtook() -> None:
-    """Held trailers go on as they came where no block has gone before them."""
+    """Held trailers are forwarded unchanged if no block was sent before them."""
     world = connected()
     called = made(world, Plan(script=RESPONSE))
     replied(world)
@@ -349,7 +349,7 @@ def test_trailers_that_nothing_overtook() -> None:
 
 
 def test_trailers_that_never_go_on() -> None:
-    """Where trailers that changed the table are dropped, what comes after them still decodes."""
+    """Blocks after discarded trailers that changed the table still decode."""
     world = connected()
     first = made(world, Plan(script=RESPONSE))
     replied(world)
@@ -381,7 +381,7 @@ def test_an_answer_before_the_request() -> None:
 
 
 def test_an_answer_to_a_client_that_still_sends() -> None:
-    """A client that has not ended is told to stop with NO_ERROR, and what it sends is discarded."""
+    """A client that has not ended is reset with NO_ERROR, and its late frames are discarded."""
     world = connected()
     called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
     world.push(C, called.stream, SIZE)
@@ -411,7 +411,7 @@ def test_an_answer_after_response_headers() -> None:
 
 
 def test_an_answer_when_the_runtime_is_done() -> None:
-    """A runtime that has finished is not reset; what of its response was sent goes first."""
+    """A runtime that has finished is not reset; sent output of its response comes first."""
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10, 20)))))
     replied(world)
@@ -424,7 +424,7 @@ def test_an_answer_when_the_runtime_is_done() -> None:
 
 
 def test_late_frames_of_an_answered_call_are_swallowed() -> None:
-    """What the runtime sent before our reset came is discarded, and granted back to it."""
+    """Frames that the runtime sent before it received the reset are discarded, and granted back."""
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
     answer(world, called)
@@ -450,7 +450,7 @@ def test_late_frames_of_an_answered_call_are_swallowed() -> None:
 
 
 def test_the_percent_encoding_of_an_answer() -> None:
-    """The text of an answer is percent-encoded UTF-8, as gRPC over HTTP/2 has it."""
+    """The message of a local reply is percent-encoded UTF-8 (gRPC over HTTP/2, "Responses")."""
     world = connected()
     called = made(world, Plan(script=REQUEST))
     answer(world, called)
@@ -463,7 +463,7 @@ def test_the_percent_encoding_of_an_answer() -> None:
 
 @pytest.mark.parametrize("trailers_only", [True, False])
 def test_the_runtime_answers_before_the_request_is_released(trailers_only: bool) -> None:
-    """The runtime's early answer goes on as it is, and its stream is reset: no request comes."""
+    """The runtime's early response is forwarded unchanged, and its stream is reset."""
     world = connected()
     reply = Reply(early=True, trailers_only=trailers_only, code=StatusCode.NOT_FOUND)
     called = made(world, Plan(THOUSAND, script=REQUEST, reply=reply))
@@ -478,7 +478,7 @@ def test_the_runtime_answers_before_the_request_is_released(trailers_only: bool)
 
 
 def test_a_reset_of_the_client() -> None:
-    """A client's reset goes on at once; what was held of its call is dropped."""
+    """A client's reset is forwarded at once; the held part of its call is discarded."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=BOTH))
     world.ends[C].reset(called.stream, 8)
@@ -492,7 +492,7 @@ def test_a_reset_of_the_client() -> None:
 
 
 def test_a_reset_of_the_runtime_before_its_end() -> None:
-    """A runtime's reset goes on at once where its response is incomplete; what is held is not."""
+    """A runtime's reset is forwarded at once if its response is incomplete."""
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(resets=2)))
     replied(world)
@@ -539,8 +539,8 @@ def test_a_held_response() -> None:
     assert got.headers == sent.headers[:1]
     assert not got.data
     assert granted(world.written(R), called.stream.number) == SIZE
-    told = handler(called).reported
-    assert told[-2:] == [("message", R, bytes((64,)) * 1000, True), ("ended", R, sent.headers[1])]
+    events = handler(called).reported
+    assert events[-2:] == [("message", R, bytes((64,)) * 1000, True), ("ended", R, sent.headers[1])]
     send(world, called, R, 70_000)
     end(world, called, R)
     assert not world.received(called, C).ended
@@ -553,7 +553,7 @@ def test_a_held_response() -> None:
 
 
 def test_held_trailers_alone() -> None:
-    """A response of trailers alone is held too, and goes on as it came."""
+    """A Trailers-Only response is held too, and forwarded unchanged."""
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(trailers_only=True)))
     replied(world)
@@ -580,14 +580,14 @@ def test_messages_in_pieces() -> None:
 
 
 def test_what_is_passed_on_in_the_midst() -> None:
-    """A direction that is passed on within a message goes on from that message's beginning."""
+    """A direction released within a message is forwarded from that message's beginning."""
     world = connected()
     plan = Plan(Messages((10, 3000, 50)), script=REQUEST)
     called = world.call(plan)
     assert called is not None
     world.push(C, called.stream, 1000)
     world.carry()
-    assert [told[0] for told in handler(called).reported] == ["opened", "message"]
+    assert [event[0] for event in handler(called).reported] == ["opened", "message"]
     send(world, called, C, 10)
     release(world, called, C)
     world.push_all(C)
@@ -617,7 +617,7 @@ def test_a_ping_for_what_we_sent() -> None:
 
 
 def test_a_ping_for_what_the_runtime_sent() -> None:
-    """Any other PING goes on to the runtime."""
+    """Any other PING is forwarded to the runtime."""
     world = connected(pings=True)
     held = made(world, Plan(script=REQUEST))
     forget(world)
@@ -649,7 +649,7 @@ def test_our_frames_go_between_frames(style: int) -> None:
 
 
 def test_the_client_s_frames_are_not_cut() -> None:
-    """What goes to the runtime of our own does not go into the client's frame either."""
+    """Frames of our own to the runtime are not inserted within a frame of the client's either."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     other = world.call(Plan(THOUSAND))
@@ -694,7 +694,7 @@ def test_a_ping_for_data_that_waited() -> None:
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_smaller_header_table(early: bool) -> None:
-    """Where a client wants a smaller table, a block of ours that comes first tells it so."""
+    """If a client has asked for a smaller table, an own block that comes first reduces the size."""
     first = ((wire.HEADER_TABLE_SIZE, 0),) if early else ()
     world = connected(client=first)
     before = made(world, Plan()) if not early else None
@@ -736,7 +736,7 @@ def test_a_call_that_a_goaway_leaves_out(begun: int, in_time: bool) -> None:
 
 
 def test_what_comes_behind_a_reset_of_the_runtime() -> None:
-    """What a client sends before it knows of the runtime's reset is discarded and paid back."""
+    """Frames of a client before it receives the runtime's reset are discarded and granted back."""
     world = connected()
     called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
     world.push(C, called.stream, SIZE + 500)
@@ -757,7 +757,7 @@ def test_what_comes_behind_a_reset_of_the_runtime() -> None:
 
 
 def test_a_runtime_that_goes_with_a_response_held() -> None:
-    """What the runtime has answered in full is delivered; the rest is answered, and GOAWAY told."""
+    """Complete responses are delivered; other calls end with UNAVAILABLE, GOAWAY is sent."""
     world = connected()
     complete = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
     replied(world)
@@ -784,7 +784,7 @@ def test_a_runtime_that_goes_with_a_response_held() -> None:
 
 
 def test_a_runtime_that_goes_with_nothing_held() -> None:
-    """Where nothing complete is held nothing is kept, and the handlers are told."""
+    """If no complete response is held, everything is discarded and the handlers are notified."""
     world = connected()
     called = made(world, Plan(script=REQUEST))
     forget(world)
@@ -796,7 +796,7 @@ def test_a_runtime_that_goes_with_nothing_held() -> None:
 
 
 def test_a_runtime_that_goes_with_a_response_queued() -> None:
-    """What of other calls waits is delivered too, once: those are not answered a second time."""
+    """Queued ends of other calls are delivered too, once: those are not ended a second time."""
     world = connected()
     held = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10,)))))
     replied(world)
@@ -837,7 +837,7 @@ def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
 
 
 def test_a_client_that_goes() -> None:
-    """When the client goes every handler is told, and nothing stays counted."""
+    """When the client disconnects every handler is notified, and the budget is released."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     assert world.budget.streams == 1
@@ -881,7 +881,7 @@ def test_the_limit_of_all_streams() -> None:
 
 
 def test_a_handler_that_passes_on_what_is_too_large() -> None:
-    """A handler may pass the direction on instead, and then all of it goes on."""
+    """A handler may release the direction instead, and then all of it is forwarded."""
 
     class PassingOn(Handler):
         def too_large(self, side: Side, limit: int) -> None:
@@ -897,7 +897,7 @@ def test_a_handler_that_passes_on_what_is_too_large() -> None:
 
 
 def test_a_call_that_is_cut() -> None:
-    """A call that is ended to both sides is reset to both, and its handler told."""
+    """A call that is reset on both sides is closed for its handler."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     raw = made(world, Plan())
@@ -913,7 +913,7 @@ def test_a_call_that_is_cut() -> None:
 
 
 def test_trailers_from_before_a_smaller_header_table() -> None:
-    """Trailers from before a client wanted a smaller table tell it so when they go on after."""
+    """Trailers from before a table size reduction contain it when they are sent after."""
     world = connected()
     called = made(world, Plan(script=RESPONSE))
     replied(world)
@@ -929,7 +929,7 @@ def test_trailers_from_before_a_smaller_header_table() -> None:
 
 @pytest.mark.parametrize("begun", [0, 3])
 def test_a_smaller_header_table_that_the_runtime_tells_of(begun: int) -> None:
-    """Where the runtime's own block has told the client, blocks go on as they are."""
+    """After the runtime's own block has reduced the table, blocks are forwarded unchanged."""
     world = connected(client=((wire.HEADER_TABLE_SIZE, 100),))
     raw = made(world, Plan())
     world.push_all(R)
@@ -947,11 +947,11 @@ def test_a_smaller_header_table_that_the_runtime_tells_of(begun: int) -> None:
     assert not queues[R].reencoding
 
 
-# Where holding begins, and what cannot be read
+# The start of interception, and errors
 
 
 def test_frames_that_are_under_way() -> None:
-    """Wherever in the runtime's bytes a held call begins, what is under way is understood."""
+    """A held call may begin at any point of the runtime's frames."""
     count = 0
     while True:
         world = connected()
@@ -1021,7 +1021,7 @@ def test_frames_where_they_may_not_be(bad: bytes, side: Side) -> None:
 
 @pytest.mark.parametrize("size", [300, 40])
 def test_what_is_passed_on_waits_for_what_was_sent(size: int) -> None:
-    """DATA of a direction that is passed on comes behind what still waits for the windows."""
+    """DATA of a released direction is sent behind output that waits for the windows."""
     world = connected(runtime=((INITIAL_WINDOW_SIZE, 100),))
     called = world.call(Plan(Messages((10, 500, 20)), script=REQUEST))
     assert called is not None
@@ -1051,7 +1051,7 @@ def test_what_is_passed_on_waits_for_what_was_sent(size: int) -> None:
 
 @pytest.mark.parametrize("spoke", [True, False])
 def test_a_ping_after_both(spoke: bool) -> None:
-    """A PING behind DATA of ours goes on all the same where the runtime has sent DATA since."""
+    """A PING after own DATA is forwarded if the runtime has sent DATA since."""
     world = connected()
     held = made(world, Plan(script=RESPONSE))
     raw = made(world, Plan())
@@ -1079,7 +1079,7 @@ def test_a_ping_after_both(spoke: bool) -> None:
 
 
 def test_padding_goes_on() -> None:
-    """DATA of a call that is not held goes on as it came while another is held, padding too."""
+    """DATA of a call that is not held is forwarded unchanged, with padding, while another is."""
     world = connected()
     made(world, Plan(THOUSAND, script=REQUEST))
     raw = world.call(Plan(THOUSAND))
@@ -1093,7 +1093,7 @@ def test_padding_goes_on() -> None:
 
 
 def test_padding_that_does_not_fit() -> None:
-    """Padded DATA that has to wait goes on without its padding, which is paid back."""
+    """Queued DATA is sent without its padding, which is granted back."""
     world = connected()
     held = made(world, Plan(Messages((10,)), script=REQUEST))
     send(world, held, C, 60_000)
@@ -1113,7 +1113,7 @@ def test_padding_that_does_not_fit() -> None:
 
 
 def test_an_early_answer_behind_what_waits() -> None:
-    """Trailers that come before the request is released do not overtake what waits."""
+    """Trailers received before the request is released do not overtake queued frames."""
     world = connected()
     plan = Plan(Messages((5, 5)), script=BOTH, reply=Reply(Messages((10,)), early=True))
     called = made(world, plan, whole=False)
@@ -1151,7 +1151,7 @@ def test_what_is_passed_on_waits_for_the_connection() -> None:
 
 
 def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
-    """What waits of calls that nobody holds is delivered before the client's connection ends."""
+    """Queued frames of other calls are delivered before the client's connection ends."""
     world = connected(client=((INITIAL_WINDOW_SIZE, 200_000),))
     held = made(world, Plan(script=RESPONSE))
     replied(world)
@@ -1169,14 +1169,14 @@ def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
     assert not world.interceptor.undelivered
 
 
-# Leaving a stream, and what goes on while only grants are owed
+# Detaching from a stream, and passing through while only window bytes are owed
 
 
 LEAVING = Script(request=HELD, leaves=True, delayed=True)
 
 
 def longer_and_left(world: World) -> Called:
-    """A call whose request has gone on longer than it came, and which its handler has left."""
+    """A call whose request was sent longer than received, and whose handler has detached."""
     called = made(world, Plan(THOUSAND, script=LEAVING))
     send(world, called, C, 3000)
     end(world, called, C)
@@ -1198,7 +1198,7 @@ def test_left_stream_is_raw_at_once() -> None:
 
 
 def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> None:
-    """Calls that nobody wants pass at once while a grant is owed, which is kept when it comes."""
+    """Unwanted calls pass through while window bytes are owed; their grant is kept."""
     world = connected()
     called = longer_and_left(world)
     assert world.interceptor.queues is not None
@@ -1220,7 +1220,7 @@ def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> Non
 
 
 def test_header_tables_are_in_step_after_what_went_by() -> None:
-    """Blocks that went by unseen are in the tables with which the next held call is read."""
+    """Blocks that passed through are in the tables with which the next held call is read."""
     world = connected()
     longer_and_left(world)
     for number in range(3):
@@ -1238,7 +1238,7 @@ def test_header_tables_are_in_step_after_what_went_by() -> None:
 
 
 def test_runtime_that_goes_after_what_went_by() -> None:
-    """A call that went by unseen is not left out by the GOAWAY that tells of a runtime's end."""
+    """The GOAWAY after a runtime's end does not exclude a call that passed through."""
     world = connected()
     first = longer_and_left(world)
     held = made(world, Plan(THOUSAND, script=RESPONSE))

@@ -1,4 +1,4 @@
-"""Calls that end as the runtime says: what is told of them, however their bytes are cut."""
+"""Calls that the runtime ends: their events, for every cut of their bytes."""
 
 import pytest
 
@@ -12,7 +12,7 @@ ABC = message(b"abc")
 
 
 def test_unary() -> None:
-    """A unary call is told as it begins and, with its counts, as it ends."""
+    """A unary call is reported as it begins and, with its counts, as it ends."""
     check(
         conversation(
             client(wire.request(1), wire.data(1, message(b"ask"), end=True)),
@@ -195,7 +195,7 @@ def test_only_the_first_status_is_the_response_s() -> None:
 
 
 def test_what_follows_the_end_is_of_no_interest() -> None:
-    """Once a call has ended, what still comes for its stream tells nothing."""
+    """Later frames of a call that has ended report nothing."""
     check(
         conversation(
             client(wire.request(1), wire.request(3)),
@@ -251,7 +251,7 @@ def calls_of(*sent: wire.Sent) -> list[Call]:
 
 
 def test_times_and_fields() -> None:
-    """A call has the times of its first bytes, and what its request's headers say."""
+    """A call has the times of its first bytes, and its request's path and timeout."""
     (call,) = calls_of(
         client(wire.request(1, timeout=b"10S"), now=1.0),
         client(wire.data(1, ABC), now=2.0),

@@ -1,4 +1,4 @@
-"""What is kept of a call's messages in passing."""
+"""The capture of a call's messages."""
 
 from collections.abc import Iterator, Sequence
 from itertools import cycle, zip_longest
@@ -67,11 +67,11 @@ def only(
     return call
 
 
-# What is kept.
+# What is captured.
 
 
 def test_a_unary_call() -> None:
-    """Of a call both messages are kept, wherever their bytes are cut, also within one chunk."""
+    """Both messages of a call are captured, wherever their bytes are cut, also within one chunk."""
     sent = conversation(
         client(wire.request(1), wire.data(1, message(b"question"), end=True)),
         runtime(wire.response(1), wire.data(1, message(b"answer")), wire.trailers(1)),
@@ -85,7 +85,7 @@ def test_a_unary_call() -> None:
 
 
 def test_only_what_is_wanted() -> None:
-    """It is asked once for each call, by its path; what is not wanted is not kept."""
+    """Capture is selected once for each call, by its path; unselected calls are not captured."""
     asked = []
 
     def select_capture(path: bytes) -> CaptureLimits | None:
@@ -110,7 +110,7 @@ def test_only_what_is_wanted() -> None:
 
 
 def test_a_call_that_is_not_grpc() -> None:
-    """Without gRPC there are no messages: nobody asks, nothing is kept."""
+    """A call that is not gRPC has no messages: capture is not selected for it."""
     sent = conversation(client(wire.request(1, content_type=b"text/plain"), wire.data(1, b"text")))
     assert only(sent, select_capture=lambda path: pytest.fail("asked")).capture is None
 
@@ -139,7 +139,7 @@ def test_the_encoding() -> None:
 
 @pytest.mark.parametrize("side", Side)
 def test_a_message_at_the_limit_and_one_over_it(side: Side) -> None:
-    """A message of as many bytes as the limit is kept, one of more is not, not even a part."""
+    """A message of as many bytes as the limit is captured; no part of a larger one is."""
     for size, kept in ((10, [(b"x" * 10, False)]), (11, [])):
         sent = conversation(
             client(wire.request(1)),
@@ -153,7 +153,7 @@ def test_a_message_at_the_limit_and_one_over_it(side: Side) -> None:
 
 
 def test_nothing_behind_a_message_that_is_missing() -> None:
-    """What is kept of a stream is its beginning: nothing that comes behind a gap."""
+    """The beginning of a stream is captured: nothing after the first message that was not."""
     kept = CapturedMessages(10)
     data = message(b"first") + message(b"too large") + message(b"small")
     for number in range(len(data)):
@@ -162,7 +162,7 @@ def test_nothing_behind_a_message_that_is_missing() -> None:
 
 
 def test_messages_without_end() -> None:
-    """Empty messages cost memory too: only so many are kept."""
+    """Empty messages cost memory too: their number is limited."""
     kept = CapturedMessages(10)
     data = message() * (MAX_MESSAGES + 1)
     kept.feed(data, 0, len(data) - 5)
@@ -172,7 +172,7 @@ def test_messages_without_end() -> None:
 
 
 def test_a_huge_length() -> None:
-    """A length alone takes no memory, whatever it says."""
+    """A message's length prefix alone allocates no memory."""
     kept = CapturedMessages(PLENTY << 8)
     data = b"\0\xff\xff\xff\xffabc"
     kept.feed(data, 0, len(data))
@@ -180,7 +180,7 @@ def test_a_huge_length() -> None:
 
 
 def test_a_store_that_is_full() -> None:
-    """Calls that share a store are cut where it is full, and take nothing of it when over."""
+    """Calls that share a budget are cut when it is used up, and release it when they end."""
     store = CaptureBudget(1000)
 
     def stream(number: int, size: int) -> bytes:
@@ -205,7 +205,7 @@ def test_a_store_that_is_full() -> None:
 
 
 def test_a_store_that_becomes_full_within_a_message() -> None:
-    """A message takes what has come of it; where that does not fit any more it is let go."""
+    """An incomplete message is charged by received bytes, and discarded over the budget."""
     store = CaptureBudget(MESSAGE_COST + 10)
     kept = CapturedMessages(PLENTY, budget=store)
     data = message(b"x" * 10) + message()
@@ -223,7 +223,7 @@ def test_a_store_that_becomes_full_within_a_message() -> None:
 
 
 def test_a_call_that_ends_within_a_message() -> None:
-    """The messages that are whole stay; of the one that is not nothing does, and it is told."""
+    """Whole messages stay when a call ends; an incomplete one is discarded and sets ``cut``."""
     for broken in (message(b"second")[:3], message(b"second")[:9]):
         sent = conversation(
             client(wire.request(1), wire.data(1, message(b"first") + broken)),
@@ -239,7 +239,7 @@ def test_a_call_that_ends_within_a_message() -> None:
 
 
 def test_nothing_after_the_end() -> None:
-    """What still comes for a call that is over is not kept."""
+    """Messages of a call that has ended are not captured."""
     sent = conversation(
         client(wire.request(1), wire.data(1, message(b"first"))),
         runtime(wire.trailers_only(1, 5)),
@@ -268,7 +268,7 @@ def test_the_message_limit(side: Side) -> None:
 
 
 def test_reading_that_stops() -> None:
-    """A call whose connection cannot be read any further keeps what it had."""
+    """A call keeps its captured messages when the reading of its connection stops."""
     sent = conversation(
         client(wire.request(1), wire.data(1, message(b"first") + message(b"second")[:8])),
         client(wire.frame(wire.PING, payload=b"short")),
@@ -303,7 +303,7 @@ LIMITS = st.sampled_from((1, 2, 5, 11, 105, 811, PLENTY))
 def in_frames(
     stream: int, messages: Sequence[Message], sizes: Sequence[tuple[int, int | None]]
 ) -> Iterator[bytes]:
-    """Messages in DATA frames of these sizes and paddings, over and over."""
+    """Messages in DATA frames of these sizes and paddings in turn."""
     body = b"".join(message(content, compressed=flag) for content, flag in messages)
     frames = cycle(sizes)
     while body:
@@ -337,7 +337,7 @@ def test_what_was_sent_is_kept(
     cut: Cut,
     in_few_pieces: bool,
 ) -> None:
-    """What is kept is the beginning of what was sent that the limit allows, and no byte more."""
+    """The longest beginning of the messages within the limits is captured, no byte more."""
     sent = conversation(
         client(wire.request(1, path=KEPT), wire.request(3, path=OTHER)),
         runtime(wire.response(1), wire.response(3)),
@@ -402,7 +402,7 @@ def body(messages: Sequence[Message]) -> bytes:
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_call_that_rules_rewrite(cut: Cut) -> None:
-    """Of a call that rules rewrite there is what the client sent, and what the client got."""
+    """Of a rewritten call the capture has what the client sent and what the client received."""
     rewritten = Part(held=True, changes=(Sized(300),))
     script = Script(request=rewritten, response=rewritten, delayed=True)
     plan = Plan(Messages((100, 200)), Reply(Messages((50, 60))), script)
@@ -427,7 +427,7 @@ def test_a_call_that_rules_deny(cut: Cut) -> None:
 
 @given(st.lists(PLANS, min_size=1, max_size=4), cuts())
 def test_the_client_s_view(plans: list[Plan], cut: Cut) -> None:
-    """Whatever rules do: what is kept is what the client sent, and what it got, until the end."""
+    """Whatever handlers do, the capture has what the client sent and received."""
     store = CaptureBudget(PLENTY)
     world = World(cut=cut, select_capture=lambda path: CaptureLimits(PLENTY, PLENTY, store))
     calls = [called for plan in plans if (called := world.call(plan)) is not None]
