@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import click
 import msgspec
@@ -18,10 +19,14 @@ from criproxy.cli import cli, main
 from criproxy.config.load import load, parse
 from criproxy.config.rule_compilation import compiled
 from criproxy.config.schema import DEFAULT_ENDPOINT, Config
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.enforce.hooks.call_review import decode_answer, encode_review
+from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.observe.call_log import CallLine
 from docs.generate.commands import described
 from docs.generate.example import END
 from tests.docs.pages import ROOT, Block, blocks, name
+from tests.support.rules import facts
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text(encoding="utf-8")
 RULES = next(each.text for each in blocks("yaml") if each.title == "rules.yaml")
@@ -197,6 +202,29 @@ def test_json(block: Block) -> None:
     shown = json.loads(block.text)
     if shown.get("event") == "call":
         assert set(shown) <= {field.encode_name for field in msgspec.structs.fields(CallLine)}
+    elif "response" in shown:
+        answered(block.text, shown["response"])
+
+
+def answered(text: str, response: dict[str, Any]) -> None:
+    """Read a webhook's answer as the daemon does, which takes no other."""
+    if response["allowed"]:
+        assert decode_answer(text.encode(), response["uid"]) == response["patch"]
+    else:
+        with pytest.raises(HookDenial, match=response["status"]["message"]):
+            decode_answer(text.encode(), response["uid"])
+
+
+def test_fields_of_a_review() -> None:
+    """The fields of what a webhook receives are those that are described."""
+    call = facts("/runtime.v1.RuntimeService/Version", v1.VersionRequest())
+    review = json.loads(encode_review("u", "response", {}, call))
+    page = (ROOT / "docs/reference/hooks.md").read_text(encoding="utf-8")
+    webhooks = page.partition("## Webhooks")[2]
+    rows = re.findall(r"^\| (`.*`) \|", webhooks, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(review["request"])
+    assert f"`{review['apiVersion']}`" in webhooks
+    assert f"`{review['kind']}`" in webhooks
 
 
 # Commands
