@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Final
 
 _MARKER: Final = "<!-- Generated from the code by `make docs-reference`. Do not edit. -->\n\n"
@@ -19,7 +20,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: str) -> str:
-    """Return text as inline code."""
+    """Return text as inline code; a bar would end the cell of a table, however it is escaped."""
+    if "|" in text:
+        return f"<code>{escape(text).replace('|', '&#124;')}</code>"
     return f"`{text}`"
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -15,14 +16,17 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from criproxy.audit.policy import AuditPolicy
 from criproxy.cli import cli, main
 from criproxy.config.load import load, parse
 from criproxy.config.rule_compilation import compiled
 from criproxy.config.schema import DEFAULT_ENDPOINT, Config
 from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.doctor.examine import CHECKS
 from criproxy.enforce.hooks.call_review import decode_answer, encode_review
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.observe.call_log import CallLine
+from criproxy.rules.profiles.profile import BUILT_IN, FULL
 from docs.generate.commands import described
 from docs.generate.example import END
 from tests.docs.pages import ROOT, Block, blocks, name
@@ -88,6 +92,20 @@ def uncommented(key: str) -> str:
 def test_keys_of_the_example(key: str) -> None:
     """So is what config.example.yaml shows of a key."""
     assert getattr(parse(uncommented(key), "config.example.yaml"), key)
+
+
+def test_default_policy() -> None:
+    """The policy that is shown as the default is the one without a policy."""
+    (shown,) = [each.text for each in blocks("yaml") if each.page.endswith("audit-policy.md")]
+    config = parse(f"audit:\n  sinks: [{{stdout: {{}}}}]\n{indent(shown, '  ')}", "shown")
+    assert config.audit is not None
+    assert config.audit.policy == [*AuditPolicy.DEFAULT]
+
+
+def test_built_in_profiles() -> None:
+    """The profiles that are described are those that need not be configured."""
+    page = (ROOT / "docs/reference/profiles.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w-]+)`.* \| .* \| ", page, re.MULTILINE)) == {FULL, *BUILT_IN}
 
 
 # Rules
@@ -277,6 +295,13 @@ def test_every_page_is_described() -> None:
     """The pages that the daemon serves are those that are described."""
     source = (ROOT / "criproxy/observe/http.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/[a-z]+)"', source)) == HTTP_PAGES
+
+
+def test_checks_of_the_doctor() -> None:
+    """The checks that are described are those of ``criproxy doctor``, in its order."""
+    page = (ROOT / "docs/how-to/find-bypasses.md").read_text(encoding="utf-8")
+    names = [sys.modules[check.__module__].__dict__["NAME"] for check in CHECKS]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == names
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_each_command_is_described(each: commands.Described) -> None:
     assert f"\n.B {each.name}\n" in manual
     for option, _ in each.options():
         name = option.split()[0].rstrip(",")
-        assert f"| `{name}" in reference
+        assert re.search(rf"^\| (`|<code>){name}", reference, re.MULTILINE)
         assert "\\fB" + name.replace("-", "\\-") in manual
 
 
