@@ -18,10 +18,14 @@ _GROWING: Final = frozenset({"counter", "histogram", "summary"})
 _GROWING_SUFFIXES: Final = ("_total", "_bucket", "_count", "_sum")
 
 _RULES: Final[Mapping[str, Callable[[float, float], float]]] = {
-    "process_start_time_seconds": min,
+    "criproxy_config_reload_success": min,
+    "criproxy_config_reload_timestamp_seconds": max,
+    "criproxy_oldest_call_age_seconds": max,
+    "criproxy_runtime_up": min,
     "process_max_fds": min,
+    "process_start_time_seconds": min,
 }
-"""How gauges are merged that are not to be added up."""
+"""How the gauges are merged that are not amounts; all other samples are added up."""
 
 
 def snapshot(registry: CollectorRegistry) -> Snapshot:
@@ -51,9 +55,9 @@ def retire(total: Snapshot, last: Snapshot) -> Snapshot:
 
 
 def merge(snapshots: Iterable[Snapshot]) -> list[Metric]:
-    """Return the families of all snapshots: samples with the same labels are added up.
+    """Return the families of all snapshots; samples with the same labels are added up.
 
-    Gauges that are no amounts have a rule of their own.
+    Gauges that are not amounts are merged by ``_RULES``; an info is taken from the first snapshot.
     """
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
@@ -61,9 +65,9 @@ def merge(snapshots: Iterable[Snapshot]) -> list[Metric]:
         for name, text, kind, samples in each:
             families.setdefault(name, Metric(name, text, kind))
             found = values.setdefault(name, {})
-            rule = _RULES.get(name)
+            rule = max if kind == "info" else _RULES.get(name)
             for sample, labels, value in samples:
-                key = sample, tuple(labels.items())
+                key = sample, tuple(sorted(labels.items()))
                 if key not in found:
                     found[key] = value
                 else:

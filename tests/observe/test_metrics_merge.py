@@ -1,5 +1,6 @@
 """Metrics of several workers, merged into those of one daemon."""
 
+import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -47,13 +48,28 @@ def test_no_counter_goes_down_when_a_worker_is_replaced() -> None:
     assert merged["seconds_count", ""] == 3
 
 
-def test_gauges_that_are_no_amounts() -> None:
-    """The start time of the daemon is that of its oldest process."""
-    started = "process_start_time_seconds"
+@pytest.mark.parametrize(
+    ("name", "merged"),
+    [
+        ("process_start_time_seconds", 10.0),
+        ("criproxy_runtime_up", 10.0),
+        ("criproxy_oldest_call_age_seconds", 20.0),
+        ("criproxy_held_bytes", 30.0),
+    ],
+)
+def test_gauges_that_are_not_amounts(name: str, merged: float) -> None:
+    """Start times and states are merged by minimum, ages by maximum, amounts by addition."""
+    families = merge([[[name, "", "gauge", [[name, {}, value]]]] for value in (20.0, 10.0)])
+    assert [sample.value for sample in families[0].samples] == [merged]
+
+
+def test_infos_are_not_added_up() -> None:
+    """The value of an info stays 1, and the order of labels does not matter."""
+    sample = "build_info"
     families = merge(
         [
-            [[started, "", "gauge", [[started, {}, 20.0]]]],
-            [[started, "", "gauge", [[started, {}, 10.0]]]],
+            [["build", "", "info", [[sample, {"version": "1", "python": "3"}, 1.0]]]],
+            [["build", "", "info", [[sample, {"python": "3", "version": "1"}, 1.0]]]],
         ]
     )
-    assert families[0].samples[0].value == 10.0
+    assert [each.value for each in families[0].samples] == [1.0]
