@@ -1,4 +1,4 @@
-"""What hook scripts are written with.
+"""The API of hook scripts.
 
 ::
 
@@ -8,9 +8,9 @@
         if call.message.config.linux.security_context.privileged:
             raise Deny("PERMISSION_DENIED", "no privileged containers on this node")
 
-A script has a function ``request``, called before the runtime gets a request, or ``response``,
-called before the client gets a response (of a server stream: each message), or both. Either takes
-the Call, and is plain or async.
+A script defines a function ``request``, which is called before the runtime receives a request, or
+``response``, which is called before the client receives a response (of a server stream: each
+message), or both. Each has one parameter, the Call, and may be async.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,23 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 from criproxy.wire.grpc import StatusCode
 
-if TYPE_CHECKING:  # for their types alone: a script that takes Deny pays for no more
+if TYPE_CHECKING:  # not at run time, so that a script's import stays cheap
     from criproxy.peers.peer import Peer
     from criproxy.rules.facts import Container, Facts, Pod
 
 __all__ = ["Call", "Deny", "StatusCode"]
 
 
-class Deny(Exception):  # noqa: N818 - a verdict, not an error
-    """Raised by a script, refuses the call: the client gets this code and message.
+class Deny(Exception):  # noqa: N818 - a decision, not an error
+    """Raised by a script to refuse the call: the client receives this code and message.
 
-    A rule that says ``may_deny: false`` takes it for a failure of the script.
+    In a rule with ``may_deny: false`` it is an error of the script.
     """
 
     def __init__(self, code: StatusCode | str | int, message: str = "") -> None:
-        """``code`` is gRPC's, by name or number: ``"PERMISSION_DENIED"``, 7. OK refuses nothing.
+        """``code`` is a gRPC code by name or number, except OK: ``"PERMISSION_DENIED"``, 7.
 
-        Without a message, the client is told which rule it was.
+        Without ``message``, the message names the rule. Raises ValueError for another code.
         """
         super().__init__(message)
         self.code = _status_code(code)
@@ -42,16 +42,16 @@ class Deny(Exception):  # noqa: N818 - a verdict, not an error
 
 
 class Call:
-    """The call that a script is asked about, as far as it is known.
+    """The call that a script inspects.
 
-    ``message`` is the request, or the response: the generated class of the call's API version. It
-    may be read, changed in place, or replaced by another of its class; it is the script's own copy.
+    ``message`` is the script's own copy of the request or of the response, of the generated class
+    of the call's API version. It may be changed in place, or replaced by another of its class.
     """
 
     def __init__(
         self, message: Any, facts: "Facts", pause: Callable[[float], Awaitable[None]] | None
     ) -> None:
-        """``pause`` has the call wait so many seconds; None where that is not possible."""
+        """``pause`` delays the call by a number of seconds; None in a plain function."""
         self.message = message
         self._facts = facts
         self._pause = pause
@@ -59,9 +59,9 @@ class Call:
 
     @property
     def request(self) -> Any:
-        """The request as it was sent on; a copy: what is changed of it changes nothing.
+        """A copy of the request as it was sent to the runtime; changes to it have no effect.
 
-        In the function ``request``, it is the request as it came to the rule.
+        In the function ``request``, a copy of the request as the rule received it.
         """
         if self._request is None and self._facts.request is not None:
             self._request = type(self._facts.request)()
@@ -70,34 +70,33 @@ class Call:
 
     @property
     def method(self) -> str:
-        """The method's name, as in ``CreateContainer``."""
-        return self._facts.named.method
+        """The method's name: ``CreateContainer``."""
+        return self._facts.method_name.method
 
     @property
     def api_version(self) -> str:
         """``v1`` or ``v1alpha2``."""
-        return self._facts.named.api_version or ""
+        return self._facts.method_name.api_version or ""
 
     @property
     def pod(self) -> "Pod | None":
-        """The pod that the call is about: id, namespace, name, uid, labels, annotations."""
+        """The pod of the call: id, namespace, name, uid, labels, annotations. None if unknown."""
         return self._facts.pod
 
     @property
     def container(self) -> "Container | None":
-        """The container that the call is about: id, name, image, labels, annotations, pod_id."""
+        """The container of the call: id, name, image, labels, annotations, pod_id. None if
+        unknown."""
         return self._facts.container
 
     @property
     def caller(self) -> "Peer":
-        """The process that calls: pid, uid, gid, executable and unit (None where it is not known),
-        kubelet.
-        """
+        """The client's process: pid, uid, gid, executable and unit (None if unknown), kubelet."""
         return self._facts.caller
 
     @property
     def listener(self) -> str:
-        """The name of the listener that took the client's connection."""
+        """The name of the listener that accepted the client's connection."""
         return self._facts.listener
 
     @property
@@ -106,10 +105,10 @@ class Call:
         return self._facts.metadata
 
     def delay(self, seconds: float) -> Awaitable[None]:
-        """Keep the call waiting, in an async function: ``await call.delay(0.2)``.
+        """Delay the call, in an async function: ``await call.delay(0.2)``.
 
-        It does not count as time that the hook takes (the rule's ``timeout``). The call's deadline
-        and its cancellation end it.
+        The delay does not count towards the rule's ``timeout``. The call's deadline and its
+        cancellation end it. Raises RuntimeError in a plain function.
         """
         if self._pause is None:
             raise RuntimeError("call.delay is for async functions; write it as async def")

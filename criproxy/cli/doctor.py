@@ -54,12 +54,12 @@ def command(config: Path | None, runtime_endpoint: str | None, output: str) -> N
     endpoint of the kubelet, containers that have the socket mounted, and criproxy itself. It
     changes nothing. Run it as root; it reports what it cannot examine without the rights.
     """
-    from criproxy.config.load import Loaded, load
+    from criproxy.config.load import LoadedConfig, load
     from criproxy.config.schema import Config
     from criproxy.doctor.examine import examine
     from criproxy.doctor.node.system import System
 
-    loaded = Loaded(Config()) if config is None else load(config)
+    loaded = LoadedConfig(Config()) if config is None else load(config)
     findings = examine(System(), loaded.config, _runtimes(loaded.config, runtime_endpoint))
     click.echo(_as_json(findings) if output == "json" else _as_text(findings))
     sys.exit(1 if any(finding.found for finding in findings) else 0)

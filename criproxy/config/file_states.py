@@ -1,36 +1,37 @@
-"""The files that a configuration was read from, as they were when they were read."""
+"""The files that a configuration was read from, with their state at that time."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-_Mark = tuple[int, int, int, int] | None
+_State = tuple[int, int, int, int] | None
+"""Device, inode, modification time in nanoseconds and size; None for a missing file."""
 
 
 class FileStates:
-    """Files and directories, each with what told it from others just before it was read."""
+    """Files and directories, each with its state just before it was read."""
 
     def __init__(self) -> None:
-        self._marks: dict[Path, _Mark] = {}
+        self._states: dict[Path, _State] = {}
 
     def __iter__(self) -> Iterator[Path]:
-        return iter(self._marks)
+        return iter(self._states)
 
-    def note(self, path: Path) -> None:
-        """Take in a file or directory that is to be read now, or to be looked for."""
-        self._marks.setdefault(path, _mark(path))
+    def add(self, path: Path) -> None:
+        """Record the state of a file or directory, which may be missing, before it is read."""
+        self._states.setdefault(path, _state(path))
 
     def changed(self) -> bool:
-        """Tell whether any of them is another one by now, or has another content, or is gone."""
-        return any(_mark(path) != mark for path, mark in self._marks.items())
+        """Return whether any file has been replaced, modified, created or removed."""
+        return any(_state(path) != state for path, state in self._states.items())
 
     def directories(self) -> set[Path]:
-        """Return where a change of the files shows: a link's own directory and its target's."""
-        around = {place for path in self._marks for place in (path.parent, path.resolve().parent)}
-        around.update(path for path in self._marks if path.is_dir())
+        """Return the directories to watch: of a symbolic link, its own and its target's."""
+        around = {each for path in self._states for each in (path.parent, path.resolve().parent)}
+        around.update(path for path in self._states if path.is_dir())
         return {directory for directory in around if directory.is_dir()}
 
 
-def _mark(path: Path) -> _Mark:
+def _state(path: Path) -> _State:
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Reading the configuration: the file, and the rules that stand in files beside it."""
+"""Loading of the configuration file and of the rules in the files of ``rules_dir``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,84 +18,84 @@ _SUFFIXES: Final = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedRule:
-    """A rule, and where it stands: for errors that only its compilation finds."""
+class LocatedRule:
+    """A rule and its location, for errors that only its compilation finds."""
 
     spec: RuleSpec
     document: Document
     keys: tuple[str | int, ...]
 
     def error(self, keys: Keys, what: str) -> ConfigError:
-        """Return the error that names the line of one of the rule's keys."""
+        """Return an error with the line of one of the rule's keys."""
         return self.document.error((*self.keys, *keys), what)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What has been read."""
+class LoadedConfig:
+    """A configuration and what it was loaded from."""
 
     config: Config
-    """With what options changed of it."""
-    rules: tuple[PlacedRule, ...] = ()
-    """The file's rules, then those of ``rules_dir``."""
+    """The configuration, changed by command line options."""
+    rules: tuple[LocatedRule, ...] = ()
+    """The rules of the file, then those of ``rules_dir``."""
     path: Path | None = None
-    """The file; None where none was given."""
+    """The configuration file, if one was given."""
     written: Config = field(default_factory=Config)
-    """The configuration as the file has it."""
+    """The configuration as written in the file."""
     files: FileStates = field(default_factory=FileStates)
-    """What it was read from, hook scripts too."""
+    """All files that were read, including hook scripts."""
 
     @property
     def directory(self) -> Path:
-        """What relative paths in the file start from."""
+        """The directory to which paths in the file are relative."""
         return self.path.parent if self.path is not None else Path()
 
 
 class RulesFile(Section, frozen=True):
-    """A file of rules that is a mapping."""
+    """A rule file whose content is a mapping."""
 
     rules: list[RuleSpec] = msgspec.field(default_factory=list)
 
 
-def load(path: Path, files: FileStates | None = None) -> Loaded:
+def load(path: Path, files: FileStates | None = None) -> LoadedConfig:
     """Read a configuration file and the files that it names.
 
-    ``files`` is told of each file and directory that what is loaded depends on, those as well that
-    an error is about: what to watch for the mend. Raises ConfigError: one line with the place and
-    the mend.
+    Each file and directory that is read is added to ``files``, also if loading fails: these are
+    the files to watch for a correction. Raises ConfigError: one line with the location and how to
+    correct it.
     """
     files = FileStates() if files is None else files
-    files.note(path)
+    files.add(path)
     document = read(path, "; see -c")
     config = document.convert(Config) if document.value is not None else Config()
     _check_profiles(document, config)
-    placed = _placed(document, config.rules, ("rules",))
+    rules = _located(document, config.rules, ("rules",))
     if config.rules_dir is not None:
         directory = path.parent / config.rules_dir
-        files.note(directory)
+        files.add(directory)
         for each in _files_in(directory, document):
-            files.note(each)
-            placed += _rules_of(read(each))
-    _refuse_same_names(placed)
-    loaded = Loaded(config, tuple(placed), path, config, files)
+            files.add(each)
+            rules += _rules_of(read(each))
+    _check_unique_names(rules)
+    loaded = LoadedConfig(config, tuple(rules), path, config, files)
     for script in _scripts(loaded):
-        files.note(script)
+        files.add(script)
     return loaded
 
 
-def load_rules(path: Path) -> Loaded:
+def load_rules(path: Path) -> LoadedConfig:
     """Read a configuration file, or a file that is a list of rules. Raises ConfigError."""
     document = read(path)
     if not isinstance(document.value, list):
         return load(path)
-    placed = _rules_of(document)
-    _refuse_same_names(placed)
-    config = Config(rules=[each.spec for each in placed])
-    return Loaded(config, tuple(placed), path, config)
+    rules = _rules_of(document)
+    _check_unique_names(rules)
+    config = Config(rules=[each.spec for each in rules])
+    return LoadedConfig(config, tuple(rules), path, config)
 
 
 def parse(text: str, name: str) -> Config:
-    """Read a configuration from text; ``name`` is what errors call it. Raises ConfigError."""
+    """Parse a configuration; ``name`` is its file name in errors. Raises ConfigError."""
     document = parse_one(text, name)
     return document.convert(Config) if document.value is not None else Config()
 
@@ -107,13 +107,14 @@ def _check_profiles(document: Document, config: Config) -> None:
         raise document.error(error.keys, error.message) from error
 
 
-def _scripts(loaded: Loaded) -> list[Path]:
+def _scripts(loaded: LoadedConfig) -> list[Path]:
     hooks = [each.spec.hook for each in loaded.rules if each.spec.hook is not None]
     return [loaded.directory / hook.script for hook in hooks if hook.script is not None]
 
 
 def _files_in(directory: Path, document: Document) -> list[Path]:
-    """Return a directory's rule files in order; hidden ones are an editor's, or a ConfigMap's."""
+    """Return a directory's rule files by name, without hidden ones, which editors and ConfigMaps
+    create."""
     try:
         found = sorted(directory.iterdir())
     except OSError as error:
@@ -126,24 +127,24 @@ def _files_in(directory: Path, document: Document) -> list[Path]:
     ]
 
 
-def _rules_of(document: Document) -> list[PlacedRule]:
-    """Read a file of rules: a list of them, or a mapping with ``rules``."""
+def _rules_of(document: Document) -> list[LocatedRule]:
+    """Return the rules of a rule file: a list, or a mapping with the key ``rules``."""
     if document.value is None:
         return []
     if isinstance(document.value, list):
-        return _placed(document, document.convert(list[RuleSpec]), ())
-    return _placed(document, document.convert(RulesFile).rules, ("rules",))
+        return _located(document, document.convert(list[RuleSpec]), ())
+    return _located(document, document.convert(RulesFile).rules, ("rules",))
 
 
-def _placed(document: Document, specs: list[RuleSpec], keys: tuple[str, ...]) -> list[PlacedRule]:
-    return [PlacedRule(spec, document, (*keys, index)) for index, spec in enumerate(specs)]
+def _located(document: Document, specs: list[RuleSpec], keys: tuple[str, ...]) -> list[LocatedRule]:
+    return [LocatedRule(spec, document, (*keys, index)) for index, spec in enumerate(specs)]
 
 
-def _refuse_same_names(rules: list[PlacedRule]) -> None:
-    first: dict[str, PlacedRule] = {}
+def _check_unique_names(rules: list[LocatedRule]) -> None:
+    first: dict[str, LocatedRule] = {}
     for rule in rules:
         other = first.setdefault(rule.spec.name, rule)
         if other is not rule:
-            place = other.document.place((*other.keys, "name"))
-            what = f"the rule at {place} is called {rule.spec.name!r} as well; names are unique"
+            location = other.document.location((*other.keys, "name"))
+            what = f"the rule at {location} is called {rule.spec.name!r} as well; names are unique"
             raise rule.error(("name",), what)

@@ -1,13 +1,13 @@
-"""From rules that have been read to rules that can be asked. Errors name the line of the very key.
+"""Compilation of the configuration's rules, with errors that name the line of a key.
 
-What is imported within is what rules cost in memory, and is not paid for without any.
+The imports inside the functions keep CEL and protobuf out of a process without rules.
 """
 
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from criproxy.config.load import Loaded
+from criproxy.config.load import LoadedConfig
 from criproxy.rules.errors import RuleError
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from criproxy.rules.spec import RuleSpec
 
 
-def compiled(loaded: Loaded) -> tuple["RuleSet", dict[str, "Hook"]]:
-    """Compile the rules against the messages of the CRI, and make their hooks, by rule.
+def compiled(loaded: LoadedConfig) -> tuple["RuleSet", dict[str, "Hook"]]:
+    """Compile the rules, and create their hooks, by the rule's name.
 
-    Scripts are loaded; webhooks are not asked. Raises ConfigError.
+    Scripts are loaded; webhooks are not contacted. Raises ConfigError.
     """
     from criproxy.rules.compiled.ruleset import compile_rules
 
     hooks = _hooks(loaded)
-    specs = [_settled(each.spec, hooks) for each in loaded.rules]
+    specs = [_with_may_deny(each.spec, hooks) for each in loaded.rules]
     try:
         return compile_rules(specs, loaded.config.rules_mode == "dry-run"), hooks
     except RuleError as error:
@@ -32,22 +32,22 @@ def compiled(loaded: Loaded) -> tuple["RuleSet", dict[str, "Hook"]]:
         raise rule.error(error.keys, error.message) from error
 
 
-def _settled(spec: "RuleSpec", hooks: dict[str, "Hook"]) -> "RuleSpec":
-    """Have the rule say whether its hook may refuse calls, if it does not."""
+def _with_may_deny(spec: "RuleSpec", hooks: dict[str, "Hook"]) -> "RuleSpec":
+    """Return the rule with ``hook.may_deny`` set from the hook, unless the rule sets it."""
     if spec.hook is None or spec.hook.may_deny is not None:
         return spec
     return replace(spec, hook=replace(spec.hook, may_deny=hooks[spec.name].has_deny))
 
 
-def _hooks(loaded: Loaded) -> dict[str, "Hook"]:
+def _hooks(loaded: LoadedConfig) -> dict[str, "Hook"]:
     from criproxy.enforce.hooks.factory import make_hook
 
-    made = {}
+    hooks = {}
     for rule in loaded.rules:
         if rule.spec.hook is not None:
             key = "url" if rule.spec.hook.script is None else "script"
             try:
-                made[rule.spec.name] = make_hook(rule.spec.hook, loaded.directory)
+                hooks[rule.spec.name] = make_hook(rule.spec.hook, loaded.directory)
             except (ValueError, OSError) as error:
                 raise rule.error(("hook", key), " ".join(str(error).split())) from error
-    return made
+    return hooks

@@ -1,6 +1,6 @@
-"""The file's schema: every key, its type and its default.
+"""The schema of the configuration file: every key, its type, its default and its description.
 
-``config.example.yaml`` shows it to the user; a test holds the two together.
+A test compares it with ``config.example.yaml``. The reference pages are generated from it.
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""A configuration as a file again, with every default filled in but those of rules."""
+"""Formatting of a configuration as YAML, with all defaults except those of rules."""
 
 from decimal import Decimal
 from typing import Any
@@ -14,13 +14,13 @@ from criproxy.rules.spec import RuleSpec
 
 
 def show(config: Config) -> str:
-    """Write a configuration as YAML that reads back as the same."""
+    """Return a configuration as YAML, which parses to an equal configuration."""
     return yaml.safe_dump(_plain(config), sort_keys=False, width=100)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, RuleSpec):
-        return _brief(value)
+        return _without_defaults(value)
     if isinstance(value, msgspec.Struct):
         return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
@@ -30,7 +30,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Endpoint):
         return str(value)
     if isinstance(value, Duration):
-        return f"{Decimal(repr(float(value))).normalize():f}s"  # what %g rounds is another value
+        return f"{Decimal(repr(float(value))).normalize():f}s"  # %g would round
     if isinstance(value, Mode):
         return f"{int(value):04o}"
     if isinstance(value, Size):
@@ -43,17 +43,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _brief(value: Any) -> Any:
-    """Leave out what is by default: a rule has some thirty keys that say nothing else."""
+def _without_defaults(value: Any) -> Any:
+    """Return a rule's keys without defaults, most of which are null."""
     if isinstance(value, msgspec.Struct):
         return {
-            field.encode_name: _brief(each)
+            field.encode_name: _without_defaults(each)
             for field in msgspec.structs.fields(value)
             if (each := getattr(value, field.name)) != _default(field)
         }
     if isinstance(value, dict):
-        return {key: _brief(each) for key, each in value.items()}
-    return [_brief(each) for each in value] if isinstance(value, list) else _plain(value)
+        return {key: _without_defaults(each) for key, each in value.items()}
+    return [_without_defaults(each) for each in value] if isinstance(value, list) else _plain(value)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

@@ -1,4 +1,4 @@
-"""The kinds of value that the file's keys take, beside plain ones. Each is read from text."""
+"""Configuration values that are written as strings: owners, addresses, and those of configtypes."""
 
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ _LARGEST_PORT: Final = 65535
 
 
 class Owner(tuple[int | None, int | None]):
-    """A uid and a gid, written ``user``, ``user:group`` or ``:group``, names or numbers."""
+    """A uid and a gid, written ``user``, ``user:group`` or ``:group``, as names or numbers."""
 
     __slots__ = ()
 
@@ -23,7 +23,7 @@ class Address(tuple[str, int]):
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read a host and a port. Raises ValueError, saying how to write them."""
+    """Return a host and a port. Raises ValueError with a message for the user."""
     host, _, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
@@ -34,9 +34,9 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def decode(kind: type[Any], value: Any) -> Any:
-    """Make a value of one of the kinds above from what the YAML has (msgspec's dec_hook).
+    """Return a value of a type from a YAML scalar (msgspec's ``dec_hook``).
 
-    Raises ValueError with the mend.
+    Raises ValueError with a message for the user.
     """
     if kind is Endpoint and isinstance(value, str):
         try:

@@ -1,6 +1,6 @@
-"""A YAML file that remembers on which line each of its values stands.
+"""YAML documents with the line number of each value.
 
-Whatever is wrong with it is one line with file, line, key and mend.
+An error in a file is one line with the file, the line, the key and how to correct it.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from criproxy.errors import ConfigError
 
 T = TypeVar("T")
 Keys = Sequence[str | int]
-"""Where a value stands: the keys and indices that lead to it from the root."""
+"""The path of a value: keys and indices from the root."""
 
 _AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
@@ -29,33 +29,33 @@ _PLAIN: Final = re.compile(r"[\w-]+")
 
 
 class Document:
-    """One document of a file, as values and as nodes. ``value`` is None where there is nothing."""
+    """One document of a file, as values and as nodes. ``value`` is None for an empty document."""
 
     def __init__(self, name: str, root: yaml.Node | None, value: Any) -> None:
-        """``name`` is what errors call the file."""
+        """``name`` is the file name in errors."""
         self.name = name
         self._root = root
         self.value = value
 
     def convert(self, kind: type[T]) -> T:
-        """Make what the file says a value of ``kind``. Raises ConfigError."""
+        """Convert the document to a value of type ``kind``. Raises ConfigError."""
         try:
             return msgspec.convert(self.value, kind, dec_hook=decode)
         except msgspec.ValidationError as error:
-            self._explain(str(error), kind)
+            self._raise(str(error), kind)
 
     def error(self, keys: Keys, what: str) -> ConfigError:
-        """Return the error that names a value's line and its keys."""
-        place, shown = self.place(keys), _shown(keys)
-        return ConfigError(f"{place}: {shown}: {what}" if shown else f"{place}: {what}")
+        """Return an error with the line and the path of a value."""
+        location, path = self.location(keys), _path(keys)
+        return ConfigError(f"{location}: {path}: {what}" if path else f"{location}: {what}")
 
-    def place(self, keys: Keys) -> str:
-        """Return the file and the line on which a value stands, its key's where it has one."""
+    def location(self, keys: Keys) -> str:
+        """Return ``file:line`` of a value; of a mapping's value, the line of its key."""
         line = _node_at(self._root, keys).start_mark.line + 1 if self._root is not None else 1
         return f"{self.name}:{line}"
 
-    def _explain(self, message: str, kind: Any) -> NoReturn:
-        """Turn msgspec's message and its path into a ConfigError with a line."""
+    def _raise(self, message: str, kind: Any) -> NoReturn:
+        """Raise ConfigError for a message of msgspec, which ends with a path."""
         found = _AT.match(message)
         what, path = (found["what"], found["path"] or "") if found else (message, "")
         keys = [step or (int(index) if index != "..." else index) for step, index in _steps(path)]
@@ -69,33 +69,33 @@ class Document:
         raise self.error(keys, what)
 
 
-def read(path: Path, mend: str = "") -> Document:
-    """Read a file that is one document. Raises ConfigError.
+def read(path: Path, hint: str = "") -> Document:
+    """Read a file of one document. Raises ConfigError.
 
-    ``mend`` is put behind what keeps it from being read.
+    ``hint`` is appended to the error of a file that cannot be read.
     """
-    return parse_one(read_text(path, mend), str(path))
+    return parse_one(read_text(path, hint), str(path))
 
 
-def read_text(path: Path, mend: str = "") -> str:
-    """Read a file. Raises ConfigError when that cannot be done."""
+def read_text(path: Path, hint: str = "") -> str:
+    """Read a file's text. Raises ConfigError."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}{mend}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text: {error}") from error
 
 
 def parse_one(text: str, name: str) -> Document:
-    """Read text that is one document; ``name`` is what errors call it. Raises ConfigError."""
+    """Parse one document; ``name`` is the file name in errors. Raises ConfigError."""
     with _yaml_errors(name):
         loader = _Loader(text)
         return _document(loader, loader.get_single_node(), name)
 
 
 def parse_all(text: str, name: str) -> list[Document]:
-    """Read text of any number of documents, each of which remembers its lines."""
+    """Parse any number of documents. Raises ConfigError."""
     documents = []
     with _yaml_errors(name):
         loader = _Loader(text)
@@ -120,12 +120,12 @@ def _yaml_errors(name: str) -> Iterator[None]:
 def _document(loader: yaml.SafeLoader, root: yaml.Node | None, name: str) -> Document:
     if root is None:
         return Document(name, None, None)
-    _refuse_duplicates(root, name)
+    _check_duplicates(root, name)
     return Document(name, root, loader.construct_document(root))
 
 
-def _refuse_duplicates(node: yaml.Node, name: str) -> None:
-    """YAML's loader would silently take the last of two equal keys."""
+def _check_duplicates(node: yaml.Node, name: str) -> None:
+    """Raise ConfigError for a duplicate key, of which PyYAML would silently use the last value."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
@@ -133,14 +133,14 @@ def _refuse_duplicates(node: yaml.Node, name: str) -> None:
                 line = key.start_mark.line + 1
                 raise ConfigError(f"{name}:{line}: {key.value}: stands there twice; keep one")
             seen.add(key.value)
-            _refuse_duplicates(child, name)
+            _check_duplicates(child, name)
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            _refuse_duplicates(child, name)
+            _check_duplicates(child, name)
 
 
 class _Loader(yaml.SafeLoader):
-    """Tells where a value stands that is not what its form says: the 45th of a month."""
+    """A loader that adds the line to an error in a scalar's value, such as an invalid date."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -153,8 +153,8 @@ def _steps(path: str) -> list[tuple[str, str]]:
     return _STEP.findall(path)
 
 
-def _shown(keys: Keys) -> str:
-    """Write keys as one would look for them: ``rules[2].rewrite.request["image.image"]``."""
+def _path(keys: Keys) -> str:
+    """Format keys as a path: ``rules[2].rewrite.request["image.image"]``."""
     text = ""
     for key in keys:
         if isinstance(key, int):
@@ -176,14 +176,14 @@ def _suggestion(key: str, kind: Any) -> str:
 
 
 def _literals(kind: Any) -> list[str]:
-    """Return the words that a type allows, however deep within it they stand."""
+    """Return the literals within a type."""
     if isinstance(kind, str):
         return [kind]
     return [word for part in get_args(kind) for word in _literals(part)]
 
 
 def _type_at(kind: Any, keys: Keys) -> Any:
-    """Return the type that a schema has for a value; that of a list or mapping for its items."""
+    """Return the schema's type of a value; for an item of a list or dict, the type of the whole."""
     for key in keys:
         section = None if isinstance(key, int) else _section(kind)
         if section is not None:
@@ -193,27 +193,27 @@ def _type_at(kind: Any, keys: Keys) -> Any:
 
 
 def _section(kind: Any) -> type[Section] | None:
-    """Return the section in a type: in ``list[Section] | None`` too."""
+    """Return the section within a type, such as ``list[Section] | None``."""
     if isinstance(kind, type) and issubclass(kind, Section):
         return kind
     return next(filter(None, map(_section, get_args(kind))), None)
 
 
 def _node_at(node: yaml.Node, keys: Keys) -> yaml.Node:
-    """Return the node that a path leads to: a key's own where there is one, for its line."""
-    place = node
+    """Return the node at a path, or the nearest above it; of a mapping's value, its key's node."""
+    found = node
     for key in keys:
         if isinstance(node, yaml.MappingNode):
             for name, child in node.value:
                 if name.value == key:
-                    place, node = name, child
+                    found, node = name, child
                     break
             else:
                 break
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
             if key >= len(node.value):
                 break
-            place = node = node.value[key]
+            found = node = node.value[key]
         else:
             break
-    return place
+    return found

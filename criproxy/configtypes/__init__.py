@@ -1,1 +1,1 @@
-"""The types of configuration values, and the base of every section of the configuration."""
+"""The types of configuration values, and the base class of the configuration's sections."""

@@ -1,7 +1,7 @@
-"""What every section of the configuration has in common."""
+"""The base class of the configuration's sections."""
 
 from msgspec import Struct
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):
-    """A mapping of the file, in which a key that is not known is an error."""
+    """A mapping in the configuration file. An unknown key is an error."""

@@ -1,4 +1,4 @@
-"""Durations, sizes in bytes and file modes, as they are written in the configuration."""
+"""Parsing of durations, sizes in bytes and file modes of the configuration."""
 
 import re
 from typing import Final
@@ -8,13 +8,13 @@ _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 class Duration(float):
-    """Seconds, as the configuration has them: written ``30s``, ``500ms``, ``1m30s``."""
+    """Seconds, written ``30s``, ``500ms``, ``1m30s``."""
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration as Go and Kubernetes write it (``10s``, ``1m30s``, ``0``), in seconds.
+    """Return the seconds of a duration in the notation of Go and Kubernetes: ``1m30s``, ``0``.
 
-    Raises ValueError, saying how to write one.
+    Raises ValueError with a message for the user.
     """
     if text == "0":
         return 0.0
@@ -37,7 +37,7 @@ class Size(int):
 
 
 def parse_size(text: str) -> int:
-    """Read a size in bytes. Raises ValueError, saying how to write one."""
+    """Return a size in bytes. Raises ValueError with a message for the user."""
     found = _SIZE.fullmatch(text)
     if not found:
         raise ValueError(f"{text!r} is not a size; write it like 65536, 64KiB or 16MiB")
@@ -48,11 +48,11 @@ _LARGEST_MODE: Final = 0o777
 
 
 class Mode(int):
-    """A file's permission bits, written as a string in octal: ``"0660"``."""
+    """A file's permission bits, written as an octal string: ``"0660"``."""
 
 
 def parse_mode(text: str) -> int:
-    """Read permission bits. Raises ValueError, saying how to write them."""
+    """Return permission bits. Raises ValueError with a message for the user."""
     try:
         mode = int(text, 8)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The message classes of each method, from the generated descriptors."""
+"""The request and response classes of each method, from the generated descriptors."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -31,8 +31,8 @@ def response_class(method: Method) -> type[Message]:
 def _descriptor(method: Method) -> MethodDescriptor:
     file = MODULES[method.api_version].DESCRIPTOR
     service = file.services_by_name[method.service.rpartition(".")[2]]
-    found: MethodDescriptor = service.methods_by_name[method.name]
-    return found
+    method_descriptor: MethodDescriptor = service.methods_by_name[method.name]
+    return method_descriptor
 
 
 def _class(descriptor: Descriptor) -> type[Message]:

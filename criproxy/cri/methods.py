@@ -1,7 +1,7 @@
-"""The methods of the CRI, both API versions, as a table by path.
+"""The table of the CRI's methods, of both API versions, by path.
 
-The table is written out here instead of being read from the descriptors, because the daemon has
-to know the methods and can do without protobuf's memory. A test holds it to the descriptors.
+The table is written out because reading the descriptors would load protobuf, whose memory a daemon
+without rules does not need. A test compares the table with the descriptors.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,8 +35,8 @@ READS: Final = frozenset(
         "Version",
     }
 )
-"""The methods known to change nothing. All others count as mutating, those of a future API too:
-a method is trusted to be harmless only when somebody looked."""
+"""The methods that change nothing. All other methods count as mutating, including methods of a
+future API version, until they are added here."""
 
 SERVER_STREAMING: Final = frozenset(
     {
@@ -49,7 +49,7 @@ SERVER_STREAMING: Final = frozenset(
         "StreamPodSandboxes",
     }
 )
-"""The methods that answer with a stream of messages. No CRI method takes a stream."""
+"""The methods whose response is a stream of messages. No CRI method is client-streaming."""
 
 _RUNTIME_BOTH: Final = (
     "Version",
@@ -108,7 +108,7 @@ class Method:
     """One method of one version of the API.
 
     ``service`` is the full name, ``runtime.v1.RuntimeService``; ``api_version`` is ``v1`` or
-    ``v1alpha2``; ``mutating`` is whether a call may change the runtime's state or run something.
+    ``v1alpha2``; ``mutating`` is true if a call may change the runtime's state or run a command.
     """
 
     service: str
@@ -136,4 +136,4 @@ def _methods() -> Iterator[Method]:
 
 
 METHODS: Final[Mapping[str, Method]] = {method.path: method for method in _methods()}
-"""Every method by its path; ``METHODS.get(path)`` is None for what is not in the CRI."""
+"""Every method by its path. ``METHODS.get(path)`` is None for a path outside the CRI."""

@@ -1,4 +1,4 @@
-"""A call's path, as the words that logs and metrics use for it."""
+"""The names that logs, metrics and rules use for the method of a request's ``:path``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,40 +11,40 @@ from criproxy.cri.methods import METHODS, Method
 T = TypeVar("T")
 
 OTHER: Final = "other"
-"""What a service or method that is not in the CRI is called in metrics, so that a client's
-invented names do not grow the label set."""
+"""The label value of a service or method outside the CRI: names that clients invent must not add
+time series."""
 
 EXECS: Final = frozenset({"Attach", "Exec", "ExecSync", "PortForward"})
-"""The methods that give a way into a container or a pod."""
+"""The methods that run a command in a container, or connect to one or to a pod."""
 
 _GROUPS: Final[Mapping[str, Callable[["MethodName"], bool]]] = {
-    "@read": lambda named: not named.mutating,
-    "@mutating": lambda named: named.mutating,
-    "@exec": lambda named: named.method in EXECS,
+    "@read": lambda name: not name.mutating,
+    "@mutating": lambda name: name.mutating,
+    "@exec": lambda name: name.method in EXECS,
 }
 
 GROUPS: Final = tuple(_GROUPS)
-"""Words that stand for methods where a glob may: those known to change nothing, all others, and
-those that give a way in (of any service of that name)."""
+"""The groups of methods that may be written in place of a glob: READS, all other methods, and EXECS
+(in any service)."""
 
-_LONGEST: Final = 200
-"""Characters of an unknown path's parts that are kept for the log."""
+_UNKNOWN_NAME_LENGTH: Final = 200
+"""Characters that are kept of the service and of the method of an unknown path."""
 
-_PATHS: Final = 1024
-"""Paths that are remembered: the CRI has less than a hundred, the rest is a client's fancy."""
+_CACHED_PATHS: Final = 1024
+"""Paths whose result is cached. The CRI has fewer than a hundred; the rest limits what clients can
+add."""
 
-_LONGEST_PATH: Final = 256
-"""Bytes of a path that is remembered. None of the CRI's is half as long, and a client may send as
-much as a header block takes."""
+_CACHED_PATH_LENGTH: Final = 256
+"""Bytes above which a path's result is not cached. The CRI's paths are less than half as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodName:
-    """What is called.
+    """The service and method of a ``:path``.
 
-    ``service`` (full: ``runtime.v1.RuntimeService``) and ``method`` are as in the path;
-    ``service_label`` and ``method_label`` are the same for the CRI's, and ``other`` for the rest.
-    ``api_version`` is None outside the CRI, and such a method counts as mutating.
+    ``service`` (``runtime.v1.RuntimeService``) and ``method`` are the path's own; ``service_label``
+    and ``method_label`` are equal to them for a method of the CRI, and OTHER for any other.
+    ``api_version`` is None outside the CRI; such a method counts as mutating.
     """
 
     service: str
@@ -56,28 +56,28 @@ class MethodName:
     mutating: bool
 
 
-def by_path(function: Callable[[bytes], T]) -> Callable[[bytes], T]:
-    """Have what is worked out of a ``:path`` remembered, for a bounded number of bytes."""
-    remembered = lru_cache(maxsize=_PATHS)(function)
+def cached_by_path(function: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """Cache a function of a ``:path``, within a bounded number of bytes."""
+    cached = lru_cache(maxsize=_CACHED_PATHS)(function)
 
-    def ask(path: bytes) -> T:
-        return remembered(path) if len(path) <= _LONGEST_PATH else function(path)
+    def look_up(path: bytes) -> T:
+        return cached(path) if len(path) <= _CACHED_PATH_LENGTH else function(path)
 
-    return ask
+    return look_up
 
 
 def method_at(path: bytes) -> Method | None:
-    """Return the method of the CRI that a runtime calls for a ``:path``.
+    """Return the method of the CRI that a runtime calls for a ``:path``, None if there is none.
 
-    The slash that it begins with may be missing: grpc-go has long done without.
+    The leading slash may be missing: older versions of grpc-go accept such a path.
     """
     text = path.decode("latin-1")
     return METHODS.get(text) or METHODS.get("/" + text)
 
 
-@by_path
+@cached_by_path
 def resolve(path: bytes) -> MethodName:
-    """Name a request's ``:path``. Whatever the bytes are, there is an answer."""
+    """Return the names for a request's ``:path``, which may be any bytes."""
     method = method_at(path)
     if method is not None:
         return MethodName(
@@ -92,8 +92,8 @@ def resolve(path: bytes) -> MethodName:
     text = path.decode("ascii", "backslashreplace")
     service, _, name = text.removeprefix("/").rpartition("/")
     return MethodName(
-        service=service[:_LONGEST],
-        method=name[:_LONGEST],
+        service=service[:_UNKNOWN_NAME_LENGTH],
+        method=name[:_UNKNOWN_NAME_LENGTH],
         api_version=None,
         service_label=OTHER,
         method_label=OTHER,
@@ -102,12 +102,15 @@ def resolve(path: bytes) -> MethodName:
     )
 
 
-def matches(pattern: str, named: MethodName) -> bool:
-    """Tell whether a pattern names a method: one of GROUPS, or a glob of its short name, of
-    ``Service/Method`` or of the full path. What else begins with ``@`` names none."""
+def matches(pattern: str, name: MethodName) -> bool:
+    """Return whether a pattern matches a method.
+
+    ``pattern`` is one of GROUPS, or a glob that is compared with the method's short name, with
+    ``Service/Method`` and with the full path. Any other pattern with a leading ``@`` matches none.
+    """
     if pattern.startswith("@"):
         group = _GROUPS.get(pattern)
-        return group is not None and group(named)
-    full = f"{named.service}/{named.method}"
+        return group is not None and group(name)
+    full = f"{name.service}/{name.method}"
     short = full.rpartition(".")[2] if "." in full else full
-    return any(fnmatchcase(name, pattern) for name in (named.method, short, full, "/" + full))
+    return any(fnmatchcase(each, pattern) for each in (name.method, short, full, "/" + full))

@@ -1,9 +1,9 @@
-"""Messages as JSON without their secrets.
+"""Conversion of messages to JSON without secrets.
 
 The JSON is protobuf's own mapping (``google.protobuf.json_format``): camelCase names, 64-bit
-numbers and bytes as text, fields without a value left out, unknown fields too. In place of a secret
-stands a mark with its length in bytes. The library's own converter takes several times as long and
-can leave nothing out in passing; a test holds this one to it.
+numbers and bytes as strings; fields without a value and unknown fields are left out. A mark with
+the length in bytes replaces each secret. The library's converter takes several times as long and
+cannot redact; a test compares the two.
 """
 
 import math
@@ -30,7 +30,7 @@ _Convert = Callable[[Any], Any]
 
 @cache
 def is_secret(field: FieldDescriptor) -> bool:
-    """Tell whether a field is never to be shown, in either version of the API."""
+    """Return whether a field, of either API version, is always redacted."""
     owner = field.containing_type
     return field.GetOptions().debug_redact or (
         owner is not None and owner.name == "AuthConfig" and field.name in _CREDENTIALS
@@ -38,7 +38,7 @@ def is_secret(field: FieldDescriptor) -> bool:
 
 
 def secrets_in(message: Message) -> Iterator[str]:
-    """Find the texts in fields that are never to be shown."""
+    """Yield the strings in fields that are always redacted."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
         if is_secret(field):
@@ -49,31 +49,31 @@ def secrets_in(message: Message) -> Iterator[str]:
 
 
 def mark(size: int) -> str:
-    """Return what stands in place of a secret of ``size`` bytes."""
+    """Return the mark that replaces a secret of ``size`` bytes."""
     return f"[redacted: {size} bytes]"
 
 
-class _Plan(NamedTuple):
-    """How a field is written: its name, and what is made of its value (None: nothing)."""
+class _Conversion(NamedTuple):
+    """The JSON name of a field, and the function that converts its value (None: unchanged)."""
 
     name: str
     convert: _Convert | None
 
 
-class _Plans(dict[FieldDescriptor, _Plan]):
-    """Each field's plan, made when it is met first."""
+class _Conversions(dict[FieldDescriptor, _Conversion]):
+    """The conversion of each field, created on first use."""
 
-    def __init__(self, make: Callable[[FieldDescriptor], _Plan]) -> None:
+    def __init__(self, create: Callable[[FieldDescriptor], _Conversion]) -> None:
         super().__init__()
-        self._make = make
+        self._create = create
 
-    def __missing__(self, field: FieldDescriptor) -> _Plan:
-        plan = self[field] = self._make(field)
-        return plan
+    def __missing__(self, field: FieldDescriptor) -> _Conversion:
+        conversion = self[field] = self._create(field)
+        return conversion
 
 
 class Redactor:
-    """Writes messages and texts without what is to be kept out."""
+    """Converts messages and strings, replacing secrets by marks."""
 
     def __init__(
         self,
@@ -82,24 +82,27 @@ class Redactor:
         annotations: Sequence[str] = (),
         values: Iterable[str] = (),
     ) -> None:
-        """``environment`` and ``info`` (what a verbose status adds) tell whether these are kept
-        out, ``annotations`` are globs of the keys whose values are. ``values`` are regular
-        expressions; what they find in any text is kept out. Raises re.error for what is none."""
+        """``environment``: redact the values of environment variables. ``info``: redact the
+        ``info`` of verbose statuses. ``annotations``: globs of the annotation keys whose values are
+        redacted. ``values``: regular expressions whose matches are redacted in every string.
+
+        Raises re.error for an invalid regular expression.
+        """
         self._environment = environment
         self._info = info
         globs = "|".join(map(translate, annotations))
         self._annotation = re.compile(globs).match if globs else None
         self._patterns = tuple(map(re.compile, values))
         self._text: _Convert | None = self.text if self._patterns else None
-        self._plans = _Plans(self._plan)
+        self._conversions = _Conversions(self._conversion)
 
     @property
-    def reads_texts(self) -> bool:
+    def redacts_text(self) -> bool:
         """Whether :meth:`text` may change anything."""
         return bool(self._patterns)
 
     def text(self, text: str) -> str:
-        """Return a text with marks in place of what the expressions find in it."""
+        """Return a string with marks in place of the matches of ``values``."""
         found = [each.span() for pattern in self._patterns for each in pattern.finditer(text)]
         if not found:
             return text
@@ -111,7 +114,7 @@ class Redactor:
         return "".join([*pieces, text[done:]])
 
     def texts(self, value: Any) -> Any:
-        """Return plain data with :meth:`text` done to all texts within, keys too."""
+        """Return plain data with :meth:`text` applied to all strings within, including keys."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -122,22 +125,22 @@ class Redactor:
 
     def to_json(self, message: Message) -> dict[str, Any]:
         """Return a message as plain data for JSON."""
-        plans = self._plans
-        shown = {}
+        conversions = self._conversions
+        result = {}
         for field, value in message.ListFields():
-            name, convert = plans[field]
-            shown[name] = value if convert is None else convert(value)
-        return shown
+            name, convert = conversions[field]
+            result[name] = value if convert is None else convert(value)
+        return result
 
-    def _plan(self, field: FieldDescriptor) -> _Plan:
+    def _conversion(self, field: FieldDescriptor) -> _Conversion:
         if _is_map(field):
-            return _Plan(field.json_name, self._of_map(field))
-        convert = _hidden if self._hides(field) else self._of_value(field)
+            return _Conversion(field.json_name, self._map_conversion(field))
+        convert = _mark_of if self._is_redacted(field) else self._value_conversion(field)
         if field.is_repeated:
-            return _Plan(field.json_name, _each(convert))
-        return _Plan(field.json_name, convert)
+            return _Conversion(field.json_name, _each(convert))
+        return _Conversion(field.json_name, convert)
 
-    def _hides(self, field: FieldDescriptor) -> bool:
+    def _is_redacted(self, field: FieldDescriptor) -> bool:
         owner = field.containing_type
         return is_secret(field) or (
             self._environment
@@ -146,7 +149,7 @@ class Redactor:
             and field.name == "value"
         )
 
-    def _of_value(self, field: FieldDescriptor) -> _Convert | None:
+    def _value_conversion(self, field: FieldDescriptor) -> _Convert | None:
         if field.message_type is not None:
             return self.to_json
         if field.type == FieldDescriptor.TYPE_BYTES:
@@ -160,27 +163,27 @@ class Redactor:
             return str
         return _number if field.cpp_type in _FLOATS else None
 
-    def _of_map(self, field: FieldDescriptor) -> _Convert:
-        """Convert a map; the CRI's have texts for keys."""
+    def _map_conversion(self, field: FieldDescriptor) -> _Convert:
+        """Return the conversion of a map field; the keys of all maps of the CRI are strings."""
         assert field.message_type is not None
         if is_secret(field) or (self._info and field.name == "info"):
-            convert: _Convert | None = _hidden
+            convert: _Convert | None = _mark_of
         else:
-            convert = self._of_value(field.message_type.fields_by_name["value"])
-        hides = self._annotation if field.name == "annotations" else None
-        if hides is None and self._text is None and convert is None:
+            convert = self._value_conversion(field.message_type.fields_by_name["value"])
+        is_redacted = self._annotation if field.name == "annotations" else None
+        if is_redacted is None and self._text is None and convert is None:
             return lambda entries: {key: entries[key] for key in entries}
 
         def converted(entries: Any) -> dict[str, Any]:
-            shown = {}
+            result = {}
             for key in entries:
                 value = entries[key]
-                if hides is not None and hides(key):
-                    value = _hidden(value)
+                if is_redacted is not None and is_redacted(key):
+                    value = _mark_of(value)
                 elif convert is not None:
                     value = convert(value)
-                shown[self.text(key)] = value
-            return shown
+                result[self.text(key)] = value
+            return result
 
         return converted
 
@@ -191,7 +194,7 @@ class Redactor:
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join spans that overlap; those of nothing, which an expression may find, go."""
+    """Return the spans in order, overlapping ones joined and empty ones left out."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):
         if merged and start < merged[-1][1]:
@@ -207,7 +210,7 @@ def _each(convert: _Convert | None) -> _Convert:
     return lambda values: [convert(value) for value in values]
 
 
-def _hidden(value: Any) -> str:
+def _mark_of(value: Any) -> str:
     if isinstance(value, Message):
         return mark(value.ByteSize())
     return mark(len(value if isinstance(value, bytes) else _encode(str(value))))
@@ -218,7 +221,7 @@ def _encode(text: str) -> bytes:
 
 
 def _number(value: float) -> float | str:
-    """Write a floating-point number; JSON has no words for some."""
+    """Return a floating-point number, or protobuf's JSON string for one that JSON cannot write."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

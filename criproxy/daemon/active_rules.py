@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from criproxy.concurrency.tasks import Tasks
-from criproxy.config.load import Loaded
+from criproxy.config.load import LoadedConfig
 from criproxy.config.rule_compilation import compiled
 from criproxy.daemon.policy_registry import PolicyRegistry
 from criproxy.enforce.counts import Counts
@@ -43,12 +43,12 @@ class DatedCounts(Counts):
 class CompiledRules:
     """Rules that can be adopted. ``ruleset`` is None where there are none."""
 
-    loaded: Loaded
+    loaded: LoadedConfig
     ruleset: "RuleSet | None" = None
     hooks: Mapping[str, "Hook"] = field(default_factory=dict)
 
 
-def prepare(loaded: Loaded) -> CompiledRules:
+def prepare(loaded: LoadedConfig) -> CompiledRules:
     """Compile rules and load their hooks: takes its time, and may be done on any thread.
 
     Raises ConfigError.

@@ -90,7 +90,7 @@ class Audit:
         if call is not None:
             call.denied = REFUSED
 
-    def listed(self, pods: bytes, containers: bytes) -> None:
+    def add_listing(self, pods: bytes, containers: bytes) -> None:
         """Learn what a runtime has already: its answers to ListPodSandbox and ListContainers."""
         self._pipeline.submit(RuntimeListing(pods, containers))
 

@@ -19,7 +19,7 @@ _TIMEOUT: Final = 60.0
 class PodListingReceiver(Protocol):
     """A pod cache, or an object that forwards the listing to one."""
 
-    def listed(self, pods: bytes, containers: bytes) -> None:
+    def add_listing(self, pods: bytes, containers: bytes) -> None:
         """Add the pods and containers of the responses of ListPodSandbox and ListContainers.
 
         Raises EvaluationError if they cannot be decoded.
@@ -34,7 +34,7 @@ async def list_pods(runtime: Endpoint, receiver: PodListingReceiver, log: Log) -
             async with asyncio.timeout(_TIMEOUT):
                 pods = await _list(runtime, "ListPodSandbox")
                 containers = await _list(runtime, "ListContainers")
-            receiver.listed(pods, containers)
+            receiver.add_listing(pods, containers)
         except (OSError, EvaluationError) as error:
             if str(error) != error_text:
                 error_text = str(error)

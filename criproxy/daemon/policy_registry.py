@@ -46,7 +46,7 @@ class PolicyRegistry:
                 self._scoped[str(each.endpoint)] = (profile, ActivePolicy(budget))
         self.scoped = bool(self._scoped)
         """Whether some listener has a profile."""
-        self.bound_pods = any(profile.bounds_pods for profile, _ in self._scoped.values())
+        self.bound_pods = any(profile.restricts_pods for profile, _ in self._scoped.values())
         """Whether some profile asks for pods."""
 
     def of(self, connection: Connection) -> ActivePolicy:

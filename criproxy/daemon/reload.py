@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from criproxy.config.file_states import FileStates
-from criproxy.config.load import Loaded, load
+from criproxy.config.load import LoadedConfig, load
 from criproxy.config.schema import Config
 from criproxy.configtypes.section import Section
 from criproxy.daemon.active_rules import ActiveRules, CompiledRules, prepare
@@ -37,7 +37,9 @@ _RELOADED: Final = frozenset({"rules", "rules_dir", "rules_mode"})
 class Reloader:
     """Reads the rules again, one time after the other. They have been loaded once already."""
 
-    def __init__(self, loaded: Loaded, rules: ActiveRules, metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self, loaded: LoadedConfig, rules: ActiveRules, metrics: Metrics, log: Log
+    ) -> None:
         """``loaded`` is what runs."""
         self._path = loaded.path if loaded.path is not None and loaded.path.is_file() else None
         self._running = loaded.written

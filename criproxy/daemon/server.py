@@ -11,7 +11,7 @@ import uvloop
 
 from criproxy import __version__
 from criproxy.concurrency.tasks import Tasks
-from criproxy.config.load import Loaded
+from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import ListenerConfig
 from criproxy.daemon.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
 from criproxy.daemon.event_dispatcher import EventDispatcher, WallClock
@@ -48,7 +48,7 @@ _DRAIN_STEP = 0.02
 """Seconds between looks at whether the calls in flight have ended."""
 
 
-def serve(loaded: Loaded) -> None:
+def serve(loaded: LoadedConfig) -> None:
     """Run the daemon until SIGINT or SIGTERM.
 
     Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.

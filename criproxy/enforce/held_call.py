@@ -249,7 +249,7 @@ class HeldCall:
         try:
             request = uncompressed(self._requests[0], self._plan.encoding, limit)
             response = uncompressed(self._responses[0], None, limit)
-            self._resources.pod_cache.learn(self._stream.path, request, response)
+            self._resources.pod_cache.update(self._stream.path, request, response)
         except Exception as error:  # the pod stays unknown; the call is forwarded
             self._resources.log.warning("not remembered", detail=repr(error))
         yield from ()

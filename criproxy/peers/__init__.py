@@ -1,1 +1,1 @@
-"""Who is at the other end of a unix socket: its process, its cgroup, its credentials."""
+"""The process at the other end of a unix socket: its credentials and its cgroup."""

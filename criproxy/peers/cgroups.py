@@ -1,16 +1,16 @@
-"""Where a process runs, told by its cgroups: the unit of systemd, the container, the pod.
+"""The systemd unit, container and pod of a process, from its cgroups.
 
-Kubelets and runtimes name the cgroups of a pod and its containers after them, in one of these ways
-(``kubepods`` may be the child of a slice or a service, and there may be more below)::
+Kubelets and runtimes name the cgroups of a pod and its containers in one of these ways
+(``kubepods`` may be below a slice or a service, and further cgroups may be below these)::
 
     /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/cri-containerd-<id>.scope
     /kubepods/burstable/pod<uid>/<id>
     /system.slice/containerd.service/kubepods-burstable-pod<uid>.slice:cri-containerd:<id>
     /system.slice/docker-<id>.scope   /docker/<id>   /k8s.io/<id>
 
-A process that may make cgroups makes them below its own, so what stands first in a path counts: the
-outermost unit, the outermost container and the pod around it. Every user has a manager that makes
-cgroups for him; below ``user.slice`` only the unit is believed.
+A process creates cgroups only below its own, so the outermost match in a path is trusted: the
+outermost unit, the outermost container and the pod around it. Users may create cgroups through
+their service manager; below ``user.slice`` only the unit is trusted.
 """
 
 import re
@@ -21,51 +21,54 @@ _POD: Final = re.compile(
     r"(?:.*-)?pod([0-9a-f]{8}[-_]?[0-9a-f]{4}[-_]?[0-9a-f]{4}[-_]?[0-9a-f]{4}[-_]?[0-9a-f]{12})"
     r"(?:\.slice)?"
 )
-"""A pod's. In systemd's names a UID has ``_`` for ``-``; that of a static pod has neither."""
+"""A pod's cgroup. In systemd's names a UID has ``_`` for ``-``; a static pod's UID has neither."""
 
 _CONTAINER: Final = re.compile(r"(?:(.*)[-:])?([0-9a-f]{64})(?:\.scope)?")
-"""A container's: its runtime may stand in front of its id."""
+"""A container's cgroup: the id, after an optional name of the runtime."""
 
 _MONITOR: Final = "conmon"
-"""How CRI-O and Podman call what watches a container from outside: it is not the container."""
+"""The suffix of CRI-O's and Podman's name for the monitor process, which is outside the
+container."""
 
 _UNIT: Final = re.compile(r"_?([\w@.:\\-]+\.(?:service|scope|socket|mount|swap))", re.ASCII)
-"""A unit's cgroup; an underscore in front keeps it apart from a controller's files."""
+"""A unit's cgroup. systemd prefixes a name with ``_`` if it could be a controller's file."""
 
-_PATHS: Final = 256
-"""Paths whose meaning is remembered: a process has the same one in most hierarchies, and processes
-come again. A path has at most 4 KiB."""
+_CACHED_PATHS: Final = 256
+"""Paths, of at most 4 KiB, whose location is cached: a process has the same path in most
+hierarchies."""
 
 
 class CgroupLocation(NamedTuple):
-    """Where a process runs; None for what its cgroups do not tell."""
+    """Where a process runs; None for what its cgroups do not name."""
 
     unit: str | None = None
     container: str | None = None
-    """The runtime's id of it."""
+    """The runtime's id of the container."""
     pod_uid: str | None = None
 
 
 def cgroup_location(cgroup: str) -> CgroupLocation:
-    """Read what /proc/PID/cgroup holds (cgroups(7)); lines that are none are passed over.
+    """Return the location that the content of /proc/PID/cgroup (cgroups(7)) names.
 
-    Of cgroup v1's hierarchies the one counts that tells most; the unit is in systemd's own.
+    Malformed lines are ignored. Of the hierarchies of cgroup v1, the one that names a pod or a
+    container is used; the unit is from systemd's own hierarchy.
     """
-    found: dict[str, CgroupLocation] = {}  # by controllers; the unified hierarchy has none
-    for line in cgroup.split("\n"):  # a path may hold what else str.splitlines() splits at
+    locations: dict[str, CgroupLocation] = {}  # by controllers; the unified hierarchy has none
+    for line in cgroup.split("\n"):  # not splitlines: a path may contain other line separators
         _, _, rest = line.partition(":")
         controllers, separator, path = rest.partition(":")
         if separator:
-            found[controllers] = _place(path.removesuffix(" (deleted)"))
-    if not found:
+            locations[controllers] = _location(path.removesuffix(" (deleted)"))
+    if not locations:
         return CgroupLocation()
-    most = max(found.values(), key=lambda each: (bool(each.pod_uid), bool(each.container)))
-    legacy, unified = found.get("name=systemd", CgroupLocation()), found.get("", CgroupLocation())
+    most = max(locations.values(), key=lambda each: (bool(each.pod_uid), bool(each.container)))
+    nowhere = CgroupLocation()
+    legacy, unified = locations.get("name=systemd", nowhere), locations.get("", nowhere)
     return most._replace(unit=legacy.unit or unified.unit)
 
 
-@lru_cache(_PATHS)
-def _place(path: str) -> CgroupLocation:
+@lru_cache(_CACHED_PATHS)
+def _location(path: str) -> CgroupLocation:
     unit = _unit(path)
     pod_uid = None
     for part in path.split("/"):
@@ -81,7 +84,7 @@ def _place(path: str) -> CgroupLocation:
 
 
 def _unit(path: str) -> str | None:
-    """Return what a path leads to through slices, as systemd sees it (sd_pid_get_unit(3))."""
+    """Return the first part of a path below its slices, as sd_pid_get_unit(3) does."""
     for part in path.split("/"):
         if part and part != ".." and not part.endswith(".slice"):
             unit = _UNIT.fullmatch(part)

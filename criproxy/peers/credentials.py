@@ -1,10 +1,8 @@
-"""Who is at the other end of a unix socket (SO_PEERCRED, unix(7); /proc, proc(5)).
+"""The process that connected to a unix socket (SO_PEERCRED, unix(7); /proc, proc(5)).
 
-The kernel vouches for pid, uid and gid as they were when the client connected. The rest is what
-/proc says of that pid when the client is accepted. It is left out where it may be of another
-process: the one that connected can be gone, and its pid be in use again. What a process runs it
-says itself (a process may run another executable, or write another command line over its own); its
-cgroup it cannot choose.
+The kernel records pid, uid and gid when the client connects. Everything else is read from /proc
+when the client is accepted, and left out if the pid may belong to another process by then. A
+process controls its executable and its command line, but not its cgroup.
 """
 
 import errno
@@ -23,38 +21,38 @@ from criproxy.peers.peer import Peer
 _UCRED: Final = Struct("iII")
 
 _SO_PEERPIDFD: Final = 77
-"""Since Linux 6.5 (asm-generic/socket.h); Python has no name for it."""
+"""From asm-generic/socket.h, since Linux 6.5; the socket module does not define it."""
 
 _CGROUPS: Final = "cgroup"
 
-_LONGEST_COMMAND: Final = 8 << 10
-"""Bytes of a command line that are read: each connection keeps its own."""
+_COMMAND_LENGTH: Final = 8 << 10
+"""Bytes of a command line that are read; each connection keeps a copy."""
 
-_LONGEST_CGROUPS: Final = 64 << 10
-"""Bytes: a dozen hierarchies, each with a path of 4 KiB."""
+_CGROUPS_LENGTH: Final = 64 << 10
+"""Bytes of /proc/PID/cgroup that are read: a dozen hierarchies with a path of 4 KiB each."""
 
-_REPLACED: Final = " (deleted)"
-"""What /proc puts behind an executable whose file is another one by now."""
+_DELETED: Final = " (deleted)"
+"""The suffix that /proc adds to an executable whose file has been replaced."""
 
 
 class Kubelet(NamedTuple):
-    """How the node's kubelet is known: globs, one of which has to fit."""
+    """How the node's kubelet is recognized: globs, one of which has to match."""
 
     executable: Sequence[str] = ()
     unit: Sequence[str] = ()
 
-    def fits(self, uid: int, executable: str | None, place: CgroupLocation) -> bool:
-        """Tell whether a process is the kubelet: root, in no container, and named like it.
+    def matches(self, uid: int, executable: str | None, location: CgroupLocation) -> bool:
+        """Return whether a process is the kubelet: root, outside any container, matching a glob.
 
-        An executable within a container has whatever name its image gives it.
+        An executable inside a container may have any name.
         """
         return (
             uid == 0
-            and place.container is None
-            and place.pod_uid is None
+            and location.container is None
+            and location.pod_uid is None
             and (
-                _fits_any(self.executable, (executable or "").removesuffix(_REPLACED))
-                or _fits_any(self.unit, place.unit or "")
+                _matches_any(self.executable, (executable or "").removesuffix(_DELETED))
+                or _matches_any(self.unit, location.unit or "")
             )
         )
 
@@ -63,7 +61,7 @@ NO_KUBELET: Final = Kubelet()
 
 
 class _Process(NamedTuple):
-    """What /proc tells of a process; ``cgroups`` is None where it would not say."""
+    """What /proc contains about a process; None for what could not be read."""
 
     executable: str | None = None
     command: tuple[str, ...] = ()
@@ -77,33 +75,33 @@ def peer_pid(connection: socket.socket) -> int:
 
 
 def peer_of(connection: socket.socket, kubelet: Kubelet = NO_KUBELET) -> Peer:
-    """Ask the kernel and /proc for the process that connected. Never fails for want of /proc."""
+    """Return the process that connected. What cannot be read from /proc is left out."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(raw)
     process = _process(connection, pid)
     if process.cgroups is None:
         return Peer(pid, uid, gid, process.executable, process.command)
-    place = cgroup_location(process.cgroups)
-    is_kubelet = kubelet.fits(uid, process.executable, place)
-    return Peer(pid, uid, gid, process.executable, process.command, *place, is_kubelet)
+    location = cgroup_location(process.cgroups)
+    is_kubelet = kubelet.matches(uid, process.executable, location)
+    return Peer(pid, uid, gid, process.executable, process.command, *location, is_kubelet)
 
 
 def _process(connection: socket.socket, pid: int) -> _Process:
-    if not pid:  # in a PID namespace that is not ours
+    if not pid:  # the process is in a PID namespace outside ours
         return _Process()
     try:
         directory = os.open(b"/proc/%d" % pid, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return _Process()
-    try:  # what is read below is of one process: once it is gone there is nothing in its directory
+    try:  # an open directory never shows another process: it is empty once its process is gone
         executable = command = cgroups = None
         with suppress(OSError):
             executable = _text(os.readlink(b"exe", dir_fd=directory))
         with suppress(OSError):
-            command = _read(directory, "cmdline", _LONGEST_COMMAND)
+            command = _read(directory, "cmdline", _COMMAND_LENGTH)
         with suppress(OSError):
-            cgroups = _text(_read(directory, _CGROUPS, _LONGEST_CGROUPS))
-        if not _may_be(connection):
+            cgroups = _text(_read(directory, _CGROUPS, _CGROUPS_LENGTH))
+        if not _is_alive(connection):
             return _Process()
         arguments = command.removesuffix(b"\0").split(b"\0") if command else ()
         return _Process(executable, tuple(map(_text, arguments)), cgroups)
@@ -111,18 +109,18 @@ def _process(connection: socket.socket, pid: int) -> _Process:
         os.close(directory)
 
 
-def _read(directory: int, name: str, most: int) -> bytes:
+def _read(directory: int, name: str, size: int) -> bytes:
     file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        return os.read(file, most)
+        return os.read(file, size)
     finally:
         os.close(file)
 
 
-def _may_be(connection: socket.socket) -> bool:
-    """Tell whether what has its pid now may be the process that connected.
+def _is_alive(connection: socket.socket) -> bool:
+    """Return whether the process that connected still exists, so that its pid is its own.
 
-    It is where the kernel knows that process still; before Linux 6.5 there is no telling.
+    True also before Linux 6.5, where this cannot be determined.
     """
     try:
         process = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
@@ -140,9 +138,9 @@ def _may_be(connection: socket.socket) -> bool:
 
 
 def _text(raw: bytes) -> str:
-    """Paths and arguments may hold any bytes; logs and pages hold UTF-8."""
+    """Decode a path or argument, which may be any bytes, for logs, which are UTF-8."""
     return raw.decode(errors="backslashreplace")
 
 
-def _fits_any(globs: Sequence[str], text: str) -> bool:
+def _matches_any(globs: Sequence[str], text: str) -> bool:
     return any(fnmatchcase(text, glob) for glob in globs)

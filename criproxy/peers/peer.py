@@ -1,4 +1,4 @@
-"""Who is connected: plain values that every room may carry."""
+"""A client's process and its connection, as plain values."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process at the other end of a unix socket, as the kernel vouches for it (SO_PEERCRED).
+    """The process at the other end of a unix socket.
 
-    ``executable`` is what /proc named when the connection was made; None where it would not say
-    (the process is gone already, or lives in a PID namespace that is not ours: ``pid`` 0). The
-    rest comes from there as well: ``command`` is its command line, the first 8 KiB of a longer one;
-    ``unit`` (of systemd), ``container`` (the runtime's id) and ``pod_uid`` (Kubernetes's) are from
-    its cgroup, None where that names none. ``kubelet`` tells that it is the node's, as far as the
-    configuration knows it.
+    ``pid``, ``uid`` and ``gid`` are the kernel's (SO_PEERCRED); ``pid`` is 0 for a process in a PID
+    namespace outside ours. The rest is from /proc, as of the time when the connection was accepted:
+    ``executable`` is a path, None if unknown; ``command`` is the command line, its first 8 KiB;
+    ``unit`` (systemd's), ``container`` (the runtime's id) and ``pod_uid`` (Kubernetes's) are from
+    the cgroup, None if it names none. ``kubelet`` is true if the process is the node's kubelet
+    according to the configuration.
     """
 
     pid: int
@@ -29,15 +29,15 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Connection:
-    """A client's connection: the listener that took it, and whose it is."""
+    """A client's connection: the name of the listener that accepted it, and the client."""
 
     listener: str
     peer: Peer
     opened: float = field(compare=False)
-    """When it was accepted: seconds of the clock that calls are timed with."""
+    """When it was accepted, in seconds of the clock that times calls."""
 
     def fields(self) -> dict[str, Any]:
-        """What a log line says of it."""
+        """Return the connection's fields of a log line."""
         return {
             "listener": self.listener,
             "pid": self.peer.pid,

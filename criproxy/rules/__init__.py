@@ -1,10 +1,10 @@
-"""What to do with a call: facts in, a verdict with its reason out. Pure.
+"""Rules: which calls they match and how they change messages, without I/O and without a clock.
 
-- ``spec``: a rule as it is written; ``facts``: what is known of a call; ``errors``. These three do
-  without protobuf and CEL, whose memory only a process with rules pays for.
-- ``ruleset``: rules as they are loaded, and which of them are for a method. ``rule``: one of them.
-- ``expressions``, ``variables``, ``checked``: CEL. ``paths``, ``values``, ``rewriting``: what a
-  rule changes of a message. ``difference``: what it has changed.
-- ``images``: image names, both ways. ``chance``: delays and faults, now and then.
-- ``memory``: which pod and container an id means.
+- ``spec``: the rules' part of the configuration; ``facts``: the properties of a call; ``errors``.
+  These three do not import protobuf and CEL, whose memory a process without rules does not need.
+- ``compiled``: rules compiled for the methods that they match.
+- ``cel``: CEL expressions. ``messages``: field paths, rewriting, differences, decompression.
+- ``images``: image names, in both directions. ``sampling``: random delays and faults.
+- ``pod_cache``: the pod and container of an id. ``callers``: conditions on the client.
+- ``profiles``: what the clients of a listener may do and see.
 """

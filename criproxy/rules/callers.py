@@ -1,4 +1,4 @@
-"""Whose calls a part of the configuration is about."""
+"""Conditions on the client of a call."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -8,7 +8,7 @@ from criproxy.rules.spec import CallersSpec
 
 
 def is_caller(callers: CallersSpec, peer: Peer) -> bool:
-    """Tell whether a client is one of those meant: it fits each list that is given."""
+    """Return whether a client fulfils each condition that is given."""
     return (
         (callers.uid is None or peer.uid in callers.uid)
         and (callers.gid is None or peer.gid in callers.gid)
@@ -19,5 +19,5 @@ def is_caller(callers: CallersSpec, peer: Peer) -> bool:
 
 
 def any_glob(globs: Iterable[str], text: str) -> bool:
-    """Tell whether a text fits one of the globs."""
+    """Return whether one of the globs matches a string."""
     return any(fnmatchcase(text, glob) for glob in globs)

@@ -1,4 +1,4 @@
-"""What can be wrong with a rule: when it is loaded, and when it is used."""
+"""Errors of rules, when they are loaded and when they are evaluated."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -17,14 +17,14 @@ REASONS: Final[Mapping[str, str]] = {
     "false, and the call does not fail.",
     "webhook": "The webhook could not be reached or gave an invalid answer.",
 }
-"""Why a rule could not be applied to a call: the values of a metric's label, and what they mean."""
+"""The reasons for which a rule could not be applied to a call, as in the metrics' label."""
 
 
 class RuleError(Exception):
     """A rule that cannot be loaded.
 
-    ``rule`` is its name, ``keys`` the way to what is wrong within the rule's mapping (``("rewrite",
-    "request", "image.image")``), ``message`` one line, for CEL with line:column within it.
+    ``rule`` is its name, ``keys`` the path within the rule's mapping (``("rewrite", "request",
+    "image.image")``), ``message`` one line, for CEL with line:column within the expression.
     """
 
     def __init__(self, rule: str, keys: tuple[str | int, ...], message: str) -> None:
@@ -35,9 +35,9 @@ class RuleError(Exception):
 
 
 class EvaluationError(Exception):
-    """A rule that could not be used on a call: its ``on_error`` decides what comes of the call.
+    """A rule that could not be applied to a call, which continues as its ``on_error`` says.
 
-    ``reason`` is one of REASONS; ``detail`` says more, in one line.
+    ``reason`` is one of REASONS; ``detail`` is one line.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

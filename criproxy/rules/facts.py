@@ -1,4 +1,4 @@
-"""What is known of a call: plain values, which rules are asked about."""
+"""The properties of a call on which rules are evaluated, as plain values."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,14 @@ from criproxy.cri.naming import MethodName
 from criproxy.peers.peer import Peer
 from criproxy.wire.hpack.decoder import Header
 
-if TYPE_CHECKING:  # for its type alone: importing it costs the memory of protobuf
+if TYPE_CHECKING:  # importing protobuf at run time would cost its memory
     from google.protobuf.message import Message
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod sandbox: ``id`` is the runtime's (empty before it gave one), the rest Kubernetes's."""
+    """A pod sandbox: ``id`` is the runtime's (empty before RunPodSandbox is answered), the rest is
+    Kubernetes's."""
 
     id: str
     namespace: str
@@ -26,7 +27,8 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container: ``id`` is the runtime's (empty before it gave one), ``pod_id`` its sandbox's."""
+    """A container: ``id`` is the runtime's (empty before CreateContainer is answered), ``pod_id``
+    its pod sandbox's."""
 
     id: str
     name: str
@@ -37,17 +39,17 @@ class Container:
 
 
 class Metadata(Mapping[str, str]):
-    """A request's headers as rules see them, read when one of them asks.
+    """A request's headers, decoded on first use.
 
-    They are without pseudo-headers; those that come more than once are joined with commas, and
+    Pseudo-headers are left out, the values of a repeated header are joined with commas, and
     ``-bin`` values are base64, as on the wire.
     """
 
-    __slots__ = ("_headers", "_read")
+    __slots__ = ("_decoded", "_headers")
 
     def __init__(self, headers: Sequence[Header]) -> None:
         self._headers = headers
-        self._read: dict[str, str] | None = None
+        self._decoded: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
         return self._values()[name]
@@ -59,25 +61,25 @@ class Metadata(Mapping[str, str]):
         return len(self._values())
 
     def _values(self) -> dict[str, str]:
-        if self._read is None:
+        if self._decoded is None:
             values: dict[str, str] = {}
-            self._read = values
+            self._decoded = values
             for name, value in self._headers:
                 if not name.startswith(b":"):
                     key, text = name.decode(errors="replace"), value.decode(errors="replace")
                     values[key] = f"{values[key]},{text}" if key in values else text
-        return self._read
+        return self._decoded
 
 
 @dataclass(slots=True, eq=False)
 class Facts:
-    """A call, as far as it is known; not to be changed, which is only not enforced for its speed.
+    """The properties of a call; not to be modified (a frozen dataclass would be slower).
 
-    ``request`` is None before its message is there, and outside the CRI; ``pod`` and ``container``
-    are those that it is about, None where that is not known.
+    ``request`` is None before its message has been received, and outside the CRI; ``pod`` and
+    ``container`` are the call's subject, None if unknown.
     """
 
-    named: MethodName
+    method_name: MethodName
     listener: str
     caller: Peer
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -85,10 +87,18 @@ class Facts:
     pod: Pod | None = None
     container: Container | None = None
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-    """What rules have made of these facts, so that the next rule does not make it again."""
+    """Values derived from these facts, cached for all rules of the call."""
 
-    def having(
+    def with_request(
         self, request: "Message | None", pod: Pod | None, container: Container | None
     ) -> "Facts":
-        """Return the same of a call of which this is known now."""
-        return Facts(self.named, self.listener, self.caller, self.metadata, request, pod, container)
+        """Return these facts with a request, a pod and a container."""
+        return Facts(
+            self.method_name,
+            self.listener,
+            self.caller,
+            self.metadata,
+            request,
+            pod,
+            container,
+        )

@@ -1,31 +1,29 @@
-"""Images under other names: renamed on the way to the runtime, and back on the way out.
+"""Renaming of images in requests, and back in responses (``rewrite_images``).
 
-A kubelet asks by the name in the pod's spec, and has to find in every answer what it asked for:
-where names change one way only, it pulls and creates again without end. So each name is changed
-in every message that carries one, in both directions.
+A kubelet has to find in each response the name that it asked for: if names change in one direction
+only, it pulls and creates again without end. So a name is changed in every message that contains
+it, in both directions.
 
-How a name is read
-    As containerd reads it: ``nginx`` is ``docker.io/library/nginx:latest``. Patterns are held
-    against that full form, which is also how a runtime answers. Ids are no names and are never
-    changed: ``sha256:…``, and hexadecimal digits alone, which is how crictl shortens an id (a
-    kubelet gives every name a tag).
+Names
+    A name is normalized as by containerd: ``nginx`` is ``docker.io/library/nginx:latest``. Patterns
+    are compared with the normalized name, which is also what a runtime answers. Ids are not names
+    and never change: ``sha256:…``, and hexadecimal digits alone, which is how crictl shortens an id
+    (a kubelet adds a tag to every name).
 
-Which fields
-    Those that hold a name by which an image is found, wherever in a request or response they
-    are: ``image`` and ``image_ref`` of an ImageSpec (of a container, a filter, an image volume),
-    ``repo_tags`` and ``repo_digests`` of an Image, and the ``image_ref`` of a container, its
-    status, and a pull, which a kubelet puts into its next CreateContainer.
+Fields that are renamed
+    Those by which an image is found, anywhere in a request or response: ``image`` and ``image_ref``
+    of an ImageSpec (of a container, a filter, an image volume), ``repo_tags`` and ``repo_digests``
+    of an Image, and the ``image_ref`` of a container, of its status, and of a pull, which a kubelet
+    puts into its next CreateContainer.
 
-Which fields are left alone
-    ``user_specified_image``: what the user wrote, in both directions. A runtime shows it and may
-    check a signature's policy by it; it finds nothing by it. ``Image.id`` and ``image_id``: a
-    kubelet tells by comparing these which images are in use, and must find them equal.
-    Annotations, and the ``info`` of verbose answers: the runtime's own words. The image of the
-    sandbox itself is fetched by the runtime from its own configuration; no call names it.
+Fields that are not renamed
+    ``user_specified_image``: the user's own words, which a runtime shows and may use for signature
+    policies. ``Image.id`` and ``image_id``: a kubelet compares these to find the images in use.
+    Annotations, and the ``info`` of verbose responses. No call names the image of the pod sandbox
+    itself, which the runtime takes from its configuration.
 
-An image that the runtime has under both names is listed under one. Two different images, one of
-them by its own name and the other by a changed one, may both be listed under that name: a call
-with the name reaches the renamed one.
+An image that the runtime has under both names is listed under one. If two different images would
+be listed under the same name, a call with that name reaches the renamed one.
 """
 
 import re
@@ -47,7 +45,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "ContainerStatus": ("image_ref",),
     "PullImageResponse": ("image_ref",),
 }
-"""The fields that hold names, by the message's short name: the same in both API versions."""
+"""The fields that contain names, by the message's short name, in both API versions."""
 
 _HUB: Final = "docker.io"
 _OLD_HUB: Final = "index.docker.io"
@@ -55,7 +53,7 @@ _ID: Final = re.compile(r"(?:sha256:|sha512:)?[0-9a-f]+")
 
 
 class PairError(ValueError):
-    """A pair of patterns cannot be used. ``index`` is its place, ``key`` is ``from`` or ``to``."""
+    """A pair of patterns that cannot be used: its index, and the key ``from`` or ``to``."""
 
     def __init__(self, index: int, key: str, message: str) -> None:
         super().__init__(message)
@@ -67,9 +65,9 @@ class PairError(ValueError):
 # -----
 
 
-def _full(name: str) -> str | None:
-    """Return a name with its registry and tag, as a runtime reads it; None for what is no name."""
-    if not name or "<" in name or _ID.fullmatch(name):  # "<none>:<none>": an image without names
+def _normalized(name: str) -> str | None:
+    """Return a name with its registry and tag; None for an id, and for an image without a name."""
+    if not name or "<" in name or _ID.fullmatch(name):  # "<none>:<none>": an image without a name
         return None
     if "@" not in name and ":" not in name.rpartition("/")[2]:
         name += ":latest"
@@ -84,7 +82,7 @@ def _full(name: str) -> str | None:
 
 
 def _is_registry(part: str) -> bool:
-    """Tell whether what is before the first slash names a registry (and not a user of Docker's)."""
+    """Return whether the part before the first slash is a registry, not a user of Docker Hub."""
     return part == "localhost" or "." in part or ":" in part or part != part.lower()
 
 
@@ -98,14 +96,14 @@ class _Pattern:
     suffix: str
 
     def translate(self, name: str, into: "_Pattern") -> str | None:
-        """Return ``name`` with this pattern's words replaced by another's; None if it fails."""
+        """Return ``name`` with this pattern replaced by another; None if it does not match."""
         end = len(name) - len(self.suffix)
         if end < len(self.prefix) or not name.startswith(self.prefix) or name[end:] != self.suffix:
             return None
         return into.prefix + name[len(self.prefix) : end] + into.suffix
 
     def covers(self, other: "_Pattern") -> bool:
-        """Tell whether this holds for every name that ``other`` holds for."""
+        """Return whether this matches every name that ``other`` matches."""
         return other.prefix.startswith(self.prefix) and other.suffix.endswith(self.suffix)
 
     def __str__(self) -> str:
@@ -138,7 +136,7 @@ def _pattern(index: int, key: str, text: str) -> _Pattern:
 
 
 def _check_order(pairs: Sequence[_Pair]) -> None:
-    """Raise PairError for a pair that those before it leave nothing to do, in one direction."""
+    """Raise PairError for a pair that never applies, in one direction, because of one before it."""
     for index, pair in enumerate(pairs):
         for earlier in pairs[:index]:
             if earlier.from_.covers(pair.from_):
@@ -159,100 +157,101 @@ def _check_order(pairs: Sequence[_Pair]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """Where in a message names are: its own fields, and those that hold messages with names."""
+class _NameFields:
+    """The fields of a message that contain names, or messages with names."""
 
     own: tuple[str, ...]
     repeated: tuple[str, ...]
-    inner: tuple[tuple[str, "_Places"], ...]
-    inner_repeated: tuple[tuple[str, "_Places"], ...]
+    inner: tuple[tuple[str, "_NameFields"], ...]
+    inner_repeated: tuple[tuple[str, "_NameFields"], ...]
 
     def __bool__(self) -> bool:
         return any((self.own, self.repeated, self.inner, self.inner_repeated))
 
 
-@cache  # as many as the CRI has messages
-def _places(descriptor: Descriptor) -> _Places:
+@cache  # bounded by the number of messages of the CRI
+def _name_fields(descriptor: Descriptor) -> _NameFields:
     fields = descriptor.fields
-    named = [field for field in fields if field.name in _NAMES.get(descriptor.name, ())]
+    names = [field for field in fields if field.name in _NAMES.get(descriptor.name, ())]
     inner = [
-        (field, places)
+        (field, within)
         for field in fields
-        if field.message_type is not None and (places := _places(field.message_type))
+        if field.message_type is not None and (within := _name_fields(field.message_type))
     ]
-    return _Places(
-        own=tuple(field.name for field in named if not field.is_repeated),
-        repeated=tuple(field.name for field in named if field.is_repeated),
-        inner=tuple((field.name, places) for field, places in inner if not field.is_repeated),
-        inner_repeated=tuple((field.name, places) for field, places in inner if field.is_repeated),
+    return _NameFields(
+        own=tuple(field.name for field in names if not field.is_repeated),
+        repeated=tuple(field.name for field in names if field.is_repeated),
+        inner=tuple((field.name, within) for field, within in inner if not field.is_repeated),
+        inner_repeated=tuple((field.name, within) for field, within in inner if field.is_repeated),
     )
 
 
-def _rename(message: Message, places: _Places, rename: Callable[[str], str]) -> bool:
+def _rename(message: Message, fields: _NameFields, rename: Callable[[str], str]) -> bool:
     changed = False
-    for name in places.own:
+    for name in fields.own:
         before = getattr(message, name)
         if (after := rename(before)) != before:
             setattr(message, name, after)
             changed = True
-    for name in places.repeated:
+    for name in fields.repeated:
         names = list(getattr(message, name))
         if (renamed := [rename(each) for each in names]) != names:
             message.ClearField(name)
             getattr(message, name).extend(dict.fromkeys(renamed))
             changed = True
-    for each, within in _inner(message, places):
+    for each, within in _inner(message, fields):
         changed |= _rename(each, within, rename)
     return changed
 
 
-def _inner(message: Message, places: _Places) -> Iterator[tuple[Message, _Places]]:
-    for name, within in places.inner:
+def _inner(message: Message, fields: _NameFields) -> Iterator[tuple[Message, _NameFields]]:
+    for name, within in fields.inner:
         if message.HasField(name):
             yield getattr(message, name), within
-    for name, within in places.inner_repeated:
+    for name, within in fields.inner_repeated:
         for each in getattr(message, name):
             yield each, within
 
 
-# Both
-# ----
+# Renaming
+# --------
 
 
 class ImageMap:
-    """Renames images by pairs of patterns; the first pair that holds for a name is taken."""
+    """Renames images by pairs of patterns; the first pair that matches a name applies."""
 
     requests: Final = frozenset(
-        method.name for method in METHODS.values() if _places(request_class(method).DESCRIPTOR)
+        method.name for method in METHODS.values() if _name_fields(request_class(method).DESCRIPTOR)
     )
     """The methods whose requests :meth:`request` may change."""
     responses: Final = frozenset(
-        method.name for method in METHODS.values() if _places(response_class(method).DESCRIPTOR)
+        method.name
+        for method in METHODS.values()
+        if _name_fields(response_class(method).DESCRIPTOR)
     )
     """The methods whose responses :meth:`response` may change."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """``pairs`` are (from, to), with one ``*`` in each that stands for the same text.
+        """``pairs`` are (from, to), each with one ``*``, which stands for the same text in both.
 
-        Raises PairError where a pattern is not a full name with a registry, where a pair can
-        never act because of one before it, and where the names of two pairs could not be told
-        apart on the way back.
+        Raises PairError for a pattern without a registry, for a pair that never applies because of
+        one before it, and for pairs whose renamed images could not be distinguished.
         """
         self._pairs = tuple(_pair(index, *pair) for index, pair in enumerate(pairs))
         _check_order(self._pairs)
 
     def forward(self, name: str) -> str:
-        """Return the name by which the runtime is asked; ``name`` itself where no pair holds."""
-        full = _full(name)
+        """Return the name that is sent to the runtime; ``name`` if no pair matches."""
+        full = _normalized(name)
         return name if full is None else self._sent(full) or name
 
     def backward(self, name: str) -> str:
-        """Return the name by which the client knows an image of the runtime's.
+        """Return the client's name of an image that the runtime names.
 
-        A name comes back only as one that leads to it again: ``forward`` of the result is the
-        name that was given, in full. All others stay as they are.
+        ``forward`` of the result is ``name``, normalized; a name for which there is no such result
+        is returned unchanged.
         """
-        full = _full(name)
+        full = _normalized(name)
         if full is None:
             return name
         for pair in self._pairs:
@@ -262,18 +261,18 @@ class ImageMap:
         return name
 
     def request(self, message: Message) -> bool:
-        """Rename in a request, in place. Return whether anything changed."""
-        return _rename(message, _places(message.DESCRIPTOR), self.forward)
+        """Rename images in a request, in place. Returns whether anything changed."""
+        return _rename(message, _name_fields(message.DESCRIPTOR), self.forward)
 
     def response(self, message: Message) -> bool:
-        """Rename back in a response, or in one message of its stream, in place.
+        """Rename images back in a response, or in one message of a stream, in place.
 
-        Return whether anything changed.
+        Returns whether anything changed.
         """
-        return _rename(message, _places(message.DESCRIPTOR), self.backward)
+        return _rename(message, _name_fields(message.DESCRIPTOR), self.backward)
 
     def _sent(self, full: str) -> str | None:
         for pair in self._pairs:
             if (sent := pair.from_.translate(full, pair.to)) is not None:
-                return _full(sent)  # of docker.io, that may be another
+                return _normalized(sent)  # a name of docker.io may change
         return None

@@ -1,16 +1,15 @@
-"""Which pod and which container an id means.
+"""The cache of pods and containers by the runtime's ids.
 
-Most calls carry an id alone. What it stands for is remembered from the calls that gave it out
-(RunPodSandbox, CreateContainer, RestorePod), and from one listing when the proxy starts; it is
-forgotten with RemovePodSandbox and RemoveContainer. Listings and statuses that pass by are not
-read: a kubelet asks for them every second, and they tell of nothing that was not made by a call.
+Most calls contain only an id. Its pod or container is known from the call that created it
+(RunPodSandbox, CreateContainer, RestorePod), and from one listing when the proxy starts;
+RemovePodSandbox and RemoveContainer remove it. Listings and statuses of clients are not read: a
+kubelet asks for them every second, and everything in them was created by a call.
 
-A runtime takes the beginning of an id for the id, where only one begins so. So does this: else a
-rule about a pod could be avoided by leaving off an id's last letter. What has been removed at the
-runtime without the proxy is still remembered, and an id's beginning that it shares is unknown here
-until it is forgotten; whole ids are always found.
+Like a runtime, the cache accepts a unique prefix of an id; otherwise a rule about a pod could be
+avoided by omitting an id's last letter. A pod that was removed without the proxy stays in the
+cache, and a prefix that it shares with another is unknown until then; whole ids are always found.
 
-The image of a container is the one that it was created with: from a kubelet, most often an id.
+The image of a container is the one that it was created with: from a kubelet, mostly an id.
 """
 
 from bisect import bisect_left, insort
@@ -27,8 +26,8 @@ from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Container, Pod
 
 LIMIT: Final = 10_000
-"""Pods, and containers, that are remembered; past it the oldest goes. A node has some hundreds; a
-client that makes more than this would only make the proxy grow."""
+"""Pods, and containers, that are cached; above it the oldest is removed. A node has hundreds; the
+limit bounds what a client can add."""
 
 
 class _Identified(Protocol):
@@ -40,7 +39,7 @@ _T = TypeVar("_T", bound=_Identified)
 
 
 class _Table(Generic[_T]):
-    """Things by their ids, or by what only one of the ids begins with."""
+    """Items by id, or by a unique prefix of an id, from the oldest to the newest."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, _T] = {}
@@ -49,19 +48,19 @@ class _Table(Generic[_T]):
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def put(self, thing: _T) -> None:
-        if not thing.id:
+    def add(self, item: _T) -> None:
+        if not item.id:
             return
-        if self._by_id.pop(thing.id, None) is None:
-            insort(self._sorted, thing.id)
-        self._by_id[thing.id] = thing
+        if self._by_id.pop(item.id, None) is None:
+            insort(self._sorted, item.id)
+        self._by_id[item.id] = item
         if len(self._by_id) > LIMIT:
             self.remove(next(iter(self._by_id)))
 
-    def put_older(self, things: Iterable[_T]) -> None:
-        """Put in, oldest first, what is older than all there is; what is there stays as it is."""
+    def add_older(self, items: Iterable[_T]) -> None:
+        """Add items, oldest first, as older than all present ones, which stay unchanged."""
         newer = self._by_id
-        merged = {thing.id: thing for thing in things if thing.id and thing.id not in newer} | newer
+        merged = {item.id: item for item in items if item.id and item.id not in newer} | newer
         self._by_id = dict(list(merged.items())[-LIMIT:])
         self._sorted = sorted(self._by_id)
 
@@ -70,25 +69,28 @@ class _Table(Generic[_T]):
             del self._sorted[bisect_left(self._sorted, id_)]
 
     def find(self, id_: str) -> _T | None:
-        """Look an id up, on whatever thread: what is forgotten meanwhile may not be found."""
-        whole = self._by_id.get(id_)
-        if whole is not None or not id_:
-            return whole
-        place = bisect_left(self._sorted, id_)
-        beginning = [known for known in self._sorted[place : place + 2] if known.startswith(id_)]
-        return self._by_id.get(beginning[0]) if len(beginning) == 1 else None
+        """Return the item of an id or unique prefix, on any thread.
+
+        An item that is removed at the same time may not be found.
+        """
+        item = self._by_id.get(id_)
+        if item is not None or not id_:
+            return item
+        index = bisect_left(self._sorted, id_)
+        candidates = [each for each in self._sorted[index : index + 2] if each.startswith(id_)]
+        return self._by_id.get(candidates[0]) if len(candidates) == 1 else None
 
     def values(self) -> Iterable[_T]:
         return self._by_id.values()
 
 
 class PodCache:
-    """The pods and containers of a runtime, as far as the proxy has been told of them."""
+    """The pods and containers of a runtime that are known from calls and listings."""
 
     def __init__(self) -> None:
         self._pods: _Table[Pod] = _Table()
         self._containers: _Table[Container] = _Table()
-        self._lessons: Mapping[str, Callable[[Any, Any], None]] = {
+        self._updates: Mapping[str, Callable[[Any, Any], None]] = {
             "RunPodSandbox": self._run_pod,
             "RestorePod": self._restore_pod,
             "RemovePodSandbox": self._remove_pod,
@@ -98,51 +100,53 @@ class PodCache:
         self._wanted = {
             path.encode(): method
             for method in METHODS.values()
-            if method.name in self._lessons
-            for path in (method.path, method.path.removeprefix("/"))  # a runtime takes both
+            if method.name in self._updates
+            for path in (method.path, method.path.removeprefix("/"))  # a runtime accepts both
         }
 
     def wants(self, path: bytes) -> bool:
-        """Tell whether there is something to learn from calls of this ``:path``."""
+        """Return whether calls of a ``:path`` update the cache."""
         return path in self._wanted
 
-    def learn(self, path: bytes, request: bytes, response: bytes) -> None:
-        """Learn from a call that ended with OK: its messages, as the runtime got and gave them.
+    def update(self, path: bytes, request: bytes, response: bytes) -> None:
+        """Update the cache from the messages of a call that ended with OK, as the runtime saw them.
 
-        Nothing is learned from a path that is not wanted. Raises EvaluationError where a message
-        cannot be decoded.
+        Does nothing for a path that is not wanted. Raises EvaluationError for a message that cannot
+        be decoded.
         """
         method = self._wanted.get(path)
         if method is not None:
-            self._lessons[method.name](
+            self._updates[method.name](
                 _decode(request_class(method), request),
                 _decode(response_class(method), response),
             )
 
-    def listed(self, pods: bytes, containers: bytes) -> None:
-        """Learn from the responses of ListPodSandbox and ListContainers, in either API version.
+    def add_listing(self, pods: bytes, containers: bytes) -> None:
+        """Add the responses of ListPodSandbox and ListContainers, in either API version.
 
-        What was learned from calls is newer and stays. Raises EvaluationError where a message
-        cannot be decoded; then nothing is learned.
+        Items from calls are newer and stay unchanged. Raises EvaluationError for a message that
+        cannot be decoded; then the cache is unchanged.
         """
         # The fields that are read have the same numbers and types in v1alpha2.
         listed_pods = _decode(v1.ListPodSandboxResponse, pods)
         listed_containers = _decode(v1.ListContainersResponse, containers)
-        self._pods.put_older(
+        self._pods.add_older(
             _pod(each.id, each) for each in sorted(listed_pods.items, key=_created)
         )
-        self._containers.put_older(
+        self._containers.add_older(
             _container(each.id, each.pod_sandbox_id, each)
             for each in sorted(listed_containers.containers, key=_created)
         )
 
-    def find(self, named: MethodName, request: Message) -> tuple[Pod | None, Container | None]:
-        """Return the pod and the container that a request is about; None for what is not known.
+    def find(
+        self, method_name: MethodName, request: Message
+    ) -> tuple[Pod | None, Container | None]:
+        """Return the pod and the container that a request is about, None if unknown.
 
-        An id counts before a configuration that the request carries, since the runtime goes by
-        the id. Ids in the filter of a listing are nobody's: the call is about all of them.
+        An id takes precedence over a configuration in the request, as at the runtime. The ids in
+        the filter of a listing are ignored.
         """
-        if named.api_version is None:
+        if method_name.api_version is None:
             return None, None
         container = self._containers.find(_text(request, "container_id"))
         if container is not None:
@@ -160,7 +164,7 @@ class PodCache:
         return pod, container
 
     def container(self, id_: str) -> tuple[Pod | None, Container | None]:
-        """Return the pod and the container of an id, which may be that of a pod sandbox as well."""
+        """Return the pod and the container of a container's or a pod sandbox's id."""
         container = self._containers.find(id_)
         return self._pods.find(container.pod_id if container else id_), container
 
@@ -168,9 +172,9 @@ class PodCache:
         """Return the pod of a pod sandbox's id."""
         return self._pods.find(id_)
 
-    def container_alone(self, id_: str) -> tuple[Pod | None, Container | None]:
-        """Return the pod and the container of an id, which is that of no pod sandbox; neither
-        where it is not certain whose the container is."""
+    def container_only(self, id_: str) -> tuple[Pod | None, Container | None]:
+        """Return the pod and the container of a container's id, (None, None) if either is unknown
+        or the pod is uncertain."""
         container = self._containers.find(id_)
         if container is None:
             return None, None
@@ -178,15 +182,15 @@ class PodCache:
         return (pod, container) if pod is not None and pod.id == container.pod_id else (None, None)
 
     def _run_pod(self, request: v1.RunPodSandboxRequest, response: Any) -> None:
-        self._pods.put(_pod(response.pod_sandbox_id, request.config))
+        self._pods.add(_pod(response.pod_sandbox_id, request.config))
 
     def _restore_pod(self, request: v1.RestorePodRequest, response: v1.RestorePodResponse) -> None:
-        self._pods.put(_pod(response.pod_sandbox_id, request.config))
+        self._pods.add(_pod(response.pod_sandbox_id, request.config))
         configs = {config.metadata.name: config for config in request.container_configs}
         for restored in response.restored_containers:
             config = configs.get(restored.name)
             if config is not None:
-                self._containers.put(
+                self._containers.add(
                     _container(restored.container_id, response.pod_sandbox_id, config)
                 )
 
@@ -201,7 +205,7 @@ class PodCache:
     def _create_container(self, request: v1.CreateContainerRequest, response: Any) -> None:
         pod = self._pods.find(request.pod_sandbox_id)
         pod_id = request.pod_sandbox_id if pod is None else pod.id
-        self._containers.put(_container(response.container_id, pod_id, request.config))
+        self._containers.add(_container(response.container_id, pod_id, request.config))
 
     def _remove_container(self, request: v1.RemoveContainerRequest, _: Any) -> None:
         container = self._containers.find(request.container_id)
@@ -223,26 +227,26 @@ def _created(listed: v1.PodSandbox | v1.Container) -> int:
     return listed.created_at
 
 
-def _pod(id_: str, told: Any) -> Pod:
-    """Make a pod of a PodSandboxConfig, or of a PodSandbox from a listing."""
+def _pod(id_: str, message: Any) -> Pod:
+    """Return the pod of a PodSandboxConfig, or of a PodSandbox from a listing."""
     return Pod(
         id=id_,
-        namespace=told.metadata.namespace,
-        name=told.metadata.name,
-        uid=told.metadata.uid,
-        labels=dict(told.labels),
-        annotations=dict(told.annotations),
+        namespace=message.metadata.namespace,
+        name=message.metadata.name,
+        uid=message.metadata.uid,
+        labels=dict(message.labels),
+        annotations=dict(message.annotations),
     )
 
 
-def _container(id_: str, pod_id: str, told: Any) -> Container:
-    """Make a container of a ContainerConfig, or of a Container from a listing."""
+def _container(id_: str, pod_id: str, message: Any) -> Container:
+    """Return the container of a ContainerConfig, or of a Container from a listing."""
     return Container(
         id=id_,
-        name=told.metadata.name,
-        image=told.image.image,
-        labels=dict(told.labels),
-        annotations=dict(told.annotations),
+        name=message.metadata.name,
+        image=message.image.image,
+        labels=dict(message.labels),
+        annotations=dict(message.annotations),
         pod_id=pod_id,
     )
 

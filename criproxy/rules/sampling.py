@@ -1,7 +1,7 @@
-"""Delays and faults by chance: how long, how often, and until when.
+"""Random delays and faults: their duration, their frequency and their end.
 
-Each rule has dice of its own. With a seed they fall the same in every run, for the same calls in
-the same order.
+Each rule has its own random numbers. With a seed they are the same in every run, for the same calls
+in the same order.
 """
 
 from bisect import bisect_right
@@ -15,52 +15,52 @@ _ALWAYS: Final = 100.0
 
 
 class Delay:
-    """How long the calls of a rule wait."""
+    """The delays of a rule's calls."""
 
     def __init__(self, spec: DelaySpec) -> None:
         self._spec = spec
-        self._dice = _dice(spec.seed)
+        self._random = _random(spec.seed)
         self._table = _Table(spec.percentiles) if spec.percentiles else None
 
     def draw(self) -> float:
-        """Return how many seconds the next call waits: 0.0 if it is spared.
+        """Return the delay of the next call in seconds, 0.0 for none.
 
-        The time is the fixed one, or drawn from the percentiles; then up to ``jitter`` more or
-        less, each as likely. It is never below zero.
+        The delay is fixed or drawn from the percentiles, plus a uniformly distributed jitter, and
+        never negative.
         """
-        if not _happens(self._dice, self._spec.percentage):
+        if not _sample(self._random, self._spec.percentage):
             return 0.0
         seconds = float(self._spec.fixed or 0.0)
         if self._table is not None:
-            seconds = self._table.at(self._dice.uniform(0.0, 100.0))
+            seconds = self._table.at(self._random.uniform(0.0, 100.0))
         jitter = self._spec.jitter
-        return max(0.0, seconds + (self._dice.uniform(-jitter, jitter) if jitter else 0.0))
+        return max(0.0, seconds + (self._random.uniform(-jitter, jitter) if jitter else 0.0))
 
 
 class Fault:
-    """Which calls of a rule it strikes."""
+    """The calls of a rule in which its fault occurs."""
 
     def __init__(self, spec: FaultSpec) -> None:
         self._spec = spec
-        self._dice = _dice(spec.seed)
+        self._random = _random(spec.seed)
         self._left = spec.times
         self._started: float | None = None
 
-    def started(self, now: float) -> None:
-        """Begin the time that the rule is for, at ``now`` (seconds of any one clock)."""
+    def start(self, now: float) -> None:
+        """Start the time during which the fault occurs, at ``now`` (seconds of any clock)."""
         self._started = now
 
-    def strikes(self, now: float) -> bool:
-        """Tell whether the next call is struck; it then counts as one of ``times``.
+    def occurs(self, now: float) -> bool:
+        """Return whether the fault occurs in the next call, and count it as one of ``times``.
 
-        ``now`` is of the clock that :meth:`started` was told; where that was not called, the time
-        begins with the first call.
+        ``now`` is of the clock of :meth:`start`; without :meth:`start`, the time starts with the
+        first call.
         """
         if self._started is None:
             self._started = now
         if self._left == 0 or self._is_over(now - self._started):
             return False
-        if not _happens(self._dice, self._spec.percentage):
+        if not _sample(self._random, self._spec.percentage):
             return False
         if self._left is not None:
             self._left -= 1
@@ -71,11 +71,7 @@ class Fault:
 
 
 class _Table:
-    """Durations by percentile, on a straight line in between.
-
-    Below the lowest percentile it is that one's duration, above the highest the highest's: the
-    table says nothing of what is shorter or longer.
-    """
+    """Durations by percentile, interpolated linearly, and constant outside the given ones."""
 
     def __init__(self, percentiles: Mapping[str, float]) -> None:
         points = sorted((float(name[1:]), float(value)) for name, value in percentiles.items())
@@ -94,9 +90,9 @@ class _Table:
         return self._values[above - 1] + part * (self._values[above] - self._values[above - 1])
 
 
-def _dice(seed: int | None) -> Random:
-    return Random(seed)  # noqa: S311 - nothing is kept secret by it
+def _random(seed: int | None) -> Random:
+    return Random(seed)  # noqa: S311 - not for cryptography
 
 
-def _happens(dice: Random, percentage: float) -> bool:
-    return percentage >= _ALWAYS or dice.uniform(0.0, 100.0) < percentage
+def _sample(random: Random, percentage: float) -> bool:
+    return percentage >= _ALWAYS or random.uniform(0.0, 100.0) < percentage

@@ -1,7 +1,7 @@
-"""A rule as the configuration has it: every key, its type and its default.
+"""The schema of a rule in the configuration: every key, its type, default and description.
 
-What can be told of a rule by looking at it alone is refused here; what takes the CRI's messages is
-refused by :func:`criproxy.rules.compiled.ruleset.compile_rules`.
+Errors that depend on one rule alone are raised here; those that need the CRI's messages are raised
+by :func:`criproxy.rules.compiled.ruleset.compile_rules`.
 """
 
 import re
@@ -45,8 +45,7 @@ Code: TypeAlias = Literal[
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ]
-"""A name of criproxy.wire.grpc.StatusCode. OK is none of them: it would be an answer without its
-message, which no client takes."""
+"""A name of criproxy.wire.grpc.StatusCode, except OK: a unary response with OK needs a message."""
 
 Percentage: TypeAlias = Annotated[float, Meta(ge=0, le=100)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -54,14 +53,14 @@ AtLeastOne: TypeAlias = Annotated[int, Meta(ge=1)]
 Globs: TypeAlias = list[str]
 
 CelValue: TypeAlias = str | bool | int | float
-"""CEL as text; any other scalar stands for itself."""
+"""A CEL expression; any other scalar is a literal."""
 
 Assignments: TypeAlias = dict[str, CelValue | None]
-"""Field paths, and what they are set to; None clears."""
+"""Field paths and their new values; None clears a field."""
 
 QUEUE: Final = 100
-"""Calls that wait for a limit unless the rule says how many: more than a kubelet has pods by
-default would all be late, fewer would refuse what it asks for when a node starts."""
+"""The default number of calls that wait for a limit. A kubelet has 110 pods by default: fewer would
+refuse calls when a node starts, with more each would be late."""
 
 _HEADER: Final = re.compile(r"[0-9a-z_.-]+")
 _RESERVED: Final = frozenset(

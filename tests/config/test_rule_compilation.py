@@ -29,4 +29,4 @@ def test_calls_of_a_script_that_does_not_answer(
     file.write_text(f"- {{name: a, match: {{methods: ['*']}}, hook: {{script: hook.py{more}}}}}\n")
     ruleset, hooks = compiled(load_rules(file))
     assert list(hooks) == ["a"]
-    assert ruleset.rules[0].fails is fails
+    assert ruleset.rules[0].fails_closed is fails

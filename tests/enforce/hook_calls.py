@@ -34,7 +34,7 @@ def facts(
     **known: Any,
 ) -> Facts:
     return Facts(
-        named=resolve(f"/runtime.{version}.{method}".encode()),
+        method_name=resolve(f"/runtime.{version}.{method}".encode()),
         listener="kubelet",
         caller=Peer(812, 0, 0, "/usr/bin/kubelet"),
         metadata=metadata or {},

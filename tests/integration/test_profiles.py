@@ -64,7 +64,7 @@ def add_to_pod_cache(relay: RuleRelay, *containers: str, namespace: str = "shop"
     pod = v1.PodSandbox(id="pod", metadata={"namespace": namespace})
     listed = [v1.Container(id=each, pod_sandbox_id="pod") for each in containers]
     relay.call(
-        lambda: relay._resources.pod_cache.listed(
+        lambda: relay._resources.pod_cache.add_listing(
             v1.ListPodSandboxResponse(items=[pod]).SerializeToString(),
             v1.ListContainersResponse(containers=listed).SerializeToString(),
         )

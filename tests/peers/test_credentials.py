@@ -160,8 +160,8 @@ KUBELET = Kubelet(["*/kubelet", "*/k3s"], ["kubelet.service", "rke2-*.service"])
 )
 def test_kubelet(uid: int, executable: str | None, place: CgroupLocation, is_it: bool) -> None:
     """The kubelet is root's, is called like it or is its unit, and is in no container."""
-    assert KUBELET.fits(uid, executable, place) is is_it
-    assert not Kubelet().fits(uid, executable, place)
+    assert KUBELET.matches(uid, executable, place) is is_it
+    assert not Kubelet().matches(uid, executable, place)
 
 
 def test_who_is_the_kubelet(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def learn(memory: PodCache, name: str, request: Message, response: Message) -> N
     version = v1 if request.DESCRIPTOR.file is v1.DESCRIPTOR else v1alpha2
     where = path(name, version)
     assert memory.wants(where)
-    memory.learn(where, request.SerializeToString(), response.SerializeToString())
+    memory.update(where, request.SerializeToString(), response.SerializeToString())
 
 
 def pod_config(api: Any = v1, pod: Pod = POD) -> Any:
@@ -118,7 +118,7 @@ def test_wants() -> None:
     memory = PodCache()
     for name in ("ListPodSandbox", "ListContainers", "ContainerStatus", "PullImage", "Nothing"):
         assert not memory.wants(path(name))
-    memory.learn(path("ListContainers"), b"\xff", b"\xff")
+    memory.update(path("ListContainers"), b"\xff", b"\xff")
 
 
 def test_configurations() -> None:
@@ -272,7 +272,7 @@ def listings(api: Any = v1) -> tuple[bytes, bytes]:
 def test_listed(api: Any) -> None:
     """What the runtime listed is known as if it had been seen made, in either API version."""
     memory = PodCache()
-    memory.listed(*listings(api))
+    memory.add_listing(*listings(api))
     assert found(memory, CONTAINER_ID) == (POD, CONTAINER)
     assert found(memory, CONTAINER_ID[:12]) == (POD, CONTAINER)
 
@@ -281,7 +281,7 @@ def test_listed_late() -> None:
     """What was learned from calls while the listing was under way stays."""
     memory = PodCache()
     run_pod(memory, "cc")
-    memory.listed(*listings())
+    memory.add_listing(*listings())
     assert pod_of(memory, "cc") is not None
     assert pod_of(memory, POD_ID) == POD
 
@@ -291,7 +291,7 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT", 3)
     memory = PodCache()
     run_pod(memory, "c1")
-    memory.listed(*listings())
+    memory.add_listing(*listings())
     run_pod(memory, "c2")
     assert pod_of(memory, POD_ID) is not None
     run_pod(memory, "c3")
@@ -306,7 +306,7 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     pods = [v1.PodSandbox(id=f"d{n}", created_at=9 - n) for n in range(9)]
     memory = PodCache()
-    memory.listed(v1.ListPodSandboxResponse(items=pods).SerializeToString(), b"")
+    memory.add_listing(v1.ListPodSandboxResponse(items=pods).SerializeToString(), b"")
     assert [pod_of(memory, pod.id) is not None for pod in pods] == [True] * 3 + [False] * 6
 
 
@@ -314,10 +314,10 @@ def test_undecodable() -> None:
     """Bytes that are no message are told as such, and nothing is learned from them."""
     memory = PodCache()
     with pytest.raises(EvaluationError) as raised:
-        memory.learn(path("RunPodSandbox"), b"\xff", b"")
+        memory.update(path("RunPodSandbox"), b"\xff", b"")
     assert raised.value.reason == "decode"
     with pytest.raises(EvaluationError):
-        memory.listed(listings()[0], b"\xff")
+        memory.add_listing(listings()[0], b"\xff")
     assert pod_of(memory, POD_ID) is None
 
 
@@ -358,9 +358,9 @@ def test_container_of_an_uncertain_pod() -> None:
     memory = PodCache()
     listed = v1.ListContainersResponse(containers=[v1.Container(id="c", pod_sandbox_id="po")])
     pods = v1.ListPodSandboxResponse(items=[v1.PodSandbox(id="pod")])
-    memory.listed(pods.SerializeToString(), listed.SerializeToString())
-    assert memory.container_alone("c") == (None, None)
-    assert memory.container_alone("pod") == (None, None)
+    memory.add_listing(pods.SerializeToString(), listed.SerializeToString())
+    assert memory.container_only("c") == (None, None)
+    assert memory.container_only("pod") == (None, None)
     assert memory.pod("") is None
     found = memory.pod("po")
     assert found is not None
@@ -376,6 +376,6 @@ def test_lookup_beside_a_change() -> None:
             return super().startswith(*arguments)
 
     table = _Table[Pod]()
-    table.put(Pod(Id("abc"), "shop", "web", "u"))
+    table.add(Pod(Id("abc"), "shop", "web", "u"))
     assert table.find("ab") is None
     assert len(table) == 0

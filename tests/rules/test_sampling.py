@@ -23,7 +23,7 @@ def draws(spec: DelaySpec, count: int = DRAWS) -> list[float]:
 
 
 def struck(fault: Fault, count: int, now: float = 0.0) -> int:
-    return sum(fault.strikes(now) for _ in range(count))
+    return sum(fault.occurs(now) for _ in range(count))
 
 
 def share(drawn: list[float], below: float) -> float:
@@ -122,7 +122,7 @@ def test_percentage_of_faults(percentage: float) -> None:
 def test_independent() -> None:
     """A call that was struck says nothing of the next."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", percentage=50, seed=6))
-    after = [second for first, second in pairwise(fault.strikes(0) for _ in range(DRAWS)) if first]
+    after = [second for first, second in pairwise(fault.occurs(0) for _ in range(DRAWS)) if first]
     assert sum(after) / len(after) == pytest.approx(0.5, abs=2 * WITHIN)
 
 
@@ -137,24 +137,24 @@ def test_times(percentage: float) -> None:
 def test_time_limit() -> None:
     """The time begins with the loading of the rules, and at its end no call is struck."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", for_=Duration(600)))
-    fault.started(1000.0)
-    assert fault.strikes(1000.0)
-    assert fault.strikes(1599.9)
-    assert not fault.strikes(1600.0)
+    fault.start(1000.0)
+    assert fault.occurs(1000.0)
+    assert fault.occurs(1599.9)
+    assert not fault.occurs(1600.0)
 
 
 def test_time_limit_from_the_first_call() -> None:
     """The time begins with the first call where nobody said when it began."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", for_=Duration(600)))
-    assert fault.strikes(5000.0)
-    assert fault.strikes(5599.0)
-    assert not fault.strikes(5600.0)
+    assert fault.occurs(5000.0)
+    assert fault.occurs(5599.0)
+    assert not fault.occurs(5600.0)
 
 
 def test_seed_of_faults() -> None:
     """With a seed the same calls of a row are struck again; with another, others."""
     rows = [
-        [fault.strikes(0) for _ in range(100)]
+        [fault.occurs(0) for _ in range(100)]
         for fault in (
             Fault(FaultSpec(code="UNAVAILABLE", percentage=50, seed=seed)) for seed in (8, 8, 9)
         )

@@ -35,4 +35,4 @@ def one_rule(methods: str, more: str) -> Rule:
 def facts(path: str, request: Message | None = None, **known: Any) -> Facts:
     """Return the facts of a call by a kubelet."""
     known = {"listener": "/run/criproxy/criproxy.sock", "caller": KUBELET, **known}
-    return Facts(named=resolve(path.encode()), request=request, **known)
+    return Facts(method_name=resolve(path.encode()), request=request, **known)

@@ -207,7 +207,7 @@ class RecordBuilder:
         if isinstance(item, UnreadConnection):
             return self._unread(item)
         with suppress(EvaluationError):  # undecodable: records have ids without names then
-            self.pod_cache.listed(item.pods, item.containers)
+            self.pod_cache.add_listing(item.pods, item.containers)
         return None
 
     def _capture_limits(self, method_name: MethodName, max_level: Level) -> CaptureLimits:
@@ -254,7 +254,7 @@ class RecordBuilder:
         record = self._record(item, method_name, subject, request, response)
         if updates_pod_cache and request.data and response.data:
             with suppress(EvaluationError):
-                self.pod_cache.learn(call.path, request.data[0], response.data[0])
+                self.pod_cache.update(call.path, request.data[0], response.data[0])
         return record
 
     def _record(
@@ -347,7 +347,7 @@ class RecordBuilder:
     def _finish(self, fields: dict[str, Any], omit: Iterable[str]) -> Record:
         for path in omit:
             fields = _without_field(fields, path.split("."))
-        if self._redactor.reads_texts:
+        if self._redactor.redacts_text:
             texts = self._redactor.texts
             fields = {
                 key: value if key in _FIXED_FIELDS else texts(value)

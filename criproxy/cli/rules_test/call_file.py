@@ -40,7 +40,7 @@ class CallerSpec(Section, frozen=True):
         kubelet = self.kubelet
         if kubelet is None:
             like = Kubelet(known.executable, known.unit)
-            kubelet = like.fits(self.uid, self.executable, cgroup)
+            kubelet = like.matches(self.uid, self.executable, cgroup)
         return Peer(self.pid, self.uid, self.gid, self.executable, unit=self.unit, kubelet=kubelet)
 
 
@@ -106,7 +106,7 @@ def _call(document: Document) -> CallFileEntry:
     named = resolve(method.path.encode())
     pod, container = PodCache().find(named, request)
     facts = Facts(
-        named=named,
+        method_name=named,
         listener=spec.listener,
         caller=spec.caller.peer(),
         metadata=spec.metadata,

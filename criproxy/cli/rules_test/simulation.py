@@ -78,7 +78,7 @@ class _Simulator:
         self._acted: list[Rule] = []
 
     def run(self) -> None:
-        plan = self._ruleset.plan(self._result.call.method.path.encode())
+        plan = self._ruleset.rules_for(self._result.call.method.path.encode())
         planned = () if plan is None else plan.rules
         last: Rule | None = None
         for rule in self._ruleset.rules:
@@ -109,7 +109,7 @@ class _Simulator:
             return self._failed(rule, error)
         self._add_step(rule, ACTS, describe_action(rule))
         self._acted.append(rule)
-        return not rule.goes_on or not self._result.asked
+        return not rule.continues or not self._result.asked
 
     def _finish(self, rule: Rule) -> None:
         """Apply a rule that has acted to the responses."""
@@ -131,10 +131,10 @@ class _Simulator:
         if error.reason == "unknown_pod":
             self._add_step(rule, PASSES, f"where: false, {error.detail}")
             return False
-        self._add_step(rule, FAILS, f"{error}; on_error: {'fail' if rule.fails else 'pass'}")
-        if rule.fails and not rule.dry_run:
+        self._add_step(rule, FAILS, f"{error}; on_error: {'fail' if rule.fails_closed else 'pass'}")
+        if rule.fails_closed and not rule.dry_run:
             self._answer(f"INTERNAL: criproxy: rule {rule.name}: {error.detail}", asked)
-        return rule.fails and not rule.dry_run
+        return rule.fails_closed and not rule.dry_run
 
     def _answer(self, answer: str, asked: bool = False) -> None:
         self._result.answer = answer
@@ -203,8 +203,8 @@ def _fault_status(rule: Rule, fault: FaultSpec) -> str:
 
 def _why_not_planned(rule: Rule, facts: Facts) -> str:
     """Return why a rule is not in a method's program."""
-    if any(matches(glob, facts.named) for glob in rule.spec.match.methods):
-        return f"{rule.action}: nothing to do in {facts.named.method}"
+    if any(matches(glob, facts.method_name) for glob in rule.spec.match.methods):
+        return f"{rule.action}: nothing to do in {facts.method_name.method}"
     return f"methods: {', '.join(rule.spec.match.methods)}"
 
 

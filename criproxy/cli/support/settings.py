@@ -8,20 +8,20 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from criproxy.config.load import Loaded, load
+from criproxy.config.load import LoadedConfig, load
 from criproxy.config.schema import Config
 from criproxy.config.value_types import Address, parse_address
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import parse_endpoint
 
 
-def configured(path: Path | None, options: Mapping[str, str | None]) -> Loaded:
+def configured(path: Path | None, options: Mapping[str, str | None]) -> LoadedConfig:
     """Load the file, if there is one, and apply the options, which take precedence.
 
     ``options`` has ``listen``, ``runtime_endpoint``, ``image_endpoint``, ``metrics_address``,
     ``log_format`` and ``log_level``; None where an option is not given. Raises UsageError.
     """
-    loaded = Loaded(Config()) if path is None else load(path)
+    loaded = LoadedConfig(Config()) if path is None else load(path)
     config = loaded.config
     listener = {
         key: parse_endpoint(value)

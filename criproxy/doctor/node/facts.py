@@ -59,7 +59,7 @@ class Facts:
     def is_kubelet(self, pid: int) -> bool:
         """Return whether a process is the kubelet by the configuration's criteria."""
         process = self.system.process(pid)
-        return process.uid is not None and self.kubelet.fits(
+        return process.uid is not None and self.kubelet.matches(
             process.uid, process.executable, process.cgroup
         )
 

@@ -66,7 +66,7 @@ class ActiveRule:
         self.fault = Fault(spec.fault) if spec.fault is not None else None
         self.limit = ConcurrencyLimit(spec.limit) if spec.limit is not None else None
         if self.fault is not None:
-            self.fault.started(now)
+            self.fault.start(now)
 
     def _set_flags(self) -> None:
         rule, spec, hook = self.rule, self.rule.spec, self.hook
@@ -80,7 +80,9 @@ class ActiveRule:
         else:
             self.acts_on_request = bool(spec.deny or spec.limit or rule.touches_request)
         self.needs_request = self.acts_on_request or hook is not None or rule.touches_request
-        self.ends_evaluation = not rule.goes_on and not rule.dry_run and rule.action in _CANNOT_FAIL
+        self.ends_evaluation = (
+            not rule.continues and not rule.dry_run and rule.action in _CANNOT_FAIL
+        )
         self.limits_pods = spec.limit is not None and spec.limit.per == "pod"
 
     @property

@@ -58,7 +58,7 @@ class ConcurrencyLimit:
         """
         match self._spec.per:
             case "method":
-                return facts.named.method
+                return facts.method_name.method
             case "caller":
                 return facts.caller.uid, facts.caller.executable
             case "pod":

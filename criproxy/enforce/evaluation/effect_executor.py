@@ -149,7 +149,7 @@ class EffectExecutor:
             self.record_denial(RULE)
             raise LocalReply(error.code, error.message or active.denial) from error
         detail = self._report_failure(active, error)
-        if detail is not None and active.rule.fails and not active.rule.dry_run:
+        if detail is not None and active.rule.fails_closed and not active.rule.dry_run:
             self.record_action(active)
             message = f"criproxy: rule {active.rule.name}: {detail}"
             raise LocalReply(StatusCode.INTERNAL, message) from error

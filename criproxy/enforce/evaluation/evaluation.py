@@ -137,7 +137,7 @@ class RuleEvaluation:
                 self._executor.rule_failed(active, error)
                 continue
             self._matched.append(active)
-            if not rule.goes_on and not rule.dry_run:
+            if not rule.continues and not rule.dry_run:
                 break
 
     def response(
@@ -210,8 +210,8 @@ class RuleEvaluation:
             message = yield from self._request.message()
             pod = container = None
             if self._find_pods:
-                pod, container = self._resources.pod_cache.find(self._facts.named, message)
-            self._facts = self._facts.having(message, pod, container)
+                pod, container = self._resources.pod_cache.find(self._facts.method_name, message)
+            self._facts = self._facts.with_request(message, pod, container)
         return self._facts
 
     # Before the request is forwarded.
@@ -224,7 +224,7 @@ class RuleEvaluation:
             yield from self._executor.execute(active, effect, request, self._facts, "request")
             if request.decoded is not self._facts.request:
                 facts = self._facts
-                self._facts = facts.having(request.decoded, facts.pod, facts.container)
+                self._facts = facts.with_request(request.decoded, facts.pod, facts.container)
 
     def _request_effect(self, active: ActiveRule, request: HeldMessage) -> Steps[Effect | None]:
         match active.rule.action:
@@ -306,7 +306,7 @@ class RuleEvaluation:
         return Hang() if fault is not None and fault.hang else active.local_reply()
 
     def _strikes(self, active: ActiveRule) -> bool:
-        return active.fault is not None and active.fault.strikes(self._resources.clock())
+        return active.fault is not None and active.fault.occurs(self._resources.clock())
 
 
 def _unreadable_reply(error: EvaluationError) -> LocalReply:

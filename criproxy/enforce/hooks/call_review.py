@@ -70,7 +70,7 @@ _decoder: Final = msgspec.json.Decoder(_Answer)
 
 def encode_review(uid: str, phase: str, message: JsonObject, facts: Facts) -> bytes:
     """Encode the request to a webhook; ``phase`` is ``request`` or ``response``."""
-    name, caller = facts.named, facts.caller
+    name, caller = facts.method_name, facts.caller
     review: dict[str, Any] = {
         "uid": uid,
         "phase": phase,

@@ -116,12 +116,12 @@ class ProfilePolicy:
         if method is None:
             return deny(METHOD, f"{_of(profile)} does not allow {METHODS[path].name}")
         visibility: PodVisibility | None = None
-        if profile.bounds_pods and is_about_pods(method):
+        if profile.restricts_pods and is_about_pods(method):
             if not is_in_tables(method):
                 what = "has messages of which it is not known what pods they are about"
                 return deny(METHOD, f"{_of(profile)} does not allow {method.name}, which {what}")
             visibility = PodVisibility(profile.spec, connection.peer, self._resources.pod_cache)
-            if visibility.is_blind:
+            if visibility.sees_no_pod:
                 message = f"{_of(profile)}: the caller runs in no pod that is known"
                 return deny(OWN_POD, message)
         if visibility is None and not profile.spec.scrub:

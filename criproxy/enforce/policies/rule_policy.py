@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from criproxy.cri.messages import request_class, response_class
-from criproxy.cri.naming import by_path, method_at, resolve
+from criproxy.cri.naming import cached_by_path, method_at, resolve
 from criproxy.enforce.evaluation.active_rule import ActiveRule
 from criproxy.enforce.evaluation.effect_executor import EffectExecutor
 from criproxy.enforce.evaluation.evaluation import MatchCandidate, MessageFilter, RuleEvaluation
@@ -60,7 +60,7 @@ class RulePolicy:
 
     def wanted(self, path: bytes) -> bool:
         """Return whether calls of a ``:path`` may have to be held."""
-        return self._is_for_pod_cache(path) or self.ruleset.plan(path) is not None
+        return self._is_for_pod_cache(path) or self.ruleset.rules_for(path) is not None
 
     def begin(
         self,
@@ -77,16 +77,16 @@ class RulePolicy:
         them.
         """
         for_pod_cache = self._is_for_pod_cache(stream.path)
-        plan = self.ruleset.plan(stream.path)
+        plan = self.ruleset.rules_for(stream.path)
         if plan is None and not for_pod_cache and message_filter is None:
             return None
         facts = Facts(
-            named=resolve(stream.path),
+            method_name=resolve(stream.path),
             listener=connection.listener,
             caller=connection.peer,
             metadata=Metadata(headers),
         )
-        executor = EffectExecutor(self._resources, connection, facts.named, call)
+        executor = EffectExecutor(self._resources, connection, facts.method_name, call)
         candidates, metadata = self._candidates(plan, facts, executor)
         if not candidates and not for_pod_cache and message_filter is None:
             return None
@@ -116,17 +116,17 @@ class RulePolicy:
         if plan is None:
             return candidates, []
         for rule in plan.rules:
-            if not rule.is_for(facts):
+            if not rule.matches_client(facts):
                 continue
             active = self._active[rule.name]
-            candidate = MatchCandidate(active, certain=not rule.needs_request(plan.named))
+            candidate = MatchCandidate(active, certain=not rule.needs_request(plan.method_name))
             try:
                 if candidate.certain:
                     if not rule.matches(facts):
                         continue
                     candidate.metadata = rule.metadata(facts)
             except Exception as error:
-                if not rule.fails or rule.dry_run:
+                if not rule.fails_closed or rule.dry_run:
                     executor.rule_failed(active, error)
                     continue
                 candidate.error = error  # fails the call when it is this rule's turn
@@ -168,7 +168,7 @@ def _hold_plan(
     )
 
 
-@by_path
+@cached_by_path
 def _messages(path: bytes) -> MessageTypes:
     method = method_at(path)
     if method is None:

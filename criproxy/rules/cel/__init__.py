@@ -1,1 +1,1 @@
-"""CEL expressions: compiled, type-checked and evaluated."""
+"""CEL expressions: their variables, compilation, type checking and evaluation."""

@@ -1,12 +1,12 @@
-"""Values of CEL, and the fields of messages that they are put into.
+"""Conversion of CEL values to the fields of messages.
 
-The same rules hold at load, for the types that the checker reports (:func:`type_mismatch`), and at
-run time, for values (:func:`converted`):
+The same rules apply at load to the types that CEL's checker reports (:func:`type_mismatch`), and at
+run time to values (:func:`converted`):
 
-- a number fits every number's field and every enum's, a text also the enum's of that name;
-- a text fits a field of bytes, as UTF-8;
-- a map fits a message, by the names of its fields;
-- null takes a message, or what an element or key holds, away.
+- a number may be assigned to any numeric or enum field, a string also to an enum field, as a name;
+- a string may be assigned to a bytes field, as UTF-8;
+- a map may be assigned to a message field, with the names of its fields as keys;
+- null clears a message field, an element or a key.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -47,24 +47,24 @@ _NUMBERS: Final = frozenset({"int", "uint"})
 
 @dataclass(frozen=True, slots=True)
 class AssignmentTarget:
-    """What takes a value: a field, or one element of a repeated one."""
+    """A field, or one element of a repeated field, that a value is assigned to."""
 
     field: FieldDescriptor
     element: bool = False
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes a list."""
+        """Whether the value is a list."""
         return self.field.is_repeated and not self.element and not self.is_map
 
     @property
     def is_map(self) -> bool:
-        """Whether it takes a map of its own keys."""
+        """Whether the value is a map of arbitrary keys."""
         return is_map(self.field) and not self.element
 
     @property
     def one(self) -> "AssignmentTarget":
-        """What an element of the list takes, or a key of the map."""
+        """The target of one element of the list, or of one key of the map."""
         entry = self.field.message_type
         if entry is not None and is_map(self.field):
             return AssignmentTarget(entry.fields_by_name["value"])
@@ -72,7 +72,7 @@ class AssignmentTarget:
 
     @property
     def message(self) -> Descriptor | None:
-        """The message that it takes, if it is one."""
+        """The type of the value, if it is a message."""
         return None if self.is_list or self.is_map else self.field.message_type
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class AssignmentTarget:
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Tell whether a field is a map."""
+    """Return whether a field is a map."""
     message = field.message_type
     return message is not None and message.GetOptions().map_entry
 
@@ -105,14 +105,17 @@ def _is_bytes(field: FieldDescriptor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TypeMismatch:
-    """A part of an expression that does not fit: where it stands, and why."""
+    """A part of an expression whose type does not fit: its line:column, and the reason."""
 
-    place: str
-    why: str
+    location: str
+    reason: str
 
 
 def type_mismatch(node: AstNode, target: AssignmentTarget) -> TypeMismatch | None:
-    """Return what of an expression cannot fit, None if all may, as far as the checker knows."""
+    """Return the first part of an expression that cannot be assigned to a target, None if all may.
+
+    A part of unknown type (dyn) may be assigned to any target.
+    """
     if branches := node.branches:
         return next(filter(None, (type_mismatch(each, target) for each in branches)), None)
     if (target.is_map or target.message is not None) and node.entries is not None:
@@ -120,23 +123,23 @@ def type_mismatch(node: AstNode, target: AssignmentTarget) -> TypeMismatch | Non
     if target.is_list and node.elements is not None:
         return next(filter(None, (type_mismatch(each, target.one) for each in node.elements)), None)
     if not _fits(node.kind, target):
-        return TypeMismatch(node.place, f"takes {target}, not {node.kind}")
+        return TypeMismatch(node.location, f"takes {target}, not {node.kind}")
     enum = target.field.enum_type
     if enum is not None and node.text is not None and node.text not in enum.values_by_name:
-        return TypeMismatch(node.place, _no_enum(node.text, target))
+        return TypeMismatch(node.location, _no_enum(node.text, target))
     return None
 
 
 def _entry(key: AstNode, value: AstNode, target: AssignmentTarget) -> TypeMismatch | None:
     if key.kind not in (DYN, CelType("string")):
-        return TypeMismatch(key.place, f"keys are string, not {key.kind}")
+        return TypeMismatch(key.location, f"keys are string, not {key.kind}")
     if target.message is None:
         return type_mismatch(value, target.one)
     if key.text is None:
         return None
     field = target.message.fields_by_name.get(key.text)
     if field is None:
-        return TypeMismatch(key.place, _no_field(key.text, target.message))
+        return TypeMismatch(key.location, _no_field(key.text, target.message))
     return type_mismatch(value, AssignmentTarget(field))
 
 
@@ -146,14 +149,18 @@ def _fits(kind: CelType, target: AssignmentTarget) -> bool:
     if target.is_list:
         return kind.name == "list" and _fits(kind.parameters[0], target.one)
     if target.is_map:
-        return kind.name == "map" and _keyed(kind) and _fits(kind.parameters[1], target.one)
+        return (
+            kind.name == "map" and _has_string_keys(kind) and _fits(kind.parameters[1], target.one)
+        )
     field = target.field
     if field.message_type is not None:
-        return kind.name == field.message_type.full_name or (kind.name == "map" and _keyed(kind))
+        return kind.name == field.message_type.full_name or (
+            kind.name == "map" and _has_string_keys(kind)
+        )
     return _fits_scalar(kind.name, field)
 
 
-def _keyed(kind: CelType) -> bool:
+def _has_string_keys(kind: CelType) -> bool:
     return kind.parameters[0] in (DYN, CelType("string"))
 
 
@@ -184,9 +191,9 @@ def _no_field(name: str, message: Descriptor) -> str:
 
 
 def converted(value: Any, target: AssignmentTarget) -> Any:
-    """Return what a target is set to: a scalar, a message, a list or dict of those; None for null.
+    """Convert a value for a target: to a scalar, a message, a list or dict of these; null to None.
 
-    Raises EvaluationError("cel") for what does not fit.
+    Raises EvaluationError("cel") for a value that does not fit.
     """
     if value is None:
         return None
@@ -194,7 +201,7 @@ def converted(value: Any, target: AssignmentTarget) -> Any:
         _require(isinstance(value, list), value, target)
         return [_present(each, target.one) for each in value]
     if target.is_map:
-        _require(isinstance(value, dict) and _all_text(value), value, target)
+        _require(isinstance(value, dict) and _all_strings(value), value, target)
         return {key: _present(each, target.one) for key, each in value.items()}
     if target.message is not None:
         return _message(value, target, target.message)
@@ -211,7 +218,7 @@ def _message(value: Any, target: AssignmentTarget, descriptor: Descriptor) -> Me
     if isinstance(value, Message):
         _require(value.DESCRIPTOR.full_name == descriptor.full_name, value, target)
         return value
-    _require(isinstance(value, dict) and _all_text(value), value, target)
+    _require(isinstance(value, dict) and _all_strings(value), value, target)
     message = GetMessageClass(descriptor)()
     for name, each in value.items():
         field = descriptor.fields_by_name.get(name)
@@ -266,7 +273,7 @@ _SCALARS: Final[Mapping[int, Callable[[Any, AssignmentTarget], Any]]] = {
 }
 
 
-def _all_text(value: Iterable[Any]) -> bool:
+def _all_strings(value: Iterable[Any]) -> bool:
     return all(isinstance(key, str) for key in value)
 
 
@@ -289,8 +296,8 @@ def fill(message: Message, field: FieldDescriptor, value: Any) -> None:
     elif field.is_repeated:
         getattr(message, field.name).extend(value)
     elif field.message_type is not None:
-        place = getattr(message, field.name)
-        place.CopyFrom(value)
-        place.SetInParent()  # an empty message is there, too
+        target = getattr(message, field.name)
+        target.CopyFrom(value)
+        target.SetInParent()  # an empty message is present, too
     else:
         setattr(message, field.name, value)

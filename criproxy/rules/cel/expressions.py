@@ -1,7 +1,7 @@
-"""CEL: expressions that are typed against the CRI's messages when they are loaded.
+"""CEL expressions, whose types are checked against the CRI's messages when they are loaded.
 
-Besides CEL's own functions there are those for strings (``replace``, ``split``, ``lowerAscii``) and
-for base64. What may be named is in :mod:`criproxy.rules.cel.variables`.
+In addition to CEL's standard functions there are its extensions for strings (``replace``,
+``split``, ``lowerAscii``) and base64. :mod:`criproxy.rules.cel.variables` defines the variables.
 """
 
 import difflib
@@ -59,7 +59,7 @@ _FUNCTIONS: Final = (
     "uint",
     "upperAscii",
 )
-"""What a misspelt name may have been meant to be."""
+"""The functions that are suggested for a misspelt name."""
 
 _FIRST_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNDEFINED: Final = re.compile(r"undefined field '(.*)' not found in struct '(.*)'")
@@ -69,35 +69,35 @@ _UNBOUND: Final = re.compile(r'No value with name "(\w+)" found')
 _LARGEST_INT: Final = (1 << 63) - 1
 _ERROR: Final = cel.Type.ERROR
 
-_REMEMBERED: Final = 512
-"""Compiled expressions that are kept, for methods that share them and for the next reload."""
+_CACHED_EXPRESSIONS: Final = 512
+"""Compiled expressions that are cached, for methods that share them and for the next reload."""
 
 
 class CompileError(ValueError):
-    """An expression that cannot be used: one line, with line:column within the expression."""
+    """An invalid expression: one line, with line:column within the expression."""
 
 
 class Expression:
-    """An expression that has been compiled and checked: made by :func:`compiled`.
+    """A compiled and checked expression, returned by :func:`compiled`.
 
-    ``names`` are the variables that it names, ``tree`` what the checker says of it.
+    ``names`` are the variables that it uses, ``tree`` is its typed syntax tree.
     """
 
     __slots__ = ("_program", "names", "source", "tree")
 
     def __init__(self, source: str, scope: VariableTypes) -> None:
-        """Raises RuntimeError, in CEL's own words, or CompileError."""
+        """Raises RuntimeError with CEL's message, or CompileError."""
         self._program = environment(scope).compile(source)
         self.source = source
-        self.names = frozenset(name for name in scope.variables() if _names(source, name, scope))
+        self.names = frozenset(name for name in scope.variables() if _uses(source, name, scope))
         self.tree = TypedAst(self._program.serialize())
         _check_patterns(self.tree)
 
     def evaluate(self, activation: cel.Activation) -> Any:
-        """Return the expression's value: plain Python, or a protobuf message.
+        """Return the expression's value: a plain Python value, or a protobuf message.
 
-        Raises EvaluationError: ``unknown_pod`` or ``decode`` if what it hangs on is not known,
-        ``cel`` for all else.
+        Raises EvaluationError: ``unknown_pod`` or ``decode`` if the value depends on a variable
+        that is unknown, ``cel`` for any other error.
         """
         try:
             value = self._program.eval(activation)
@@ -108,13 +108,13 @@ class Expression:
         raise _failure(str(value.value()))
 
 
-_expression = lru_cache(maxsize=_REMEMBERED)(Expression)
+_expression = lru_cache(maxsize=_CACHED_EXPRESSIONS)(Expression)
 
 
 def compiled(source: str, scope: VariableTypes) -> Expression:
     """Compile and check an expression. Raises CompileError.
 
-    One that does not have the word ``request`` is the same for all methods: it is compiled once.
+    An expression without the word ``request`` is compiled once for all methods.
     """
     narrow = VariableTypes(
         scope.request if _has_word(source, "request") else None,
@@ -124,13 +124,13 @@ def compiled(source: str, scope: VariableTypes) -> Expression:
     try:
         return _expression(source, narrow)
     except RuntimeError as error:
-        raise CompileError(_explained(str(error), scope)) from error
-    except TypeError as error:  # half a surrogate pair, which YAML can write
+        raise CompileError(_error_message(str(error), scope)) from error
+    except TypeError as error:  # a lone surrogate, which YAML can contain
         raise CompileError("is not text that UTF-8 can have") from error
 
 
 def source_of(value: str | bool | int | float) -> str:
-    """Return the CEL for what the configuration has: text is CEL, other scalars are themselves."""
+    """Return the CEL source of a configuration value, of which only a string is CEL already."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -138,8 +138,8 @@ def source_of(value: str | bool | int | float) -> str:
     return f"{value}u" if isinstance(value, int) and value > _LARGEST_INT else repr(value)
 
 
-def _names(source: str, name: str, scope: VariableTypes) -> bool:
-    """Tell whether an expression names a variable: without it, it does not compile."""
+def _uses(source: str, name: str, scope: VariableTypes) -> bool:
+    """Return whether an expression uses a variable, which means that it needs it to compile."""
     if not _has_word(source, name):
         return False
     try:
@@ -150,7 +150,7 @@ def _names(source: str, name: str, scope: VariableTypes) -> bool:
 
 
 def _check_patterns(tree: TypedAst) -> None:
-    """Refuse a regular expression that is none, which CEL would only find out in a call."""
+    """Raise CompileError for an invalid regular expression, which CEL would report in each call."""
     for node in tree.root.walk():
         function, arguments = node.call or ("", [])
         pattern = arguments[-1] if function == "matches" else None
@@ -159,23 +159,23 @@ def _check_patterns(tree: TypedAst) -> None:
             value = environment(VariableTypes()).compile("''.matches(method)").eval(known)
             if value.type() == _ERROR:
                 what = _STATUS.sub("", " ".join(str(value.value()).split()))
-                raise CompileError(f"{pattern.place}: {what}")
+                raise CompileError(f"{pattern.location}: {what}")
 
 
 def _has_word(source: str, name: str) -> bool:
     return re.search(rf"\b{name}\b", source) is not None
 
 
-def _explained(text: str, scope: VariableTypes) -> str:
+def _error_message(text: str, scope: VariableTypes) -> str:
     found = _FIRST_ERROR.search(text)
-    if not found:  # it has no place: the whole is too long, or nests too deep
+    if not found:  # without a location: the expression is too long or nested too deeply
         first = text.splitlines()[0].replace("ERROR: <input>:-1:-1: ", "")
         return _STATUS.sub("", first).partition(" [")[0]
     line, column, what = found.groups()
-    return f"{line}:{column}: {what.partition(' expecting ')[0]}{_mend(what, scope)}"
+    return f"{line}:{column}: {what.partition(' expecting ')[0]}{_hint(what, scope)}"
 
 
-def _mend(what: str, scope: VariableTypes) -> str:
+def _hint(what: str, scope: VariableTypes) -> str:
     if found := _UNDEFINED.search(what):
         struct = POOL.FindMessageTypeByName(found[2])
         return suggestion(found[1], [field.name for field in struct.fields])
@@ -189,7 +189,7 @@ def _mend(what: str, scope: VariableTypes) -> str:
 
 
 def suggestion(word: str, words: list[str], or_all: bool = True) -> str:
-    """Return which of ``words`` may have been meant, as the end of an error's line."""
+    """Return the end of an error message that suggests one of ``words`` for a misspelt one."""
     if close := difflib.get_close_matches(word, words, n=1):
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(words)}" if or_all and words else ""

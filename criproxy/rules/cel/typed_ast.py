@@ -1,9 +1,9 @@
-"""What CEL's checker says of an expression: the type of every part, and where it stands.
+"""The typed syntax tree of a CEL expression: the type and the location of each part.
 
-An expression's own type says little of a literal: ``{"image": "x", "n": 1}`` is a map of anything.
-Its parts are read from the checked expression that CEL serializes (cel-spec,
-``cel/expr/checked.proto`` and ``syntax.proto``), whose messages the package does not bring. They
-are read level by level, as they are asked for: mostly that is the first level alone.
+The type of a whole literal is imprecise: ``{"image": "x", "n": 1}`` is a map of dyn. The parts are
+decoded from the checked expression that CEL serializes (cel-spec, ``cel/expr/checked.proto`` and
+``syntax.proto``), for which the package has no message classes. Each level is decoded on first use;
+mostly only the first one is needed.
 """
 
 from bisect import bisect_left
@@ -27,7 +27,7 @@ _WELL_KNOWN: Final = ("dyn", "dyn", "timestamp", "duration")
 
 @dataclass(frozen=True, slots=True)
 class CelType:
-    """A type of CEL: its name, in full for a message, and the parameters of a list or a map."""
+    """A CEL type: its name, the full name of a message, and the parameters of a list or a map."""
 
     name: str
     parameters: tuple["CelType", ...] = ()
@@ -37,14 +37,14 @@ class CelType:
 
 
 DYN: Final = CelType("dyn")
-"""What is known only when the expression is evaluated."""
+"""A type that is known only when the expression is evaluated."""
 
 
 class TypedAst:
     """A checked expression."""
 
     def __init__(self, serialized: bytes) -> None:
-        """``serialized`` is as CEL gives it: a ``cel.expr.CheckedExpr`` in a protobuf Any."""
+        """``serialized`` is a ``cel.expr.CheckedExpr`` in a protobuf Any."""
         checked = _fields(_only(_fields(serialized), _ANY_VALUE))
         source = _fields(_only(checked, _SOURCE))
         self._kinds = {key: value for key, value in _pairs(checked[_TYPES]) if value}
@@ -53,11 +53,11 @@ class TypedAst:
         self.root = AstNode(self, _fields(_only(checked, _EXPRESSION)))
 
     def kind(self, number: int) -> CelType:
-        """Return the type of the part with an id."""
+        """Return the type of the node with an id."""
         return _kind(cast(bytes, self._kinds.get(number, b"")))
 
-    def place(self, number: int) -> str:
-        """Return where the part with an id stands: line:column, both from 1."""
+    def location(self, number: int) -> str:
+        """Return the location of the node with an id: line:column, both from 1."""
         position = cast(int, self._positions.get(number, 0) or 0)
         line = bisect_left(self._line_ends, position + 1)
         start = self._line_ends[line - 1] if line else 0
@@ -65,7 +65,7 @@ class TypedAst:
 
 
 class AstNode:
-    """A part of a checked expression."""
+    """A node of a checked expression."""
 
     def __init__(self, tree: TypedAst, fields: _Fields) -> None:
         self._tree = tree
@@ -74,17 +74,17 @@ class AstNode:
 
     @property
     def kind(self) -> CelType:
-        """Its type."""
+        """The node's type."""
         return self._tree.kind(self._number)
 
     @property
-    def place(self) -> str:
-        """Where it stands: line:column."""
-        return self._tree.place(self._number)
+    def location(self) -> str:
+        """The node's location: line:column."""
+        return self._tree.location(self._number)
 
     @property
     def text(self) -> str | None:
-        """The string, where it is one written out."""
+        """The value of a string literal, otherwise None."""
         for constant in self._messages(_CONSTANT):
             for value in constant[_TEXT]:
                 return cast(bytes, value).decode()
@@ -92,35 +92,35 @@ class AstNode:
 
     @cached_property
     def elements(self) -> "list[AstNode] | None":
-        """The elements of a list that is written out."""
+        """The elements of a list literal, otherwise None."""
         for each in self._messages(_LIST):
             return self._nodes(each[1])
         return None
 
     @cached_property
     def entries(self) -> "list[tuple[AstNode, AstNode]] | None":
-        """The keys and values of a map that is written out."""
+        """The keys and values of a map literal, otherwise None."""
         for struct in self._messages(_STRUCT):
-            if not struct[1]:  # a message's name
+            if not struct[1]:  # the name of a message literal
                 entries = [_fields(cast(bytes, entry)) for entry in struct[2]]
                 return [(*self._nodes(each[3]), *self._nodes(each[4])) for each in entries]  # type: ignore[misc]  # one of each
         return None
 
     @cached_property
     def branches(self) -> "list[AstNode] | None":
-        """What is on both sides of the colon in ``condition ? a : b``."""
+        """The operands ``a`` and ``b`` of ``condition ? a : b``, otherwise None."""
         function, arguments = self.call or ("", [])
         return arguments[1:] if function == "_?_:_" else None
 
     @property
     def call(self) -> "tuple[str, list[AstNode]] | None":
-        """The function that is called, and its arguments, the target first if there is one."""
+        """The function of a call and its arguments, a target first, otherwise None."""
         for call in self._messages(_CALL):
             return _only(call, 2).decode(), self._nodes(call[1] + call[3])
         return None
 
     def walk(self) -> "Iterator[AstNode]":
-        """Give this part and all within it."""
+        """Yield this node and all nodes below it."""
         yield self
         within = [call[1] + call[3] for call in self._messages(_CALL)]
         within += [select[1] for select in self._messages(_SELECT)]
@@ -156,7 +156,7 @@ def _composed(number: int, value: bytes) -> CelType:
         return CelType(value.decode())
     if number == 11:
         return CelType("type")
-    if number in (6, 7):  # a list's elements, a map's keys and values
+    if number in (6, 7):  # list_type, map_type
         inner = _fields(value)
         count = number - 5
         return CelType(
@@ -166,12 +166,12 @@ def _composed(number: int, value: bytes) -> CelType:
     return DYN
 
 
-# The wire format of protobuf, as far as it takes
-# -----------------------------------------------
+# The wire format of protobuf, as far as it is needed
+# ---------------------------------------------------
 
 
 def _fields(data: bytes) -> _Fields:
-    """Return a message's fields by number. Raises IndexError where it ends too early."""
+    """Return a message's fields by number. Raises IndexError for a truncated message."""
     found: _Fields = defaultdict(list)
     at = 0
     while at < len(data):
@@ -203,7 +203,7 @@ def _only(fields: _Fields, number: int) -> bytes:
 
 
 def _pairs(entries: list[int | bytes]) -> list[tuple[int, int | bytes | None]]:
-    """Return a map's keys and values, None for one that is not written since it is the default."""
+    """Return a map's keys and values, None for a value that is absent because it is the default."""
     found = []
     for entry in entries:
         fields = _fields(cast(bytes, entry))

@@ -1,4 +1,4 @@
-"""What expressions may name: the variables of a call, their types, and their values."""
+"""The variables of CEL expressions: their types, and their values in a call."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from google.protobuf.message_factory import GetMessageClass
 from criproxy.rules.facts import Facts
 
 SUBJECTS: Final = frozenset({"request", "pod", "container"})
-"""The variables that take the request's message to be known."""
+"""The variables that are known only after the request's message has been received."""
 
 POD_SUBJECTS: Final = frozenset({"pod", "container"})
 
 _PACKAGE: Final = "criproxy.rules"
 POOL: Final = descriptor_pool.Default()
-"""Where the CRI's messages are, and those of the variables."""
+"""The descriptor pool of the CRI's messages and of the variables' messages."""
 
 _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "Pod": {
@@ -46,7 +46,7 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "kubelet": "bool",
     },
 }
-"""The messages that variables are, beside the CRI's: their fields and what those are."""
+"""The message types of variables, in addition to the CRI's: the types of their fields."""
 
 VARIABLES: Final[Mapping[str, str]] = {
     "request": "The request message, with the CRI's field names.",
@@ -59,7 +59,7 @@ VARIABLES: Final[Mapping[str, str]] = {
     "api_version": "`v1`, `v1alpha2`, or empty outside the CRI.",
     "metadata": "The request's headers. The values of a repeated header are joined by commas.",
 }
-"""What the variables of an expression mean."""
+"""The descriptions of the variables."""
 
 
 def _declare(
@@ -107,10 +107,11 @@ _CLASSES: Final = _classes()
 
 @dataclass(frozen=True, slots=True)
 class VariableTypes:
-    """What an expression may name beside what every call has.
+    """The variables of an expression whose types depend on the method.
 
-    ``request`` and ``response`` are full names of messages, None where there are none;
-    ``container`` is where short names of messages and enums are looked for: ``runtime.v1``.
+    ``request`` and ``response`` are full names of messages, None if the expression may not use the
+    variable; ``container`` is the package in which short names of messages and enums are looked up:
+    ``runtime.v1``.
     """
 
     request: str | None = None
@@ -135,9 +136,9 @@ class VariableTypes:
         return found
 
 
-@cache  # as many as the CRI has methods, and as often again as expressions name variables
+@cache  # bounded by the numbers of the CRI's methods and of variables
 def environment(scope: VariableTypes, without: str | None = None) -> cel.Env:
-    """Return what compiles expressions; ``without`` is a variable that they may not name."""
+    """Return the environment that compiles expressions, optionally without one variable."""
     variables = scope.variables()
     if without is not None:
         del variables[without]
@@ -154,47 +155,47 @@ def environment(scope: VariableTypes, without: str | None = None) -> cel.Env:
 
 
 class VariableValues:
-    """What the variables are in one call, made as expressions ask for it.
+    """The values of the variables in one call, created on first use.
 
-    ``response`` is the message that an expression about responses looks at.
+    ``response`` is the value of the variable ``response``.
     """
 
     def __init__(self, facts: Facts, response: Message | None = None) -> None:
         self._facts = facts
         self._response = response
-        self._made: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
         self._activations: dict[frozenset[str], cel.Activation] = {}
 
     def activation(self, names: frozenset[str]) -> cel.Activation:
-        """Return what an expression that names no other variables is evaluated with."""
-        found = self._activations.get(names)
-        if found is None:
+        """Return the activation for an expression that uses only the variables ``names``."""
+        activation = self._activations.get(names)
+        if activation is None:
             known = {name: value for name in names if (value := self._value(name)) is not None}
-            found = self._activations[names] = environment(_ANYWHERE).Activation(known)
-        return found
+            activation = self._activations[names] = environment(_ALL_CALLS).Activation(known)
+        return activation
 
     def _value(self, name: str) -> Any:
         if name == "request":
             return self._facts.request
         if name == "response":
             return self._response
-        if name not in self._made:
-            self._made[name] = _MAKERS[name](self._facts)
-        return self._made[name]
+        if name not in self._values:
+            self._values[name] = _FACTORIES[name](self._facts)
+        return self._values[name]
 
 
 def no_variables(**but: Any) -> cel.Activation:
-    """Return what an expression is evaluated with that names no variables, ``but`` these."""
-    return environment(_ANYWHERE).Activation(but)
+    """Return an activation without variables, except those in ``but``."""
+    return environment(_ALL_CALLS).Activation(but)
 
 
 def values_of(facts: Facts) -> VariableValues:
-    """Return the values of a call, the same ones for all rules that ask with the same facts."""
-    found = facts.memo.get("values")
-    if found is None:
-        found = facts.memo["values"] = VariableValues(facts)
-    assert isinstance(found, VariableValues)
-    return found
+    """Return the values of a call's variables, cached in its facts."""
+    values = facts.memo.get("values")
+    if values is None:
+        values = facts.memo["values"] = VariableValues(facts)
+    assert isinstance(values, VariableValues)
+    return values
 
 
 def _pod(facts: Facts) -> Message | None:
@@ -235,13 +236,13 @@ def _caller(facts: Facts) -> Message:
     )
 
 
-_ANYWHERE: Final = VariableTypes()
-_MAKERS: Final[Mapping[str, Callable[[Facts], Any]]] = {
+_ALL_CALLS: Final = VariableTypes()
+_FACTORIES: Final[Mapping[str, Callable[[Facts], Any]]] = {
     "pod": _pod,
     "container": _container,
     "caller": _caller,
     "listener": lambda facts: facts.listener,
-    "api_version": lambda facts: facts.named.api_version or "",
-    "method": lambda facts: facts.named.method,
+    "api_version": lambda facts: facts.method_name.api_version or "",
+    "method": lambda facts: facts.method_name.method,
     "metadata": lambda facts: dict(facts.metadata),
 }

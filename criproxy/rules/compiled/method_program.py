@@ -1,4 +1,4 @@
-"""What a rule evaluates in the calls of one method: its expressions, compiled for its messages."""
+"""Compilation of a rule's expressions for the messages of one method."""
 
 from dataclasses import dataclass
 from typing import Final, cast
@@ -19,7 +19,7 @@ _STRING: Final = CelType("string")
 
 
 class MethodCompileError(Exception):
-    """What is wrong with a rule for one method: ``keys`` and ``message`` are a RuleError's."""
+    """An error of a rule for one method: ``keys`` and ``message`` are those of a RuleError."""
 
     def __init__(self, keys: tuple[str | int, ...], message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class MethodCompileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MethodProgram:
-    """What a rule has to evaluate in the calls of one method."""
+    """The expressions of a rule, compiled for the calls of one method."""
 
     where: Expression | None
     metadata: tuple[tuple[str, Expression], ...] = ()
@@ -39,20 +39,20 @@ class MethodProgram:
 
     @property
     def names(self) -> frozenset[str]:
-        """The variables that any of it names."""
+        """The variables that the expressions use, except those of ``metadata``."""
         evaluated = (self.where, self.request, self.response, self.drop)
         found = (each.names for each in evaluated if each is not None)
         return frozenset[str]().union(*found)
 
     @property
     def early_names(self) -> frozenset[str]:
-        """Those that have to be known to tell whether the rule matches, and once it answers."""
+        """The variables that are needed to match a call, and for its response."""
         evaluated = (self.where, self.response, self.drop)
         return frozenset[str]().union(*(each.names for each in evaluated if each is not None))
 
 
 def compile_for(spec: RuleSpec, method: Method) -> MethodProgram:
-    """Compile a rule for a method of the CRI. Raises Mistake."""
+    """Compile a rule for a method of the CRI. Raises MethodCompileError."""
     request, response = _descriptor(request_class(method)), _descriptor(response_class(method))
     before = VariableTypes(request.full_name, None, request.file.package)
     after = VariableTypes(request.full_name, response.full_name, request.file.package)
@@ -73,7 +73,7 @@ def _descriptor(kind: type[Message]) -> Descriptor:
 
 
 def compile_outside_cri(spec: RuleSpec) -> MethodProgram:
-    """Compile a rule for methods that are not the CRI's. Raises Mistake."""
+    """Compile a rule for methods outside the CRI. Raises MethodCompileError."""
     return MethodProgram(_where(spec, VariableTypes()), _metadata(spec, VariableTypes()))
 
 

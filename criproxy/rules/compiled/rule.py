@@ -1,4 +1,4 @@
-"""A rule, compiled for every method that it is for."""
+"""A rule, compiled for each method that it matches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
@@ -24,35 +24,35 @@ _Key = tuple[str, str]
 
 
 class Rule:
-    """One rule.
+    """One compiled rule.
 
-    A method outside the CRI has no messages that are known. A rule that looks into messages is not
-    for such a method, unless it is there to refuse (it denies, or fails on errors): then every call
-    of the method is one that it could not be evaluated on, or calling it by another name would do.
+    The messages of a method outside the CRI are unknown. A rule that uses messages does not apply
+    to such a method, unless it denies calls or fails on errors: then it fails in each call of the
+    method, because otherwise it could be avoided by calling the method by another name.
     """
 
     def __init__(self, spec: RuleSpec, methods: Iterable[Method], dry_run: bool = False) -> None:
-        """``methods`` are all that there are to choose from. Raises RuleError."""
+        """``methods`` are the methods of the CRI. Raises RuleError."""
         self.spec: Final = spec
         self.name: Final = spec.name
         self.action: Final[Action] = spec.action
         self.dry_run: Final = dry_run or spec.mode == "dry-run"
-        self.fails: Final = spec.fails
-        self.goes_on: Final = spec.continue_
+        self.fails_closed: Final = spec.fails
+        self.continues: Final = spec.continue_
         self._images = self._image_map()
-        chosen = [method for method in methods if self._chooses(method)]
-        self._parts: Mapping[_Key, MethodProgram] = self._compiled(chosen)
-        self._outside = self._compiled_outside(bool(chosen))
+        selected = [method for method in methods if self._selects(method)]
+        self._programs: Mapping[_Key, MethodProgram] = self._compile(selected)
+        self._program_outside_cri = self._compile_outside_cri(bool(selected))
 
     @property
     def touches_request(self) -> bool:
-        """Whether its action takes the request's message, beside what ``where`` takes."""
+        """Whether the action uses the request's message, apart from ``where``."""
         rewrite = self.spec.rewrite
         return bool(rewrite and rewrite.request) or self.action in ("rewrite_images", "hook")
 
     @property
     def touches_response(self) -> bool:
-        """Whether its action takes the response's messages, or their end."""
+        """Whether the action uses the response's messages or their end."""
         rewrite, fault, delay = self.spec.rewrite, self.spec.fault, self.spec.delay
         if fault is not None:
             return fault.when == "after" or fault.cut_after is not None or fault.drop is not None
@@ -62,43 +62,42 @@ class Rule:
 
     @property
     def needs_pods(self) -> bool:
-        """Whether it asks which pod and container a call is about."""
+        """Whether the rule needs a call's pod or container."""
         limit = self.spec.limit
         if self.action == "hook" or (limit is not None and limit.per == "pod"):
             return True
-        every = [*self._parts.values(), *([self._outside] if self._outside else [])]
-        return any(parts.names & POD_SUBJECTS for parts in every)
+        programs = [*self._programs.values(), self._program_outside_cri]
+        return any(each is not None and each.names & POD_SUBJECTS for each in programs)
 
-    def concerns(self, named: MethodName) -> bool:
-        """Tell whether it may have a say in calls of a method."""
-        if (named.service, named.method) in self._parts:
+    def may_apply_to(self, method: MethodName) -> bool:
+        """Return whether the rule may apply to calls of a method."""
+        if (method.service, method.method) in self._programs:
             return True
-        if named.api_version is not None or not self._names(named):
+        if method.api_version is not None or not self._names(method):
             return False
-        return self._outside is not None or self._refuses
+        return self._program_outside_cri is not None or self._may_refuse
 
-    def needs_request(self, named: MethodName) -> bool:
-        """Tell whether the request's message is needed to say if it matches a call of the method,
-        or to do what it does about the response."""
-        parts = self._parts.get((named.service, named.method))
-        return parts is not None and not parts.early_names.isdisjoint(SUBJECTS)
+    def needs_request(self, method: MethodName) -> bool:
+        """Return whether the request's message is needed to match a call of a method, or for the
+        response."""
+        program = self._programs.get((method.service, method.method))
+        return program is not None and not program.early_names.isdisjoint(SUBJECTS)
 
-    def is_for(self, facts: Facts) -> bool:
-        """Tell whether a call comes from whom and where the rule says: all that is known of a call
-        before its message is, and false for most calls."""
+    def matches_client(self, facts: Facts) -> bool:
+        """Return whether a call's listener and caller match, which are known before its message."""
         match = self.spec.match
         if match.listeners is not None and not any_glob(match.listeners, facts.listener):
             return False
         return match.callers is None or is_caller(match.callers, facts.caller)
 
     def matches(self, facts: Facts) -> bool:
-        """Tell whether the rule is for a call of a method that it concerns.
+        """Return whether the rule matches a call of a method that it may apply to.
 
-        Raises EvaluationError where that cannot be told.
+        Raises EvaluationError if ``where`` cannot be evaluated.
         """
-        if not self.is_for(facts):
+        if not self.matches_client(facts):
             return False
-        where = self._parts_of(facts.named).where
+        where = self._program(facts.method_name).where
         return where is None or bool(where.evaluate(values_of(facts).activation(where.names)))
 
     def metadata(self, facts: Facts) -> list[tuple[bytes, bytes]]:
@@ -106,11 +105,11 @@ class Rule:
         values = values_of(facts)
         return [
             (name.encode(), _header(name, value.evaluate(values.activation(value.names))))
-            for name, value in self._parts_of(facts.named).metadata
+            for name, value in self._program(facts.method_name).metadata
         ]
 
     def rewrite_request(self, facts: Facts) -> Message:
-        """Return the request as it is to go on: a changed copy, or itself.
+        """Return a changed copy of the request, or the request itself if nothing changes.
 
         Raises EvaluationError.
         """
@@ -119,40 +118,40 @@ class Rule:
             raise EvaluationError("decode", "there is no request to look at")
         if self._images is not None:
             return _changed(request, self._images.request)
-        rewriting = self._parts_of(facts.named).request
+        rewriting = self._program(facts.method_name).request
         return request if rewriting is None else rewriting.apply(request, values_of(facts))
 
     def rewrite_response(self, facts: Facts, response: Message) -> Message:
-        """Return a response, or one message of a stream, as it is to go on: a changed copy, or
-        itself. Raises EvaluationError."""
+        """Return a changed copy of a response, or of one message of a stream, or the message itself
+        if nothing changes. Raises EvaluationError."""
         if self._images is not None:
             return _changed(response, self._images.response)
-        rewriting = self._parts_of(facts.named).response
+        rewriting = self._program(facts.method_name).response
         if rewriting is None:
             return response
         return rewriting.apply(response, VariableValues(facts, response))
 
     def drops(self, facts: Facts, response: Message) -> bool:
-        """Tell whether a message of a stream is one that ``fault.drop`` means.
+        """Return whether ``fault.drop`` is true for a message of a stream.
 
         Raises EvaluationError.
         """
-        drop = self._parts_of(facts.named).drop
+        drop = self._program(facts.method_name).drop
         if drop is None:
             return False
         return bool(drop.evaluate(VariableValues(facts, response).activation(drop.names)))
 
-    # Which methods
+    # Selecting methods
 
     @property
-    def _refuses(self) -> bool:
-        return self.fails or self.action == "deny"
+    def _may_refuse(self) -> bool:
+        return self.fails_closed or self.action == "deny"
 
-    def _names(self, named: MethodName) -> bool:
-        return any(matches(glob, named) for glob in self.spec.match.methods)
+    def _names(self, method: MethodName) -> bool:
+        return any(matches(glob, method) for glob in self.spec.match.methods)
 
-    def _chooses(self, method: Method) -> bool:
-        """Tell whether a method of the CRI has what the rule is about."""
+    def _selects(self, method: Method) -> bool:
+        """Return whether the rule names a method of the CRI and its action may apply to it."""
         if not self._names(resolve(method.path.encode())):
             return False
         fault = self.spec.fault
@@ -162,11 +161,11 @@ class Rule:
             return method.name in self._images.requests | self._images.responses
         return True
 
-    def _parts_of(self, named: MethodName) -> MethodProgram:
-        found = self._parts.get((named.service, named.method)) or self._outside
-        if found is None:
-            raise EvaluationError("decode", f"{named.method} is not a method of the CRI")
-        return found
+    def _program(self, method: MethodName) -> MethodProgram:
+        program = self._programs.get((method.service, method.method)) or self._program_outside_cri
+        if program is None:
+            raise EvaluationError("decode", f"{method.method} is not a method of the CRI")
+        return program
 
     # Compiling
 
@@ -180,35 +179,35 @@ class Rule:
             keys = ("rewrite_images", error.index, error.key)
             raise RuleError(self.name, keys, str(error)) from error
 
-    def _compiled(self, methods: Sequence[Method]) -> Mapping[_Key, MethodProgram]:
-        """Compile for each method. A mistake in all of them is told as it is; one in some of them
-        with the method."""
-        compiled: dict[_Key, MethodProgram] = {}
-        mistakes: list[tuple[Method, MethodCompileError]] = []
+    def _compile(self, methods: Sequence[Method]) -> Mapping[_Key, MethodProgram]:
+        """Compile the rule for each method. An error that only some methods have names the
+        method."""
+        programs: dict[_Key, MethodProgram] = {}
+        errors: list[tuple[Method, MethodCompileError]] = []
         for method in methods:
             try:
-                compiled[method.service, method.name] = compile_for(self.spec, method)
-            except MethodCompileError as mistake:
-                mistakes.append((method, mistake))
-        if mistakes:
-            method, first = mistakes[0]
-            of = f"for {method.service}/{method.name}: " if compiled else ""
+                programs[method.service, method.name] = compile_for(self.spec, method)
+            except MethodCompileError as error:
+                errors.append((method, error))
+        if errors:
+            method, first = errors[0]
+            of = f"for {method.service}/{method.name}: " if programs else ""
             raise RuleError(self.name, first.keys, of + first.message) from first
-        return compiled
+        return programs
 
-    def _compiled_outside(self, has_methods: bool) -> MethodProgram | None:
-        """Compile for methods outside the CRI; None where there is too little known of them."""
+    def _compile_outside_cri(self, has_methods: bool) -> MethodProgram | None:
+        """Compile the rule for methods outside the CRI; None if it needs messages."""
         try:
-            parts = compile_outside_cri(self.spec)
-        except MethodCompileError as mistake:
+            program = compile_outside_cri(self.spec)
+        except MethodCompileError as error:
             if has_methods:
                 return None
-            raise RuleError(self.name, mistake.keys, mistake.message) from mistake
-        return None if self._takes_messages else parts
+            raise RuleError(self.name, error.keys, error.message) from error
+        return None if self._needs_messages else program
 
     @property
-    def _takes_messages(self) -> bool:
-        """Whether its action looks into messages, or is about what only the CRI's streams have."""
+    def _needs_messages(self) -> bool:
+        """Whether the action uses messages, or applies only to the CRI's streams."""
         rewrite, fault = self.spec.rewrite, self.spec.fault
         if rewrite is not None:
             return bool(rewrite.request or rewrite.response)

@@ -1,53 +1,51 @@
-"""All rules together, compiled, and the few of them that are for a method."""
+"""All compiled rules, and the selection of those that may apply to a method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from criproxy.cri.methods import METHODS
-from criproxy.cri.naming import GROUPS, MethodName, by_path, matches, resolve
+from criproxy.cri.naming import GROUPS, MethodName, cached_by_path, matches, resolve
 from criproxy.rules.cel.expressions import suggestion
 from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.errors import RuleError
 from criproxy.rules.spec import RuleSpec
 
-_NAMED: Final = tuple(resolve(path.encode()) for path in METHODS)
+_CRI_METHODS: Final = tuple(resolve(path.encode()) for path in METHODS)
 _WILDCARDS: Final = frozenset("*?[")
 _SERVICES: Final = frozenset({"RuntimeService", "ImageService"})
 
 
 @dataclass(frozen=True, slots=True)
 class MethodRules:
-    """The rules that may act on the calls of one method, in order."""
+    """The rules that may apply to the calls of one method, in order."""
 
     rules: tuple[Rule, ...]
-    named: MethodName
+    method_name: MethodName
 
 
 class RuleSet:
-    """Rules as they were loaded; it never changes.
+    """An immutable set of compiled rules.
 
-    ``needs_pods`` tells that a rule asks which pod a call is about, ``enforcing`` that one is there
-    to refuse: then no call may pass that cannot be read.
+    ``needs_pods`` is true if a rule needs a call's pod; ``enforcing`` is true if a rule fails
+    closed: then no call may pass that cannot be parsed.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules: Final = tuple(rules)
         self.needs_pods: Final = any(rule.needs_pods for rule in self.rules)
-        self.enforcing: Final = any(rule.fails and not rule.dry_run for rule in self.rules)
-        self.plan = by_path(self._plan)
+        self.enforcing: Final = any(rule.fails_closed and not rule.dry_run for rule in self.rules)
+        self.rules_for = cached_by_path(self._rules_for)
 
-    def _plan(self, path: bytes) -> MethodRules | None:
-        """Return the rules that may act on calls of a path; None if there are none."""
-        named = resolve(path)
-        rules = tuple(rule for rule in self.rules if rule.concerns(named))
-        if not rules:
-            return None
-        return MethodRules(rules, named)
+    def _rules_for(self, path: bytes) -> MethodRules | None:
+        """Return the rules that may apply to calls of a ``:path``, None if there are none."""
+        method = resolve(path)
+        rules = tuple(rule for rule in self.rules if rule.may_apply_to(method))
+        return MethodRules(rules, method) if rules else None
 
 
 def compile_rules(specs: Sequence[RuleSpec], dry_run: bool = False) -> RuleSet:
-    """Compile rules, in order; with ``dry_run`` none of them acts. Raises RuleError."""
+    """Compile rules, in order; with ``dry_run``, none of them has an effect. Raises RuleError."""
     rules = []
     seen = set()
     for spec in specs:
@@ -62,9 +60,9 @@ def compile_rules(specs: Sequence[RuleSpec], dry_run: bool = False) -> RuleSet:
 
 
 def _check_globs(spec: RuleSpec) -> None:
-    """Refuse a method's name that none has: a misspelt rule would never act, and nobody notice."""
+    """Raise RuleError for a misspelt method name, with which the rule would never apply."""
     for index, glob in enumerate(spec.match.methods):
-        if any(matches(glob, named) for named in _NAMED):
+        if any(matches(glob, method) for method in _CRI_METHODS):
             continue
         if glob.startswith("@"):
             raise RuleError(
@@ -77,7 +75,7 @@ def _check_globs(spec: RuleSpec) -> None:
             continue
         if not _WILDCARDS.isdisjoint(glob):
             continue
-        names = sorted({named.method for named in _NAMED})
+        names = sorted({method.method for method in _CRI_METHODS})
         raise RuleError(
             spec.name,
             ("match", "methods", index),
@@ -86,8 +84,8 @@ def _check_globs(spec: RuleSpec) -> None:
 
 
 def _check_reach(rule: Rule) -> None:
-    """Refuse an action on what none of the rule's methods has."""
-    if any(rule.concerns(named) for named in _NAMED):
+    """Raise RuleError for an action that does not apply to any of the rule's methods."""
+    if any(rule.may_apply_to(method) for method in _CRI_METHODS):
         return
     fault = rule.spec.fault
     if rule.action == "rewrite_images":

@@ -1,1 +1,1 @@
-"""Protobuf messages: field paths, rewriting, differences, decompression."""
+"""Operations on protobuf messages: field paths, rewriting, differences, decompression."""

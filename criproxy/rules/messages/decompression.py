@@ -1,4 +1,4 @@
-"""What compressed messages say (gRPC's "Message-Encoding")."""
+"""Decompression of messages (gRPC over HTTP/2, "Message-Encoding")."""
 
 import zlib
 from typing import Final
@@ -6,17 +6,18 @@ from typing import Final
 from criproxy.rules.errors import EvaluationError
 
 _ANY_FORMAT: Final = 32 + zlib.MAX_WBITS
-"""zlib's window bits for: gzip or zlib (which gRPC calls deflate), whichever it is."""
+"""zlib's window bits that accept both gzip and zlib (which gRPC calls deflate)."""
 
 _ENCODINGS: Final = frozenset({b"gzip", b"deflate"})
-"""What may be said in grpc-encoding of a message that can be looked into."""
+"""The supported values of grpc-encoding."""
 
 
 def decompress(compressed: bytes, encoding: bytes | None, limit: int) -> bytes:
-    """Return what a compressed message says, ``limit`` bytes at most.
+    """Return the decompressed bytes of a message.
 
-    ``encoding`` is the stream's grpc-encoding, None where that is not known. Raises
-    EvaluationError: ``compressed`` for what cannot be inflated, ``held_limit`` for too much.
+    ``encoding`` is the stream's grpc-encoding, None if unknown. Raises EvaluationError:
+    ``compressed`` for data that cannot be decompressed, ``held_limit`` for more than ``limit``
+    bytes.
     """
     if encoding is not None and encoding not in _ENCODINGS:
         raise EvaluationError("compressed", f"grpc-encoding {encoding.decode('latin-1')!r}")
@@ -29,6 +30,6 @@ def decompress(compressed: bytes, encoding: bytes | None, limit: int) -> bytes:
         raise EvaluationError("held_limit", f"inflates to more than {limit} bytes")
     if not inflater.eof:
         raise EvaluationError("compressed", "the compressed message is not complete")
-    if inflater.unused_data:  # a second member of gzip's, which Go reads as more of the message
+    if inflater.unused_data:  # a second gzip member, which Go would append to the message
         raise EvaluationError("compressed", "something stands behind the compressed message")
     return data

@@ -1,4 +1,4 @@
-"""What differs between two messages, in words: for logs and for trying rules out."""
+"""The differences between two messages as text, for logs and for ``criproxy rules test``."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _REDACTED: Final = "(redacted)"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field that differs: its path as in a rule, and both values in short; None: not there."""
+    """A field that differs: its path as in a rule, and both values, shortened; None: absent."""
 
     path: str
     before: str | None
@@ -36,9 +36,9 @@ def _same(text: str) -> str:
 def diff_messages(
     before: Message, after: Message, key: Callable[[str], str] = _same
 ) -> list[Change]:
-    """Return what differs between two messages of one kind, in the order of their fields.
+    """Return the differences between two messages of the same type, in the order of their fields.
 
-    ``key`` makes of a map's key what is shown of it.
+    ``key`` converts the keys of maps for display.
     """
     return list(_Comparison(key).within("", before, after))
 
@@ -101,7 +101,7 @@ class _Comparison:
 
 
 def _own(message: Message, field: FieldDescriptor) -> Any:
-    """Return a singular field's value, None if it is not there."""
+    """Return a singular field's value, None if it is absent."""
     if field.has_presence and not message.HasField(field.name):
         return None
     return getattr(message, field.name)
@@ -133,7 +133,7 @@ def _quoted(text: str) -> str:
 
 
 def _unknown(message: Message) -> bytes:
-    """Return the bytes of the fields that the message has and its descriptor has not."""
+    """Return the bytes of the unknown fields of a message."""
     rest = type(message)()
     rest.CopyFrom(message)
     for field, _ in message.ListFields():

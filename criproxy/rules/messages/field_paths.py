@@ -1,7 +1,7 @@
-"""Paths of fields: ``image.image``, ``config.labels["team"]``, ``mounts[]``, ``envs[0].value``.
+"""Field paths: ``image.image``, ``config.labels["team"]``, ``mounts[]``, ``envs[0].value``.
 
-A path is parsed against a message, so that a misspelt one is an error when it is loaded. What it
-leads to is set, or cleared, in a message of that kind.
+A path is parsed against a message type, so that a misspelt one is an error when it is loaded. It
+sets or clears a field in messages of that type.
 """
 
 import re
@@ -25,13 +25,13 @@ _APPEND: Final = None
 
 
 class PathError(ValueError):
-    """A path that leads nowhere in its message: one line that says why."""
+    """An invalid path: one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A field, and what of it: ``bracket`` tells whether one element is meant, of which ``at`` is
-    the index or the key, None for a new one at the end."""
+    """A field, or with ``bracket`` one element of it: ``at`` is the index or the key, None for a
+    new element at the end."""
 
     field: FieldDescriptor
     bracket: bool = False
@@ -40,7 +40,7 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A parsed path. ``target`` is what it takes."""
+    """A parsed path. ``target`` is the field or element at the path."""
 
     text: str
     target: AssignmentTarget
@@ -49,8 +49,8 @@ class Path:
     _last: _Step
 
     def set(self, message: Message, value: Any) -> None:
-        """Set what the path leads to; ``value`` is converted, not None. Parents that are not there
-        are made. Raises EvaluationError if there is no such index."""
+        """Set the field or element at the path to a converted value, not None. Missing parents are
+        created. Raises EvaluationError if an index does not exist."""
         parent = message
         for step in self._parents:
             parent = self._below(parent, step)
@@ -67,7 +67,7 @@ class Path:
             field[step.at] = value
 
     def clear(self, message: Message) -> None:
-        """Take away what the path leads to, if it is there."""
+        """Clear the field or remove the element at the path, if present."""
         parent = message
         for step in self._parents:
             below = _existing(parent, step)
@@ -120,9 +120,9 @@ def _existing(parent: Message, step: _Step) -> Message | None:
 
 
 def parse_path(text: str, descriptor: Descriptor) -> Path:
-    """Read a path within a message. Raises PathError, saying what there is."""
+    """Parse a path within a message type. Raises PathError."""
     if not text.isprintable() and text.encode("utf-8", "ignore").decode() != text:
-        raise PathError("is not text that UTF-8 can have")  # half a surrogate pair
+        raise PathError("is not text that UTF-8 can have")  # a lone surrogate
     steps: list[_Step] = []
     position = 0
     current: Descriptor | None = descriptor
@@ -148,7 +148,7 @@ def parse_path(text: str, descriptor: Descriptor) -> Path:
 
 
 def _enter(steps: list[_Step], current: Descriptor | None) -> Descriptor:
-    """Return the message that the next step is in."""
+    """Return the message type that contains the next step's field."""
     if not steps:
         assert current is not None
         return current

@@ -1,4 +1,4 @@
-"""Changing a message: fields set to what expressions say, all others left as they came."""
+"""Rewriting of messages: fields are set to the values of expressions, all others are unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from criproxy.rules.spec import CelValue
 
 
 class AssignmentError(ValueError):
-    """A field cannot be set like that: ``path`` is the key, and the message one line."""
+    """An invalid assignment: ``path`` is its key; the message is one line."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
@@ -27,11 +27,11 @@ class AssignmentError(ValueError):
 class _Assignment:
     path: Path
     expression: Expression | None
-    """None clears."""
+    """None clears the field."""
 
 
 class Rewriting:
-    """Assignments to the fields of one kind of message. ``names`` are the variables they name."""
+    """Assignments to fields of one message type. ``names`` are the variables that they use."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Rewriting:
         descriptor: Descriptor,
         scope: VariableTypes,
     ) -> None:
-        """``assignments`` are CEL by path. Raises AssignmentError."""
+        """``assignments`` are CEL expressions by field path. Raises AssignmentError."""
         self._assignments = [
             _assignment(path, value, descriptor, scope) for path, value in assignments.items()
         ]
@@ -48,10 +48,10 @@ class Rewriting:
         )
 
     def apply(self, message: Message, values: VariableValues) -> Message:
-        """Return a changed copy, or the message itself if it is as it is to be.
+        """Return a changed copy of a message, or the message itself if nothing changes.
 
-        All values are taken of the message as it came; then fields are set in order. Raises
-        EvaluationError.
+        All expressions are evaluated on the original message; then the fields are set in order.
+        Raises EvaluationError.
         """
         activation = values.activation(self.names)
         assigned = [(each.path, _value(each, activation)) for each in self._assignments]
@@ -91,14 +91,14 @@ def _assignment(
     except (PathError, CompileError) as error:
         raise AssignmentError(text, str(error)) from error
     if found := type_mismatch(expression.tree.root, path.target):
-        raise AssignmentError(text, f"{found.place}: {found.why}")
+        raise AssignmentError(text, f"{found.location}: {found.reason}")
     assignment = _Assignment(path, expression)
     _check_constant(assignment)
     return assignment
 
 
 def _check_constant(assignment: _Assignment) -> None:
-    """Refuse now what could not be set in any call: a number out of range."""
+    """Raise AssignmentError for a constant that cannot be assigned, such as one out of range."""
     expression = assignment.expression
     if expression is not None and not expression.names:
         try:

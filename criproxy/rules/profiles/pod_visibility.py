@@ -1,12 +1,10 @@
-"""Which pods a client may see and reach, for one call; and messages without all others.
+"""The pods that a client may see and use in one call, and removal of all others from messages.
 
-What is about pods is found by tables: the fields of requests that name one, and those of responses
-that tell of one. A message that has other fields than these, since the CRI has grown, is in no
-table, and its method is not for those who may not see all pods.
+Tables list the fields of all requests about pods, and of the items in responses. A method of a
+future CRI whose messages have other fields is denied to clients that may see only some pods.
 
-An id counts only where the memory knows whose it is. What it stands for there goes into the
-request in its place, whole: what the runtime takes the beginning of an id for, or no id at all,
-may be another.
+An id is accepted only if the pod cache knows its pod, and is replaced in the request by the whole
+id: the runtime could resolve a prefix, or an empty id, to another pod.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,7 +69,7 @@ _REQUESTS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "UpdatePodSandboxResourcesRequest": frozenset({"pod_sandbox_id", "overhead", "resources"}),
 }
-"""The requests that are about pods, and all of their fields."""
+"""The requests about pods, with all of their fields."""
 
 NOT_ABOUT_PODS: Final = frozenset(
     {
@@ -88,10 +86,10 @@ NOT_ABOUT_PODS: Final = frozenset(
         "Version",
     }
 )
-"""The methods that are about no pod (PullImage may name one: whom the image is for)."""
+"""The methods that are not about a pod (PullImage may contain the pod that needs the image)."""
 
 _PLAIN: Final = frozenset({"exit_code", "info", "stderr", "stdout", "timestamp", "url"})
-"""Fields of responses, beside items, that go with what the request was about."""
+"""Fields of responses that belong to the pod of the request."""
 
 _ITEMS: Final[Mapping[str, str]] = {
     "Container": "container of a pod",
@@ -102,7 +100,7 @@ _ITEMS: Final[Mapping[str, str]] = {
     "PodSandboxStats": "pod by attributes",
     "PodSandboxStatus": "pod",
 }
-"""What tells of a pod or container, and how whose it is can be told."""
+"""The messages about a pod or container, and how its pod is determined."""
 
 _EVENT: Final = frozenset(
     {
@@ -115,22 +113,22 @@ _EVENT: Final = frozenset(
 )
 _DELETED: Final = v1.CONTAINER_DELETED_EVENT
 _MADE: Final = frozenset({"container_id", "pod_sandbox_id", "restored_containers"})
-"""Fields of the responses to what makes pods and containers: those of the request's pod."""
+"""Fields of the responses of methods that create pods and containers: ids in the request's pod."""
 
 
 def is_about_pods(method: Method) -> bool:
-    """Tell whether calls of a method are about pods or containers, or may be."""
+    """Return whether calls of a method may be about pods or containers."""
     return method.name not in NOT_ABOUT_PODS
 
 
 def is_about_one(method: Method) -> bool:
-    """Tell whether a request of a method says which pod or container it is about."""
+    """Return whether a request of a method names one pod or container."""
     fields = request_class(method).DESCRIPTOR.fields_by_name
     return any(name in fields for name in ("container_id", "pod_sandbox_id", "config"))
 
 
 def is_in_tables(method: Method) -> bool:
-    """Tell whether it is known of all that a method's messages have whose it is."""
+    """Return whether the tables contain all fields of a method's messages."""
     if not is_about_pods(method):
         return True
     request = request_class(method).DESCRIPTOR
@@ -150,8 +148,8 @@ def is_in_tables(method: Method) -> bool:
 
 
 class NotVisibleError(Exception):
-    """A call that is about what its client may not see; ``reason`` is NAMESPACE, OWN_POD, or
-    UNKNOWN_POD: the client is not to know which."""
+    """A call about a pod that its client may not see; ``reason`` is NAMESPACE, OWN_POD or
+    UNKNOWN_POD, and must not be disclosed to the client."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -159,20 +157,20 @@ class NotVisibleError(Exception):
 
 
 class PodVisibility:
-    """What the client of one call may see."""
+    """The pods that the client of one call may see."""
 
-    def __init__(self, spec: ProfileSpec, peer: Peer, memory: PodCache) -> None:
+    def __init__(self, spec: ProfileSpec, peer: Peer, pod_cache: PodCache) -> None:
         self._spec = spec
-        self._memory = memory
+        self._pod_cache = pod_cache
         self._own_id = self._own_uid = ""
         self._seen: set[str] = set()
         if spec.own_pod:
-            pod = _pod_of(memory, peer.container or "")
+            pod = _pod_of(pod_cache, peer.container or "")
             if pod is not None:
                 self._own_id, self._own_uid = pod.id, pod.uid
             else:
                 self._own_uid = peer.pod_uid or ""
-        self._finders: Mapping[str, Callable[[Any], bool]] = {
+        self._visibility_checks: Mapping[str, Callable[[Any], bool]] = {
             "Container": lambda item: self._sees_id(item.pod_sandbox_id),
             "ContainerStats": lambda item: self._sees_container(item.attributes.id),
             "ContainerStatus": lambda item: self._sees_container(item.id),
@@ -183,58 +181,62 @@ class PodVisibility:
         }
 
     @property
-    def is_blind(self) -> bool:
-        """Whether there is no pod that it may see: that of the caller alone, and it has none."""
+    def sees_no_pod(self) -> bool:
+        """Whether the client may see only its own pod and has none."""
         return self._spec.own_pod and not self._own_id and not self._own_uid
 
     def narrow_request(self, method: Method, request: M) -> M:
-        """Return what the runtime may be asked: whole ids, no fields that are not known.
+        """Return a copy of the request with whole ids and without unknown fields.
 
-        Raises OutOfSightError where the request is about what is not to be seen.
+        Raises NotVisibleError if the request is about a pod that is not visible.
         """
-        asked = type(request)()
-        asked.CopyFrom(request)
-        asked.DiscardUnknownFields()
-        narrowed: Any = asked
+        copy = type(request)()
+        copy.CopyFrom(request)
+        copy.DiscardUnknownFields()
+        narrowed: Any = copy
         if method.name in _MAKES_PODS:
             if self._spec.own_pod:
                 raise NotVisibleError(OWN_POD)
             self._check_config(narrowed.config)
         for field in narrowed.DESCRIPTOR.fields:
             if field.name == "container_id":
-                narrowed.container_id = self._reached(narrowed.container_id)
+                narrowed.container_id = self._visible_container_id(narrowed.container_id)
             elif field.name == "container_ids":
-                narrowed.container_ids[:] = [self._reached(each) for each in narrowed.container_ids]
+                narrowed.container_ids[:] = [
+                    self._visible_container_id(each) for each in narrowed.container_ids
+                ]
             elif field.name == "pod_sandbox_id":
-                narrowed.pod_sandbox_id = self._reached_pod(narrowed.pod_sandbox_id)
+                narrowed.pod_sandbox_id = self._visible_pod_id(narrowed.pod_sandbox_id)
             elif field.name == "sandbox_config" and narrowed.HasField("sandbox_config"):
                 self._check_config(narrowed.sandbox_config)
-        return asked
+        return copy
 
     def narrow_response(self, response: Message) -> bool:
-        """Take out of a response, which is changed, what is not to be seen.
+        """Remove the items of pods that are not visible from a response, in place.
 
-        Returns whether something is left of it. Raises OutOfSightError where it is about something
-        else than the request was.
+        Returns whether anything is left of it. Raises NotVisibleError if the response is about
+        another pod than the request.
         """
-        told: Any = response
+        message: Any = response
         if response.DESCRIPTOR.name == "ContainerEventResponse":
-            return self._sees_event(told)
+            return self._sees_event(message)
         left = removed = False
         for field in response.DESCRIPTOR.fields:
-            sees = self._finders.get(field.message_type.name) if field.message_type else None
+            sees = (
+                self._visibility_checks.get(field.message_type.name) if field.message_type else None
+            )
             if sees is None:
                 left = left or field.name in _PLAIN
             elif field.is_repeated:
                 if response.DESCRIPTOR.name == "PodSandboxStatusResponse":
-                    continue  # containers of the pod that stands beside them
-                items = getattr(told, field.name)
+                    continue  # the containers of the pod in the same response
+                items = getattr(message, field.name)
                 for index in [at for at, item in enumerate(items) if not sees(item)][::-1]:
                     del items[index]
                     removed = True
                 left = left or len(items) > 0
             elif response.HasField(field.name):
-                if not sees(getattr(told, field.name)):
+                if not sees(getattr(message, field.name)):
                     raise NotVisibleError(UNKNOWN_POD)
                 left = True
         return left or not removed
@@ -257,37 +259,40 @@ class PodVisibility:
             raise NotVisibleError(NAMESPACE if hidden else OWN_POD)
         return pod
 
-    def _reached_pod(self, id_: str) -> str:
-        return self._check(self._memory.pod(id_)).id
+    def _visible_pod_id(self, id_: str) -> str:
+        return self._check(self._pod_cache.pod(id_)).id
 
-    def _reached(self, container_id: str) -> str:
-        pod, container = self._memory.container_alone(container_id)
+    def _visible_container_id(self, container_id: str) -> str:
+        pod, container = self._pod_cache.container_only(container_id)
         self._check(pod)
-        assert container is not None  # it led to the pod
+        assert container is not None  # a pod was returned with it
         return container.id
 
     def _check_config(self, config: Any) -> None:
-        told = config.metadata
-        self._check(Pod("", told.namespace, told.name, told.uid))
+        metadata = config.metadata
+        self._check(Pod("", metadata.namespace, metadata.name, metadata.uid))
 
     def _sees_id(self, pod_id: str) -> bool:
-        pod = self._memory.pod(pod_id)
+        pod = self._pod_cache.pod(pod_id)
         return pod is not None and pod.id == pod_id and self._sees(pod)
 
     def _sees_container(self, id_: str) -> bool:
-        pod, container = self._memory.container_alone(id_)
+        pod, container = self._pod_cache.container_only(id_)
         return _is_whole(container, id_) and pod is not None and self._sees(pod)
 
-    def _sees_described(self, told: Any) -> bool:
-        """Tell it of a pod that is described with its metadata."""
-        metadata = told.metadata
-        return bool(told.id) and self._sees(
-            Pod(told.id, metadata.namespace, metadata.name, metadata.uid)
+    def _sees_described(self, item: Any) -> bool:
+        """Return whether the pod of a message with its id and metadata is visible."""
+        metadata = item.metadata
+        return bool(item.id) and self._sees(
+            Pod(item.id, metadata.namespace, metadata.name, metadata.uid)
         )
 
     def _sees_event(self, event: Any) -> bool:
-        """Tell whether an event may be seen. What has been seen may be seen to go, too: its pod's
-        status may be no part of that event, and the memory may have forgotten it."""
+        """Return whether an event is visible.
+
+        The last event of a pod or container that was visible is visible, too: it may not contain
+        the pod's status, and the pod may have been removed from the cache.
+        """
         id_ = event.container_id
         if event.HasField("pod_sandbox_status"):
             sees = self._sees_described(event.pod_sandbox_status)
@@ -302,11 +307,11 @@ class PodVisibility:
         return sees
 
 
-def _pod_of(memory: PodCache, id_: str) -> Pod | None:
-    """Return the pod of a container, or of the one that holds a pod together; the id is whole."""
-    pod, container = memory.container_alone(id_)
+def _pod_of(pod_cache: PodCache, id_: str) -> Pod | None:
+    """Return the pod of the whole id of a container, or of a pod sandbox's own container."""
+    pod, container = pod_cache.container_only(id_)
     if container is None:
-        pod = memory.pod(id_)
+        pod = pod_cache.pod(id_)
         return pod if pod is not None and pod.id == id_ else None
     return pod if container.id == id_ else None
 

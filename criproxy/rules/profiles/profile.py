@@ -1,7 +1,7 @@
-"""What a listener's profile lets its clients do, and how much of the answers they see.
+"""A listener's profile: the methods that clients may call, and the pods and fields they may see.
 
-Whatever a profile does not allow is denied: it is a list of what there is in the CRI, not of what
-is known to do harm. A method that is not in the CRI is in no profile but ``full``.
+A profile is a list of allowed methods; all others are denied. Methods outside the CRI are allowed
+only by the profile ``full``.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from criproxy.rules.spec import Globs
 Scrub = Literal["environment", "info", "mounts"]
 
 FULL: Final = "full"
-"""The profile that touches nothing."""
+"""The profile without restrictions."""
 
 
 class ProfileSpec(Section, frozen=True):
@@ -39,11 +39,11 @@ BUILT_IN: Final[Mapping[str, ProfileSpec]] = {
     "read-only": ProfileSpec(methods=["@read"]),
     "images-only": ProfileSpec(methods=["ImageService/*", "RuntimeService/Version"], scrub=[]),
 }
-"""The profiles that need not be written, beside FULL."""
+"""The predefined profiles, in addition to FULL."""
 
 
 class ProfileError(Exception):
-    """A profile that cannot be used: ``keys`` lead to what is wrong with the configuration."""
+    """An invalid profile: ``keys`` is the path of the error within the configuration."""
 
     def __init__(self, keys: tuple[str | int, ...], message: str) -> None:
         super().__init__(f"{'.'.join(map(str, keys))}: {message}")
@@ -53,27 +53,29 @@ class ProfileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile, by its name."""
+    """A profile and its name."""
 
     name: str
     spec: ProfileSpec
     allowed: Mapping[str, Method]
-    """The methods that may be called, by their path."""
+    """The methods that may be called, by path."""
 
     @property
-    def bounds_pods(self) -> bool:
-        """Whether some pods are out of its clients' reach."""
+    def restricts_pods(self) -> bool:
+        """Whether clients may see only some pods."""
         return self.spec.own_pod or self.spec.namespaces is not None
 
     @property
-    def looks(self) -> bool:
-        """Whether messages have to be looked at."""
-        return self.bounds_pods or bool(self.spec.scrub)
+    def inspects_messages(self) -> bool:
+        """Whether messages have to be inspected."""
+        return self.restricts_pods or bool(self.spec.scrub)
 
 
 def profile_of(name: str, profiles: Mapping[str, ProfileSpec]) -> Profile | None:
-    """Return a profile by its name, one of the configuration's ``profiles`` or one that there is
-    anyway; None for ``full``. The names are to be checked before, see check_profiles."""
+    """Return the profile of a name, None for ``full``.
+
+    ``profiles`` are the configuration's. The name has to be valid, see check_profiles.
+    """
     if name == FULL:
         return None
     spec = BUILT_IN.get(name) or profiles[name]
@@ -86,10 +88,9 @@ def profile_of(name: str, profiles: Mapping[str, ProfileSpec]) -> Profile | None
 
 
 def check_profiles(profiles: Mapping[str, ProfileSpec], used: Sequence[str]) -> None:
-    """Refuse profiles that cannot be what was meant.
+    """Check the configuration's profiles, and the profile names of its listeners in their order.
 
-    ``profiles`` are the configuration's, ``used`` the names that its listeners have, in their
-    order. Raises ProfileError.
+    Raises ProfileError.
     """
     built_in = [FULL, *BUILT_IN]
     for name, spec in profiles.items():
@@ -110,12 +111,12 @@ def check_profiles(profiles: Mapping[str, ProfileSpec], used: Sequence[str]) -> 
 
 
 def _check_glob(keys: tuple[str | int, ...], glob: str) -> None:
-    named = [resolve(path.encode()) for path in METHODS]
+    methods = [resolve(path.encode()) for path in METHODS]
     if glob.startswith("@") and glob not in GROUPS:
         raise ProfileError(keys, f"no group is called {glob!r}; there are {', '.join(GROUPS)}")
-    if not any(matches(glob, each) for each in named):
+    if not any(matches(glob, each) for each in methods):
         name = glob.rpartition("/")[2]
-        names = sorted({each.method for each in named})
+        names = sorted({each.method for each in methods})
         raise ProfileError(
             keys, f"no method of the CRI is called {glob!r}{_suggestion(name, names)}"
         )

@@ -1,14 +1,13 @@
-"""Responses without what a profile keeps from its clients.
+"""Removal of fields that a profile hides from responses (``scrub``).
 
-Environment values are taken out of ``KeyValue`` wherever that stands, mounts and the host's paths
-of logs by their fields, ``info`` (what verbose answers add) as a whole. ``info`` and annotations
-may have the same things once more as JSON: a runtime's own description of a container, a manifest
-that kubectl has kept. There they are found by their keys. What an image filesystem is mounted at
-is no mount of a container's, and stays.
+``environment``: the values of every ``KeyValue``. ``mounts``: mounts and host paths of logs.
+``info``: the whole ``info`` of verbose responses. ``info`` and annotations may contain the same
+data as JSON: a runtime's description of a container, or a manifest stored by kubectl. There,
+environment and mounts are removed by key. The mount point of an image filesystem is not removed.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -35,7 +34,7 @@ _MOUNT_KEYS: Final = frozenset(
 
 
 class Scrubber:
-    """Takes out of messages what ``scrub`` names: ``environment``, ``info``, ``mounts``."""
+    """Removes from messages what ``scrub`` names: ``environment``, ``info``, ``mounts``."""
 
     def __init__(self, scrub: Iterable[str]) -> None:
         wanted = frozenset(scrub)
@@ -48,11 +47,11 @@ class Scrubber:
         self.touches = lru_cache(maxsize=None)(self._touches)
 
     def _touches(self, kind: Descriptor) -> bool:
-        """Tell whether messages of a type may have something that is to be taken out."""
-        return _any_field(kind, self._is_meant, set())
+        """Return whether messages of a type may contain anything to remove."""
+        return _any_field(kind, self._is_scrubbed, set())
 
     def scrub(self, message: Message) -> None:
-        """Take it out of a message, which is changed, and of those within."""
+        """Scrub a message and the messages within it, in place."""
         if not self.touches(message.DESCRIPTOR):
             return
         for field, value in message.ListFields():
@@ -69,7 +68,7 @@ class Scrubber:
             else:
                 self.scrub(value)
 
-    def _is_meant(self, field: FieldDescriptor) -> bool:
+    def _is_scrubbed(self, field: FieldDescriptor) -> bool:
         return self._is_removed(field) or self._is_json(field)
 
     def _is_removed(self, field: FieldDescriptor) -> bool:
@@ -91,40 +90,40 @@ class Scrubber:
         if not _is_like_json(text):
             return
         try:
-            value = _read(text)
-        except (ValueError, RecursionError):  # what cannot be read may have anything in it
+            value = _parse_json(text)
+        except (ValueError, RecursionError):  # a text that cannot be parsed cannot be scrubbed
             del entries[key]
             return
         try:
-            scrubbed = self._without(value)
+            scrubbed = self._scrubbed(value)
         except RecursionError:
             del entries[key]
             return
         if scrubbed != value:
             entries[key] = json.dumps(scrubbed)
 
-    def _without(self, value: Any) -> Any:
+    def _scrubbed(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                key: self._without(each)
+                key: self._scrubbed(each)
                 for key, each in value.items()
-                if _plain(key) not in self._keys
+                if _normalized(key) not in self._keys
             }
         if isinstance(value, list):
-            return [self._without(each) for each in value]
+            return [self._scrubbed(each) for each in value]
         if isinstance(value, str) and _is_like_json(value):
             try:  # JSON within JSON: an annotation within a configuration
-                inner = _read(value)
+                inner = _parse_json(value)
             except ValueError:
                 return ""
-            scrubbed = self._without(inner)
+            scrubbed = self._scrubbed(inner)
             return value if scrubbed == inner else json.dumps(scrubbed)
         return value
 
 
-def _read(text: str) -> Any:
-    """Read JSON. Raises ValueError, too, where a key comes twice: of such a mapping one value would
-    be looked at, and all of them shown."""
+def _parse_json(text: str) -> Any:
+    """Parse JSON. Raises ValueError also for a duplicate key, of which only the last value would be
+    scrubbed."""
     return json.loads(text, object_pairs_hook=_mapping)
 
 
@@ -136,24 +135,26 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_like_json(text: str) -> bool:
-    """Tell whether a text may have a mapping within: a text in quotes may, as JSON within JSON."""
+    """Return whether a text may be JSON with a mapping; a quoted text may contain JSON."""
     return text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[", '"')
 
 
-def _plain(key: str) -> str:
-    """Return a key as it is looked for: without regard to how its words are joined."""
+def _normalized(key: str) -> str:
+    """Return a key in lower case, without the characters that join its words."""
     return key.lower().replace("_", "").replace("-", "")
 
 
-def _any_field(kind: Descriptor, meant: Any, seen: set[str]) -> bool:
+def _any_field(
+    kind: Descriptor, is_scrubbed: Callable[[FieldDescriptor], bool], seen: set[str]
+) -> bool:
     if kind.full_name in seen:
         return False
     seen.add(kind.full_name)
     for field in kind.fields:
-        if meant(field):
+        if is_scrubbed(field):
             return True
         inner = field.message_type
-        if inner is not None and not _is_map(field) and _any_field(inner, meant, seen):
+        if inner is not None and not _is_map(field) and _any_field(inner, is_scrubbed, seen):
             return True
     return False
 

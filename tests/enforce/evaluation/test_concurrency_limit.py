@@ -224,7 +224,7 @@ def facts(
     caller: Peer = Peer(pid=1, uid=0, gid=0, executable="/usr/bin/kubelet"),  # noqa: B008 - frozen
     pod: Pod | None = None,
 ) -> Facts:
-    return Facts(named=resolve(path), listener="kubelet", caller=caller, pod=pod)
+    return Facts(method_name=resolve(path), listener="kubelet", caller=caller, pod=pod)
 
 
 @pytest.mark.parametrize(

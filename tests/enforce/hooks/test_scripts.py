@@ -89,7 +89,7 @@ def test_unknown_pod(script: Any) -> None:
     """What is not known is None."""
     hook = script("def request(call):\n    assert call.pod is call.container is None\n")
     known = facts()
-    bare = type(known)(known.named, known.listener, known.caller)
+    bare = type(known)(known.method_name, known.listener, known.caller)
     run(hook.request(create(), bare))
 
 

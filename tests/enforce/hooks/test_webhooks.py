@@ -197,7 +197,7 @@ def test_response(tcp: Server) -> None:
 def test_nothing_known(tcp: Server) -> None:
     """Unknown pods and containers are null; without a path in the URL, the path is the root."""
     known = facts()
-    bare = type(known)(known.named, known.listener, known.caller)
+    bare = type(known)(known.method_name, known.listener, known.caller)
     use(tcp, lambda hook: hook.request(create(), bare), path="")
     assert tcp.asked[0]["request"]["pod"] is tcp.asked[0]["request"]["container"] is None
     assert tcp.paths == ["/"]

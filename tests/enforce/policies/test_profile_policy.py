@@ -45,7 +45,7 @@ class Scoped:
         self.counts, self.resources = base.counts, base.resources
         policy = RulePolicy(compile_rules(specs(rules)), base.resources, updates_pod_cache=True)
         self.policy = ProfilePolicy(found, base.resources, policy)
-        self.resources.pod_cache.listed(
+        self.resources.pod_cache.add_listing(
             v1.ListPodSandboxResponse(items=[POD, OTHER_POD]).SerializeToString(),
             v1.ListContainersResponse(containers=[CONTAINER, OTHER]).SerializeToString(),
         )

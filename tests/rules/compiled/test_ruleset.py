@@ -46,7 +46,7 @@ def pull(image: str = "docker.io/nginx", module: Any = v1) -> Any:
 
 
 def names(text: str, path: str) -> list[str]:
-    plan = rule_set(text).plan(path.encode())
+    plan = rule_set(text).rules_for(path.encode())
     return [] if plan is None else [rule.name for rule in plan.rules]
 
 
@@ -66,18 +66,18 @@ def test_a_plan_has_the_rules_of_a_method_in_order() -> None:
             "mirror-docker-hub",
             "slow-pulls",
         ]
-    assert rule_set(ISSUE).plan(f"{RUNTIME}/Version".encode()) is None
-    assert rule_set(ISSUE).plan(FOREIGN.encode()) is None
-    assert rule_set(ISSUE).plan(b"\xff nonsense") is None
-    assert rule_set("[]").plan(PULL.encode()) is None
+    assert rule_set(ISSUE).rules_for(f"{RUNTIME}/Version".encode()) is None
+    assert rule_set(ISSUE).rules_for(FOREIGN.encode()) is None
+    assert rule_set(ISSUE).rules_for(b"\xff nonsense") is None
+    assert rule_set("[]").rules_for(PULL.encode()) is None
 
 
 def test_a_plan_is_remembered() -> None:
     """It is made once for a path, unless that is a client's fancy of any length."""
     rules = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]")
     for path, remembered in ((PULL.encode(), True), (b"/a/" + b"b" * 300, False)):
-        assert rules.plan(path) is not None
-        assert (rules.plan(path) is rules.plan(path)) is remembered
+        assert rules.rules_for(path) is not None
+        assert (rules.rules_for(path) is rules.rules_for(path)) is remembered
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_caller_is_one_of_each_list(callers: str, peer: Peer, matches: bool) -
         f"[{{name: a, match: {{methods: ['*'], callers: {{{callers}}}}}, deny: {{}}}}]"
     ).rules[0]
     assert rule.matches(facts(PULL, pull(), caller=peer)) is matches
-    assert rule.is_for(facts(PULL, caller=peer)) is matches
+    assert rule.matches_client(facts(PULL, caller=peer)) is matches
 
 
 def test_a_listener_is_matched_by_globs() -> None:
@@ -183,19 +183,19 @@ def test_a_rule_tells_whether_it_takes_the_request(where: str, needed: bool) -> 
     rules = rule_set(
         f'[{{name: a, match: {{methods: [PullImage], where: "{where}"}}, deny: {{}}}}]'
     )
-    plan = rules.plan(PULL.encode())
+    plan = rules.rules_for(PULL.encode())
     assert plan is not None
-    assert rules.rules[0].needs_request(plan.named) is needed
+    assert rules.rules[0].needs_request(plan.method_name) is needed
 
 
 def test_what_is_done_about_a_response_may_take_the_request() -> None:
     """A value of a response's field that names the request has it held."""
     plain = one_rule("PullImage", "rewrite: {response: {image_ref: '\"x\"'}}")
     taking = one_rule("PullImage", "rewrite: {response: {image_ref: request.image.image}}")
-    plan = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]").plan(PULL.encode())
+    plan = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]").rules_for(PULL.encode())
     assert plan is not None
-    assert not plain.needs_request(plan.named)
-    assert taking.needs_request(plan.named)
+    assert not plain.needs_request(plan.method_name)
+    assert taking.needs_request(plan.method_name)
 
 
 def test_an_unknown_pod_is_an_error_with_its_own_reason() -> None:
@@ -226,10 +226,10 @@ def test_a_condition_on_messages_cannot_be_got_round_by_a_foreign_method(
     match = "{methods: ['*/PullImage'], where: request.image.image == ''}"
     rules = rule_set(f"[{{name: a, match: {match}, {rule}}}]")
     path = b"/runtime.v9.ImageService/PullImage"
-    plan = rules.plan(path)
+    plan = rules.rules_for(path)
     assert (plan is not None) is planned
     if plan is not None:
-        assert not plan.rules[0].needs_request(plan.named)
+        assert not plan.rules[0].needs_request(plan.method_name)
         with pytest.raises(EvaluationError) as caught:
             plan.rules[0].matches(facts(path.decode()))
         assert caught.value.reason == "decode"
@@ -341,7 +341,9 @@ def test_rules_tell_what_they_are() -> None:
     - {name: c, match: {methods: ['*']}, hook: {script: a.py, may_deny: true}}
     - {name: d, match: {methods: ['*']}, on_error: pass, deny: {}}
     """
-    shown = [(r.name, r.action, r.goes_on, r.dry_run, r.fails) for r in rule_set(text).rules]
+    shown = [
+        (r.name, r.action, r.continues, r.dry_run, r.fails_closed) for r in rule_set(text).rules
+    ]
     assert shown == [
         ("a", "delay", True, False, False),
         ("b", "deny", False, True, True),
@@ -532,8 +534,8 @@ def test_names_are_unique() -> None:
 def test_groups_of_methods() -> None:
     """A group stands for its methods, and one that is none is refused."""
     (rule,) = rule_set("[{name: it, match: {methods: ['@exec']}, deny: {}}]").rules
-    assert rule.concerns(resolve(b"/runtime.v1.RuntimeService/ExecSync"))
-    assert not rule.concerns(resolve(b"/runtime.v1.RuntimeService/StartContainer"))
+    assert rule.may_apply_to(resolve(b"/runtime.v1.RuntimeService/ExecSync"))
+    assert not rule.may_apply_to(resolve(b"/runtime.v1.RuntimeService/StartContainer"))
     for name in ("@execs", "@*"):
         with pytest.raises(RuleError) as refused:
             rule_set(f"[{{name: it, match: {{methods: ['{name}']}}, deny: {{}}}}]")

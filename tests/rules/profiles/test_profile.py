@@ -36,7 +36,7 @@ def test_read_only() -> None:
     profile = profile_of("read-only", {})
     assert profile is not None
     assert set(profile.spec.scrub) == {"environment", "info"}
-    assert not profile.bounds_pods
+    assert not profile.restricts_pods
 
 
 def test_images_only() -> None:
@@ -48,7 +48,7 @@ def test_images_only() -> None:
     }
     profile = profile_of("images-only", {})
     assert profile is not None
-    assert not profile.looks
+    assert not profile.inspects_messages
 
 
 @pytest.mark.parametrize(
