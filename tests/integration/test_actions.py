@@ -27,18 +27,18 @@ from tests.support.cri_peers import (
 from tests.support.grpc_peers import channel
 from tests.support.held import specs
 from tests.support.rule_relay import RuleRelay
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 KIBIBYTE: Final = 1 << 10
 MEBIBYTE: Final = 1 << 20
 CODE = grpc.StatusCode
-LATE: Final[dict[str, Any]] = {
-    "timeout": 1.0,
-    "code": CODE.DEADLINE_EXCEEDED,
+HANGS: Final[dict[str, Any]] = {
+    "hangs": True,
+    "code": CODE.CANCELLED,
     "details": None,
     "sends_headers": False,
 }
-"""Expectations for a call that hangs. Its deadline is long enough to reach the server."""
+"""Expectations for a call that hangs until its client cancels it."""
 
 
 def _rewrite(path: str, value: str, phase: str = "request") -> dict[str, Any]:
@@ -102,8 +102,8 @@ CASES: Final = {
     "fault before": Case({"fault": FAULT}, reaches_server=False, **UNAVAILABLE),
     "fault after": Case({"fault": FAULT | {"when": "after"}}, size=100_000, **UNAVAILABLE),
     "fault after a stream": Case({"fault": FAULT | {"when": "after"}}, STREAM, **UNAVAILABLE),
-    "hang before": Case({"fault": {"hang": True}}, reaches_server=False, **LATE),
-    "hang after": Case({"fault": {"hang": True, "when": "after"}}, size=100_000, **LATE),
+    "hang before": Case({"fault": {"hang": True}}, reaches_server=False, **HANGS),
+    "hang after": Case({"fault": {"hang": True, "when": "after"}}, size=100_000, **HANGS),
     "cut at once": Case(
         {"fault": FAULT | {"cut_after": 0}},
         STREAM,
@@ -297,7 +297,15 @@ def test_queue_that_is_full(relay: RuleRelay, peer: CriPeer) -> None:
     case = Case({"limit": {"in_flight": 3, "queue": 5}})
     relay.load(case.rule("request"))
     with channel(relay.path) as one:
-        ended = run_batch(one, peer, case.batch(), BATCH - len(MATCHED) + 3)
+        ended = run_batch(
+            one,
+            peer,
+            case.batch(),
+            BATCH - len(MATCHED) + 3,
+            before=lambda calls: wait_until(
+                lambda: sum(call.call.done() for call in calls) == len(MATCHED) - 8, "refusals"
+            ),
+        )
         codes = Counter(ended[number].outcome.code for number in MATCHED)
         refused = [each for each in ended if each.outcome.code is CODE.RESOURCE_EXHAUSTED]
         assert codes == {CODE.OK: 8, CODE.RESOURCE_EXHAUSTED: len(MATCHED) - 8}

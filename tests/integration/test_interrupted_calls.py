@@ -50,7 +50,9 @@ def test_deadline(relay: RuleRelay, peer: CriPeer, phase: str) -> None:
     with channel(relay.path) as one:
         calls = [start_call(one, pull("a", timeout=0.3), number) for number in range(10)]
         others = [start_call(one, execute("b"), f"b{number}") for number in range(10)]
-        assert {call.outcome().code for call in calls} == {CODE.DEADLINE_EXCEEDED}
+        # A server whose deadline passes first resets with CANCEL, which may reach its client.
+        codes = {call.outcome().code for call in calls}
+        assert codes <= {CODE.DEADLINE_EXCEEDED, CODE.CANCELLED}
         assert {call.outcome().code for call in others} == {CODE.OK}
         relay.assert_restored(relay.pairs[0])
         assert relay.pairs[0].reader.calls == ()

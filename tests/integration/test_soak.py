@@ -2,7 +2,9 @@
 
 import random
 from collections import Counter, deque
+from dataclasses import replace
 
+import grpc
 import pytest
 
 from tests.integration.test_actions import CASES
@@ -39,7 +41,7 @@ class Soak:
         ]
         self.kinds: list[tuple[Case | None, CallSpec]] = [(None, ask) for ask in others()]
         for name, case in self.cases.items():
-            timeout = NEVER if case.timeout < LIMIT_SECONDS else LIMIT_SECONDS
+            timeout = NEVER if case.hangs else LIMIT_SECONDS
             self.kinds += [(case, self._ask(case, name, timeout)) for _ in range(3)]
             self.kinds += [(None, self._ask(case, f"not {name}", LIMIT_SECONDS))]
 
@@ -75,12 +77,22 @@ def test_soak(relay: RuleRelay, peer: CriPeer, seed: int) -> None:
         got = Ended(outcome, peer.received.get(str(kind)))
         if case is None:
             assert_unchanged(got, without[kind])
+        elif case.hangs:
+            late = replace(case, code=grpc.StatusCode.DEADLINE_EXCEEDED)
+            assert_expected(late, got, without[kind])
         else:
             assert_expected(case, got, without[kind])
+    relay.recorder.all_closed()
     assert len(relay.pairs) == 2
     assert not relay.log
     matches = Counter[str]()
     for (rule, _, _), count in relay.counts.matches.items():
         matches[rule] += count
-    made = Counter(soak.kinds[kind][1].group for kind, _ in ended if soak.kinds[kind][0])
-    assert matches == made
+    expected = Counter(soak.kinds[kind][1].group for kind, _ in ended if soak.kinds[kind][0])
+    # A call whose deadline is over before it is at the relay is none.
+    seen = Counter(rule for call in relay.recorder.ended for rule in call.rules)
+    for name, case in soak.cases.items():
+        if case.hangs:
+            assert seen[name] <= expected[name]
+            expected[name] = seen[name]
+    assert matches == expected

@@ -27,7 +27,7 @@ from tests.support.cri_peers import (
     start_call,
     stream,
 )
-from tests.support.grpc_peers import Outcome, channel
+from tests.support.grpc_peers import Outcome, Started, channel
 from tests.support.rule_relay import Rule, RuleRelay
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -73,7 +73,8 @@ class Case:
     """Whether the response's headers are certain to arrive, if it reaches the server."""
     headers: tuple[tuple[str, str], ...] = ()
     """Metadata added to the request's."""
-    timeout: float = LIMIT_SECONDS
+    hangs: bool = False
+    """Whether it gets no response; the client cancels it."""
     pad: int = 0
     """Bytes of padding in the requests."""
     size: int = 10
@@ -115,7 +116,7 @@ class Case:
 
     def batch(self) -> list[CallSpec]:
         """Return calls of which a third match and a third are other calls of the same method."""
-        match = self.ask("match", timeout=self.timeout)
+        match = self.ask("match")
         kinds = others()
         return [
             (match, self.ask("other"), kinds[number // 3 % len(kinds)])[number % 3]
@@ -184,14 +185,22 @@ def run_batch(
     peer: CriPeer,
     batch: Sequence[CallSpec],
     arriving: int,
+    *,
+    before: Callable[[list[Started]], object] = lambda calls: None,
+    after: Callable[[list[Started]], object] = lambda calls: None,
     **options: Any,
 ) -> list[Ended]:
-    """Start all calls; let the server respond when ``arriving`` calls have reached it."""
+    """Start all calls; let the server respond when ``arriving`` calls have reached it.
+
+    ``before`` is called with the calls before the server may respond, ``after`` as soon as it may.
+    """
     peer.clear()
     peer.gate.clear()
     calls = [start_call(on, ask, number, **options) for number, ask in enumerate(batch)]
     wait_until(lambda: len(peer.received) == arriving, f"{arriving} calls at the server")
+    before(calls)
     peer.gate.set()
+    after(calls)
     outcomes = [call.outcome() for call in calls]
     return [
         Ended(outcome, peer.received.get(str(number))) for number, outcome in enumerate(outcomes)
@@ -210,11 +219,18 @@ def check_action(
     batch = case.batch()
     without = _without_rules(relay, peer, batch, **options)
     relay.load(case.rule(matched_by), hooks=hooks)
+
+    def cancel_hanging(calls: list[Started]) -> None:
+        if case.hangs:
+            relay.waiting(len(MATCHED))
+            for number in MATCHED:
+                calls[number].call.cancel()
+
     arriving = (
         BATCH - len(MATCHED) + (min(case.max_in_flight, len(MATCHED)) if case.reaches_server else 0)
     )
     with channel(relay.path) as one:
-        ended = run_batch(one, peer, batch, arriving, **options)
+        ended = run_batch(one, peer, batch, arriving, after=cancel_hanging, **options)
         for number, (got, plain) in enumerate(zip(ended, without, strict=True)):
             if number in MATCHED:
                 assert_expected(case, got, plain)

@@ -188,7 +188,7 @@ class Started:
                 messages.extend(iter(self.call))
             else:
                 messages.append(self.call.result())
-        except grpc.RpcError:
+        except (grpc.RpcError, grpc.FutureCancelledError):
             pass
         return Outcome(
             self.call.code(),
