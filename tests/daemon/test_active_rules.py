@@ -18,6 +18,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import dial, receive_all
+from tests.support.rules import HELD_BY_A_FILE
 from tests.support.waiting import wait_until
 
 MATCHES = "criproxy_rule_matches_total"
@@ -129,7 +130,8 @@ def test_pods_are_asked_for_where_rules_need_them(
 
 def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """A call that is held during a reload ends as its rules have it; the next has the new ones."""
-    late = rule("late", "Version", delay={"fixed": "2s"})
+    (short_dir / "hold.py").write_text(HELD_BY_A_FILE)
+    late = rule("late", "Version", hook={"script": "hold.py", "timeout": "120s"})
     with ruled(short_dir, runtime.endpoint, late) as proxy, CriClient(proxy.endpoint) as client:
         answer = client.raw("Version").future(client.messages.VersionRequest())
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 1, "held call")
@@ -138,6 +140,8 @@ def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) 
         file.write_text(yaml.safe_dump(content))
         proxy.event("rules loaded")
         assert code_of(client.Version) == "PERMISSION_DENIED"
+        assert not answer.done()
+        (short_dir / "gate").touch()
         assert answer.result().runtime_name
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
         assert proxy.metric("criproxy_held_bytes") == 0

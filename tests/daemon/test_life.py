@@ -7,13 +7,16 @@ import stat
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.cri_peers import CriPeer, execute, start_call
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import channel
 from tests.support.process import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 def test_flags_alone_are_enough(runtime: EmbeddedRuntime, short_dir: Path) -> None:
@@ -136,18 +139,21 @@ def test_socket_of_another_is_left_on_exit(proxy: Criproxy) -> None:
 
 def test_call_in_flight_ends_before_the_daemon(short_dir: Path) -> None:
     """A call that ends within the grace is answered after SIGTERM, and is in the log."""
+    limits = {"shutdown_grace": f"{LIMIT_SECONDS:g}s"}
     with (
-        EmbeddedRuntime(f"unix://{short_dir}/cri.sock", latency="300ms") as runtime,
-        Criproxy(
-            short_dir, runtime.endpoint, config={"limits": {"shutdown_grace": "20s"}}
-        ) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriPeer(short_dir / "cri.sock") as runtime,
+        Criproxy(short_dir, f"unix://{runtime.path}", config={"limits": limits}) as proxy,
+        channel(proxy.path) as one,
     ):
-        answer = client.raw("Status").future(client.messages.StatusRequest())
-        wait_until(lambda: '"Status"' in proxy.get("/calls")[1], "call in flight")
-        assert proxy.stop() == 0
-        assert answer.result().status.conditions
-        assert [(call["method"], call["code"]) for call in proxy.calls()] == [("Status", "OK")]
+        runtime.gate.clear()
+        call = start_call(one, execute("a"))
+        wait_until(lambda: '"ExecSync"' in proxy.get("/calls")[1], "call in flight")
+        proxy.process.signal(signal.SIGTERM)
+        wait_until(lambda: not proxy.path.exists(), "end of listening")
+        runtime.gate.set()
+        assert call.outcome().code is grpc.StatusCode.OK
+        assert proxy.process.wait() == 0
+        assert [(call["method"], call["code"]) for call in proxy.calls()] == [("ExecSync", "OK")]
 
 
 def _last_line(text: str) -> str:

@@ -47,10 +47,13 @@ class Files:
 
     def change(self, **keys: Any) -> None:
         """Change keys of the configuration; the file is replaced in one step."""
-        content = yaml.safe_load(self.config.read_text()) | keys
+        self.put(self.config, yaml.safe_load(self.config.read_text()) | keys)
+
+    def put(self, path: Path, content: Any) -> None:
+        """Put a file in its place in one step, so that nobody reads half of it."""
         new = self.config.with_suffix(".new")
         new.write_text(yaml.safe_dump(content))
-        new.rename(self.config)
+        new.rename(path)
 
 
 @pytest.fixture
@@ -148,9 +151,7 @@ def test_bad_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> None
     loaded = ruled.metric(TIMESTAMP)
     assert loaded > 0
     assert ruled.metric(SUCCESS) == 1
-    (files.rules / "10.yaml").write_text(
-        yaml.safe_dump([rule("a"), rule("b", "request.imagee == 1")])
-    )
+    files.put(files.rules / "10.yaml", [rule("a"), rule("b", "request.imagee == 1")])
     failed = ruled.event("reload failed")
     assert failed["level"] == "error"
     assert failed["error"].startswith(f"{files.rules}/10.yaml:")

@@ -58,7 +58,7 @@ def test_deadline(relay: RuleRelay, peer: CriPeer, phase: str) -> None:
         assert relay.pairs[0].reader.calls == ()
         if phase == "request":
             assert not [received for received in peer.received.values() if received.path == PULL]
-        assert peer.stop(60.0).wait(30)  # it does not wait for any
+        assert peer.stop(60.0).wait(LIMIT_SECONDS)  # it does not wait for any
 
 
 def test_pings_of_the_client(relay: RuleRelay, peer: CriPeer) -> None:

@@ -222,7 +222,7 @@ def check_action(
 
     def cancel_hanging(calls: list[Started]) -> None:
         if case.hangs:
-            relay.waiting(len(MATCHED))
+            relay.wait_for_waiting_calls(len(MATCHED))
             for number in MATCHED:
                 calls[number].call.cancel()
 

@@ -208,9 +208,8 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
             with self._peer.serving(
                 ReceivedCall(path, (request,), _sent(context)), context
             ) as metadata:
-                yield from responses_to(
-                    path, request, int(metadata["x-size"]), int(metadata["x-count"])
-                )
+                size, count = int(metadata.get("x-size", 0)), int(metadata.get("x-count", 1))
+                yield from responses_to(path, request, size, count)
 
         def unary(request: bytes, context: grpc.ServicerContext) -> bytes:
             (answer,) = stream(request, context)

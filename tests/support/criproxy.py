@@ -40,14 +40,15 @@ class Criproxy:
         """Relay from ``name``.sock in ``directory`` to ``runtime``, an endpoint.
 
         ``config`` is the file's content where more is to be said; what it leaves out of
-        listeners, metrics and log is one listener to ``runtime``, a free port, and JSON of
-        everything. ``launcher`` is put before the command, ``env`` is Process's.
+        listeners, metrics, log and probe is one listener to ``runtime``, a free port, JSON of
+        everything, and patience. ``launcher`` is put before the command, ``env`` is Process's.
         """
         self.path = directory / f"{name}.sock"
         self.endpoint = f"unix://{self.path}"
         listener = {"endpoint": self.endpoint, "runtime": runtime}
         content: dict[str, Any] = {"listeners": [listener]} | dict(config or {})
         content["metrics"] = {"address": "127.0.0.1:0"} | content.get("metrics", {})
+        content["probe"] = {"timeout": f"{LIMIT_SECONDS:g}s"} | content.get("probe", {})
         content["log"] = {"format": "json", "level": "debug"} | content.get("log", {})
         self._log_file = content["log"].get("file")
         self.file = directory / f"{name}.yaml"

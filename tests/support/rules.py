@@ -16,6 +16,15 @@ from criproxy.rules.spec import RuleSpec
 
 KUBELET = Peer(pid=7, uid=0, gid=0, executable="/usr/bin/kubelet")
 
+HELD_BY_A_FILE = """
+from pathlib import Path
+
+async def request(call):
+    while not (Path(__file__).parent / "gate").exists():
+        await call.delay(0.02)
+"""
+"""A hook's script that has calls waiting until there is a file ``gate`` beside it."""
+
 
 def specs(text: str) -> list[RuleSpec]:
     """Read a list of rules."""
