@@ -1,11 +1,16 @@
-"""Lines on their way to a file or to stderr, without anybody waiting for them.
+"""Writes log lines to a file or stderr on a thread, so that no caller waits.
 
-A thread writes what has gathered; the event loop only appends. Lines that cannot be written (a full
-disk, a pipe that nobody reads) wait in memory, up to a limit. What is above it is lost and counted,
-and once writing works again a line says how many are missing.
+Lines that cannot be written (a full disk, a pipe that nobody reads) wait in memory up to a limit;
+further lines are lost and counted, and once writing works again a line reports their number.
+
+Several processes may write to the same file or stderr. Their lines do not interleave: a file is
+opened for appending, and a pipe, socket or terminal is written in whole lines of at most PIPE_BUF
+bytes, which are atomic (pipe(7)). A line longer than that may be interleaved.
 """
 
 import os
+import select
+import stat
 import sys
 import threading
 from collections.abc import Callable
@@ -15,29 +20,32 @@ from typing import Final
 from criproxy.errors import UnavailableError
 
 LARGEST_QUEUE: Final = 8 << 20
-"""Bytes of lines that may wait to be written: some 20,000 calls."""
+"""Bytes of lines that may wait to be written: those of some 20,000 calls."""
 
 _GATHERING: Final = 0.02
-"""Seconds for which lines gather before they are written together."""
+"""Seconds for which lines are collected before they are written together."""
 
 _RETRY: Final = 1.0
 """Seconds until a failed write is tried again."""
 
 
 class LineWriter:
-    """Writes lines to a file (appending) or to stderr, on a thread of its own."""
+    """Appends lines to a file, or writes them to stderr, on its own thread."""
 
     loss_line: Callable[[int], bytes] = b"%d log lines lost".__mod__
-    """Words the line that tells how many lines were lost; whoever knows the format sets it."""
+    """Formats the line that reports the number of lost lines; set by the owner of the format."""
 
     def __init__(self, path: str | None, dropped: Callable[[int], None]) -> None:
-        """``path`` None is stderr. ``dropped`` is told how many lines were lost, as it happens.
+        """Open the file (None: stderr) and start the thread.
 
-        Raises UnavailableError when the file cannot be opened.
+        ``dropped`` is called with the number of lines that were just lost. Raises UnavailableError
+        if the file cannot be opened.
         """
         self._path = path
         self._dropped = dropped
         self._fd = self._open()
+        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._atomic = LARGEST_QUEUE if is_file else select.PIPE_BUF
         self._lines: list[bytes] = []
         self._size = 0
         self._lost = 0  # lines lost and not yet reported
@@ -49,7 +57,7 @@ class LineWriter:
         self._thread.start()
 
     def write(self, line: bytes) -> None:
-        """Take a line, with its newline. Never waits; from any thread."""
+        """Queue a line with its newline. Thread-safe; does not wait."""
         with self._lock:
             if self._size + len(line) > LARGEST_QUEUE:
                 self._count_lost(1)
@@ -61,7 +69,7 @@ class LineWriter:
             self._wake.set()
 
     def reopen(self) -> None:
-        """Open the file anew, for a logrotate that has moved it. Keeps the old one on failure."""
+        """Open the file again after logrotate has moved it; keeps the old one on failure."""
         if self._path is None:
             return
         try:
@@ -69,12 +77,12 @@ class LineWriter:
         except UnavailableError as error:
             self._report_error(str(error))
             return
-        # In place: a descriptor that is closed under the writing thread may be a client's next.
+        # In place: the number of a descriptor closed here could be reused during a write.
         os.dup2(fd, self._fd, inheritable=False)
         os.close(fd)
 
     def close(self, within: float = 2.0) -> None:
-        """Write what waits, for ``within`` seconds at most."""
+        """Write the waiting lines for at most ``within`` seconds, and end the thread."""
         self._closing.set()
         self._wake.set()
         self._thread.join(within)
@@ -99,7 +107,7 @@ class LineWriter:
             last = self._closing.wait(_RETRY if data else _GATHERING)
             self._wake.clear()
             data = self._write(data)
-            if not data:  # else the lines go on waiting, within their limit
+            if not data:  # else the queued lines go on waiting, within their limit
                 data = self._write(self._gathered())
             if last:
                 self._count_lost(data.count(b"\n") + len(self._lines))
@@ -115,17 +123,21 @@ class LineWriter:
         return b"".join(lines)
 
     def _write(self, data: bytes) -> bytes:
-        """Write what can be written; return the rest."""
+        """Write as much as possible; return the rest."""
+        position = 0
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            while position < len(data):
+                end = min(position + self._atomic, len(data))
+                if end < len(data):
+                    end = data.rfind(b"\n", position, end) + 1 or end
+                position += os.write(self._fd, data[position:end])
         except OSError as error:
             if not self._failing:
                 self._failing = True
                 self._report_error(f"cannot write the log to {self._path}: {error.strerror}")
         else:
             self._failing = False
-        return data
+        return data[position:]
 
     def _count_lost(self, lines: int) -> None:
         if lines:
@@ -133,6 +145,6 @@ class LineWriter:
             self._dropped(lines)
 
     def _report_error(self, message: str) -> None:
-        """Say on stderr what cannot be said in the log."""
+        """Print an error to stderr, unless that is the log."""
         if self._path is not None:
             print(f"criproxy: {message}; what does not fit in memory is lost", file=sys.stderr)

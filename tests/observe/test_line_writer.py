@@ -11,7 +11,7 @@ import pytest
 from criproxy.errors import UnavailableError
 from criproxy.observe import line_writer as module
 from criproxy.observe.line_writer import LineWriter
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 class Disk:
@@ -234,3 +234,41 @@ def test_stuck_reader_blocks_nobody(monkeypatch: pytest.MonkeyPatch, lost: Lost)
     wait_until(lambda: "log writer" not in {each.name for each in threading.enumerate()}, "end")
     os.close(writing)
     assert lost.count <= 5000
+
+
+@pytest.mark.parametrize("to_file", [True, False], ids=["file", "pipe"])
+def test_lines_of_several_processes_do_not_interleave(
+    monkeypatch: pytest.MonkeyPatch, path: Path, lost: Lost, to_file: bool
+) -> None:
+    """Writers that share a file or pipe, as processes do, write whole lines in order."""
+    reading, writing = os.pipe()
+
+    class Stderr:
+        def fileno(self) -> int:
+            return writing
+
+    received = bytearray()
+
+    def read() -> None:
+        while data := os.read(reading, 1 << 16):
+            received.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.sys, "stderr", Stderr())
+        writers = [LineWriter(str(path) if to_file else None, lost) for _ in range(4)]
+        for number in range(3000):
+            for name, writer in enumerate(writers):
+                writer.write(b"%d %d %b\n" % (name, number, b"x" * (number * 7 % 4000)))
+        for writer in writers:
+            writer.close(within=LIMIT_SECONDS)
+    os.close(writing)
+    reader.join()
+    os.close(reading)
+    lines = (path.read_bytes() if to_file else bytes(received)).splitlines()
+    for name in range(4):
+        numbers = [int(line.split()[1]) for line in lines if line.startswith(b"%d " % name)]
+        assert numbers == list(range(3000))
+    assert len(lines) == 12_000 - lost.count == 12_000
+    assert all(len(line.split(b" ")[2]) == int(line.split()[1]) * 7 % 4000 for line in lines)
