@@ -147,7 +147,7 @@ def test_same_size_costs_no_extra_frames() -> None:
     assert granted(frames, called.stream.number) == SIZE
 
 
-def test_longer_is_not_the_sender_s() -> None:
+def test_grants_for_added_bytes_are_kept() -> None:
     """The receiver's grants for bytes that a rewrite added are not forwarded to the sender."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
@@ -203,7 +203,7 @@ def test_raw_data_queues_and_is_split() -> None:
     assert world.received(raw, R) == world.sent(raw, C)
 
 
-def test_what_follows_a_queue_queues() -> None:
+def test_frames_behind_queued_data_are_queued() -> None:
     """Behind DATA that waits, headers, resets and frames of our own wait too."""
     world = connected()
     held, raw = overdrawn(world)
@@ -221,7 +221,7 @@ def test_what_follows_a_queue_queues() -> None:
     assert order[:2] == [(wire.HEADERS, other.stream.number), (wire.RST_STREAM, raw.stream.number)]
 
 
-def test_what_overtakes_a_queue() -> None:
+def test_unordered_frames_overtake_a_queue() -> None:
     """PING, SETTINGS, PRIORITY and WINDOW_UPDATEs of open streams are not queued."""
     world = connected()
     held, raw = overdrawn(world)
@@ -423,7 +423,7 @@ def test_an_answer_when_the_runtime_is_done() -> None:
     assert status(world, called) == b"15"
 
 
-def test_late_frames_of_an_answered_call_are_swallowed() -> None:
+def test_late_frames_of_an_answered_call_are_discarded() -> None:
     """Frames that the runtime sent before it received the reset are discarded, and granted back."""
     world = connected()
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((30_000,)))))
@@ -579,7 +579,7 @@ def test_messages_in_pieces() -> None:
     assert handler(called).reported == [("opened",), *messages, ("ended", C, [])]
 
 
-def test_what_is_passed_on_in_the_midst() -> None:
+def test_a_release_within_a_message() -> None:
     """A direction released within a message is forwarded from that message's beginning."""
     world = connected()
     plan = Plan(Messages((10, 3000, 50)), script=REQUEST)
@@ -600,7 +600,7 @@ def test_what_is_passed_on_in_the_midst() -> None:
 # PING
 
 
-def test_a_ping_for_what_we_sent() -> None:
+def test_a_ping_after_own_data() -> None:
     """A client's PING at DATA that is ours, and not the runtime's latest, is answered here."""
     world = connected(pings=True)
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10, 10)))))
@@ -616,7 +616,7 @@ def test_a_ping_for_what_we_sent() -> None:
     assert world.ends[R].strikes == 0
 
 
-def test_a_ping_for_what_the_runtime_sent() -> None:
+def test_a_ping_after_data_of_the_runtime() -> None:
     """Any other PING is forwarded to the runtime."""
     world = connected(pings=True)
     held = made(world, Plan(script=REQUEST))
@@ -735,7 +735,7 @@ def test_a_call_that_a_goaway_leaves_out(begun: int, in_time: bool) -> None:
     assert world.received(served, C) == world.sent(served, R)
 
 
-def test_what_comes_behind_a_reset_of_the_runtime() -> None:
+def test_late_frames_after_a_reset_of_the_runtime() -> None:
     """Frames of a client before it receives the runtime's reset are discarded and granted back."""
     world = connected()
     called = made(world, Plan(Messages((1000, 1000)), script=REQUEST), whole=False)
@@ -756,7 +756,7 @@ def test_what_comes_behind_a_reset_of_the_runtime() -> None:
 # The runtime's end
 
 
-def test_a_runtime_that_goes_with_a_response_held() -> None:
+def test_a_runtime_disconnects_with_a_held_response() -> None:
     """Complete responses are delivered; other calls end with UNAVAILABLE, GOAWAY is sent."""
     world = connected()
     complete = made(world, Plan(script=RESPONSE, reply=Reply(THOUSAND)))
@@ -783,7 +783,7 @@ def test_a_runtime_that_goes_with_a_response_held() -> None:
     assert handler(complete).gone
 
 
-def test_a_runtime_that_goes_with_nothing_held() -> None:
+def test_a_runtime_disconnects_with_no_held_response() -> None:
     """If no complete response is held, everything is discarded and the handlers are notified."""
     world = connected()
     called = made(world, Plan(script=REQUEST))
@@ -795,7 +795,7 @@ def test_a_runtime_that_goes_with_nothing_held() -> None:
     assert (world.budget.streams, world.budget.bytes) == (0, 0)
 
 
-def test_a_runtime_that_goes_with_a_response_queued() -> None:
+def test_a_runtime_disconnects_with_a_queued_response() -> None:
     """Queued ends of other calls are delivered too, once: those are not ended a second time."""
     world = connected()
     held = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10,)))))
@@ -817,7 +817,7 @@ def test_a_runtime_that_goes_with_a_response_queued() -> None:
     assert not world.interceptor.undelivered
 
 
-def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
+def test_a_runtime_disconnects_with_a_local_reply_pending() -> None:
     """An answer in the runtime's place that waits for the client's windows is delivered too."""
     world = connected(client=((INITIAL_WINDOW_SIZE, 10),))
     called = made(world, Plan(script=RESPONSE, reply=Reply(Messages((1, 1)))))
@@ -836,7 +836,7 @@ def test_a_runtime_that_goes_with_an_answer_on_its_way() -> None:
     assert not world.interceptor.undelivered
 
 
-def test_a_client_that_goes() -> None:
+def test_a_client_disconnects() -> None:
     """When the client disconnects every handler is notified, and the budget is released."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
@@ -880,7 +880,7 @@ def test_the_limit_of_all_streams() -> None:
     assert handler(third).reported[-1] == ("ended", C, [])
 
 
-def test_a_handler_that_passes_on_what_is_too_large() -> None:
+def test_a_handler_releases_a_message_over_the_limit() -> None:
     """A handler may release the direction instead, and then all of it is forwarded."""
 
     class PassingOn(Handler):
@@ -1020,7 +1020,7 @@ def test_frames_where_they_may_not_be(bad: bytes, side: Side) -> None:
 
 
 @pytest.mark.parametrize("size", [300, 40])
-def test_what_is_passed_on_waits_for_what_was_sent(size: int) -> None:
+def test_released_data_waits_for_pending_output(size: int) -> None:
     """DATA of a released direction is sent behind output that waits for the windows."""
     world = connected(runtime=((INITIAL_WINDOW_SIZE, 100),))
     called = world.call(Plan(Messages((10, 500, 20)), script=REQUEST))
@@ -1078,7 +1078,7 @@ def test_a_ping_after_both(spoke: bool) -> None:
     assert world.received(raw, C) == world.sent(raw, R)
 
 
-def test_padding_goes_on() -> None:
+def test_padding_is_forwarded() -> None:
     """DATA of a call that is not held is forwarded unchanged, with padding, while another is."""
     world = connected()
     made(world, Plan(THOUSAND, script=REQUEST))
@@ -1092,7 +1092,7 @@ def test_padding_goes_on() -> None:
     assert bytes(world.passed[R]).endswith(sent)
 
 
-def test_padding_that_does_not_fit() -> None:
+def test_queued_data_loses_its_padding() -> None:
     """Queued DATA is sent without its padding, which is granted back."""
     world = connected()
     held = made(world, Plan(Messages((10,)), script=REQUEST))
@@ -1112,7 +1112,7 @@ def test_padding_that_does_not_fit() -> None:
     assert world.ends[C].send_window == world.ends[R].receive_window
 
 
-def test_an_early_answer_behind_what_waits() -> None:
+def test_an_early_response_behind_queued_frames() -> None:
     """Trailers received before the request is released do not overtake queued frames."""
     world = connected()
     plan = Plan(Messages((5, 5)), script=BOTH, reply=Reply(Messages((10,)), early=True))
@@ -1132,7 +1132,7 @@ def test_an_early_answer_behind_what_waits() -> None:
     assert handler(called).gone
 
 
-def test_what_is_passed_on_waits_for_the_connection() -> None:
+def test_released_data_waits_for_the_connection_window() -> None:
     """DATA that is passed on does not overtake its stream's where only the connection is full."""
     world = connected(runtime=((INITIAL_WINDOW_SIZE, 200_000),))
     called = world.call(Plan(Messages((10, 500)), script=REQUEST))
@@ -1150,7 +1150,7 @@ def test_what_is_passed_on_waits_for_the_connection() -> None:
     assert world.received(called, R).ended
 
 
-def test_a_runtime_that_goes_with_only_raw_data_queued() -> None:
+def test_a_runtime_disconnects_with_only_raw_data_queued() -> None:
     """Queued frames of other calls are delivered before the client's connection ends."""
     world = connected(client=((INITIAL_WINDOW_SIZE, 200_000),))
     held = made(world, Plan(script=RESPONSE))
@@ -1197,7 +1197,7 @@ def test_left_stream_is_raw_at_once() -> None:
     assert status(world, called) == b"0"
 
 
-def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> None:
+def test_owed_bytes_are_kept_from_the_sender_between_other_calls() -> None:
     """Unwanted calls pass through while window bytes are owed; their grant is kept."""
     world = connected()
     called = longer_and_left(world)
@@ -1219,7 +1219,7 @@ def test_grant_that_is_owed_is_kept_from_the_sender_between_other_calls() -> Non
     world.check_windows()
 
 
-def test_header_tables_are_in_step_after_what_went_by() -> None:
+def test_header_tables_are_in_step_after_pass_through() -> None:
     """Blocks that passed through are in the tables with which the next held call is read."""
     world = connected()
     longer_and_left(world)
@@ -1237,7 +1237,7 @@ def test_header_tables_are_in_step_after_what_went_by() -> None:
     world.check_windows()
 
 
-def test_runtime_that_goes_after_what_went_by() -> None:
+def test_a_runtime_disconnects_after_pass_through() -> None:
     """The GOAWAY after a runtime's end does not exclude a call that passed through."""
     world = connected()
     first = longer_and_left(world)

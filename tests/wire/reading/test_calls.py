@@ -194,7 +194,7 @@ def test_only_the_first_status_is_the_response_s() -> None:
     )
 
 
-def test_what_follows_the_end_is_of_no_interest() -> None:
+def test_frames_behind_the_end_are_ignored() -> None:
     """Later frames of a call that has ended report nothing."""
     check(
         conversation(

@@ -84,7 +84,7 @@ def test_a_unary_call() -> None:
         assert not direction(call, R).cut
 
 
-def test_only_what_is_wanted() -> None:
+def test_only_selected_calls() -> None:
     """Capture is selected once for each call, by its path; unselected calls are not captured."""
     asked = []
 
@@ -330,7 +330,7 @@ def fitting(messages: Sequence[Message], limit: int) -> tuple[list[Message], boo
     cuts(),
     st.booleans(),
 )
-def test_what_was_sent_is_kept(
+def test_sent_messages_are_captured(
     written: dict[tuple[Side, int], list[Message]],
     frames: list[tuple[int, int | None]],
     limits: tuple[int, int],
