@@ -7,6 +7,7 @@
 #                CRIPROXY_E2E=required
 #   make coverage  the same with the coverage of every process measured, which
 #                takes up to twice the time
+#   make test-busy  every test five times, beside four busy loops (RUNS=5, LOOPS=4)
 #   make lint    ruff, mypy, import-linter, and the documentation's links and anchors
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
@@ -26,10 +27,12 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 RUNTIME ?=
 # Many tests wait rather than compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+RUNS ?= 5
+LOOPS ?= 4
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
-.PHONY: help demo test coverage lint fmt proto proto-check docs docs-reference bench fuzz clean
+.PHONY: help demo test coverage test-busy lint fmt proto proto-check docs docs-reference bench fuzz clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -50,6 +53,9 @@ test: $(SETUP)
 
 coverage: $(SETUP)
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered
+
+test-busy: $(SETUP)
+	$(BIN)/python -m tests.support.busy --runs $(RUNS) --loops $(LOOPS) -- -n $(WORKERS)
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
