@@ -1,4 +1,4 @@
-"""What is wrong with a file is one line: file, line, key, and what to write instead."""
+"""Errors in a file are one line: file, line, key, and how to correct it."""
 
 from pathlib import Path
 
@@ -116,7 +116,7 @@ NESTED = 3000
     ],
 )
 def test_error(text: str, expected: str) -> None:
-    """Each mistake has its line, that names the place and the mend."""
+    """Each error is one line that names the location and the correction."""
     with pytest.raises(ConfigError) as caught:
         parse(text, "c.yaml")
     message = str(caught.value)
@@ -126,7 +126,7 @@ def test_error(text: str, expected: str) -> None:
 
 
 def test_absent_file(tmp_path: Path) -> None:
-    """A file that is not there is named."""
+    """A missing file is named."""
     path = tmp_path / "absent.yaml"
     with pytest.raises(ConfigError, match="cannot be read: No such file or directory") as caught:
         load(path)
@@ -134,13 +134,13 @@ def test_absent_file(tmp_path: Path) -> None:
 
 
 def test_directory(tmp_path: Path) -> None:
-    """A directory is no file."""
+    """A directory is not a file."""
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path)
 
 
 def test_not_text(tmp_path: Path) -> None:
-    """A file that is not UTF-8 is said to be so."""
+    """A file that is not UTF-8 is an error."""
     path = tmp_path / "latin1.yaml"
     path.write_bytes("log: {file: ü}".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin1\.yaml: is not UTF-8 text"):
@@ -184,7 +184,7 @@ RULE = "- name: {}\n  match: {{methods: [Version]}}\n  deny: {{}}\n"
     ],
 )
 def test_error_in_a_rule(text: str, expected: str) -> None:
-    """A rule's mistakes have their lines and mends as all others have."""
+    """An error in a rule has its line as well."""
     test_error(text, expected)
 
 
@@ -201,7 +201,7 @@ def error_of(path: Path) -> str:
 
 
 def test_error_in_a_file_of_rules_dir(tmp_path: Path) -> None:
-    """What is wrong with a file of ``rules_dir`` names that file; a list's items have no key."""
+    """An error in a file of ``rules_dir`` names that file; the items of a list have an index."""
     config = write(tmp_path / "c.yaml", "rules_dir: d\n")
     one = write(tmp_path / "d" / "one.yaml", "- name: a\n  match: {methods: []}\n")
     assert error_of(config).startswith(f"{one}:2: [0].match: methods has to name at least one")
@@ -216,14 +216,14 @@ def test_error_in_a_file_of_rules_dir(tmp_path: Path) -> None:
 
 
 def test_absent_rules_dir(tmp_path: Path) -> None:
-    """A directory that is not there is told of at the key that names it."""
+    """A missing directory is an error at the key that names it."""
     config = write(tmp_path / "c.yaml", "log: {}\nrules_dir: d\n")
     expected = f"{config}:2: rules_dir: {tmp_path}/d: cannot be read: No such file or directory"
     assert error_of(config) == expected
 
 
 def test_same_name_twice(tmp_path: Path) -> None:
-    """Two rules of one name, in whatever files they stand, are an error that names both places."""
+    """Two rules of the same name, in any files, are an error that names both locations."""
     config = write(tmp_path / "c.yaml", "rules_dir: d\nrules:\n" + RULE.format("a"))
     other = write(tmp_path / "d" / "b.yml", "\n" + RULE.format("b") + RULE.format("a"))
     assert error_of(config) == (

@@ -1,4 +1,4 @@
-"""config.example.yaml stays true to the schema."""
+"""config.example.yaml agrees with the schema."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ TEXT = EXAMPLE.read_text(encoding="utf-8")
 
 
 def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The path of each key, those within lists too."""
+    """Yield the path of each key, also within lists."""
     if isinstance(value, dict):
         for key, child in value.items():
             yield (*path, key)
@@ -31,7 +31,7 @@ DEFAULT = yaml.safe_load(show(Config()))
 
 
 def lines_of(keys: tuple[str, ...]) -> list[int]:
-    """The lines on which a key stands, counted from 0: found through the YAML's own marks."""
+    """Return the line numbers of a path's keys, from 0, by the marks of the YAML parser."""
     node = yaml.compose(TEXT, yaml.SafeLoader)
     found = []
     for name in keys:
@@ -44,18 +44,18 @@ def lines_of(keys: tuple[str, ...]) -> list[int]:
 
 
 def test_example_is_the_default() -> None:
-    """The example, as it stands, says what an empty file says."""
+    """The example is equal to an empty file."""
     assert parse(TEXT, "config.example.yaml") == Config()
 
 
 @pytest.mark.parametrize("keys", [*paths(DEFAULT)], ids=".".join)
-def test_every_key_is_shown_and_explained(keys: tuple[str, ...]) -> None:
-    """Each key stands in the example, as a live line, with a comment above it."""
+def test_every_key_has_a_comment(keys: tuple[str, ...]) -> None:
+    """Each key is in the example, uncommented, with a comment above it."""
     assert keys in set(paths(yaml.safe_load(TEXT)))
     above = TEXT.splitlines()[lines_of(keys)[-1] - 1]
     assert re.match(r"\s*# \S", above), f"no comment above {'.'.join(keys)}: {above!r}"
 
 
-def test_nothing_else_is_shown() -> None:
-    """The example has no key that the schema has not."""
+def test_no_other_keys() -> None:
+    """The example has no key that the schema does not have."""
     assert set(paths(yaml.safe_load(TEXT))) == set(paths(DEFAULT))

@@ -1,4 +1,4 @@
-"""What a file says, as the values that the daemon works with."""
+"""Configuration values, from the file to what the daemon uses."""
 
 from pathlib import Path
 
@@ -62,24 +62,24 @@ rules:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "---\n", "null\n", "{}\n"])
-def test_nothing_is_the_default(text: str) -> None:
-    """Every key has a default, so an empty file is a whole one."""
+def test_empty_file(text: str) -> None:
+    """Every key has a default, so an empty file is valid."""
     assert parse(text, "c.yaml") == Config()
 
 
 @pytest.mark.parametrize("section", ["metrics", "log", "slow", "probe", "limits"])
-def test_empty_section_is_the_default(section: str) -> None:
-    """So has every key of a section."""
+def test_empty_section(section: str) -> None:
+    """Every key of a section has a default."""
     assert parse(f"{section}: {{}}", "c.yaml") == Config()
 
 
 def test_listeners_have_defaults() -> None:
-    """A listener needs no key either."""
+    """Every key of a listener has a default."""
     assert parse("listeners: [{}]", "c.yaml").listeners == [ListenerConfig()]
 
 
 def test_every_kind_of_value(tmp_path: Path) -> None:
-    """Each value is read as what it means: paths, seconds, bytes, bits, ids."""
+    """Each value is converted: paths, seconds, bytes, bits, ids."""
     (tmp_path / "rules.d").mkdir()
     path = tmp_path / "c.yaml"
     path.write_text(FULL)
@@ -116,7 +116,7 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
 
 
 def test_aliases_and_merges() -> None:
-    """YAML's own means of saying a thing once may be used."""
+    """YAML's aliases and merge keys are supported."""
     config = parse(
         "slow: {threshold: &t 5s}\nprobe: {interval: *t}\n"
         "listeners:\n- &l {endpoint: /a, runtime: /r}\n- {<<: *l, endpoint: /b}\n",
@@ -137,14 +137,14 @@ def test_aliases_and_merges() -> None:
         "listeners: [{owner: '0', mode: '0'}, {endpoint: /b, owner: ':0', mode: '0777'}]",
     ],
 )
-def test_shown_and_read_again(text: str) -> None:
-    """What is shown of a configuration reads back as the same."""
+def test_show_round_trips(text: str) -> None:
+    """The YAML of a configuration parses to an equal configuration."""
     config = parse(text, "c.yaml")
     assert parse(show(config), "shown.yaml") == config
 
 
-def test_everything_is_shown() -> None:
-    """What is shown has every key, the defaults too, as a user would write them."""
+def test_show_has_every_key() -> None:
+    """The YAML of a configuration has every key, including defaults, in the user's notation."""
     shown = show(Config())
     for line in (
         "- endpoint: unix:///run/criproxy/criproxy.sock",
@@ -162,7 +162,7 @@ def test_everything_is_shown() -> None:
     [(0, "0s"), (30, "30s"), (0.5, "0.5s"), (1e-7, "0.0000001s"), (3.6e6, "3600000s")],
 )
 def test_durations_are_shown_in_full(seconds: float, text: str) -> None:
-    """A duration is shown in seconds, without an exponent that could not be read back."""
+    """A duration is written in seconds without an exponent."""
     config = Config(slow=Config().slow.__class__(threshold=Duration(seconds)))
     assert f"  threshold: {text}\n" in show(config)
 
@@ -171,7 +171,7 @@ RULE = "- name: {}\n  match: {{methods: [Version]}}\n  {}\n"
 
 
 def test_rules_of_all_files_in_order(tmp_path: Path) -> None:
-    """The file's own rules come first, then those of the directory's files by name; no others."""
+    """The file's own rules come first, then those of the directory's rule files by name."""
     directory = tmp_path / "rules.d"
     directory.mkdir()
     deny = "deny: {}"
@@ -189,8 +189,8 @@ def test_rules_of_all_files_in_order(tmp_path: Path) -> None:
     assert str(loaded.rules[3].error(("deny",), "no")) == f"{directory}/20.yml:6: [1].deny: no"
 
 
-def test_files_that_matter(tmp_path: Path) -> None:
-    """Whatever the rules are made of is told of, scripts too, and what an error is about."""
+def test_files_that_are_read(tmp_path: Path) -> None:
+    """All files of a configuration are recorded, including scripts, and those of an error."""
     (tmp_path / "d").mkdir()
     rules, config = tmp_path / "d" / "r.yaml", tmp_path / "c.yaml"
     rules.write_text(RULE.format("a", "hook: {script: hooks/a.py}"))
@@ -203,8 +203,8 @@ def test_files_that_matter(tmp_path: Path) -> None:
     assert {*files} == {config, tmp_path / "d", rules}
 
 
-def test_bare_rules(tmp_path: Path) -> None:
-    """A file of rules alone, and a configuration, can both be read for their rules."""
+def test_list_of_rules(tmp_path: Path) -> None:
+    """A file that is a list of rules, and a configuration, can both be loaded for their rules."""
     path = tmp_path / "r.yaml"
     path.write_text(RULE.format("a", "deny: {}"))
     loaded = load_rules(path)

@@ -1,4 +1,4 @@
-"""Mistakes in profiles name the line that they stand on."""
+"""Errors in profiles name the line."""
 
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from criproxy.errors import ConfigError
         ),
     ],
 )
-def test_mistakes(tmp_path: Path, text: str, expected: str) -> None:
-    """A profile that cannot be meant is one line with the place."""
+def test_errors(tmp_path: Path, text: str, expected: str) -> None:
+    """An invalid profile is one line with its location."""
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Rules and their hooks, made ready to be asked."""
+"""Compilation of rules with their hooks."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ STRICT = "from criproxy.hook import Deny\ndef request(call): raise Deny(7)\n"
         (CALM, ", may_deny: true", True),
     ],
 )
-def test_calls_of_a_script_that_does_not_answer(
+def test_script_that_may_deny_fails_closed(
     tmp_path: Path, script: str, more: str, fails: bool
 ) -> None:
-    """They fail where the script is there to refuse calls: it has Deny, or the rule says so."""
+    """Calls fail if the script may refuse calls: it imports Deny, or the rule says so."""
     (tmp_path / "hook.py").write_text(script)
     file = tmp_path / "rules.yaml"
     file.write_text(f"- {{name: a, match: {{methods: ['*']}}, hook: {{script: hook.py{more}}}}}\n")

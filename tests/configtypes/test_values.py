@@ -24,14 +24,14 @@ from criproxy.configtypes.values import parse_duration
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
-    """Numbers with units are added up, as in Go."""
+    """The parts of a duration are added up, as in Go."""
     assert parse_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     "text", ["", "30", "s", "-1s", "+1s", "1 s", "1s ", "1d", "1,5s", "1S", "x"]
 )
-def test_what_is_none(text: str) -> None:
-    """Anything else is refused with a word on how to write one."""
+def test_invalid_durations(text: str) -> None:
+    """Any other text is an error that says how to write a duration."""
     with pytest.raises(ValueError, match="is not a duration; write it like 30s, 500ms or 1m30s"):
         parse_duration(text)

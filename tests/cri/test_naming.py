@@ -1,4 +1,4 @@
-"""Words that stand for groups of methods."""
+"""Groups of methods."""
 
 import pytest
 
@@ -10,24 +10,24 @@ INVENTED = resolve(b"/runtime.v9.RuntimeService/ListEverything")
 
 @pytest.mark.parametrize("path", METHODS)
 def test_groups(path: str) -> None:
-    """A method is a read or a change, and some give a way in beside that."""
+    """A method is in @read or in @mutating, and some are in @exec as well."""
     named = resolve(path.encode())
     found = {group for group in GROUPS if matches(group, named)}
     ways_in = {"@exec"} if named.method in {"Exec", "ExecSync", "Attach", "PortForward"} else set()
     assert found == ({"@read"} if named.method in READS else {"@mutating"}) | ways_in
 
 
-def test_what_is_not_known_is_a_change() -> None:
-    """A method that nobody has looked at is no read."""
+def test_unknown_methods_are_mutating() -> None:
+    """An unknown method is in @mutating."""
     assert [group for group in GROUPS if matches(group, INVENTED)] == ["@mutating"]
 
 
-def test_an_exec_of_any_version_is_one() -> None:
-    """A way into a container goes by its name, whatever the service."""
+def test_exec_of_any_version() -> None:
+    """A method is in @exec by its name, in any service."""
     assert matches("@exec", resolve(b"/runtime.v9.RuntimeService/ExecSync"))
 
 
-def test_a_group_that_is_none() -> None:
-    """What begins as a group's name does is no glob, not even of a method called so."""
+def test_unknown_groups() -> None:
+    """A pattern with a leading @ is not a glob, not even for a method of that name."""
     assert not matches("@*", INVENTED)
     assert not matches("@reed", resolve(b"/x/@reed"))

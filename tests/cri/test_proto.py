@@ -1,4 +1,4 @@
-"""The generated messages and the method table, held to the facts of the CRI in tests/data/cri."""
+"""The generated messages and the method table, compared with the CRI in tests/data/cri."""
 
 import json
 import subprocess
@@ -93,8 +93,8 @@ def test_descriptors_equal_the_facts(version: str, part: str) -> None:
 
 
 @pytest.mark.parametrize("version", list(FILES))
-def test_messages_have_nothing_that_the_facts_cannot_state(version: str) -> None:
-    """No message has a oneof, an extension or a nested message beside the entries of maps."""
+def test_messages_have_no_oneofs_or_extensions(version: str) -> None:
+    """No message has a oneof, an extension or a nested message except the entries of maps."""
     for message in FILES[version].message_types_by_name.values():
         assert not message.oneofs, message.name
         assert not message.extensions, message.name
@@ -174,8 +174,8 @@ def test_named_sets_have_no_stray_names() -> None:
         "UpdateRuntimeConfig",
     ],
 )
-def test_what_runs_or_changes_something_is_mutating(name: str) -> None:
-    """A method that runs a command, writes a file or changes state counts as mutating."""
+def test_mutating_methods(name: str) -> None:
+    """A method that runs a command, writes a file or changes state is mutating."""
     assert all(method.mutating for method in METHODS.values() if method.name == name)
 
 

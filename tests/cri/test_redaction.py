@@ -34,7 +34,7 @@ def without_credentials(message: Message) -> Message:
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
 def test_it_is_protobufs_json(kind: type[Message], data: st.DataObject) -> None:
-    """Where nothing is redacted, the JSON is that of protobuf's own library."""
+    """Without redaction, the JSON is that of protobuf's own library."""
     message = without_credentials(data.draw(messages(kind)))
     shown = OPEN.to_json(message)
     assert shown == MessageToDict(message)
@@ -43,23 +43,23 @@ def test_it_is_protobufs_json(kind: type[Message], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.DESCRIPTOR.full_name)
 def test_it_is_protobufs_json_of_every_field(kind: type[Message]) -> None:
-    """This is so of each field of each type."""
+    """The JSON of each field of each message is that of protobuf's own library."""
     message = kind()
     fill(message, lambda field: f"{field.name}-é")
     without_credentials(message)
     assert OPEN.to_json(message) == MessageToDict(message)
 
 
-def test_numbers_that_json_has_no_words_for() -> None:
-    """They are written as protobuf does."""
+def test_numbers_outside_json() -> None:
+    """Infinities and NaN are written as by protobuf."""
     message = v1.PsiData(Avg10=math.inf, Avg60=-math.inf, Avg300=math.nan)
     assert OPEN.to_json(message) == MessageToDict(message)
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
-def test_no_planted_secret_is_shown(kind: type[Message], data: st.DataObject) -> None:
-    """Credentials, environment, verbose info, hidden annotations and unknown fields stay out,
-    whatever else is in a message."""
+def test_no_planted_secret_is_in_the_json(kind: type[Message], data: st.DataObject) -> None:
+    """Credentials, environment, verbose info, redacted annotations and unknown fields are left
+    out."""
     message = data.draw(messages(kind))
     secrets = Secrets()
     plant(message, secrets)
@@ -70,8 +70,8 @@ def test_no_planted_secret_is_shown(kind: type[Message], data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.DESCRIPTOR.full_name)
-def test_what_expressions_find_is_shown_nowhere(kind: type[Message]) -> None:
-    """They are asked about every text, map key, map value and run of bytes."""
+def test_matches_of_expressions_are_redacted_everywhere(kind: type[Message]) -> None:
+    """Expressions are applied to every string, map key, map value and bytes field."""
     message = kind()
     fill(message, lambda field: f"a tok-{len(field.name):08x} z")
     redactor = Redactor(environment=False, info=False, values=[TOKEN])
@@ -83,7 +83,7 @@ def test_what_expressions_find_is_shown_nowhere(kind: type[Message]) -> None:
 
 @versions
 def test_marks_have_the_length(api) -> None:
-    """What is kept out leaves a mark with its bytes; the rest is there."""
+    """A mark contains the number of redacted bytes."""
     pull = api.PullImageRequest(
         image=api.ImageSpec(image="a", annotations={"a.b/c": "é", "d": "e"}),
         auth=api.AuthConfig(
@@ -112,8 +112,8 @@ def test_marks_have_the_length(api) -> None:
 
 
 @versions
-def test_what_may_be_shown_on_demand(api) -> None:
-    """Environment and verbose info are kept out unless that is turned off, each by itself."""
+def test_options(api) -> None:
+    """Environment and verbose info are redacted unless that is turned off, each by itself."""
     kind = api.KeyValue.DESCRIPTOR.fields_by_name["value"]
     value = b"blue" if kind.type == kind.TYPE_BYTES else "blue"
     config = api.ContainerConfig(envs=[api.KeyValue(key="COLOUR", value=value)])
@@ -126,8 +126,8 @@ def test_what_may_be_shown_on_demand(api) -> None:
 
 
 @versions
-def test_all_that_is_marked_is_secret(api) -> None:
-    """Credentials are in both versions, whether the API marks them or not."""
+def test_secret_fields(api) -> None:
+    """Credentials are secret in both versions, whether the API marks them or not."""
     fields = api.AuthConfig.DESCRIPTOR.fields
     assert {field.name for field in fields if is_secret(field)} == CREDENTIALS
     every = [
@@ -152,28 +152,28 @@ def test_all_that_is_marked_is_secret(api) -> None:
     ],
 )
 def test_expressions(patterns: list[str], text: str, redacted: str) -> None:
-    """All of them look at the text as it came; what two find that overlaps is one."""
+    """All expressions are applied to the original string; overlapping matches are joined."""
     assert Redactor(values=patterns).text(text) == redacted
 
 
 @given(st.text(), st.lists(st.text(alphabet="ab.*", min_size=1), max_size=3))
-def test_what_is_not_found_stays(text: str, words: list[str]) -> None:
-    """A text without its marks is the text without what was found."""
+def test_other_text_is_unchanged(text: str, words: list[str]) -> None:
+    """Apart from the marks, the text is the original without the matches."""
     redacted = Redactor(values=[re.escape(word) for word in words]).text(text)
     left = re.sub(r"\[redacted: \d+ bytes\]", "", redacted)
     assert set(left) <= set(text)
     assert (redacted == text) == (not any(word in text for word in words))
 
 
-def test_bytes_that_are_no_text() -> None:
-    """Bytes of any kind are looked through, and what is not found of them stays."""
+def test_bytes_that_are_not_utf8() -> None:
+    """Bytes that are not UTF-8 are searched as well, and preserved."""
     message = v1.ExecSyncResponse(stdout=b"\xff\xfetok-12\x80")
     shown = Redactor(values=[TOKEN]).to_json(message)
     assert b64decode(shown["stdout"]) == b"\xff\xfe[redacted: 6 bytes]\x80"
 
 
-def test_hidden_annotations_have_their_keys() -> None:
-    """Of an annotation that is kept out, the name is told."""
+def test_keys_of_redacted_annotations() -> None:
+    """The key of a redacted annotation is kept."""
     config = v1.PodSandboxConfig(annotations={HIDDEN_ANNOTATION: "x", "other": "tok-1"})
     shown = Redactor(annotations=["hidden.*/*"], values=[TOKEN]).to_json(config)
     assert shown == {

@@ -1,4 +1,4 @@
-"""Where a process runs, by what its cgroups are called."""
+"""The systemd unit, container and pod of a cgroup."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ SLICES = f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{DASHED
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "location"),
     [
         # Pods: systemd's names, and plain ones.
         (
@@ -99,14 +99,14 @@ SLICES = f"kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{DASHED
         ("/system.slice/cron.service (deleted)", CgroupLocation("cron.service")),
     ],
 )
-def test_place(path: str, place: CgroupLocation) -> None:
-    """Each way in which systemd, kubelets and runtimes name cgroups is understood."""
-    assert cgroup_location(f"0::{path}\n") == place
-    assert cgroup_location(f"3:cpu,cpuacct:{path}\n1:name=systemd:{path}\n") == place
+def test_location(path: str, location: CgroupLocation) -> None:
+    """Each naming scheme of systemd, kubelets and runtimes is recognized."""
+    assert cgroup_location(f"0::{path}\n") == location
+    assert cgroup_location(f"3:cpu,cpuacct:{path}\n1:name=systemd:{path}\n") == location
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "location"),
     [
         (f"/docker/{ID}/kubepods/pod{UID}/{OTHER}", CgroupLocation(None, ID, None)),
         (
@@ -132,13 +132,13 @@ def test_place(path: str, place: CgroupLocation) -> None:
         ("/user.slice/a.scope/\u20281:name=systemd:/kubelet.service", CgroupLocation("a.scope")),
     ],
 )
-def test_made_up(path: str, place: CgroupLocation) -> None:
-    """Cgroups that a process makes for itself, below its own, do not change where it runs."""
-    assert cgroup_location(f"0::{path}\n") == place
+def test_nested_cgroups(path: str, location: CgroupLocation) -> None:
+    """Cgroups that a process creates below its own do not change its location."""
+    assert cgroup_location(f"0::{path}\n") == location
 
 
 def test_the_hierarchies_of_v1() -> None:
-    """The hierarchy that tells most of the container counts; the unit is in systemd's."""
+    """The most specific hierarchy determines the container; systemd's determines the unit."""
     cgroup = (
         f"12:pids:/kubepods/pod{UID}\n"
         f"11:cpu,cpuacct:/\n"
@@ -157,8 +157,8 @@ def test_the_hierarchies_of_v1() -> None:
     )
 
 
-def test_what_are_no_lines() -> None:
-    """What cgroups(7) does not know is passed over."""
+def test_malformed_lines() -> None:
+    """Malformed lines are ignored."""
     assert cgroup_location("") == CgroupLocation()
     assert cgroup_location("\n::\nx\n0:\n0::\n") == CgroupLocation()
     assert cgroup_location("x\n0::/system.slice/a.service") == CgroupLocation("a.service")
@@ -184,7 +184,7 @@ PARTS = st.one_of(
 
 @given(st.lists(PARTS, max_size=5).map("/".join), st.lists(PARTS, max_size=5).map("/".join))
 def test_nothing_below_a_container_counts(above: str, below: str) -> None:
-    """Any path can be read; within a container a process can make up no other place for itself."""
+    """Any path is accepted; a process in a container cannot change its location."""
     assert isinstance(cgroup_location(f"0::/{above}\n"), CgroupLocation)
     there = f"0::/kubepods/pod{UID}/{ID}"
     assert cgroup_location(f"{there}/{below.partition(chr(10))[0]}") == cgroup_location(there)

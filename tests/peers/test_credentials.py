@@ -1,4 +1,4 @@
-"""Who is at the other end."""
+"""The process at the other end of a unix socket."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.peers import credentials as peercred
+from criproxy.peers import credentials
 from criproxy.peers.cgroups import CgroupLocation, cgroup_location
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.peers.peer import Peer
@@ -46,7 +46,7 @@ def connected(directory: Path, *argv: str, path: Path | None = None) -> Iterator
 
 
 def test_self() -> None:
-    """The kernel vouches for pid, uid and gid; /proc names the rest."""
+    """pid, uid and gid are the kernel's; the rest is from /proc."""
     ours, theirs = socket.socketpair()
     command = Path("/proc/self/cmdline").read_text().removesuffix("\0").split("\0")
     with ours, theirs:
@@ -61,7 +61,7 @@ def test_self() -> None:
 
 
 def test_process_that_is_gone(short_dir: Path) -> None:
-    """Of a process that is gone already, the kernel still knows what it was, /proc does not."""
+    """Of a process that has ended, only pid, uid and gid are known."""
     path = short_dir / "x.sock"
     client = Process([sys.executable, "-c", _CONNECT, str(path)], output=short_dir / "client")
     with listening(path) as listener, client, accept(listener) as connection:
@@ -72,8 +72,8 @@ def test_process_that_is_gone(short_dir: Path) -> None:
         assert peer_of(connection) == Peer(pid, os.geteuid(), os.getegid(), None)
 
 
-def test_odd_names(short_dir: Path) -> None:
-    """What is not UTF-8 in a path or an argument is named so that everything can print it."""
+def test_names_that_are_not_utf8(short_dir: Path) -> None:
+    """Bytes that are not UTF-8 are escaped in paths and arguments."""
     python = os.fsencode(short_dir) + b"/\xff"
     shutil.copy(os.path.realpath(sys.executable), python)
     odd = os.fsdecode(b"\xfe")
@@ -88,7 +88,7 @@ def test_odd_names(short_dir: Path) -> None:
 
 
 def test_arguments_of_any_length(short_dir: Path) -> None:
-    """An empty argument is one; of a very long command line there is the beginning."""
+    """Empty arguments are kept; a long command line is truncated."""
     script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[-1])\n"
     argv = (sys.executable, "-c", script + "s.recv(1)", "", "a", "")
     with connected(short_dir, *argv) as connection:
@@ -103,8 +103,8 @@ def test_arguments_of_any_length(short_dir: Path) -> None:
 
 
 def test_an_older_kernel(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the kernel has no SO_PEERPIDFD, /proc is believed."""
-    monkeypatch.setattr(peercred, "_SO_PEERPIDFD", 9_999)
+    """Without SO_PEERPIDFD, /proc is trusted."""
+    monkeypatch.setattr(credentials, "_SO_PEERPIDFD", 9_999)
     with connected(short_dir) as connection:
         assert peer_of(connection).executable == os.path.realpath(sys.executable)
 
@@ -112,7 +112,7 @@ def test_an_older_kernel(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_process_that_may_not_be_signalled(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon that is not root sees what /proc tells it of others' processes."""
+    """A daemon that is not root reads /proc of other users' processes."""
 
     def refuse(pidfd: int, number: int) -> None:
         raise PermissionError
@@ -125,7 +125,7 @@ def test_a_process_that_may_not_be_signalled(
 
 
 def test_no_descriptor_is_left(short_dir: Path) -> None:
-    """Whoever is asked for, nothing stays open."""
+    """No descriptor stays open."""
     path = short_dir / "x.sock"
     client = Process([sys.executable, "-c", _CONNECT, str(path)], output=short_dir / "client")
     with listening(path) as listener, client, accept(listener) as connection:
@@ -143,7 +143,7 @@ KUBELET = Kubelet(["*/kubelet", "*/k3s"], ["kubelet.service", "rke2-*.service"])
 
 
 @pytest.mark.parametrize(
-    ("uid", "executable", "place", "is_it"),
+    ("uid", "executable", "location", "is_it"),
     [
         (0, "/usr/bin/kubelet", CgroupLocation(), True),
         (0, "/usr/local/bin/k3s", CgroupLocation("k3s.service"), True),
@@ -158,29 +158,29 @@ KUBELET = Kubelet(["*/kubelet", "*/k3s"], ["kubelet.service", "rke2-*.service"])
         (0, "/usr/bin/kubelet", CgroupLocation("kubelet.service", ID, UID), False),
     ],
 )
-def test_kubelet(uid: int, executable: str | None, place: CgroupLocation, is_it: bool) -> None:
-    """The kubelet is root's, is called like it or is its unit, and is in no container."""
-    assert KUBELET.matches(uid, executable, place) is is_it
-    assert not Kubelet().matches(uid, executable, place)
+def test_kubelet(uid: int, executable: str | None, location: CgroupLocation, is_it: bool) -> None:
+    """The kubelet is a process of root outside any container that matches a glob."""
+    assert KUBELET.matches(uid, executable, location) is is_it
+    assert not Kubelet().matches(uid, executable, location)
 
 
-def test_who_is_the_kubelet(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client is the kubelet only where its cgroups are known: others may be in a container."""
+def test_kubelet_needs_a_known_cgroup(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client is the kubelet only if its cgroup is known, since it may be in a container."""
     kubelet = short_dir / "kubelet"
     shutil.copy(os.path.realpath(sys.executable), kubelet)
     root = os.geteuid() == 0
     with connected(short_dir, str(kubelet), "-c", _CONNECT) as connection:
         assert peer_of(connection, KUBELET).kubelet is root
         assert not peer_of(connection).kubelet
-        monkeypatch.setattr(peercred, "_CGROUPS", "nothing")
+        monkeypatch.setattr(credentials, "_CGROUPS", "nothing")
         assert not peer_of(connection, KUBELET).kubelet
 
 
-# Cgroups and PID namespaces of others.
+# Cgroups and PID namespaces.
 
 
 def _hierarchy() -> Path | None:
-    """A cgroup hierarchy in which a process can be put."""
+    """Return a writable cgroup hierarchy."""
     for each in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup"):
         if os.access(f"{each}/cgroup.procs", os.W_OK):
             return Path(each)
@@ -188,7 +188,7 @@ def _hierarchy() -> Path | None:
 
 
 def test_a_process_in_a_pod(short_dir: Path) -> None:
-    """A process in a pod's container is told by its cgroup, and is no kubelet for its name."""
+    """A process in a pod's container is recognized by its cgroup, and is not the kubelet."""
     root = _hierarchy()
     require([] if root is not None else ["a cgroup hierarchy that can be written to"])
     assert root is not None
@@ -231,19 +231,19 @@ with socket.socket(socket.AF_UNIX) as listener:
 
 
 def namespace() -> list[str]:
-    """What runs a program in a PID namespace of its own."""
+    """Return the command that runs a program in a PID namespace of its own."""
     argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     can = shutil.which("unshare") and not subprocess.run([*argv, "true"], check=False).returncode
     require([] if can else ["the right to make PID namespaces"])
     return argv
 
 
-def test_a_pid_that_is_in_use_again(short_dir: Path) -> None:
-    """Nothing is told of a process that has the pid of one that connected and is gone."""
+def test_reused_pid(short_dir: Path) -> None:
+    """Nothing is reported of a process that has the pid of a client that has ended."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         try:
-            os.close(ours.getsockopt(socket.SOL_SOCKET, peercred._SO_PEERPIDFD))
+            os.close(ours.getsockopt(socket.SOL_SOCKET, credentials._SO_PEERPIDFD))
         except OSError:
             require(["Linux 6.5"])
     argv = [*namespace(), sys.executable, "-c", _REUSED, str(short_dir / "x.sock")]
@@ -252,7 +252,7 @@ def test_a_pid_that_is_in_use_again(short_dir: Path) -> None:
 
 
 def test_a_client_in_a_pid_namespace(short_dir: Path) -> None:
-    """A client in a PID namespace below ours has a pid in ours as well, and is told by it."""
+    """A client in a PID namespace below ours is known by its pid in ours."""
     with connected(short_dir, *namespace(), sys.executable, "-c", _CONNECT) as connection:
         peer = peer_of(connection)
         assert peer.pid == int(Path(f"/proc/{peer.pid}").resolve().name)
@@ -273,13 +273,13 @@ with socket.socket(socket.AF_UNIX) as listener:
 """
 
 
-def test_a_client_in_no_pid_namespace_of_ours(short_dir: Path) -> None:
-    """A client outside our PID namespace has no pid in it: there is nothing to be told."""
+def test_a_client_outside_our_pid_namespace(short_dir: Path) -> None:
+    """A client outside our PID namespace has pid 0 and no further properties."""
     path = short_dir / "x.sock"
     argv = [*namespace(), sys.executable, "-c", _LISTEN, str(path)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout is not None
         assert listener.stdout.readline() == "listening\n"
         with dial(path):
-            told = listener.stdout.readline()
-    assert told == f"{Peer(0, os.geteuid(), os.getegid(), None)}\n"
+            output = listener.stdout.readline()
+    assert output == f"{Peer(0, os.geteuid(), os.getegid(), None)}\n"

@@ -1,4 +1,4 @@
-"""Images renamed on the way in and back on the way out."""
+"""Renaming of images in requests, and back in responses."""
 
 import pytest
 from hypothesis import given
@@ -31,7 +31,7 @@ DIGEST = "@sha256:" + "cd" * 32
     ],
 )
 def test_forward(name: str, sent: str) -> None:
-    """A name is sent as the full form that a runtime would read it as, renamed."""
+    """A name is normalized as by a runtime, then renamed."""
     assert HUB.forward(name) == sent
 
 
@@ -48,13 +48,13 @@ def test_forward(name: str, sent: str) -> None:
         "localhost/a:1",
     ],
 )
-def test_left_alone(name: str) -> None:
-    """Ids, shortened ids, and names that no pair holds for stay letter by letter."""
+def test_unchanged_names(name: str) -> None:
+    """Ids, shortened ids, and names that no pair matches are unchanged."""
     assert HUB.forward(name) == HUB.backward(name) == name
 
 
 def test_first_pair() -> None:
-    """The first pair that holds is taken, in both directions."""
+    """The first pair that matches applies, in both directions."""
     images = ImageMap(
         [
             ("docker.io/library/*", "mirror.local/official/*"),
@@ -68,7 +68,7 @@ def test_first_pair() -> None:
 
 
 def test_star_anywhere() -> None:
-    """The star stands for the same text on both sides, wherever it is."""
+    """The star stands for the same text in both patterns, wherever it is."""
     images = ImageMap([("docker.io/library/*-slim", "mirror.local/slim/*"), ("*", "all.local/*")])
     assert images.forward("python:3.11-slim") == "mirror.local/slim/python:3.11"
     assert images.backward("mirror.local/slim/python:3.11") == "docker.io/library/python:3.11-slim"
@@ -76,8 +76,8 @@ def test_star_anywhere() -> None:
     assert images.backward("all.local/docker.io/library/nginx:1") == "docker.io/library/nginx:1"
 
 
-def test_backward_leads_back() -> None:
-    """A name that nothing would be sent as is not given another one."""
+def test_backward_is_the_inverse_of_forward() -> None:
+    """A name that no client's name would be renamed to is not renamed back."""
     images = ImageMap(
         [("docker.io/library/*", "mirror.local/official/*"), ("docker.io/*", "mirror.local/hub/*")]
     )
@@ -98,8 +98,8 @@ def test_backward_leads_back() -> None:
         ([("a.io/*", "m.io/*"), ("a.io/x/*", "n.io/*")], 1, "from", "never acts: a.io/*"),
     ],
 )
-def test_refused(pairs: list[tuple[str, str]], index: int, key: str, says: str) -> None:
-    """Patterns that could not keep the promise both ways are refused, with their place."""
+def test_invalid_pairs(pairs: list[tuple[str, str]], index: int, key: str, says: str) -> None:
+    """Patterns that cannot be reversed are an error with the index and the key."""
     with pytest.raises(PairError) as raised:
         ImageMap(pairs)
     assert (raised.value.index, raised.value.key) == (index, key)
@@ -123,8 +123,8 @@ MAPS = st.sampled_from(
 
 
 @given(pairs=MAPS, name=NAMES)
-def test_what_comes_back_leads_back(pairs: list[tuple[str, str]], name: str) -> None:
-    """What comes back under another name is sent as the runtime's own again, and comes back so."""
+def test_round_trips(pairs: list[tuple[str, str]], name: str) -> None:
+    """A name that is renamed back is renamed forward to the original, and back again to itself."""
     images = ImageMap(pairs)
     known = images.backward(name)
     if known != name:
@@ -139,7 +139,8 @@ def test_what_comes_back_leads_back(pairs: list[tuple[str, str]], name: str) -> 
 
 
 def test_methods() -> None:
-    """Exactly these messages carry names: a method that is new in the CRI is looked at first."""
+    """Exactly these methods have names in their messages; a method of a new CRI has to be
+    examined."""
     assert ImageMap.requests == {
         "CreateContainer",
         "ImageStatus",
@@ -163,7 +164,7 @@ def test_methods() -> None:
 
 
 def test_requests() -> None:
-    """Requests that name an image are renamed, in filters too, in both API versions."""
+    """Requests that name an image are renamed, also in filters, in both API versions."""
     for api in (v1, v1alpha2):
         spec = api.ImageSpec(image="nginx:1")
         sent = "mirror.local/library/nginx:1"
@@ -180,7 +181,7 @@ def test_requests() -> None:
 
 
 def test_create_container() -> None:
-    """A container's image and its image volumes are renamed; what the user wrote is not."""
+    """A container's image and its image volumes are renamed; the user's own words are not."""
     volume = v1.Mount(container_path="/models", image=v1.ImageSpec(image="a/models:1"))
     request = v1.CreateContainerRequest(
         config=v1.ContainerConfig(
@@ -196,7 +197,7 @@ def test_create_container() -> None:
 
 
 def test_create_container_by_id() -> None:
-    """The id that a kubelet creates a container with is not changed, and nothing says it was."""
+    """A request with an image id is not changed."""
     request = v1.CreateContainerRequest(
         config=v1.ContainerConfig(image=v1.ImageSpec(image=ID, user_specified_image="nginx:1"))
     )
@@ -209,8 +210,8 @@ def image(*tags: str, digests: tuple[str, ...] = ()) -> v1.Image:
     return v1.Image(id=ID, repo_tags=tags, repo_digests=digests)
 
 
-def test_images_come_back() -> None:
-    """Listings and statuses of images name them as they were asked for."""
+def test_images_are_renamed_back() -> None:
+    """Listings and statuses of images contain the client's names."""
     found = image("mirror.local/library/nginx:1", digests=("mirror.local/library/nginx" + DIGEST,))
     found.spec.image = "mirror.local/library/nginx:1"
     found.spec.user_specified_image = "mirror.local/library/nginx:1"
@@ -244,8 +245,9 @@ def test_under_both_names() -> None:
     assert list(response.images[0].repo_tags) == ["docker.io/library/nginx:1", "a.io/b:1"]
 
 
-def test_containers_come_back() -> None:
-    """Containers name their image as it was asked for; ids, which are compared, stay."""
+def test_containers_are_renamed_back() -> None:
+    """Containers contain the client's name of their image; ids, which are compared, are
+    unchanged."""
     name, known = "mirror.local/library/nginx:1", "docker.io/library/nginx:1"
     listed = v1.Container(image=v1.ImageSpec(image=name), image_ref=name, image_id=name)
     status = v1.ContainerStatus(image=v1.ImageSpec(image=name), image_ref=name, image_id=name)
@@ -271,8 +273,8 @@ def test_containers_come_back() -> None:
     assert one.status.mounts[0].image.image_ref == "docker.io/library/nginx" + DIGEST
 
 
-def test_a_pull_comes_back() -> None:
-    """What a pull answers is a name that the next CreateContainer is understood with, or an id."""
+def test_a_pull_is_renamed_back() -> None:
+    """The response to a pull contains a name that CreateContainer accepts, or an id."""
     by_name = v1.PullImageResponse(image_ref="mirror.local/library/nginx" + DIGEST)
     assert HUB.response(by_name)
     assert by_name.image_ref == "docker.io/library/nginx" + DIGEST
@@ -280,7 +282,7 @@ def test_a_pull_comes_back() -> None:
 
 
 def test_unknown_fields() -> None:
-    """Fields that are not in our messages come out of a renamed one as they went in."""
+    """Unknown fields of a renamed message are preserved."""
     future = b"\xaa\x3e\x03new"  # field 1000-something, length-delimited
     request = v1.PullImageRequest.FromString(
         v1.PullImageRequest(image=v1.ImageSpec(image="nginx:1")).SerializeToString() + future
@@ -290,7 +292,7 @@ def test_unknown_fields() -> None:
 
 
 def test_nothing_to_rename() -> None:
-    """Messages without a name are told to be unchanged."""
+    """A message without names is reported as unchanged."""
     assert not HUB.request(v1.VersionRequest())
     assert not HUB.request(v1.PullImageRequest())
     assert not HUB.response(v1.ImageStatusResponse())

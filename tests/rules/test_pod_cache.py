@@ -1,4 +1,4 @@
-"""Which pod and container an id means, from calls that passed by and from the first listing."""
+"""The pod cache, filled from calls and from the first listing."""
 
 from types import ModuleType
 from typing import Any
@@ -43,11 +43,11 @@ def path(name: str, api: ModuleType = v1) -> bytes:
     return f"/{api.DESCRIPTOR.package}.{service}Service/{name}".encode()
 
 
-def learn(memory: PodCache, name: str, request: Message, response: Message) -> None:
+def update(pod_cache: PodCache, name: str, request: Message, response: Message) -> None:
     version = v1 if request.DESCRIPTOR.file is v1.DESCRIPTOR else v1alpha2
     where = path(name, version)
-    assert memory.wants(where)
-    memory.update(where, request.SerializeToString(), response.SerializeToString())
+    assert pod_cache.wants(where)
+    pod_cache.update(where, request.SerializeToString(), response.SerializeToString())
 
 
 def pod_config(api: Any = v1, pod: Pod = POD) -> Any:
@@ -67,9 +67,9 @@ def container_config(api: Any = v1, container: Container = CONTAINER) -> Any:
     )
 
 
-def run_pod(memory: PodCache, id_: str = POD_ID, api: Any = v1) -> None:
-    learn(
-        memory,
+def run_pod(pod_cache: PodCache, id_: str = POD_ID, api: Any = v1) -> None:
+    update(
+        pod_cache,
         "RunPodSandbox",
         api.RunPodSandboxRequest(config=pod_config(api)),
         api.RunPodSandboxResponse(pod_sandbox_id=id_),
@@ -77,154 +77,155 @@ def run_pod(memory: PodCache, id_: str = POD_ID, api: Any = v1) -> None:
 
 
 def create_container(
-    memory: PodCache, id_: str = CONTAINER_ID, pod_id: str = POD_ID, api: Any = v1
+    pod_cache: PodCache, id_: str = CONTAINER_ID, pod_id: str = POD_ID, api: Any = v1
 ) -> None:
-    learn(
-        memory,
+    update(
+        pod_cache,
         "CreateContainer",
         api.CreateContainerRequest(pod_sandbox_id=pod_id, config=container_config(api)),
         api.CreateContainerResponse(container_id=id_),
     )
 
 
-def pod_of(memory: PodCache, id_: str) -> Pod | None:
-    return memory.find(
+def pod_of(pod_cache: PodCache, id_: str) -> Pod | None:
+    return pod_cache.find(
         resolve(path("StopPodSandbox")), v1.StopPodSandboxRequest(pod_sandbox_id=id_)
     )[0]
 
 
-def found(memory: PodCache, id_: str) -> tuple[Pod | None, Container | None]:
-    return memory.find(resolve(path("StopContainer")), v1.StopContainerRequest(container_id=id_))
+def found(pod_cache: PodCache, id_: str) -> tuple[Pod | None, Container | None]:
+    return pod_cache.find(resolve(path("StopContainer")), v1.StopContainerRequest(container_id=id_))
 
 
 @versions
-def test_learns(api: Any) -> None:
-    """What RunPodSandbox and CreateContainer gave out is known by its id, in either API version."""
-    memory = PodCache()
-    run_pod(memory, api=api)
-    create_container(memory, api=api)
-    assert pod_of(memory, POD_ID) == POD
+def test_created_pods_and_containers(api: Any) -> None:
+    """Pods and containers that a call created are found by id, in either API version."""
+    pod_cache = PodCache()
+    run_pod(pod_cache, api=api)
+    create_container(pod_cache, api=api)
+    assert pod_of(pod_cache, POD_ID) == POD
     for request in (
         api.ExecSyncRequest(container_id=CONTAINER_ID),
         api.StartContainerRequest(container_id=CONTAINER_ID),
         api.ContainerStatusRequest(container_id=CONTAINER_ID),
     ):
         name = request.DESCRIPTOR.name.removesuffix("Request")
-        assert memory.find(resolve(path(name, api)), request) == (POD, CONTAINER)
+        assert pod_cache.find(resolve(path(name, api)), request) == (POD, CONTAINER)
 
 
 def test_wants() -> None:
-    """Only calls that make or remove something are read; listings pass unread."""
-    memory = PodCache()
+    """Only calls that create or remove pods and containers update the cache; listings do not."""
+    pod_cache = PodCache()
     for name in ("ListPodSandbox", "ListContainers", "ContainerStatus", "PullImage", "Nothing"):
-        assert not memory.wants(path(name))
-    memory.update(path("ListContainers"), b"\xff", b"\xff")
+        assert not pod_cache.wants(path(name))
+    pod_cache.update(path("ListContainers"), b"\xff", b"\xff")
 
 
 def test_configurations() -> None:
-    """A call that carries a pod's or a container's configuration is about what that says."""
-    memory = PodCache()
+    """A call with the configuration of a pod or container is about that pod or container."""
+    pod_cache = PodCache()
     pod = Pod("", POD.namespace, POD.name, POD.uid, POD.labels, POD.annotations)
     for request in (
         v1.RunPodSandboxRequest(config=pod_config()),
         v1.PullImageRequest(sandbox_config=pod_config()),
     ):
         name = request.DESCRIPTOR.name.removesuffix("Request")
-        assert memory.find(resolve(path(name)), request) == (pod, None)
+        assert pod_cache.find(resolve(path(name)), request) == (pod, None)
     create = v1.CreateContainerRequest(
         pod_sandbox_id=POD_ID, sandbox_config=pod_config(), config=container_config()
     )
-    known_pod, container = memory.find(resolve(path("CreateContainer")), create)
+    known_pod, container = pod_cache.find(resolve(path("CreateContainer")), create)
     assert known_pod == pod
     assert container is not None
     assert (container.id, container.name, container.image) == ("", "nginx", "nginx:1")
 
 
-def test_an_id_counts_first() -> None:
-    """A client cannot pass for another pod with a configuration beside a pod's id."""
-    memory = PodCache()
-    run_pod(memory)
+def test_an_id_takes_precedence() -> None:
+    """A client cannot claim another pod by a configuration beside a pod's id."""
+    pod_cache = PodCache()
+    run_pod(pod_cache)
     claimed = pod_config(pod=Pod("", "kube-system", "x", "y"))
     request = v1.CreateContainerRequest(
         pod_sandbox_id=POD_ID, sandbox_config=claimed, config=container_config()
     )
-    pod, container = memory.find(resolve(path("CreateContainer")), request)
+    pod, container = pod_cache.find(resolve(path("CreateContainer")), request)
     assert pod == POD
     assert container is not None
     assert container.pod_id == POD_ID
 
 
-def test_what_is_not_known() -> None:
-    """Unknown ids, empty ones, those of a filter, and calls outside the CRI are about nobody."""
-    memory = PodCache()
-    run_pod(memory)
-    create_container(memory)
+def test_unknown_ids() -> None:
+    """Unknown and empty ids, ids in a filter, and methods outside the CRI have no pod or
+    container."""
+    pod_cache = PodCache()
+    run_pod(pod_cache)
+    create_container(pod_cache)
     nobody = (None, None)
-    assert found(memory, "cc") == found(memory, "") == nobody
+    assert found(pod_cache, "cc") == found(pod_cache, "") == nobody
     listing = v1.ListContainersRequest(filter=v1.ContainerFilter(id=CONTAINER_ID))
-    assert memory.find(resolve(path("ListContainers")), listing) == nobody
-    assert memory.find(resolve(path("Version")), v1.VersionRequest()) == nobody
+    assert pod_cache.find(resolve(path("ListContainers")), listing) == nobody
+    assert pod_cache.find(resolve(path("Version")), v1.VersionRequest()) == nobody
     request = v1.StopContainerRequest(container_id=CONTAINER_ID)
-    assert memory.find(resolve(b"/other.Service/Stop"), request) == nobody
+    assert pod_cache.find(resolve(b"/other.Service/Stop"), request) == nobody
 
 
-def test_beginning_of_an_id() -> None:
-    """What only one id begins with stands for that id, as at the runtime; else for none."""
-    memory = PodCache()
-    run_pod(memory, "aabb")
-    run_pod(memory, "aabc")
-    assert (known := pod_of(memory, "aabc")) is not None
+def test_prefix_of_an_id() -> None:
+    """A unique prefix of an id stands for that id, as at the runtime; any other for none."""
+    pod_cache = PodCache()
+    run_pod(pod_cache, "aabb")
+    run_pod(pod_cache, "aabc")
+    assert (known := pod_of(pod_cache, "aabc")) is not None
     assert known.id == "aabc"
     for beginning in ("a", "aab"):
-        assert pod_of(memory, beginning) is None
-    create_container(memory, CONTAINER_ID, pod_id="aabb")
-    pod, container = found(memory, "b")
+        assert pod_of(pod_cache, beginning) is None
+    create_container(pod_cache, CONTAINER_ID, pod_id="aabb")
+    pod, container = found(pod_cache, "b")
     assert pod is not None
     assert container is not None
     assert (pod.id, container.id) == ("aabb", CONTAINER_ID)
-    assert found(memory, CONTAINER_ID + "b") == (None, None)
+    assert found(pod_cache, CONTAINER_ID + "b") == (None, None)
 
 
-def test_created_by_the_beginning_of_an_id() -> None:
-    """A container that was created with a shortened pod id is that pod's."""
-    memory = PodCache()
-    run_pod(memory)
-    create_container(memory, pod_id="aaaa")
-    assert found(memory, CONTAINER_ID) == (POD, CONTAINER)
+def test_created_by_a_prefix_of_an_id() -> None:
+    """A container that was created with a prefix of a pod's id belongs to that pod."""
+    pod_cache = PodCache()
+    run_pod(pod_cache)
+    create_container(pod_cache, pod_id="aaaa")
+    assert found(pod_cache, CONTAINER_ID) == (POD, CONTAINER)
 
 
-def test_forgets() -> None:
-    """What is removed is forgotten; with a pod go its containers, and no others."""
-    memory = PodCache()
-    run_pod(memory)
-    run_pod(memory, "cc")
-    create_container(memory)
-    create_container(memory, "dd")
-    create_container(memory, "ee", pod_id="cc")
-    learn(
-        memory,
+def test_removal() -> None:
+    """Removing a pod removes its containers from the cache, and no others."""
+    pod_cache = PodCache()
+    run_pod(pod_cache)
+    run_pod(pod_cache, "cc")
+    create_container(pod_cache)
+    create_container(pod_cache, "dd")
+    create_container(pod_cache, "ee", pod_id="cc")
+    update(
+        pod_cache,
         "RemoveContainer",
         v1.RemoveContainerRequest(container_id="d"),
         v1.RemoveContainerResponse(),
     )
-    assert found(memory, "dd") == (None, None)
+    assert found(pod_cache, "dd") == (None, None)
     for _ in range(2):  # to remove again is no error at the runtime
-        learn(
-            memory,
+        update(
+            pod_cache,
             "RemovePodSandbox",
             v1.RemovePodSandboxRequest(pod_sandbox_id=POD_ID),
             v1.RemovePodSandboxResponse(),
         )
-    assert pod_of(memory, POD_ID) is None
-    assert found(memory, CONTAINER_ID) == (None, None)
-    assert found(memory, "ee")[1] is not None
+    assert pod_of(pod_cache, POD_ID) is None
+    assert found(pod_cache, CONTAINER_ID) == (None, None)
+    assert found(pod_cache, "ee")[1] is not None
 
 
 def test_restored() -> None:
-    """A restored pod and its containers are known like those that were made."""
-    memory = PodCache()
-    learn(
-        memory,
+    """A restored pod and its containers are cached like created ones."""
+    pod_cache = PodCache()
+    update(
+        pod_cache,
         "RestorePod",
         v1.RestorePodRequest(config=pod_config(), container_configs=[container_config()]),
         v1.RestorePodResponse(
@@ -235,8 +236,8 @@ def test_restored() -> None:
             ],
         ),
     )
-    assert found(memory, CONTAINER_ID) == (POD, CONTAINER)
-    assert found(memory, "ff") == (None, None)
+    assert found(pod_cache, CONTAINER_ID) == (POD, CONTAINER)
+    assert found(pod_cache, "ff") == (None, None)
 
 
 def listings(api: Any = v1) -> tuple[bytes, bytes]:
@@ -269,56 +270,56 @@ def listings(api: Any = v1) -> tuple[bytes, bytes]:
 
 
 @versions
-def test_listed(api: Any) -> None:
-    """What the runtime listed is known as if it had been seen made, in either API version."""
-    memory = PodCache()
-    memory.add_listing(*listings(api))
-    assert found(memory, CONTAINER_ID) == (POD, CONTAINER)
-    assert found(memory, CONTAINER_ID[:12]) == (POD, CONTAINER)
+def test_listing(api: Any) -> None:
+    """Listed pods and containers are cached like created ones, in either API version."""
+    pod_cache = PodCache()
+    pod_cache.add_listing(*listings(api))
+    assert found(pod_cache, CONTAINER_ID) == (POD, CONTAINER)
+    assert found(pod_cache, CONTAINER_ID[:12]) == (POD, CONTAINER)
 
 
-def test_listed_late() -> None:
-    """What was learned from calls while the listing was under way stays."""
-    memory = PodCache()
-    run_pod(memory, "cc")
-    memory.add_listing(*listings())
-    assert pod_of(memory, "cc") is not None
-    assert pod_of(memory, POD_ID) == POD
+def test_listing_after_a_call() -> None:
+    """Items from calls during the listing are kept."""
+    pod_cache = PodCache()
+    run_pod(pod_cache, "cc")
+    pod_cache.add_listing(*listings())
+    assert pod_of(pod_cache, "cc") is not None
+    assert pod_of(pod_cache, POD_ID) == POD
 
 
 def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the limit the oldest goes; what was listed is older than what was learned."""
+    """Above the limit the oldest item is removed; listed items are older than those of calls."""
     monkeypatch.setattr(module, "LIMIT", 3)
-    memory = PodCache()
-    run_pod(memory, "c1")
-    memory.add_listing(*listings())
-    run_pod(memory, "c2")
-    assert pod_of(memory, POD_ID) is not None
-    run_pod(memory, "c3")
-    assert pod_of(memory, POD_ID) is None
-    run_pod(memory, "c1")  # the same id again is not one more
-    run_pod(memory, "c4")
-    assert [pod_of(memory, id_) is not None for id_ in ("c1", "c2", "c3", "c4")] == [
+    pod_cache = PodCache()
+    run_pod(pod_cache, "c1")
+    pod_cache.add_listing(*listings())
+    run_pod(pod_cache, "c2")
+    assert pod_of(pod_cache, POD_ID) is not None
+    run_pod(pod_cache, "c3")
+    assert pod_of(pod_cache, POD_ID) is None
+    run_pod(pod_cache, "c1")  # the same id again is not one more
+    run_pod(pod_cache, "c4")
+    assert [pod_of(pod_cache, id_) is not None for id_ in ("c1", "c2", "c3", "c4")] == [
         True,
         False,
         True,
         True,
     ]
     pods = [v1.PodSandbox(id=f"d{n}", created_at=9 - n) for n in range(9)]
-    memory = PodCache()
-    memory.add_listing(v1.ListPodSandboxResponse(items=pods).SerializeToString(), b"")
-    assert [pod_of(memory, pod.id) is not None for pod in pods] == [True] * 3 + [False] * 6
+    pod_cache = PodCache()
+    pod_cache.add_listing(v1.ListPodSandboxResponse(items=pods).SerializeToString(), b"")
+    assert [pod_of(pod_cache, pod.id) is not None for pod in pods] == [True] * 3 + [False] * 6
 
 
 def test_undecodable() -> None:
-    """Bytes that are no message are told as such, and nothing is learned from them."""
-    memory = PodCache()
+    """A message that cannot be decoded is an EvaluationError and leaves the cache unchanged."""
+    pod_cache = PodCache()
     with pytest.raises(EvaluationError) as raised:
-        memory.update(path("RunPodSandbox"), b"\xff", b"")
+        pod_cache.update(path("RunPodSandbox"), b"\xff", b"")
     assert raised.value.reason == "decode"
     with pytest.raises(EvaluationError):
-        memory.add_listing(listings()[0], b"\xff")
-    assert pod_of(memory, POD_ID) is None
+        pod_cache.add_listing(listings()[0], b"\xff")
+    assert pod_of(pod_cache, POD_ID) is None
 
 
 @given(
@@ -326,22 +327,22 @@ def test_undecodable() -> None:
     st.text("ab", max_size=4),
 )
 def test_like_a_plain_search(steps: list[tuple[bool, str]], asked: str) -> None:
-    """After any making and removing, an id is found as by looking at each of them."""
-    memory = PodCache()
+    """After any sequence of additions and removals, an id is found as by a linear search."""
+    pod_cache = PodCache()
     ids: set[str] = set()
     for made, id_ in steps:
         if made:
-            run_pod(memory, id_)
+            run_pod(pod_cache, id_)
             ids.add(id_)
         else:
-            learn(
-                memory,
+            update(
+                pod_cache,
                 "RemovePodSandbox",
                 v1.RemovePodSandboxRequest(pod_sandbox_id=id_),
                 v1.RemovePodSandboxResponse(),
             )
             ids.discard(_plain(ids, id_) or id_)
-    known = pod_of(memory, asked)
+    known = pod_of(pod_cache, asked)
     assert (known.id if known else None) == _plain(ids, asked)
 
 
@@ -353,22 +354,21 @@ def _plain(ids: set[str], asked: str) -> str | None:
 
 
 def test_container_of_an_uncertain_pod() -> None:
-    """A container whose pod is known by the beginning of its id alone is nobody's: that of a pod
-    which came later may be the same."""
-    memory = PodCache()
+    """A container whose pod is known only by a prefix has no certain pod: a later pod may match."""
+    pod_cache = PodCache()
     listed = v1.ListContainersResponse(containers=[v1.Container(id="c", pod_sandbox_id="po")])
     pods = v1.ListPodSandboxResponse(items=[v1.PodSandbox(id="pod")])
-    memory.add_listing(pods.SerializeToString(), listed.SerializeToString())
-    assert memory.container_only("c") == (None, None)
-    assert memory.container_only("pod") == (None, None)
-    assert memory.pod("") is None
-    found = memory.pod("po")
+    pod_cache.add_listing(pods.SerializeToString(), listed.SerializeToString())
+    assert pod_cache.container_only("c") == (None, None)
+    assert pod_cache.container_only("pod") == (None, None)
+    assert pod_cache.pod("") is None
+    found = pod_cache.pod("po")
     assert found is not None
     assert found.id == "pod"
 
 
 def test_lookup_beside_a_change() -> None:
-    """What is forgotten while it is being looked up on another thread is not found: that is all."""
+    """An item that is removed during a lookup on another thread is not found."""
 
     class Id(str):
         def startswith(self, *arguments: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Dice: how long, how often and until when, held to what was asked for."""
+"""Random delays and faults: duration, frequency and end, compared with their specification."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from criproxy.rules.spec import DelaySpec, FaultSpec
 
 DRAWS = 20_000
 WITHIN = 0.015
-"""How far a share of DRAWS may be from what was asked for: over four standard deviations."""
+"""The tolerance of a share of DRAWS: over four standard deviations."""
 
 PERCENTILES = {"p50": Duration(0.01), "p90": Duration(0.2), "p99": Duration(2), "p100": Duration(3)}
 
@@ -22,7 +22,7 @@ def draws(spec: DelaySpec, count: int = DRAWS) -> list[float]:
     return [delay.draw() for _ in range(count)]
 
 
-def struck(fault: Fault, count: int, now: float = 0.0) -> int:
+def count_faults(fault: Fault, count: int, now: float = 0.0) -> int:
     return sum(fault.occurs(now) for _ in range(count))
 
 
@@ -34,12 +34,12 @@ def share(drawn: list[float], below: float) -> float:
 
 
 def test_fixed() -> None:
-    """A fixed delay without chance is the same for every call."""
+    """A fixed delay of all calls is constant."""
     assert set(draws(DelaySpec(fixed=Duration(2)), 100)) == {2.0}
 
 
 def test_jitter() -> None:
-    """Jitter is as much more as less, evenly, and stays in its bounds."""
+    """Jitter is uniformly distributed in both directions, within its bounds."""
     drawn = draws(DelaySpec(fixed=Duration(2), jitter=Duration(0.5), seed=1))
     assert 1.5 <= min(drawn) < 1.51
     assert 2.49 < max(drawn) <= 2.5
@@ -49,7 +49,7 @@ def test_jitter() -> None:
 
 @pytest.mark.parametrize("percentage", [0, 0.5, 10, 50, 100])
 def test_percentage_of_delays(percentage: float) -> None:
-    """So many of a hundred calls are delayed, the others not at all."""
+    """The given percentage of calls is delayed."""
     drawn = draws(DelaySpec(fixed=Duration(2), percentage=percentage, seed=2))
     assert set(drawn) <= {0.0, 2.0}
     assert share(drawn, 0.0) == pytest.approx(1 - percentage / 100, abs=WITHIN)
@@ -58,7 +58,7 @@ def test_percentage_of_delays(percentage: float) -> None:
 
 
 def test_percentiles() -> None:
-    """As many calls as a percentile says wait no longer than it; half-way between, half as many."""
+    """The drawn delays have the given percentiles, and the interpolated ones between them."""
     drawn = draws(DelaySpec(percentiles=PERCENTILES, seed=3))
     for name, value in PERCENTILES.items():
         assert share(drawn, value) == pytest.approx(float(name[1:]) / 100, abs=WITHIN)
@@ -68,7 +68,7 @@ def test_percentiles() -> None:
 
 
 def test_outside_of_percentiles() -> None:
-    """Below the lowest percentile its value stands, above the highest the highest's."""
+    """Below the lowest and above the highest percentile, the duration is constant."""
     drawn = draws(DelaySpec(percentiles={"p20": Duration(1), "p90": Duration(2)}, seed=4))
     assert drawn.count(1.0) / DRAWS == pytest.approx(0.20, abs=WITHIN)
     assert drawn.count(2.0) / DRAWS == pytest.approx(0.10, abs=WITHIN)
@@ -81,7 +81,7 @@ def test_outside_of_percentiles() -> None:
     seed=st.integers(),
 )
 def test_bounds(values: dict[int, float], jitter: float, seed: int) -> None:
-    """Whatever the table and the jitter: no delay is negative, or outside of both together."""
+    """For any table and jitter, no delay is negative or outside the sum of both."""
     ordered = dict(zip(sorted(values), sorted(values.values()), strict=True))
     spec = DelaySpec(
         percentiles={f"p{rank}": Duration(value) for rank, value in ordered.items()},
@@ -95,13 +95,13 @@ def test_bounds(values: dict[int, float], jitter: float, seed: int) -> None:
 
 @given(st.integers())
 def test_seed_of_delays(seed: int) -> None:
-    """With a seed the dice fall the same again."""
+    """The same seed gives the same delays."""
     spec = DelaySpec(percentiles=PERCENTILES, jitter=Duration(1), percentage=50, seed=seed)
     assert draws(spec, 20) == draws(spec, 20)
 
 
 def test_no_seed() -> None:
-    """Without a seed two rules do not go in step."""
+    """Without a seed, two rules have different delays."""
     spec = DelaySpec(fixed=Duration(5), jitter=Duration(1))
     assert draws(spec, 20) != draws(spec, 20)
 
@@ -111,16 +111,16 @@ def test_no_seed() -> None:
 
 @pytest.mark.parametrize("percentage", [0, 0.5, 5, 50, 100])
 def test_percentage_of_faults(percentage: float) -> None:
-    """So many of a hundred calls are struck."""
+    """The fault occurs in the given percentage of calls."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", percentage=percentage, seed=5))
-    count = struck(fault, DRAWS)
+    count = count_faults(fault, DRAWS)
     assert count / DRAWS == pytest.approx(percentage / 100, abs=WITHIN)
     if percentage in (0, 100):
         assert count == DRAWS * percentage / 100
 
 
 def test_independent() -> None:
-    """A call that was struck says nothing of the next."""
+    """Faults of consecutive calls are independent."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", percentage=50, seed=6))
     after = [second for first, second in pairwise(fault.occurs(0) for _ in range(DRAWS)) if first]
     assert sum(after) / len(after) == pytest.approx(0.5, abs=2 * WITHIN)
@@ -128,14 +128,14 @@ def test_independent() -> None:
 
 @pytest.mark.parametrize("percentage", [30, 100])
 def test_times(percentage: float) -> None:
-    """So many calls are struck and no more; those that were spared do not count."""
+    """The fault occurs at most ``times`` times; calls without the fault do not count."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", percentage=percentage, times=20, seed=7))
-    assert struck(fault, 1000) == 20
-    assert struck(fault, 1000) == 0
+    assert count_faults(fault, 1000) == 20
+    assert count_faults(fault, 1000) == 0
 
 
 def test_time_limit() -> None:
-    """The time begins with the loading of the rules, and at its end no call is struck."""
+    """The time starts when the rules are loaded, and the fault does not occur after its end."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", for_=Duration(600)))
     fault.start(1000.0)
     assert fault.occurs(1000.0)
@@ -144,7 +144,7 @@ def test_time_limit() -> None:
 
 
 def test_time_limit_from_the_first_call() -> None:
-    """The time begins with the first call where nobody said when it began."""
+    """Without a start, the time starts with the first call."""
     fault = Fault(FaultSpec(code="UNAVAILABLE", for_=Duration(600)))
     assert fault.occurs(5000.0)
     assert fault.occurs(5599.0)
@@ -152,7 +152,7 @@ def test_time_limit_from_the_first_call() -> None:
 
 
 def test_seed_of_faults() -> None:
-    """With a seed the same calls of a row are struck again; with another, others."""
+    """The same seed gives the same faults; another seed gives others."""
     rows = [
         [fault.occurs(0) for _ in range(100)]
         for fault in (

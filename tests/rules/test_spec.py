@@ -30,8 +30,8 @@ HEAD = "name: it, match: {methods: ['*']}"
         "rewrite: {metadata: {add: {x-a: method}}}, continue: true, mode: dry-run",
     ],
 )
-def test_rules_as_they_are_written(rule: str) -> None:
-    """Every key of the language is taken."""
+def test_every_key_is_accepted(rule: str) -> None:
+    """Every key of a rule is accepted."""
     (spec,) = specs(f"[{{{HEAD}, {rule}}}]")
     assert getattr(spec, spec.action) is not None
 
@@ -115,15 +115,15 @@ ONE_OF = (
         ),
     ],
 )
-def test_a_rule_that_cannot_be_meant_is_refused(rule: str, error: str) -> None:
-    """What is wrong with a rule by itself is told with its place and the mend."""
+def test_invalid_rules(rule: str, error: str) -> None:
+    """An error in a rule names its path and how to correct it."""
     with pytest.raises(msgspec.ValidationError) as caught:
         specs(f"[{{{HEAD}, {rule}}}]")
     assert str(caught.value) == error
 
 
-def test_names_and_methods_are_needed() -> None:
-    """A rule without a name, or for no method, says so."""
+def test_names_and_methods_are_required() -> None:
+    """A rule without a name, or without a method, is an error."""
     for text, error in (
         ("{name: '', match: {methods: ['*']}, deny: {}}", "name has to be printable text"),
         ("{name: a, match: {methods: []}, deny: {}}", "methods has to name at least one"),
@@ -134,12 +134,12 @@ def test_names_and_methods_are_needed() -> None:
 
 
 def test_codes_are_those_of_grpc() -> None:
-    """Every code but OK can be answered with."""
+    """The codes of a rule are gRPC's, except OK."""
     assert set(get_args(Code)) == {code.name for code in StatusCode} - {"OK"}
 
 
-def test_what_others_share_loads_neither_protobuf_nor_cel() -> None:
-    """A daemon without rules does not pay their memory."""
+def test_spec_errors_and_facts_do_not_import_protobuf_or_cel() -> None:
+    """A daemon without rules does not load protobuf and CEL."""
     code = (
         "import sys, criproxy.rules.spec, criproxy.rules.errors, criproxy.rules.facts;"
         "sys.exit(any(n.startswith(('google.protobuf', 'cel_expr')) for n in sys.modules))"

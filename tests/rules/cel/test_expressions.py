@@ -47,8 +47,9 @@ def evaluate(source: str, of: Facts) -> Any:
         ("[1, 2].map(pod, pod + 1)", [2, 3]),
     ],
 )
-def test_what_an_expression_may_name(source: str, value: Any) -> None:
-    """Every variable has what is known of the call, with the strings extension and base64."""
+def test_variables_and_functions(source: str, value: Any) -> None:
+    """Each variable has its value in a call; the extensions for strings and base64 are
+    available."""
     assert evaluate(source, call()) == value
 
 
@@ -65,8 +66,8 @@ def test_what_an_expression_may_name(source: str, value: Any) -> None:
         ("method == listener || api_version == 'v1'", {"method", "listener", "api_version"}),
     ],
 )
-def test_an_expression_tells_which_variables_it_names(source: str, names: set[str]) -> None:
-    """A word in a text, a field of that name, or a variable of a macro is no variable of ours."""
+def test_used_variables(source: str, names: set[str]) -> None:
+    """A word in a string, a field of that name, or a variable of a macro is not a used variable."""
     assert compiled(source, SCOPE).names == names
 
 
@@ -126,8 +127,8 @@ def test_an_expression_tells_which_variables_it_names(source: str, names: set[st
         ),
     ],
 )
-def test_a_mistake_is_one_line_with_its_place(source: str, error: str) -> None:
-    """What is misspelt or of the wrong type is told with line:column, and what was meant."""
+def test_compile_errors(source: str, error: str) -> None:
+    """An error in an expression is one line with line:column, and with a suggestion."""
     with pytest.raises(CompileError) as caught:
         compiled(source, SCOPE)
     assert str(caught.value) == error
@@ -146,17 +147,15 @@ def test_a_mistake_is_one_line_with_its_place(source: str, error: str) -> None:
         ("int(method)", {}, "cel", "cannot convert string to int"),
     ],
 )
-def test_what_fails_in_a_call_has_a_reason(
-    source: str, known: dict[str, Any], reason: str, detail: str
-) -> None:
-    """An expression that has no value in a call raises EvaluationError, in one line."""
+def test_evaluation_errors(source: str, known: dict[str, Any], reason: str, detail: str) -> None:
+    """An expression without a value in a call raises EvaluationError with one line."""
     with pytest.raises(EvaluationError) as caught:
         evaluate(source, call(**known))
     assert (caught.value.reason, caught.value.detail) == (reason, detail)
 
 
-def test_an_expression_without_the_request_that_it_names_says_decode() -> None:
-    """A request that is not there is not an empty one."""
+def test_missing_request() -> None:
+    """A missing request is an error, not an empty message."""
     with pytest.raises(EvaluationError) as caught:
         evaluate("request.image.image == ''", facts(PULL))
     assert caught.value.reason == "decode"
@@ -166,13 +165,13 @@ def test_an_expression_without_the_request_that_it_names_says_decode() -> None:
     ("source", "value"),
     [("pod.name == 'x' || method == 'PullImage'", True), ("pod.name == 'x' && false", False)],
 )
-def test_an_unknown_pod_matters_only_where_the_answer_hangs_on_it(source: str, value: bool) -> None:
-    """What is told without the pod is told, whichever side of || and && it stands on."""
+def test_unknown_pod_in_logical_operators(source: str, value: bool) -> None:
+    """An unknown pod is no error if the result does not depend on it."""
     assert evaluate(source, call(pod=None)) is value
 
 
-def test_an_executable_that_is_not_known_is_the_empty_string() -> None:
-    """CEL has no None to compare with."""
+def test_unknown_executable() -> None:
+    """An unknown executable is the empty string, since CEL has no None to compare with."""
     assert evaluate("caller.executable == ''", call(caller=Peer(0, 1000, 1000, None))) is True
 
 
@@ -183,24 +182,22 @@ def test_an_executable_that_is_not_known_is_the_empty_string() -> None:
         (Peer(7, 0, 0, "/usr/bin/kubelet"), "", False),
     ],
 )
-def test_the_caller_s_unit_and_whether_it_is_the_kubelet(
-    caller: Peer, unit: str, kubelet: bool
-) -> None:
-    """Both can be asked for; a unit that is not known is the empty string."""
+def test_unit_and_kubelet(caller: Peer, unit: str, kubelet: bool) -> None:
+    """The caller's unit and kubelet flag are available; an unknown unit is the empty string."""
     assert evaluate("caller.unit", call(caller=caller)) == unit
     assert evaluate("caller.kubelet", call(caller=caller)) is kubelet
 
 
-def test_values_are_made_once_for_all_rules_of_a_call() -> None:
-    """Rules that name the same variables share what CEL makes of them."""
+def test_values_are_created_once_per_call() -> None:
+    """Rules that use the same variables share their values."""
     of = call()
     names = frozenset({"request", "pod"})
     assert values_of(of) is values_of(of)
     assert values_of(of).activation(names) is values_of(of).activation(names)
 
 
-def test_a_response_is_known_in_its_scope() -> None:
-    """Expressions about responses see both messages."""
+def test_response_variable() -> None:
+    """Expressions about responses may use both messages."""
     scope = VariableTypes(
         "runtime.v1.PullImageRequest", "runtime.v1.PullImageResponse", "runtime.v1"
     )
@@ -222,8 +219,8 @@ def test_a_response_is_known_in_its_scope() -> None:
         ((1 << 64) - 1, "18446744073709551615u"),
     ],
 )
-def test_scalars_of_yaml_stand_for_themselves(value: Any, source: str) -> None:
-    """What is no text in YAML is a literal of CEL."""
+def test_yaml_scalars_are_literals(value: Any, source: str) -> None:
+    """A YAML scalar that is not a string is a CEL literal."""
     assert source_of(value) == source
     if not isinstance(value, str):
         assert evaluate(source, call()) == value

@@ -1,4 +1,4 @@
-"""Rules, from the YAML that a user writes to what they say of a call."""
+"""Compilation of rules from YAML, matching, and their effects on messages."""
 
 from typing import Any
 
@@ -56,11 +56,11 @@ def refused(text: str) -> RuleError:
     return caught.value
 
 
-# Plans
+# Selection of rules
 
 
-def test_a_plan_has_the_rules_of_a_method_in_order() -> None:
-    """Both API versions are meant by a short name; a method without rules has no plan."""
+def test_rules_of_a_method_are_in_order() -> None:
+    """A short method name matches both API versions; a method that no rule matches has no rules."""
     for version in ("v1", "v1alpha2"):
         assert names(ISSUE, f"/runtime.{version}.ImageService/PullImage") == [
             "mirror-docker-hub",
@@ -72,8 +72,8 @@ def test_a_plan_has_the_rules_of_a_method_in_order() -> None:
     assert rule_set("[]").rules_for(PULL.encode()) is None
 
 
-def test_a_plan_is_remembered() -> None:
-    """It is made once for a path, unless that is a client's fancy of any length."""
+def test_rules_of_a_path_are_cached() -> None:
+    """The rules of a path are selected once, unless the path is longer than the cache allows."""
     rules = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]")
     for path, remembered in ((PULL.encode(), True), (b"/a/" + b"b" * 300, False)):
         assert rules.rules_for(path) is not None
@@ -99,10 +99,8 @@ def test_a_plan_is_remembered() -> None:
         ("{hook: {script: a.py}, on_error: fail}", FOREIGN, True),
     ],
 )
-def test_a_rule_is_planned_where_its_action_has_something_to_do(
-    rule: str, path: str, planned: bool
-) -> None:
-    """Images, streams and messages are only in methods that have them."""
+def test_a_rule_applies_only_where_its_action_can(rule: str, path: str, planned: bool) -> None:
+    """A rule on images, streams or messages applies only to methods that have them."""
     more = rule[1:-1] if rule.startswith("{") else rule
     text = f"[{{name: it, match: {{methods: ['*']}}, {more}}}]"
     assert (names(text, path) == ["it"]) is planned
@@ -134,8 +132,8 @@ def test_a_rule_is_planned_where_its_action_has_something_to_do(
         ("kubelet: false", Peer(1, 0, 0, None, kubelet=True), False),
     ],
 )
-def test_a_caller_is_one_of_each_list(callers: str, peer: Peer, matches: bool) -> None:
-    """All keys that are given have to hold; an executable that is not known is empty."""
+def test_callers(callers: str, peer: Peer, matches: bool) -> None:
+    """All given conditions have to hold; an unknown executable is the empty string."""
     rule = rule_set(
         f"[{{name: a, match: {{methods: ['*'], callers: {{{callers}}}}}, deny: {{}}}}]"
     ).rules[0]
@@ -143,8 +141,8 @@ def test_a_caller_is_one_of_each_list(callers: str, peer: Peer, matches: bool) -
     assert rule.matches_client(facts(PULL, caller=peer)) is matches
 
 
-def test_a_listener_is_matched_by_globs() -> None:
-    """A rule with listeners is for calls on those alone."""
+def test_listeners() -> None:
+    """A rule with listeners matches only calls on these."""
     rule = rule_set(
         "[{name: a, match: {methods: ['*'], listeners: ['/run/criproxy/*']}, deny: {}}]"
     ).rules[0]
@@ -153,8 +151,8 @@ def test_a_listener_is_matched_by_globs() -> None:
 
 
 @pytest.mark.parametrize("module", [v1, v1alpha2])
-def test_where_decides_over_the_message(module: Any) -> None:
-    """The condition sees the message of the version that is called."""
+def test_where(module: Any) -> None:
+    """The condition is evaluated on the message of the called API version."""
     path = f"/{module.DESCRIPTOR.package}.ImageService/PullImage"
     rule = rule_set(ISSUE).rules[0]
     assert rule.matches(facts(path, pull(module=module)))
@@ -162,7 +160,7 @@ def test_where_decides_over_the_message(module: Any) -> None:
 
 
 def test_where_may_be_a_plain_boolean() -> None:
-    """YAML's own true and false stand for themselves."""
+    """YAML's true and false are literals."""
     text = "[{name: a, match: {methods: ['*'], where: %s}, deny: {}}]"
     assert rule_set(text % "true").rules[0].matches(facts(PULL))
     assert not rule_set(text % "false").rules[0].matches(facts(PULL))
@@ -178,8 +176,8 @@ def test_where_may_be_a_plain_boolean() -> None:
         ("container.name == 'x'", True),
     ],
 )
-def test_a_rule_tells_whether_it_takes_the_request(where: str, needed: bool) -> None:
-    """What can be told of the headers is told before the message comes."""
+def test_needs_request(where: str, needed: bool) -> None:
+    """A rule that depends only on headers does not need the request's message."""
     rules = rule_set(
         f'[{{name: a, match: {{methods: [PullImage], where: "{where}"}}, deny: {{}}}}]'
     )
@@ -188,8 +186,8 @@ def test_a_rule_tells_whether_it_takes_the_request(where: str, needed: bool) -> 
     assert rules.rules[0].needs_request(plan.method_name) is needed
 
 
-def test_what_is_done_about_a_response_may_take_the_request() -> None:
-    """A value of a response's field that names the request has it held."""
+def test_a_response_rule_may_need_the_request() -> None:
+    """A response expression that uses the request needs the request's message."""
     plain = one_rule("PullImage", "rewrite: {response: {image_ref: '\"x\"'}}")
     taking = one_rule("PullImage", "rewrite: {response: {image_ref: request.image.image}}")
     plan = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]").rules_for(PULL.encode())
@@ -198,8 +196,8 @@ def test_what_is_done_about_a_response_may_take_the_request() -> None:
     assert taking.needs_request(plan.method_name)
 
 
-def test_an_unknown_pod_is_an_error_with_its_own_reason() -> None:
-    """Whoever asks counts it, and takes the rule as not matching."""
+def test_unknown_pod_has_its_own_reason() -> None:
+    """A condition on an unknown pod raises EvaluationError with the reason unknown_pod."""
     rule = rule_set(ISSUE).rules[3]
     request = v1.StartContainerRequest(container_id="c")
     path = f"{RUNTIME}/StartContainer"
@@ -219,10 +217,9 @@ def test_an_unknown_pod_is_an_error_with_its_own_reason() -> None:
         ("delay: {fixed: 1s}", False),
     ],
 )
-def test_a_condition_on_messages_cannot_be_got_round_by_a_foreign_method(
-    rule: str, planned: bool
-) -> None:
-    """A rule that is there to refuse could not be evaluated there; any other is not for it."""
+def test_a_message_condition_fails_closed_outside_the_cri(rule: str, planned: bool) -> None:
+    """A rule that refuses calls fails for a method outside the CRI; any other does not apply to
+    it."""
     match = "{methods: ['*/PullImage'], where: request.image.image == ''}"
     rules = rule_set(f"[{{name: a, match: {match}, {rule}}}]")
     path = b"/runtime.v9.ImageService/PullImage"
@@ -235,18 +232,18 @@ def test_a_condition_on_messages_cannot_be_got_round_by_a_foreign_method(
         assert caught.value.reason == "decode"
 
 
-def test_a_condition_without_messages_holds_for_foreign_methods_too() -> None:
-    """Callers, listeners, methods and metadata are known of every call."""
+def test_a_condition_without_messages_applies_outside_the_cri() -> None:
+    """Caller, listener, method and metadata are known for every call."""
     rules = rule_set("[{name: a, match: {methods: ['*'], where: caller.uid == 0}, deny: {}}]")
     assert rules.rules[0].matches(facts(FOREIGN))
     assert not rules.rules[0].matches(facts(FOREIGN, caller=Peer(1, 5, 5, None)))
 
 
-# What rules do
+# Effects
 
 
 def test_a_request_is_rewritten() -> None:
-    """The copy is changed, the message that came is not; what fits already is returned itself."""
+    """The copy is changed, not the original; a message that does not change is returned itself."""
     rule = rule_set(ISSUE).rules[0]
     request = pull()
     assert rule.rewrite_request(facts(PULL, request)).image.image == "mirror.local/docker.io/nginx"
@@ -258,8 +255,8 @@ def test_a_request_is_rewritten() -> None:
     assert caught.value.reason == "decode"
 
 
-def test_a_response_is_rewritten_with_both_messages_in_sight() -> None:
-    """Values of response fields may name the request."""
+def test_a_response_expression_may_use_the_request() -> None:
+    """Expressions for response fields may use the request."""
     rule = one_rule(
         "PullImage",
         "rewrite: {response: {image_ref: 'request.image.image + \"@\" + response.image_ref'}}",
@@ -285,8 +282,8 @@ def test_images_are_renamed_both_ways() -> None:
     assert rule.rewrite_request(facts(PULL, other)) is other
 
 
-def test_metadata_is_made_of_what_is_known_at_once() -> None:
-    """Headers come as bytes, in order; what cannot be a header fails."""
+def test_metadata() -> None:
+    """Added headers are bytes, in order; a value that no header can have raises EvaluationError."""
     rule = one_rule(
         "'*'", "rewrite: {metadata: {add: {x-method: method, x-who: 'metadata[\"who\"]'}}}"
     )
@@ -300,8 +297,8 @@ def test_metadata_is_made_of_what_is_known_at_once() -> None:
         assert caught.value.detail == f"x-who: {value!r} cannot be the value of a header"
 
 
-def test_messages_of_a_stream_are_dropped_by_what_they_say() -> None:
-    """``drop`` sees each message, and the request."""
+def test_drop() -> None:
+    """``drop`` is evaluated on each message of a stream, and may use the request."""
     rule = one_rule(
         "GetContainerEvents", "fault: {drop: 'response.container_id.startsWith(\"a\")'}"
     )
@@ -327,14 +324,15 @@ def test_messages_of_a_stream_are_dropped_by_what_they_say() -> None:
         ("deny: {}", False, False),
     ],
 )
-def test_a_rule_tells_what_its_action_takes(rule: str, request_: bool, response: bool) -> None:
-    """What no action takes need not be held."""
+def test_messages_that_an_action_uses(rule: str, request_: bool, response: bool) -> None:
+    """A message that no action uses is not held."""
     it = one_rule("PullImage", rule)
     assert (it.touches_request, it.touches_response) == (request_, response)
 
 
-def test_rules_tell_what_they_are() -> None:
-    """Names, actions and modes come from the file; dry-run of all wins over a rule's own."""
+def test_properties_of_rules() -> None:
+    """Name, action and modes come from the file; dry_run of the rule set overrides a rule's
+    mode."""
     text = """
     - {name: a, match: {methods: ['*']}, continue: true, delay: {fixed: 1s}}
     - {name: b, match: {methods: ['*']}, mode: dry-run, deny: {}}
@@ -367,15 +365,15 @@ def test_rules_tell_what_they_are() -> None:
         ("rewrite: {response: {image_ref: container.name}}", True, False),
     ],
 )
-def test_rules_tell_what_they_need(rule: str, needs: bool, enforcing: bool) -> None:
-    """Pods are remembered, and unreadable connections refused, only where a rule asks for it."""
+def test_needs_pods_and_enforcing(rule: str, needs: bool, enforcing: bool) -> None:
+    """A rule set needs pods, and fails closed, only if one of its rules does."""
     rules = rule_set(f"[{{name: a, match: {{methods: [PullImage]}}, {rule}}}]")
     assert (rules.needs_pods, rules.enforcing) == (needs, enforcing)
     where = "[{name: a, match: {methods: [PullImage], where: pod.name == 'x'}, delay: {fixed: 1s}}]"
     assert rule_set(where).needs_pods
 
 
-# Mistakes
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -507,8 +505,8 @@ def test_rules_tell_what_they_need(rule: str, needs: bool, enforcing: bool) -> N
         ),
     ],
 )
-def test_a_mistake_names_its_keys(text: str, keys: tuple[str | int, ...], message: str) -> None:
-    """A rule that cannot be loaded says where it is wrong, and for which method if not for all."""
+def test_an_error_has_its_keys(text: str, keys: tuple[str | int, ...], message: str) -> None:
+    """A compile error has the path of the key, and the method if only some methods have it."""
     error = refused(f"[{{name: it, match: {text}}}]")
     assert (error.rule, error.keys, error.message) == ("it", keys, message)
 
@@ -516,13 +514,13 @@ def test_a_mistake_names_its_keys(text: str, keys: tuple[str | int, ...], messag
 @pytest.mark.parametrize(
     "glob", ["'*'", "Pul*", "Foo*", "containerd.services.images.v1.Images/Create"]
 )
-def test_a_glob_that_may_mean_what_is_to_come_is_taken(glob: str) -> None:
-    """Wildcards, and services outside the CRI, may name methods that are not known."""
+def test_globs_of_unknown_methods_are_accepted(glob: str) -> None:
+    """Wildcards, and services outside the CRI, may match methods that are not known."""
     assert one_rule(glob, "deny: {}").action == "deny"
 
 
 def test_names_are_unique() -> None:
-    """Two rules of one name could not be told apart in metrics."""
+    """Two rules of the same name are an error."""
     error = refused(
         "[{name: a, match: {methods: ['*']}, deny: {}}, {name: a, match: {methods: ['*']},"
         " deny: {}}]"
@@ -532,7 +530,7 @@ def test_names_are_unique() -> None:
 
 
 def test_groups_of_methods() -> None:
-    """A group stands for its methods, and one that is none is refused."""
+    """A group matches its methods; an unknown group is an error."""
     (rule,) = rule_set("[{name: it, match: {methods: ['@exec']}, deny: {}}]").rules
     assert rule.may_apply_to(resolve(b"/runtime.v1.RuntimeService/ExecSync"))
     assert not rule.may_apply_to(resolve(b"/runtime.v1.RuntimeService/StartContainer"))

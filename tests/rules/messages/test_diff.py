@@ -13,8 +13,8 @@ def config(**fields) -> v1.CreateContainerRequest:
     return v1.CreateContainerRequest(config=v1.ContainerConfig(**fields))
 
 
-def test_each_field_that_differs_is_told_with_its_path() -> None:
-    """Paths are those of a rule; what is not there is None."""
+def test_changes() -> None:
+    """A change has the path of a rule; an absent value is None."""
     before = config(
         log_path="a",
         labels={"x": "1", "y": "2"},
@@ -45,13 +45,13 @@ def test_each_field_that_differs_is_told_with_its_path() -> None:
 
 
 def test_long_values_are_cut() -> None:
-    """A value of any size is one short line."""
+    """A value of any size is shortened to one line."""
     (change,) = diff_messages(config(log_path="a\n"), config(log_path="b" * 5000))
     assert str(change) == f'config.log_path: "a\\n" -> "{"b" * 100}"... (5000 characters)'
 
 
 def test_secrets_are_not_shown() -> None:
-    """Of credentials, only that they differ is told, in both versions of the API."""
+    """Credentials are redacted, in both API versions."""
     for module in (v1, v1alpha2):
         before = module.PullImageRequest(auth=module.AuthConfig(username="me", password="secret"))
         after = module.PullImageRequest(auth=module.AuthConfig(username="you", password="hidden"))
@@ -61,18 +61,16 @@ def test_secrets_are_not_shown() -> None:
         ]
 
 
-def test_unknown_fields_are_told_of() -> None:
-    """A field that the CRI of today does not have may differ, too."""
+def test_unknown_fields() -> None:
+    """A difference in unknown fields is reported."""
     before, after = config(), config()
     after.config.MergeFromString(b"\xf8\x07\x01")
     assert diff_messages(before, after) == [Change("config.(unknown fields)", None, "3 bytes")]
 
 
 @given(method=st.sampled_from(list(METHODS.values())), data=st.data())
-def test_there_are_differences_exactly_where_messages_differ(
-    method: Method, data: st.DataObject
-) -> None:
-    """Equal messages have none, others have at least one, and no value in them is long."""
+def test_changes_exist_exactly_for_different_messages(method: Method, data: st.DataObject) -> None:
+    """Equal messages have no changes, different ones at least one."""
     kind = data.draw(st.sampled_from([request_class(method), response_class(method)]))
     before, after = data.draw(messages(kind)), data.draw(messages(kind))
     assert diff_messages(before, before) == []

@@ -38,8 +38,8 @@ def create() -> CreateContainerRequest:
         ("config.tty", True, True),
     ],
 )
-def test_a_path_sets_what_it_leads_to(path: str, value: object, expected: object) -> None:
-    """A path sets a field, an element or a key; parents that were not there are there then."""
+def test_set(path: str, value: object, expected: object) -> None:
+    """A path sets a field, an element or a key, and creates missing parents."""
     message = create()
     parse_path(path, message.DESCRIPTOR).set(message, value)
     steps = path.replace("['it\\'s']", '["it\'s"]')
@@ -47,7 +47,7 @@ def test_a_path_sets_what_it_leads_to(path: str, value: object, expected: object
 
 
 def test_a_bracket_without_an_index_appends() -> None:
-    """``[]`` adds one element behind the others, scalar or message."""
+    """``[]`` appends one element, a scalar or a message."""
     message = create()
     parse_path("config.command[]", message.DESCRIPTOR).set(message, "c")
     parse_path("config.mounts[]", message.DESCRIPTOR).set(message, Mount(host_path="/x"))
@@ -56,7 +56,7 @@ def test_a_bracket_without_an_index_appends() -> None:
 
 
 def test_whole_lists_and_maps_are_replaced() -> None:
-    """A path without a bracket sets all of a list or map."""
+    """A path without a bracket sets the whole list or map."""
     message = create()
     parse_path("config.command", message.DESCRIPTOR).set(message, ["z"])
     parse_path("config.labels", message.DESCRIPTOR).set(message, {"x": "y"})
@@ -64,8 +64,8 @@ def test_whole_lists_and_maps_are_replaced() -> None:
     assert dict(message.config.labels) == {"x": "y"}
 
 
-def test_parents_that_are_not_there_are_made() -> None:
-    """Setting a field to what it is by default makes its parents nevertheless."""
+def test_missing_parents_are_created() -> None:
+    """Setting a field to its default creates its parents, too."""
     message = CreateContainerRequest()
     parse_path("config.image.image", message.DESCRIPTOR).set(message, "")
     assert message.HasField("config")
@@ -76,7 +76,7 @@ def test_parents_that_are_not_there_are_made() -> None:
     "path",
     ["config.command", "config.command[1]", "config.envs[0]", 'config.labels["app"]', "config"],
 )
-def test_clearing_takes_away(path: str) -> None:
+def test_clear(path: str) -> None:
     """A field is cleared, an element or a key removed, and nothing else."""
     message = create()
     expected = create()
@@ -105,16 +105,16 @@ def test_clearing_takes_away(path: str) -> None:
         "config.image",
     ],
 )
-def test_clearing_what_is_not_there_changes_nothing(path: str) -> None:
-    """Clearing never makes a parent, and never fails."""
+def test_clear_an_absent_field(path: str) -> None:
+    """Clearing an absent field creates no parent and does not fail."""
     message = create()
     parse_path(path, message.DESCRIPTOR).clear(message)
     assert message == create()
 
 
 @pytest.mark.parametrize("path", ["config.envs[2].value", "config.envs[2]"])
-def test_an_index_that_is_not_there_is_an_evaluation_error(path: str) -> None:
-    """An element that a message does not have cannot be set."""
+def test_missing_index(path: str) -> None:
+    """Setting an element that does not exist is an EvaluationError."""
     message = create()
     with pytest.raises(EvaluationError) as caught:
         parse_path(path, message.DESCRIPTOR).set(message, b"x")
@@ -161,15 +161,15 @@ FORM = (
         ("pod_sandbox_id[0]", "pod_sandbox_id is string, which has no elements"),
     ],
 )
-def test_a_path_that_leads_nowhere_says_why(path: str, error: str) -> None:
-    """Each mistake in a path is one line with the mend."""
+def test_invalid_paths(path: str, error: str) -> None:
+    """An error in a path is one line that says how to correct it."""
     with pytest.raises(PathError) as caught:
         parse_path(path, CreateContainerRequest.DESCRIPTOR)
     assert str(caught.value) == error
 
 
 def test_all_maps_of_the_cri_have_strings_for_keys() -> None:
-    """A key in a path is a string: no map of the CRI has others."""
+    """A key in a path is a string: no map of the CRI has other keys."""
     seen = set()
 
     def look(descriptor) -> None:
@@ -190,7 +190,7 @@ def test_all_maps_of_the_cri_have_strings_for_keys() -> None:
 
 
 def test_a_path_works_in_every_message() -> None:
-    """Paths are parsed against whichever message they are for."""
+    """A path is parsed against any message type."""
     for kind, path in ((PullImageRequest, "image.image"), (ListContainerStatsRequest, "filter.id")):
         message = kind()
         parse_path(path, kind.DESCRIPTOR).set(message, "x")

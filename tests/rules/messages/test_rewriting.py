@@ -86,7 +86,7 @@ def versions() -> list[Any]:
     ],
 )
 def test_values_of_every_kind(module: Any, path: str, value: Any, expected: Any) -> None:
-    """What fits is set, in both API versions, as what the field is."""
+    """A value that fits is converted to the field's type, in both API versions."""
     before = module.CreateContainerRequest(
         config=module.ContainerConfig(
             image=module.ImageSpec(image="nginx"),
@@ -212,8 +212,8 @@ def test_values_of_every_kind(module: Any, path: str, value: Any, expected: Any)
         ),
     ],
 )
-def test_what_does_not_fit_is_an_error_at_load(path: str, value: Any, error: str) -> None:
-    """Each mistake is one line, with line:column within the expression where it has one."""
+def test_type_errors_at_load(path: str, value: Any, error: str) -> None:
+    """An error is one line, with line:column within the expression if it has one."""
     with pytest.raises(AssignmentError) as caught:
         rewriting(v1.CreateContainerRequest, {path: value})
     assert caught.value.path == path
@@ -294,8 +294,8 @@ def test_what_does_not_fit_is_an_error_at_load(path: str, value: Any, error: str
         ),
     ],
 )
-def test_what_does_not_fit_in_one_call_fails_there(path: str, value: str, detail: str) -> None:
-    """What the checker could not know is an EvaluationError that names the path."""
+def test_type_errors_at_run_time(path: str, value: str, detail: str) -> None:
+    """A value that the type checker could not know is an EvaluationError that names the path."""
     message = v1.CreateContainerRequest(config=v1.ContainerConfig(log_path="l"))
     before = message.SerializeToString()
     with pytest.raises(EvaluationError) as caught:
@@ -306,7 +306,7 @@ def test_what_does_not_fit_in_one_call_fails_there(path: str, value: str, detail
 
 
 def test_null_clears() -> None:
-    """YAML's null and CEL's take away a field, an element and a key."""
+    """YAML's and CEL's null clear a field, an element and a key."""
     message = v1.CreateContainerRequest(
         config=v1.ContainerConfig(command=["a", "b"], labels={"a": "1", "b": "2"}, log_path="x")
     )
@@ -324,8 +324,8 @@ def test_null_clears() -> None:
     )
 
 
-def test_values_are_those_of_the_message_as_it_came() -> None:
-    """No assignment sees what another one has set."""
+def test_expressions_use_the_original_message() -> None:
+    """No assignment uses the result of another one."""
     message = v1.CreateContainerRequest(pod_sandbox_id="p", config=v1.ContainerConfig(log_path="l"))
     after = rewritten(
         message,
@@ -334,8 +334,8 @@ def test_values_are_those_of_the_message_as_it_came() -> None:
     assert (after.pod_sandbox_id, after.config.log_path) == ("l", "p")
 
 
-def test_what_is_as_it_is_to_be_stays_the_same_object() -> None:
-    """A message that would not differ is returned itself, and the one given is never changed."""
+def test_an_unchanged_message_is_returned_itself() -> None:
+    """A message that does not change is returned itself; the original is never changed."""
     message = v1.CreateContainerRequest(config=v1.ContainerConfig(log_path="l"))
     assert rewritten(message, {"config.log_path": '"l"', "config.image": None}) is message
     assert rewritten(message, {"config.log_path": '"m"'}) is not message
@@ -343,15 +343,15 @@ def test_what_is_as_it_is_to_be_stays_the_same_object() -> None:
 
 
 def test_an_empty_message_is_a_change() -> None:
-    """A message that is there and empty is not one that is not there."""
+    """An empty message differs from an absent one."""
     message = v1.CreateContainerRequest()
     after = rewritten(message, {"config.image": "{}"})
     assert after.config.HasField("image")
     assert rewritten(after, {"config.image": "ImageSpec{}"}) is after
 
 
-def test_unknown_fields_come_out_as_they_went_in() -> None:
-    """Fields of a later CRI stay: beside what is set, above it, and in messages moved as values."""
+def test_unknown_fields_are_preserved() -> None:
+    """Unknown fields are preserved beside a changed field, above it, and in assigned messages."""
     image = v1.ImageSpec(image="nginx")
     image.MergeFromString(UNKNOWN)
     config = v1.ContainerConfig(image=image)
@@ -374,8 +374,8 @@ def test_unknown_fields_come_out_as_they_went_in() -> None:
 
 
 @pytest.mark.parametrize("size", [1 << 16, (1 << 20) + 1])
-def test_long_texts_are_values_like_others(size: int) -> None:
-    """Neither what is read nor what is set has a limit here."""
+def test_long_strings(size: int) -> None:
+    """The size of strings is not limited."""
     message = v1.PullImageRequest(image=v1.ImageSpec(image="x" * size))
     values = values_of(facts("/runtime.v1.ImageService/PullImage", message))
     after = rewriting(v1.PullImageRequest, {"image.image": 'request.image.image + "é"'}).apply(
@@ -384,8 +384,8 @@ def test_long_texts_are_values_like_others(size: int) -> None:
     assert after.image.image == "x" * size + "é"
 
 
-def test_a_chain_of_operators_may_be_as_deep_as_cel_takes_it() -> None:
-    """What nests is checked however deep it is; past CEL's own limit that is what is said."""
+def test_deep_expressions() -> None:
+    """Expressions are checked at any depth; above CEL's own limit, CEL's error is reported."""
     value = "+".join(['"x"'] * 28)
     after = rewritten(v1.CreateContainerRequest(), {"pod_sandbox_id": f"[{value}][0]"})
     assert after.pod_sandbox_id == "x" * 28
@@ -411,8 +411,8 @@ SETTABLE = [method for method in METHODS.values() if first_path(request_class(me
 
 
 @given(method=st.sampled_from(SETTABLE), data=st.data())
-def test_a_rewrite_leaves_all_else_as_it_came(method: Method, data: st.DataObject) -> None:
-    """For any request of any method: only the field that is named differs, to the byte."""
+def test_other_fields_are_unchanged(method: Method, data: st.DataObject) -> None:
+    """For any request of any method, only the named field differs, byte for byte."""
     kind = request_class(method)
     found = first_path(kind)
     assert found is not None

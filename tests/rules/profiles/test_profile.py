@@ -1,4 +1,4 @@
-"""What each profile allows, and what the configuration may say of one."""
+"""The methods that each profile allows, and errors in profiles."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from criproxy.cri.methods import METHODS
-from criproxy.rules.profiles import pod_visibility as visibility
+from criproxy.rules.profiles import pod_visibility
 from criproxy.rules.profiles.profile import (
     ProfileError,
     ProfileSpec,
@@ -26,12 +26,12 @@ def allowed(name: str, **profiles: ProfileSpec) -> set[str]:
 
 
 def test_full() -> None:
-    """The default profile is none at all: nothing is looked at."""
+    """The profile ``full`` has no restrictions."""
     assert profile_of("full", {}) is None
 
 
 def test_read_only() -> None:
-    """It allows what is known to change nothing, in both versions of the API."""
+    """It allows the methods that change nothing."""
     assert allowed("read-only") == {path for path, each in METHODS.items() if not each.mutating}
     profile = profile_of("read-only", {})
     assert profile is not None
@@ -40,7 +40,7 @@ def test_read_only() -> None:
 
 
 def test_images_only() -> None:
-    """It allows all about images, and to ask for the version; nothing of it is looked at."""
+    """It allows the image service and Version, and does not inspect messages."""
     assert allowed("images-only") == {
         path
         for path, each in METHODS.items()
@@ -59,8 +59,8 @@ def test_images_only() -> None:
         (["List*Stats", "ImageService/Remove*"], {"ListContainerStats", "ListPodSandboxStats"}),
     ],
 )
-def test_of_the_configuration(methods: list[str], names: set[str]) -> None:
-    """It allows what its globs and groups name."""
+def test_configured_profile(methods: list[str], names: set[str]) -> None:
+    """A configured profile allows the methods that its globs and groups match."""
     got = {METHODS[path].name for path in allowed("mine", mine=spec(methods=methods))}
     assert got - {"RemoveImage"} == names
     assert ("RemoveImage" in got) is (len(methods) > 1)
@@ -84,36 +84,36 @@ def test_of_the_configuration(methods: list[str], names: set[str]) -> None:
         ({"a": spec(methods=["@reads"])}, [], ("profiles", "a", "methods", 0), "@read, @mutating"),
     ],
 )
-def test_mistakes(
+def test_errors(
     profiles: dict[str, ProfileSpec], used: list[str], keys: tuple[Any, ...], words: str
 ) -> None:
-    """What cannot have been meant is refused, with the place and the mend."""
+    """An invalid profile is an error with its path and how to correct it."""
     with pytest.raises(ProfileError) as caught:
         check_profiles(profiles, used)
     assert caught.value.keys == keys
     assert words in caught.value.message
 
 
-def test_what_is_right() -> None:
-    """What can be used is."""
+def test_valid_profiles() -> None:
+    """Valid profiles are accepted."""
     mine = {"mine": spec(methods=["@read"], namespaces=["a"], own_pod=True)}
     check_profiles(mine, ["full", "read-only", "images-only", "mine", "mine"])
 
 
 def test_all_messages_are_in_the_tables() -> None:
-    """Of every method's messages it is known whose pods they are about."""
-    assert [path for path, each in METHODS.items() if not visibility.is_in_tables(each)] == []
+    """The tables contain the messages of every method."""
+    assert [path for path, each in METHODS.items() if not pod_visibility.is_in_tables(each)] == []
 
 
-def test_a_method_that_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message with a field that is in no table puts its method out of the tables."""
+def test_a_method_with_a_new_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message with a field outside the tables excludes its method."""
     method = METHODS["/runtime.v1.RuntimeService/ContainerStatus"]
-    requests = dict(visibility._REQUESTS)
+    requests = dict(pod_visibility._REQUESTS)
     requests["ContainerStatusRequest"] = frozenset({"container_id"})
-    monkeypatch.setattr(visibility, "_REQUESTS", requests)
-    assert not visibility.is_in_tables(method)
+    monkeypatch.setattr(pod_visibility, "_REQUESTS", requests)
+    assert not pod_visibility.is_in_tables(method)
     listed = METHODS["/runtime.v1.RuntimeService/ListContainers"]
-    assert visibility.is_in_tables(listed)
-    items = {key: value for key, value in visibility._ITEMS.items() if key != "Container"}
-    monkeypatch.setattr(visibility, "_ITEMS", items)
-    assert not visibility.is_in_tables(listed)
+    assert pod_visibility.is_in_tables(listed)
+    items = {key: value for key, value in pod_visibility._ITEMS.items() if key != "Container"}
+    monkeypatch.setattr(pod_visibility, "_ITEMS", items)
+    assert not pod_visibility.is_in_tables(listed)

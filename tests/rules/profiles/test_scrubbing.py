@@ -1,4 +1,4 @@
-"""What is taken out of responses, and what is not."""
+"""Fields that are removed from responses, and fields that are not."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ HIDDEN: dict[str, Any] = {
 
 
 def plant(message: Any, scrub: list[str]) -> None:
-    """Put a secret everywhere where one of these kinds may stand, in what is there."""
+    """Put a secret into every field of a message that may contain one of these kinds."""
     for field in message.DESCRIPTOR.fields:
         kind = field.message_type
         if kind is None:
@@ -57,7 +57,7 @@ def plant(message: Any, scrub: list[str]) -> None:
 @settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_nothing_planted_is_left(path: str, data: st.DataObject) -> None:
-    """Whatever a read answers, what is planted where a kind of secret stands is taken out."""
+    """Every planted secret is removed from any response of a read."""
     kind: type[Message] = response_class(METHODS[path])
     message = data.draw(messages(kind, unknown=False))
     plant(message, ["environment", "info", "mounts"])
@@ -67,7 +67,7 @@ def test_nothing_planted_is_left(path: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("scrub", [["environment", "mounts"], ["environment"], ["mounts"]])
 def test_json_of_verbose_answers(scrub: list[str]) -> None:
-    """Where info stays, what else is to be scrubbed is taken out of its JSON."""
+    """If info is not removed, environment and mounts are removed from its JSON."""
     response = v1.ContainerStatusResponse(info={"info": json.dumps(HIDDEN), "plain": "kept {}"})
     Scrubber(scrub).scrub(response)
     shown = json.loads(response.info["info"])
@@ -79,8 +79,8 @@ def test_json_of_verbose_answers(scrub: list[str]) -> None:
     assert response.info["plain"] == "kept {}"
 
 
-def test_what_cannot_be_read_is_taken_out() -> None:
-    """What looks like JSON and cannot be read is not shown."""
+def test_invalid_json_is_removed() -> None:
+    """A text that looks like JSON and cannot be parsed is removed."""
     response = v1.ContainerStatusResponse(info={"a": "{" + SECRET, "b": "[" * 100_000})
     response.info["c"] = "\ufeff" + json.dumps(HIDDEN)
     Scrubber(["environment"]).scrub(response)
@@ -88,8 +88,8 @@ def test_what_cannot_be_read_is_taken_out() -> None:
 
 
 @pytest.mark.parametrize("quoted", [False, True])
-def test_keys_that_come_twice(quoted: bool) -> None:
-    """What stands behind the first of two equal keys is not shown for the second's sake."""
+def test_duplicate_keys(quoted: bool) -> None:
+    """A secret before a duplicate of its key is removed."""
     text = '{"a": {"env": ["A=' + SECRET + '"]}, "a": 1}'
     response = v1.ContainerStatusResponse(info={"a": json.dumps([text]) if quoted else text})
     Scrubber(["environment"]).scrub(response)
@@ -97,7 +97,7 @@ def test_keys_that_come_twice(quoted: bool) -> None:
 
 
 def test_json_in_quotes() -> None:
-    """JSON that stands in a text of JSON is looked into as well."""
+    """JSON in a JSON string is scrubbed as well."""
     response = v1.ContainerStatusResponse(info={"a": json.dumps(json.dumps(HIDDEN)), "b": '"x"'})
     Scrubber(["environment", "mounts"]).scrub(response)
     assert SECRET not in response.info["a"]
@@ -105,15 +105,15 @@ def test_json_in_quotes() -> None:
     assert response.info["b"] == '"x"'
 
 
-def test_environment_wherever_it_stands() -> None:
-    """An environment's values go, its names stay."""
+def test_environment() -> None:
+    """Values of environment variables are removed, names are kept."""
     config = v1.ContainerConfig(envs=[v1.KeyValue(key="A", value=SECRET.encode())])
     Scrubber(["environment"]).scrub(config)
     assert config == v1.ContainerConfig(envs=[v1.KeyValue(key="A")])
 
 
-def test_what_stays() -> None:
-    """Only what was asked for is taken out; an image filesystem's place is no mount."""
+def test_other_fields_are_kept() -> None:
+    """Only the named kinds are removed; the mount point of an image filesystem is kept."""
     filesystem = v1.FilesystemUsage(fs_id={"mountpoint": "/var/lib/images"})
     images = v1.ImageFsInfoResponse(image_filesystems=[filesystem])
     status = v1.ContainerStatusResponse(
