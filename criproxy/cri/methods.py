@@ -51,6 +51,9 @@ SERVER_STREAMING: Final = frozenset(
 )
 """The methods whose response is a stream of messages. No CRI method is client-streaming."""
 
+ENDLESS: Final = frozenset({b"GetContainerEvents"})
+"""The streaming methods whose stream lasts until a side ends it, as they are written in a path."""
+
 _RUNTIME_BOTH: Final = (
     "Version",
     "RunPodSandbox",

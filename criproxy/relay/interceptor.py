@@ -161,6 +161,15 @@ class RelayInterceptor:
             self._core.reset(stream, ErrorCode.ENHANCE_YOUR_CALM)
         return True
 
+    def leftover(self) -> bytes:
+        """Return the unforwarded beginning of a client's frame."""
+        return b"" if self._core is None else self._core.leftover()
+
+    def end_call(self, stream: int, message: str, headers_sent: bool) -> None:
+        """End a call with UNAVAILABLE, while not raw; ``headers_sent``: those of the response."""
+        assert self._core is not None
+        self._core.reply(stream, StatusCode.UNAVAILABLE, message, headers_sent)
+
     def _is_wanted(self, path: bytes) -> bool:
         policy = self._active_policy.policy
         return policy is not None and policy.wanted(path)

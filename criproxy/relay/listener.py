@@ -3,16 +3,17 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.dial import ClientGoneError, dial
+from criproxy.relay.drain import DrainedConnection
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.pair import Pair
@@ -26,6 +27,9 @@ _ACCEPTED_AT_ONCE: Final = 64
 
 _PAUSE: Final = 0.1
 """Seconds without accepting after file descriptors have run out."""
+
+_DRAIN_INTERVAL: Final = 0.1
+"""Seconds between looks at the connections that are drained."""
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -46,6 +50,15 @@ class Limits:
     """Calls in flight on one connection above which it is relayed unread."""
     message: int | None = None
     """Bytes of a message above which its call ends with RESOURCE_EXHAUSTED; None for no limit."""
+
+
+class DrainResult(NamedTuple):
+    """What became of the calls of a listener that was drained."""
+
+    finished: int
+    """Calls that ended while it was drained."""
+    cut: int
+    """Calls that were in flight when the time was over."""
 
 
 def captures_nothing(connection: Connection) -> SelectCapture | None:
@@ -114,6 +127,9 @@ class Listener:
         self._file: SocketFile | None = None  # None once owner and mode need no more copying
         self._clients = 0
         self._full = False
+        self._draining = False
+        self._serving: set[asyncio.Task[None]] = set()
+        self._connections: set[DrainedConnection] = set()
 
     def serve(self, listening: socket.socket) -> None:
         """Accept clients at a listening socket, which belongs to this listener from now on."""
@@ -129,6 +145,28 @@ class Listener:
             self._pause_accepting()
             self._listening.close()
             self._listening = None
+
+    async def drain(self, within: float) -> DrainResult:
+        """Move the clients to another process, and return when all connections are closed.
+
+        Those that are open after ``within`` seconds are cut.
+        """
+        self.stop_accepting()
+        self._draining = True
+        ended, deadline = self._notifier.calls_ended, self._clock() + within
+        for connection in tuple(self._connections):
+            connection.start_draining()
+        while self._serving and (left := deadline - self._clock()) > 0:
+            await asyncio.wait(self._serving, timeout=min(left, _DRAIN_INTERVAL))
+            for connection in tuple(self._connections):
+                connection.advance_drain()
+        cut = sum(len(connection.reader.calls) for connection in self._connections)
+        finished = self._notifier.calls_ended - ended
+        serving = tuple(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        return DrainResult(finished, cut)
 
     @property
     def is_accepting(self) -> bool:
@@ -171,7 +209,9 @@ class Listener:
                 return
             client.setblocking(False)
             self._clients += 1
-            self._tasks.start(self._serve_client(client), f"connection at {self.endpoint}")
+            task = self._tasks.start(self._serve_client(client), f"connection at {self.endpoint}")
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
     async def _serve_client(self, client: socket.socket) -> None:
         try:
@@ -205,7 +245,8 @@ class Listener:
             return
         write_buffer = self._limits.write_buffer
         pair = Pair(connection, reader, self._notifier, self._clock, write_buffer, active_policy)
-        await pair.run(client, runtime)
+        with self._drainable(pair):
+            await pair.run(client, runtime)
 
     async def _relay_split(
         self,
@@ -223,7 +264,19 @@ class Listener:
         split = Split(
             connection, reader, self._notifier, self._clock, dial, self._tasks, active_policy
         )
-        await split.run(client)
+        with self._drainable(split):
+            await split.run(client)
+
+    @contextmanager
+    def _drainable(self, connection: DrainedConnection) -> Iterator[None]:
+        """Drain a connection together with the listener."""
+        self._connections.add(connection)
+        if self._draining:
+            connection.start_draining()
+        try:
+            yield
+        finally:
+            self._connections.discard(connection)
 
     async def _dial(
         self, client: socket.socket, connection: Connection, to: Endpoint

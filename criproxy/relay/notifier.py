@@ -12,7 +12,13 @@ from typing import Protocol
 from criproxy.peers.peer import Connection
 from criproxy.wire.errors import INTERNAL_ERROR
 from criproxy.wire.reading.calls import End
-from criproxy.wire.reading.connection import ConnectionReader, Event, ReadingStopped, Side
+from criproxy.wire.reading.connection import (
+    CallEnded,
+    ConnectionReader,
+    Event,
+    ReadingStopped,
+    Side,
+)
 
 Clock = Callable[[], float]
 """Returns monotonic seconds."""
@@ -43,6 +49,8 @@ class Notifier:
     def __init__(self, observer: Observer, clock: Clock) -> None:
         self._observer = observer
         self._clock = clock
+        self.calls_ended = 0
+        """Calls that have ended on all connections."""
 
     def relayed(
         self, observed: "ObservedConnection", side: Side, data: bytes, since: float
@@ -68,6 +76,7 @@ class Notifier:
         for event in events:
             if not isinstance(event, ReadingStopped):
                 event.call.overhead += spent
+                self.calls_ended += isinstance(event, CallEnded)
                 if event.call.end is End.MESSAGE_LIMIT:
                     observed.cut(event.call.stream)
             try:

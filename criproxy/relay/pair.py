@@ -1,8 +1,8 @@
-"""A client's connection and the runtime's, and the bytes between them.
+"""A client's connection paired with one to the runtime, and the bytes between them.
 
-Each byte that one side sends is written to the other as it came, and shown to the Witness.
-Backpressure is passed on: what cannot be written to one side stops the reading of the
-other. So is the end: a half-close as a half-close, a hang-up as a close once all has been written.
+Each byte that one side sends is written to the other unchanged, then read by the Notifier.
+Backpressure is forwarded: while bytes wait to be written to one side, the other is not read from.
+So is the end: a half-close as a half-close, a close as a close once all bytes have been written.
 """
 
 import asyncio
@@ -13,22 +13,25 @@ from typing import Final, cast
 
 from criproxy.peers.peer import Connection
 from criproxy.relay.dial import is_hung_up
+from criproxy.relay.drain import PING_PAYLOAD, STOPPING, DrainedConnection, PingAckFilter
 from criproxy.relay.interceptor import DELIVERY, RelayInterceptor
-from criproxy.relay.notifier import Clock, Notifier, ObservedConnection
+from criproxy.relay.notifier import Clock, Notifier
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
-from criproxy.wire.http2.frame_builder import reset
+from criproxy.wire.grpc import StatusCode
+from criproxy.wire.http2.frame_builder import goaway, literal_headers, ping, reset, trailers
+from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
 _POLL_INTERVAL: Final = 1.0
-"""Seconds between looks at a peer that has ended its sending."""
+"""Seconds between polls of a peer that has half-closed its connection."""
 
 _READ_SIZE: Final = 1 << 18
-"""Bytes that are read at once of what a socket still holds."""
+"""Bytes that are read at once from a socket that has been closed by its peer."""
 
 
-class Pair(ObservedConnection):
-    """Two sockets and what they have in common. :meth:`run` lasts as long as they do."""
+class Pair(DrainedConnection):
+    """Relays bytes between two sockets. :meth:`run` lasts until both are closed."""
 
     def __init__(
         self,
@@ -39,20 +42,21 @@ class Pair(ObservedConnection):
         write_buffer: int,
         active_policy: ActivePolicy,
     ) -> None:
-        """``write_buffer``: bytes that wait for a slow reader before the writer is stopped."""
+        """``write_buffer``: bytes buffered for a slow reader before the writer is not read from."""
         super().__init__(connection, reader, notifier, clock)
         self.write_buffer = write_buffer
         self.active_policy = active_policy
-        self.interceptor: RelayInterceptor | None = None  # None as long as there have been no rules
+        self.interceptor: RelayInterceptor | None = None  # None until there are rules
+        self._filter: PingAckFilter | None = None  # None until the drain's PING
         self._client = _SideProtocol(self, Side.CLIENT)
         self._runtime = _SideProtocol(self, Side.RUNTIME)
         self._client.other, self._runtime.other = self._runtime, self._client
         self._closed = asyncio.get_running_loop().create_future()
 
     async def run(self, client: socket.socket, runtime: socket.socket) -> None:
-        """Relay between two connected sockets until both are closed; they belong to it now.
+        """Relay between two connected sockets, which it owns, until both are closed.
 
-        Cancelled, it cuts both off.
+        Aborts both when it is cancelled.
         """
         loop = asyncio.get_running_loop()
         self._client.socket, self._runtime.socket = client, runtime
@@ -63,14 +67,14 @@ class Pair(ObservedConnection):
             self._runtime.begin()
             await self._closed
         finally:
-            self.notifier.ended(self, Side.RUNTIME)  # to the client it is the runtime that went
+            self.notifier.ended(self, Side.RUNTIME)  # as the client sees it
             self._client.abort()
             self._runtime.abort()
             client.close()
             runtime.close()
 
     def hang_up(self, side: Side) -> None:
-        """End both sides because ``side`` is gone: what it had sent is still delivered."""
+        """Close both sides because ``side`` has closed, after what it had sent is delivered."""
         if side is Side.RUNTIME and self._is_delivering():
             return
         if self.interceptor is not None:
@@ -78,13 +82,13 @@ class Pair(ObservedConnection):
         self.close(side)
 
     def close(self, side: Side = Side.RUNTIME) -> None:
-        """See Watched. ``side`` is the one that is said to have ended it."""
+        """See ObservedConnection. ``side`` is the one that is reported to have closed it."""
         self.notifier.ended(self, side)
         self._client.close()
         self._runtime.close()
 
     def _is_delivering(self) -> bool:
-        """Keep the client for a while where what the runtime had answered is still held."""
+        """Keep the client open for a while, and return True, if a complete response is held."""
         if (
             self.interceptor is None
             or self._client.closed
@@ -96,7 +100,7 @@ class Pair(ObservedConnection):
         return True
 
     def half_closed(self, side: Side) -> None:
-        """Pass on that a side sends nothing more, once nothing of it is held."""
+        """Forward the half-close of a side, once nothing of it is held."""
         end = self._runtime if side is Side.CLIENT else self._client
         if self.interceptor is None:
             end.end_writing()
@@ -108,8 +112,10 @@ class Pair(ObservedConnection):
             end.end_writing()
 
     def install_interceptor(self, side: Side) -> None:
-        """Begin to keep rules on the connection, now that ``side`` has sent something, unless this
-        is within a frame's header."""
+        """Apply the policy from now on, if the client's next frame boundary is known.
+
+        Called when ``side`` has sent something.
+        """
         if RelayInterceptor.can_begin(self, self.active_policy, side):
             self.interceptor = RelayInterceptor(
                 self,
@@ -121,16 +127,83 @@ class Pair(ObservedConnection):
             )
 
     def cut(self, stream: int) -> None:
-        """See Watched. The peers sort out what is still under way for the stream: to each it is as
-        if the other had reset it, and what comes for a stream that was reset is ignored.
+        """See ObservedConnection. To each peer it is as if the other had reset the stream; peers
+        ignore frames that still come for one.
         """
         if self.interceptor is not None and self.interceptor.cut(stream):
             return
         self._runtime.insert(reset(stream, ErrorCode.CANCEL))
         self._client.insert(reset(stream, ErrorCode.ENHANCE_YOUR_CALM))
 
+    @property
+    def is_relaying(self) -> bool:
+        """See DrainedConnection."""
+        return self._client.is_open and self._runtime.is_open
+
+    @property
+    def is_readable(self) -> bool:
+        """See DrainedConnection."""
+        return self.reader.reading
+
+    @property
+    def has_calls(self) -> bool:
+        """See DrainedConnection."""
+        busy = self.interceptor is not None and self.interceptor.busy
+        return busy or bool(self.reader.calls)
+
+    def advance_drain(self) -> None:
+        """See DrainedConnection."""
+        if self.is_relaying:
+            self._runtime.insert_at_boundary()
+            self._client.insert_at_boundary()
+        super().advance_drain()
+
+    def send_goaway(self, last_stream: int) -> None:
+        """See DrainedConnection. A runtime's own GOAWAY that names a lower stream stays in force
+        (RFC 9113 section 6.8)."""
+        if last_stream <= self.reader.last_served:
+            self._client.insert(goaway(last_stream, ErrorCode.NO_ERROR))
+
+    def send_ping(self) -> bool:
+        """See DrainedConnection. The client's bytes are filtered from now on."""
+        assert self.drain is not None
+        if self.interceptor is not None and self.interceptor.leftover():
+            return False
+        self._filter = PingAckFilter.start(self, self.drain)
+        if self._filter is None:
+            return False
+        self._client.insert(ping(PING_PAYLOAD))
+        return True
+
+    def end_call(self, call: Call) -> None:
+        """See DrainedConnection."""
+        headers_sent = bool(call.http_status)
+        if self.interceptor is not None and not self.interceptor.raw:
+            self.interceptor.end_call(call.stream, STOPPING, headers_sent)
+        elif (
+            self.reader.to_boundary(Side.RUNTIME) == 0
+            and not self.reader.decoder(Side.RUNTIME).must_shrink
+        ):
+            fields = trailers(StatusCode.UNAVAILABLE, STOPPING, headers_sent)
+            frames = literal_headers(call.stream, fields, ended=True)
+            self._client.write(frames)
+            self.notifier.relayed(self, Side.RUNTIME, frames, self.clock())
+            self._runtime.insert(reset(call.stream, ErrorCode.CANCEL))
+
+    def filter(self, side: Side, data: bytes, now: float) -> bytes:
+        """Return what is to be forwarded of bytes that came while the connection is drained."""
+        assert self.drain is not None
+        self.drain.last_received = now
+        if side is Side.CLIENT and self._filter is not None:
+            return self._filter.filter(data)
+        return data
+
+    def leftover(self, side: Side) -> bytes:
+        """Return what the filter has kept of the bytes of a side that has half-closed."""
+        return self._filter.leftover() if side is Side.CLIENT and self._filter is not None else b""
+
     def lost(self) -> None:
-        """Take notice that a side's transport is closed for good."""
+        """Called when a side's transport is closed."""
         if self._client.closed and self._runtime.closed and not self._closed.done():
             self._closed.set_result(None)
 
@@ -145,17 +218,22 @@ class _SideProtocol(asyncio.Protocol):
         self._pair = pair
         self._side = side
         self._transport: asyncio.Transport | None = None
-        self._forward: Callable[[bytes], None] | None = None  # None until both are attached
+        self._forward: Callable[[bytes], None] | None = None  # None until both sides are connected
         self._early: list[bytes] = []  # what came before that
-        self._inserts: list[bytes] = []  # frames of ours among what this side sends
+        self._inserts: list[bytes] = []  # frames of ours to be inserted into this side's bytes
         self._ended = False
         self.closed = False
 
-    def write(self, data: bytes) -> None:
-        """Send to this side: at once where nothing waits, else behind what does.
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes are relayed to this side."""
+        transport = self._transport
+        return self._forward is not None and transport is not None and not transport.is_closing()
 
-        A transport would write only when the loop has gone through all that has come; the peer can
-        be at work by then.
+    def write(self, data: bytes) -> None:
+        """Send to this side: at once if nothing waits to be sent, else behind that.
+
+        A transport of uvloop writes at the end of the loop's turn only, which delays the peer.
         """
         transport = self._transport
         assert transport is not None
@@ -163,23 +241,23 @@ class _SideProtocol(asyncio.Protocol):
             return
         sent = 0
         if not transport.get_write_buffer_size():
-            with contextlib.suppress(OSError):  # full or gone: the transport sees to it
+            with contextlib.suppress(OSError):  # full or closed: the transport handles it
                 sent = self.socket.send(data)
         if sent < len(data):
             transport.write(data[sent:])
 
     def insert(self, frame: bytes) -> None:
-        """Write a frame of our own to this side, as soon as no other is on its way to it."""
+        """Write a frame of our own to this side at the next frame boundary."""
         self.other._inserts.append(frame)
-        self.other._insert_at_boundary()
+        self.other.insert_at_boundary()
 
     def take_inserts(self) -> list[bytes]:
-        """Hand over the frames of ours that wait to be put in among what this side sends."""
+        """Remove and return the frames of ours that wait to be inserted into this side's bytes."""
         inserts, self._inserts = self._inserts, []
         return inserts
 
     def begin(self) -> None:
-        """Relay from now on: both sides are attached."""
+        """Relay from now on: both sides are connected."""
         self._forward = self.other.write
         for data in self._early:
             self.data_received(data)
@@ -188,7 +266,7 @@ class _SideProtocol(asyncio.Protocol):
             self.eof_received()
 
     def close(self) -> None:
-        """Close once what waits here has been written."""
+        """Close after what is buffered has been written."""
         if self._transport is not None:
             self._transport.close()
 
@@ -207,9 +285,14 @@ class _SideProtocol(asyncio.Protocol):
             return
         pair = self._pair
         now = pair.clock()
+        if pair.drain is not None:
+            data = pair.filter(self._side, data, now)
         if self._inserts:
             data = self._insert_within(data, now)
-        self._relay(data, now)
+        if data:
+            self._relay(data, now)
+        if pair.drain is not None:
+            pair.advance_drain()
 
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair
@@ -224,6 +307,8 @@ class _SideProtocol(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         if self._forward is not None:
+            if rest := self._pair.leftover(self._side):
+                self._relay(rest, self._pair.clock())
             if self.other._ended or is_hung_up(self.socket):
                 self._pair.hang_up(self._side)
             else:
@@ -232,9 +317,9 @@ class _SideProtocol(asyncio.Protocol):
         return True  # the transport stays: the other direction goes on
 
     def _watch_for_hang_up(self) -> None:
-        """Look now and then whether a peer that has ended its sending has gone altogether.
+        """Poll whether a peer that has half-closed its connection has closed it.
 
-        A socket at its end is not polled any more, and a runtime may have nothing to send.
+        The loop does not poll a socket after EOF, and the other side may have nothing to send.
         """
         if not self.closed:
             if is_hung_up(self.socket):
@@ -260,27 +345,32 @@ class _SideProtocol(asyncio.Protocol):
         self._pair.lost()
 
     def _read_rest(self) -> None:
-        """Relay what the peer sent before it went: a write to it has failed before it was read."""
+        """Relay what the peer sent before it closed, after a write to it has failed."""
         with contextlib.suppress(OSError):
             while data := self.socket.recv(_READ_SIZE):
                 self.data_received(data)
 
     def _insert_within(self, data: bytes, now: float) -> bytes:
-        """Relay up to the end of the frame that passes, and what is inserted; return the rest."""
+        """Relay up to the next frame boundary, insert our frames there, and return the rest."""
         gap = self._pair.reader.to_boundary(self._side)
         if gap is None or gap >= len(data):
             return data
         if gap:
             self._relay(data[:gap], now)
-        self._insert_at_boundary()
+        self.insert_at_boundary()
         return data[gap:]
 
-    def _insert_at_boundary(self) -> None:
-        if self._forward is not None and self._pair.reader.to_boundary(self._side) == 0:
+    def insert_at_boundary(self) -> None:
+        """Write the frames of ours that wait, if the last one of this side is complete."""
+        if (
+            self._inserts
+            and self._forward is not None
+            and self._pair.reader.to_boundary(self._side) == 0
+        ):
             self._forward(b"".join(self._inserts))
             self._inserts.clear()
 
     def end_writing(self) -> None:
-        """Tell the peer that nothing more will be sent to it."""
+        """Half-close the connection to the peer."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()

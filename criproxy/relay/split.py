@@ -23,6 +23,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     InformationalResponseReceived,
+    PingAckReceived,
     RequestReceived,
     ResponseReceived,
     StreamEnded,
@@ -34,10 +35,12 @@ from h2.settings import SettingCodes, Settings
 
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.peer import Connection
+from criproxy.relay.drain import PING_PAYLOAD, STOPPING, DrainedConnection
 from criproxy.relay.interceptor import RelayInterceptor
-from criproxy.relay.notifier import Clock, Notifier, ObservedConnection
+from criproxy.relay.notifier import Clock, Notifier
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
 WINDOW: Final = 1 << 20
@@ -56,7 +59,7 @@ Dial = Callable[[bool], Coroutine[Any, Any, socket.socket]]
 """Connects to the image service (True) or to the runtime (False). Raises OSError."""
 
 
-class Split(ObservedConnection):
+class Split(DrainedConnection):
     """A client's connection and the two upstream connections that serve it."""
 
     def __init__(
@@ -149,6 +152,9 @@ class Split(ObservedConnection):
         else:
             self.notifier.relayed(self, Side.CLIENT, data, self._since)
             self._client.take(data)
+        if self.drain is not None:
+            self.drain.last_received = self._since
+            self.advance_drain()
 
     def _take(self, data: bytes) -> None:
         """Handle client bytes that the interceptor forwards, after the notifier has read them."""
@@ -168,7 +174,46 @@ class Split(ObservedConnection):
 
     def close(self) -> None:
         """See ObservedConnection."""
-        self._client.abort()
+        self._client.close()
+
+    @property
+    def is_relaying(self) -> bool:
+        """See DrainedConnection."""
+        return self._client.is_connected and not self._client.is_closing
+
+    @property
+    def is_readable(self) -> bool:
+        """See DrainedConnection. Frames are h2's here, whatever the reader makes of them."""
+        return True
+
+    @property
+    def has_calls(self) -> bool:
+        """See DrainedConnection."""
+        busy = self._interceptor is not None and self._interceptor.busy
+        return busy or bool(self._client.exchanges)
+
+    def send_goaway(self, last_stream: int) -> None:
+        """See DrainedConnection."""
+        self._client.h2.close_connection(last_stream_id=last_stream)
+        self.flush()
+
+    def send_ping(self) -> bool:
+        """See DrainedConnection."""
+        self._client.h2.ping(PING_PAYLOAD)
+        self.flush()
+        return True
+
+    def ping_acknowledged(self, payload: bytes) -> None:
+        """Called when a client acknowledges a PING."""
+        if self.drain is not None and payload == PING_PAYLOAD:
+            self.drain.acknowledged = True
+
+    def end_call(self, call: Call) -> None:
+        """See DrainedConnection."""
+        exchange = self._client.exchanges.get(call.stream)
+        if exchange is not None:
+            exchange.fail(STOPPING)
+            self.flush()
 
     def lost(self, peer: "_PeerConnection") -> None:
         """Handle the close of a connection; that of an upstream ends only its own calls."""
@@ -240,7 +285,18 @@ class _PeerConnection(asyncio.Protocol):
         """Whether nothing more is sent to the peer."""
         return self._transport is not None and self._transport.is_closing()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection has been made."""
+        return self._transport is not None
+
+    def close(self) -> None:
+        """Close after what is buffered has been written."""
+        if self._transport is not None:
+            self._transport.close()
+
     def abort(self) -> None:
+        """Close now."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -292,6 +348,9 @@ class _PeerConnection(asyncio.Protocol):
     def _handle(self, event: Any) -> None:
         if isinstance(event, RequestReceived):
             self._split.begin(event.stream_id, event.headers)
+            return
+        if isinstance(event, PingAckReceived):
+            self._split.ping_acknowledged(event.ping_data)
             return
         if isinstance(event, ConnectionTerminated):
             self._going = True
@@ -467,8 +526,13 @@ class _Graceful(H2ConnectionStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._transitions = self._transitions | {
-            (state, ConnectionInputs.RECV_GOAWAY): (None, state)
-            for state in (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+            (state, goaway): (None, state)
+            for state in (
+                ConnectionState.IDLE,
+                ConnectionState.CLIENT_OPEN,
+                ConnectionState.SERVER_OPEN,
+            )
+            for goaway in (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
         }
 
 

@@ -70,6 +70,7 @@ class _Methods(grpc.GenericRpcHandler):
             "Fail": grpc.unary_unary_rpc_method_handler(_fail),
             "Break": grpc.unary_stream_rpc_method_handler(_break),
             "Hang": grpc.unary_stream_rpc_method_handler(_hanging(peer)),
+            "GetContainerEvents": grpc.unary_stream_rpc_method_handler(_hanging(peer)),
             "Flood": grpc.unary_stream_rpc_method_handler(_flooding(peer)),
         }
 
@@ -166,7 +167,8 @@ def channel(path: Path, options: Iterable[tuple[str, Any]] = ()) -> grpc.Channel
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),
     ]
-    return grpc.insecure_channel(f"unix://{path}", [*own, *_UNLIMITED, *options])
+    merged = dict([*own, *_UNLIMITED, *options])
+    return grpc.insecure_channel(f"unix://{path}", list(merged.items()))
 
 
 class Started:

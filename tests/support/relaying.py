@@ -16,7 +16,7 @@ import uvloop
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.listener import Limits, Listener
+from criproxy.relay.listener import DrainResult, Limits, Listener
 from criproxy.relay.policy import ActivePolicy, Policy
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.http2.windows import HeldBytesBudget
@@ -155,6 +155,10 @@ class Relay:
     def stop_accepting(self) -> None:
         """Accept no more clients; those that are connected stay."""
         self.call(self.listener.stop_accepting)
+
+    def drain(self, within: float = LIMIT_SECONDS) -> "Future[DrainResult]":
+        """Begin to drain the listener."""
+        return asyncio.run_coroutine_threadsafe(self.listener.drain(within), self.loop)
 
     def call(self, function: Callable[[], None]) -> None:
         """Have something done on the loop, and wait until it is."""

@@ -75,6 +75,11 @@ def goaway(last_stream: int, code: ErrorCode) -> bytes:
     return frame(constants.GOAWAY, 0, 0, _pack_two_u32(last_stream, code))
 
 
+def ping(payload: bytes) -> bytes:
+    """Build a PING frame; ``payload`` has eight bytes."""
+    return frame(constants.PING, 0, 0, payload)
+
+
 def ping_ack(payload: bytes) -> bytes:
     """Build a PING with ACK."""
     return frame(constants.PING, constants.FLAG_ACK, 0, payload)

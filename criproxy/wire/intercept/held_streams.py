@@ -215,6 +215,18 @@ class HeldStreams:
             self._answer(stream.id, held, code, message)
             self._commanded()
 
+    def reply_to(self, stream: int, code: StatusCode, message: str, headers_sent: bool) -> None:
+        """End a stream that need not be held; does nothing if it has been ended here before."""
+        held = self.held.get(stream)
+        if held is not None:
+            if not (held.answered or held.response.finished):
+                self._answer(stream, held, code, message)
+        elif stream not in self.discarded:
+            fields = frame_builder.trailers(code, message, headers_sent)
+            self.queues[Side.RUNTIME].enqueue_trailers(stream, fields)
+            self.queues[Side.CLIENT].enqueue(frame_builder.reset(stream, ErrorCode.CANCEL))
+            self.discard_late_frames(stream)
+
     def detach(self, stream: HeldStream) -> None:
         """See HeldStream."""
         held = self.held.get(stream.id)

@@ -14,6 +14,7 @@ owed any more, it is raw again::
 from collections.abc import Callable, Iterable
 
 from criproxy.wire.constants import ErrorCode
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import LARGEST_TABLE
 from criproxy.wire.http2.frame_buffer import FrameBuffer
 from criproxy.wire.http2.frames import DEFAULT_HEADER_BLOCK_LIMIT
@@ -233,6 +234,15 @@ class ConnectionInterceptor:
         """Reset a stream on both sides, while not raw: with ``code`` towards the client."""
         assert self._dispatcher is not None
         self._dispatcher.streams.reset(stream, code)
+        self._commanded()
+
+    def reply(self, stream: int, code: StatusCode, message: str, headers_sent: bool) -> None:
+        """End a stream, held or not, with a local reply to the client, while not raw.
+
+        ``headers_sent``: whether the response's headers have been sent to the client.
+        """
+        assert self._dispatcher is not None
+        self._dispatcher.streams.reply_to(stream, code, message, headers_sent)
         self._commanded()
 
     def _commanded(self) -> None:

@@ -152,6 +152,11 @@ class ConnectionReader:
         """The highest stream that the client has opened."""
         return self._streams.last
 
+    @property
+    def last_served(self) -> int:
+        """The last stream that the runtime's GOAWAY names; 2^31-1 if there was none."""
+        return self._streams.served
+
     def decoder(self, side: Side) -> Decoder:
         """Return the decoder of a side's header blocks, in step with the last one that was read."""
         return self._readers[side].decoder

@@ -1,0 +1,169 @@
+"""Draining: moves a connection's client to another process without failing a call.
+
+The order of RFC 9113 section 6.8, as grpc-go's and C-core's servers keep it in a graceful stop::
+
+    GOAWAY(NO_ERROR, last stream 2^31-1)    the client opens its next calls on a new connection
+    PING                                    its ACK shows that the client has seen the GOAWAY
+    calls in flight end                     those that the client opened before it saw it, too
+    GOAWAY(NO_ERROR, the last stream)       then both sockets are closed
+
+Streams of events, which have no end of their own, end with UNAVAILABLE, as if the runtime stopped.
+"""
+
+from abc import abstractmethod
+from struct import Struct
+from typing import Final
+
+from criproxy.cri.methods import ENDLESS
+from criproxy.relay.notifier import ObservedConnection
+from criproxy.wire.constants import (
+    FLAG_ACK,
+    FRAME_HEADER_SIZE,
+    LARGEST_STREAM,
+    PING,
+    PREFACE,
+)
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import Side
+
+PING_PAYLOAD: Final = b"criproxy"
+"""The payload of the PING whose ACK is waited for; a PING has eight bytes."""
+
+STOPPING: Final = "criproxy is stopping or being replaced"
+"""The message of an UNAVAILABLE call."""
+
+_SILENCE: Final = 1.0
+"""Seconds without a byte after which a connection is closed that has no HTTP/2 to drain: it is not
+read any more, or its client has not sent a preface."""
+
+_header: Final = Struct(">HBBBI").unpack_from
+
+
+class DrainedConnection(ObservedConnection):
+    """A connection that can be drained."""
+
+    drain: "Drain | None" = None
+
+    def start_draining(self) -> None:
+        """Begin to drain; :meth:`advance_drain` has to be called now and then from now on."""
+        self.drain = Drain(self)
+        self.advance_drain()
+
+    def advance_drain(self) -> None:
+        """Take the steps of the drain that are possible now."""
+        if self.drain is not None and self.is_relaying:
+            self.drain.advance()
+
+    @property
+    @abstractmethod
+    def is_relaying(self) -> bool:
+        """Whether bytes can be written to both sides."""
+
+    @property
+    @abstractmethod
+    def is_readable(self) -> bool:
+        """Whether frames can be inserted and calls be told apart."""
+
+    @property
+    @abstractmethod
+    def has_calls(self) -> bool:
+        """Whether calls are in flight, or bytes of one are held."""
+
+    @abstractmethod
+    def send_goaway(self, last_stream: int) -> None:
+        """Send GOAWAY(NO_ERROR) to the client, at the next frame boundary."""
+
+    @abstractmethod
+    def send_ping(self) -> bool:
+        """Send the PING to the client; return False if that has to wait.
+
+        Its ACK sets :attr:`Drain.acknowledged` and is not forwarded.
+        """
+
+    @abstractmethod
+    def end_call(self, call: Call) -> None:
+        """End a call with UNAVAILABLE towards the client and CANCEL towards the upstream, unless
+        that has to wait."""
+
+
+class Drain:
+    """The state of one connection's drain."""
+
+    def __init__(self, connection: DrainedConnection) -> None:
+        self.acknowledged = False
+        """Whether the client has seen the GOAWAY: it opens no more streams here."""
+        self.last_received = connection.clock()
+        """When the last bytes came, in seconds."""
+        self._connection = connection
+        self._goaway_sent = False
+        self._ping_sent = False
+
+    def advance(self) -> None:
+        """Take the steps that are possible now."""
+        connection = self._connection
+        reader = connection.reader
+        silent = connection.clock() - self.last_received >= _SILENCE
+        if not connection.is_readable:
+            if silent:
+                connection.close()
+            return
+        if not self._goaway_sent:
+            connection.send_goaway(LARGEST_STREAM)
+            self._goaway_sent = True
+        if not self._ping_sent:
+            self._ping_sent = connection.send_ping()
+        for call in reader.calls:
+            if call.path.rpartition(b"/")[2] in ENDLESS:
+                connection.end_call(call)
+        done = self.acknowledged or (silent and reader.not_started)
+        if done and not connection.has_calls:
+            connection.send_goaway(reader.last_stream)
+            connection.close()
+
+
+class PingAckFilter:
+    """Removes the ACK of the drain's PING from the bytes of a client.
+
+    The beginning of a frame that may be it is kept until the rest comes: at most 16 bytes.
+    """
+
+    def __init__(self, drain: Drain, skip: int) -> None:
+        """``skip``: bytes until the next frame header, of a frame that is under way."""
+        self._drain = drain
+        self._skip = skip
+        self._partial = b""
+
+    @classmethod
+    def start(cls, connection: DrainedConnection, drain: Drain) -> "PingAckFilter | None":
+        """Return a filter for the client's next bytes; None if their frames are not known."""
+        reader = connection.reader
+        skip = len(PREFACE) if reader.not_started else reader.to_boundary(Side.CLIENT)
+        return None if skip is None else cls(drain, skip)
+
+    def filter(self, data: bytes) -> bytes:
+        """Return what of the client's next bytes is to be forwarded."""
+        if self._drain.acknowledged:
+            return data
+        if self._partial:
+            data, self._partial = self._partial + data, b""
+        position, size = self._skip, len(data)
+        while size - position >= FRAME_HEADER_SIZE:
+            high, low, kind, flags, _ = _header(data, position)
+            start = position + FRAME_HEADER_SIZE
+            end = start + (high << 8 | low)
+            if kind == PING and flags & FLAG_ACK and end - start == len(PING_PAYLOAD):
+                if end > size:
+                    break
+                if data[start:end] == PING_PAYLOAD:
+                    self._drain.acknowledged = True
+                    return data[:position] + data[end:]
+            position = end
+        self._skip = max(0, position - size)
+        if position < size:
+            self._partial = data[position:]
+        return data[:position]
+
+    def leftover(self) -> bytes:
+        """Return the beginning of a frame whose rest will not come."""
+        rest, self._partial = self._partial, b""
+        return rest
