@@ -16,6 +16,8 @@ _COMMANDS: Final = {
     "audit": "audit",
     "version": "version",
     "doctor": "doctor",
+    "bypass": "bypass",
+    "upgrade": "upgrade",
     "runtime": "runtime",
     "demo": "demo",
     "completion": "completion",

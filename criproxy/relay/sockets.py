@@ -138,7 +138,7 @@ def bind(endpoint: Endpoint, access: Access) -> BoundSocket:
     path = Path(endpoint.path)
     try:
         _make_directories(path.parent)
-        with _locked(path.parent) as directory:
+        with locked_directory(path.parent) as directory:
             _refuse_if_taken(endpoint)
             # Through the open directory the temporary name is short, whatever the path's length.
             short = f"/proc/self/fd/{directory}/.criproxy.{os.getpid()}"
@@ -242,7 +242,8 @@ def _make_directories(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def locked_directory(path: Path) -> Iterator[int]:
+    """Lock a directory against other processes that replace sockets in it; yield a descriptor."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)

@@ -40,6 +40,11 @@ def _fine(facts: Facts, listener: ListenerConfig) -> Finding:
 
 def _of(facts: Facts, listener: ListenerConfig) -> Iterator[Finding]:
     path = facts.system.path(listener.endpoint.path)
+    runtimes = [each.path for each in facts.runtimes]
+    if path.is_symlink() and str(path.readlink()) in runtimes:
+        what = f"{listener.endpoint} is a link to {path.readlink()}: its clients bypass criproxy"
+        yield Finding(NAME, Outcome.FAIL, what, "end it with: criproxy bypass off")
+        return
     access = access_of(path)
     if access is None or not is_socket(path):
         what = (

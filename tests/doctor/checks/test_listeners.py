@@ -45,6 +45,18 @@ def test_not_there(there: Node) -> None:
     ]
 
 
+def test_bypassed(there: Node) -> None:
+    """A bypass that is on is a failure, with the command that ends it."""
+    path = there.root / PROXY[1:]
+    path.unlink()
+    path.symlink_to(RUNTIME.path)
+    (found, _) = check(there.facts())
+    assert said([found]) == [
+        ("FAIL", f"unix://{PROXY} is a link to {RUNTIME.path}: its clients bypass criproxy")
+    ]
+    assert "criproxy bypass off" in found.remedy
+
+
 def test_no_answer(there: Node) -> None:
     """So is one that does not answer; to be refused by a profile is an answer."""
     there.answer = {
