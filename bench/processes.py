@@ -26,6 +26,22 @@ def rss_bytes(pid: int) -> int:
     return sum(int(fields[21]) * _PAGE for fields in _tree(pid))
 
 
+def pss_bytes(pid: int) -> dict[int, int]:
+    """Return the proportional set size of a process and its descendants, by pid.
+
+    A page that several processes share counts in parts: the sum is what they need together.
+    """
+    found = {}
+    for member in family(pid):
+        try:
+            text = Path(f"/proc/{member}/smaps_rollup").read_text()
+        except OSError:  # it has just ended
+            continue
+        (line,) = (line for line in text.splitlines() if line.startswith("Pss:"))
+        found[member] = int(line.split()[1]) << 10
+    return found
+
+
 def settle(pid: int) -> None:
     """Wait until a process and its descendants use no CPU time, or for half a minute."""
     deadline = time.monotonic() + SETTLE_SECONDS
@@ -40,6 +56,16 @@ def settle(pid: int) -> None:
 
 def _tree(pid: int) -> Iterator[list[str]]:
     """Return the fields of /proc/PID/stat from the state on (proc(5)), of a process tree."""
+    everyone = _stat_fields()
+    return (everyone[number] for number in _family(pid, everyone))
+
+
+def family(pid: int) -> list[int]:
+    """Return the ids of a process and its descendants, parents first."""
+    return _family(pid, _stat_fields())
+
+
+def _stat_fields() -> dict[int, list[str]]:
     everyone = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -47,7 +73,11 @@ def _tree(pid: int) -> Iterator[list[str]]:
         except OSError:  # it has just ended
             continue
         everyone[int(path.parent.name)] = text.rpartition(")")[2].split()
-    family = [pid]
-    for member in family:  # grows as it goes
-        family += [number for number, fields in everyone.items() if int(fields[1]) == member]
-    return (everyone[number] for number in family if number in everyone)
+    return everyone
+
+
+def _family(pid: int, everyone: dict[int, list[str]]) -> list[int]:
+    members = [pid] if pid in everyone else []
+    for member in members:  # grows as it goes
+        members += [number for number, fields in everyone.items() if int(fields[1]) == member]
+    return members
