@@ -1,20 +1,28 @@
-"""The systemd unit: what a node relies on, and a command that exists."""
+"""The systemd units: what a node relies on, and a command that exists."""
 
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
+import pytest
 
 from criproxy.cli.run import command
+from criproxy.config.schema import DEFAULT_ENDPOINT
+from criproxy.relay.sockets import BACKLOG
 
-UNIT = Path(__file__).parents[2] / "deploy/systemd/criproxy.service"
+UNITS = Path(__file__).parents[2] / "deploy/systemd"
+SERVICE = UNITS / "criproxy.service"
+SOCKET = UNITS / "criproxy.socket"
+DROP_IN = UNITS / "criproxy.service.d/notify-reload.conf"
 
 
-def _values(key: str) -> list[str]:
+def _values(key: str, unit: Path = SERVICE) -> list[str]:
     """Return the values of a key, which may stand there more than once, split into words."""
     return [
         word
-        for line in UNIT.read_text().splitlines()
+        for line in unit.read_text().splitlines()
         if line.startswith(f"{key}=")
         for word in line.removeprefix(f"{key}=").split()
     ]
@@ -22,8 +30,9 @@ def _values(key: str) -> list[str]:
 
 def test_comes_between_the_runtimes_and_the_kubelet() -> None:
     """It starts after every runtime that it may stand in front of, and before the kubelet."""
-    assert set(_values("After")) == {"containerd.service", "crio.service", "cri-docker.service"}
-    assert _values("Before") == ["kubelet.service"]
+    runtimes = {"containerd.service", "crio.service", "cri-docker.service"}
+    assert set(_values("After")) == runtimes | {"criproxy.socket"}
+    assert _values("Before") == _values("Before", SOCKET) == ["kubelet.service"]
 
 
 def test_is_watched_and_started_again_and_again() -> None:
@@ -55,5 +64,46 @@ def test_starts_a_command_that_exists() -> None:
 
 
 def test_reload_sends_the_signal() -> None:
-    """Reloading sends the signal that the daemon reads its rules and opens its log file anew on."""
+    """Reloading sends SIGHUP: by ExecReload, or since systemd 253 by the type of the service."""
     assert "-HUP" in _values("ExecReload")
+    assert _values("Type", DROP_IN) == ["notify-reload"]
+    assert "ExecReload=" in DROP_IN.read_text().splitlines()
+
+
+def test_several_processes_are_one_service() -> None:
+    """Only the supervisor is told to stop, any process may become it, and none that is killed for
+    memory ends the others."""
+    assert _values("KillMode") == ["mixed"]
+    assert _values("NotifyAccess") == ["all"]
+    assert _values("OOMPolicy") == ["continue"]
+
+
+def test_no_line_of_the_log_is_dropped() -> None:
+    """journald's limit on the rate of lines does not apply."""
+    assert _values("LogRateLimitIntervalSec") == ["0"]
+
+
+def test_socket_is_that_of_the_default_listener() -> None:
+    """systemd listens where clients of the default configuration connect, with the same backlog,
+    and does not stop however often the daemon ends."""
+    assert _values("ListenStream", SOCKET) == [DEFAULT_ENDPOINT.path]
+    assert _values("SocketMode", SOCKET) == ["0660"]
+    assert _values("Backlog", SOCKET) == [str(BACKLOG)]
+    assert _values("TriggerLimitIntervalSec", SOCKET) == ["0"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    """systemd-analyze finds nothing wrong, apart from the program's path on this machine."""
+    program = _values("ExecStart")[0]
+    text = SERVICE.read_text().replace(program, "/bin/true")
+    (tmp_path / SERVICE.name).write_text(text)
+    shutil.copy(SOCKET, tmp_path)
+    units = [str(tmp_path / each.name) for each in (SERVICE, SOCKET)]
+    ran = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
