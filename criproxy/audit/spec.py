@@ -79,7 +79,9 @@ class RedactSpec(Section, frozen=True):
     """What is redacted in addition to registries' credentials, which always are."""
 
     environment: bool = True
-    """`true`: values of environment variables are replaced."""
+    """`true`: values of environment variables are replaced, and those of annotations that contain a
+    whole manifest: `kubectl.kubernetes.io/last-applied-configuration`, `kapp.k14s.io/original` and
+    `objectset.rio.cattle.io/applied`."""
     info: bool = True
     """`true`: the `info` map of verbose status responses is replaced."""
     annotations: Globs = field(default_factory=list)

@@ -13,6 +13,7 @@ import click
 from criproxy.audit.files.query import COLUMNS
 from criproxy.cli.support.tables import print_table
 from criproxy.errors import UsageError
+from criproxy.printable import printable
 
 if TYPE_CHECKING:
     from criproxy.audit.files.hash_chain import ChainReport
@@ -326,12 +327,8 @@ def _print_rows(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int 
         if limit is not None and len(shown) > limit:
             more = True
             break
-        shown.append(tuple("-" if cell is None else _printable(str(cell)) for cell in row))
+        shown.append(tuple("-" if cell is None else printable(str(cell)) for cell in row))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print_table(shown, width)
     if more:
         click.echo(f"criproxy: the first {limit} of more; --limit 0 shows all", err=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from criproxy.cli.support.settings import config_option
+from criproxy.printable import printable
 
 if TYPE_CHECKING:
     from criproxy.config.schema import Config
@@ -98,16 +99,9 @@ def _as_text(findings: "list[Finding]") -> str:
     for each in findings:
         outcome = each.outcome.value
         label = click.style(outcome.ljust(_INDENT), fg=_COLOURS[outcome], bold=each.found)
-        lines.append(f"{label}{each.check}: {_printable(each.what)}")
+        lines.append(f"{label}{each.check}: {printable(each.what)}")
         if each.remedy:
-            lines.append(f"{' ' * _INDENT}-> {_printable(each.remedy)}")
+            lines.append(f"{' ' * _INDENT}-> {printable(each.remedy)}")
     found = sum(each.found for each in findings)
     lines.append(f"{found or 'no'} finding{'' if found == 1 else 's'}")
     return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    """Return text without control characters: a process chooses its own command line."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )

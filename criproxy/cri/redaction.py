@@ -20,6 +20,13 @@ from google.protobuf.message import Message
 _CREDENTIALS: Final = frozenset({"auth", "identity_token", "password", "registry_token"})
 """Fields of AuthConfig: ``debug_redact`` marks them in v1, and does not in v1alpha2."""
 
+MANIFEST_ANNOTATIONS: Final = (
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kapp.k14s.io/original",
+    "objectset.rio.cattle.io/applied",
+)
+"""Annotations in which kubectl, kapp and k3s keep whole manifests, environment included."""
+
 _LONG: Final = frozenset(
     {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64},
 )
@@ -82,7 +89,8 @@ class Redactor:
         annotations: Sequence[str] = (),
         values: Iterable[str] = (),
     ) -> None:
-        """``environment``: redact the values of environment variables. ``info``: redact the
+        """``environment``: redact the values of environment variables, and of the annotations that
+        contain whole manifests (MANIFEST_ANNOTATIONS). ``info``: redact the
         ``info`` of verbose statuses. ``annotations``: globs of the annotation keys whose values are
         redacted. ``values``: regular expressions whose matches are redacted in every string.
 
@@ -90,7 +98,9 @@ class Redactor:
         """
         self._environment = environment
         self._info = info
-        globs = "|".join(map(translate, annotations))
+        globs = "|".join(
+            map(translate, [*annotations, *(MANIFEST_ANNOTATIONS if environment else ())])
+        )
         self._annotation = re.compile(globs).match if globs else None
         self._patterns = tuple(map(re.compile, values))
         self._text: _Convert | None = self.text if self._patterns else None

@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from criproxy.observe.line_writer import LineWriter
+from criproxy.printable import printable
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """The levels by name, with the numbers of the module logging."""
@@ -56,7 +57,7 @@ class DaemonLog:
     def _render(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> bytes:
         if self._console is None:
             return self._encode(event)
-        return self._console(logger, name, event).encode()
+        return self._console(logger, name, _printable(event)).encode()
 
 
 class _ToWriter:
@@ -69,6 +70,19 @@ class _ToWriter:
         self._write(line + b"\n")
 
     debug = info = warning = error = msg
+
+
+def _printable(event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return an event whose texts cannot steer a terminal: clients choose paths and names.
+
+    The renderer escapes what is within lists and mappings. Tracebacks keep their lines.
+    """
+    return {
+        key: printable(value, "\n" if key == "exception" else "")
+        if isinstance(value, str)
+        else value
+        for key, value in event.items()
+    }
 
 
 def _console_renderer(colours: bool) -> structlog.dev.ConsoleRenderer:

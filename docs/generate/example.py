@@ -52,7 +52,7 @@ audit:
   - {level: RequestResponse, namespaces: [payments], codes: [INTERNAL], omit: [caller.command]}
   - {level: Metadata}
   redact:                 # in addition to registries' credentials, which are never recorded
-    annotations: ["kubectl.kubernetes.io/last-applied-configuration"]
+    annotations: ["vault.hashicorp.com/*"]
     values: ['AKIA[0-9A-Z]{16}']
   sinks:
   - file: {path: /var/log/criproxy/audit.jsonl, rotate: {size: 100MiB, keep: 10}, chain: true}

@@ -221,7 +221,7 @@ class TestQuery:
         write(log, [record(1, method="\x1b[31mred")])
         result = ask("query", log, "--where", "method <> 'ExecSync'")
         assert "\x1b" not in result.output
-        assert "\N{REPLACEMENT CHARACTER}[31mred" in result.output
+        assert "\\x1b[31mred" in result.output
 
     @pytest.mark.parametrize(
         ("options", "said"),

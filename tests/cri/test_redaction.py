@@ -14,7 +14,7 @@ from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
-from criproxy.cri.redaction import Redactor, is_secret, secrets_in
+from criproxy.cri.redaction import MANIFEST_ANNOTATIONS, Redactor, is_secret, secrets_in
 from tests.support.messages import messages
 from tests.support.planted import CREDENTIALS, HIDDEN_ANNOTATION, Secrets, fill, plant
 
@@ -179,3 +179,13 @@ def test_keys_of_redacted_annotations() -> None:
     assert shown == {
         "annotations": {HIDDEN_ANNOTATION: "[redacted: 1 bytes]", "other": "[redacted: 5 bytes]"}
     }
+
+
+@pytest.mark.parametrize("key", MANIFEST_ANNOTATIONS)
+@pytest.mark.parametrize("environment", [True, False])
+def test_manifests_in_annotations(key: str, environment: bool) -> None:
+    """An annotation with a whole manifest is redacted as the environment is, which it contains."""
+    config = v1.PodSandboxConfig(annotations={key: '{"env":"tok-1"}', "other": "x"})
+    shown = Redactor(environment=environment, annotations=["hidden.*"]).to_json(config)
+    expected = "[redacted: 15 bytes]" if environment else '{"env":"tok-1"}'
+    assert shown == {"annotations": {key: expected, "other": "x"}}

@@ -43,6 +43,11 @@ def test_is_watched_and_started_again_and_again() -> None:
     assert _values("StartLimitIntervalSec") == ["0"]
 
 
+def test_journald_discards_nothing() -> None:
+    """journald's rate limit, which no sender notices, is lifted for audit records and calls."""
+    assert _values("LogRateLimitIntervalSec") == ["0"]
+
+
 def test_has_the_place_and_the_rights_that_the_daemon_needs() -> None:
     """Sockets in /run/criproxy, their owner and mode, foreign runtimes, and clients' names."""
     assert _values("RuntimeDirectory") == ["criproxy"]

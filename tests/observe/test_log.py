@@ -75,6 +75,23 @@ def test_lines_for_a_person(written: Written) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["\x1b[2Kx", "a\rb", "a\nb", "\x9b2K", "\u2028", "\u202e", "\ud800"]
+)
+def test_console_lines_do_not_steer_the_terminal(written: Written, text: str) -> None:
+    """What is not printable is escaped on the console, wherever it stands in an event."""
+    escaped = text.encode("unicode_escape")
+
+    def use(journal: DaemonLog) -> None:
+        journal.log.info("something", path=text, names=[text])
+        journal.record(msgspec.structs.replace(LINE, method=text))
+
+    event, line = written(use, "console")
+    assert event.count(escaped) == 2
+    assert escaped in line
+    assert (event + line).decode().isprintable()
+
+
+@pytest.mark.parametrize(
     ("level", "expected"),
     [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)],
 )

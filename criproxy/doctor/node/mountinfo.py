@@ -30,7 +30,7 @@ class MountLocation(NamedTuple):
 def parse(text: str) -> list[Mount]:
     """Parse a mountinfo in order; malformed lines are skipped."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not splitlines: a path may contain other line separators
         fields = line.split(" ")
         if len(fields) < 10 or "-" not in fields[6:]:
             continue

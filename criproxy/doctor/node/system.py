@@ -111,7 +111,7 @@ class System:
 
     def status(self, pid: int) -> dict[str, str]:
         """Read the fields of /proc/PID/status."""
-        lines = (line.partition(":") for line in self.text(pid, "status").splitlines())
+        lines = (line.partition(":") for line in self.text(pid, "status").split("\n"))
         return {key: value.strip() for key, _, value in lines}
 
     def text(self, pid: int, name: str) -> str:

@@ -23,6 +23,14 @@ def test_parse() -> None:
     ]
 
 
+@pytest.mark.parametrize("separator", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_mount_points_with_line_separators(separator: str) -> None:
+    """A mount point may contain every line separator that the kernel does not escape."""
+    point = f"/run/a{separator}b"
+    text = f"23 22 0:21 / {point} rw - tmpfs tmpfs rw\n24 22 0:22 / /x rw - tmpfs tmpfs rw\n"
+    assert [each.point for each in parse(text)] == [point, "/x"]
+
+
 @pytest.mark.parametrize(
     ("path", "mounts", "expected"),
     [
