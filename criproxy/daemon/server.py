@@ -1,6 +1,7 @@
 """The daemon's life: start, serve, stop accepting, drain, cut off, say how many."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ from criproxy.observe.metrics import Metrics
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener, captures_nothing
+from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.http2.windows import HeldBytesBudget
 
@@ -76,6 +78,7 @@ class _Daemon:
         self._stopping = asyncio.Event()
         self._listeners: list[Listener] = []
         self._bound: list[BoundSocket] = []
+        self._own_sockets = OwnSockets([each.endpoint for each in config.listeners], {os.getpid()})
         self._audit: Audit | None = None
 
     async def run(self) -> None:
@@ -128,6 +131,8 @@ class _Daemon:
         copied = access_of(listener.runtime) or Access()
         bound = bind(listener.endpoint, listener.access.or_else(copied))
         self._bound.append(bound)
+        for upstream in (listener.runtime, listener.image):
+            self._own_sockets.refuse(listener.endpoint, upstream)
         listener.serve(bound.socket.dup())
 
     def _open_audit(self) -> None:
@@ -196,6 +201,7 @@ class _Daemon:
                 rules.books.of,
                 captures_nothing if self._audit is None else self._audit.recorder.capture_for,
                 identify=partial(peer_of, kubelet=kubelet),
+                own_sockets=self._own_sockets,
                 failed=self._crashed,
             )
             made.append(listener)

@@ -7,6 +7,7 @@ from typing import Final
 
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock
+from criproxy.relay.own_sockets import OwnSockets
 
 _FIRST_WAIT: Final = 0.01
 _LONGEST_WAIT: Final = 0.25
@@ -34,22 +35,30 @@ def connect(endpoint: Endpoint) -> socket.socket:
 
 
 async def dial(
-    endpoint: Endpoint, client: socket.socket, patience: float, clock: Clock
+    endpoint: Endpoint, client: socket.socket, patience: float, clock: Clock, own: OwnSockets
 ) -> socket.socket:
     """Connect to an upstream for a waiting client, trying for ``patience`` seconds.
 
-    Raises ClientGoneError if the client closes its connection meanwhile, and the last OSError
-    when the time is over.
+    Raises ClientGoneError if the client closes its connection meanwhile, OSError (ELOOP) at once
+    if the upstream is one of the ``own`` sockets, and the last OSError when the time is over.
     """
     give_up = clock() + patience
     wait = _FIRST_WAIT
     while True:
+        own.check_path(endpoint)
         try:
-            return connect(endpoint)
+            connected = connect(endpoint)
         except OSError:
             left = give_up - clock()
             if left <= 0:
                 raise
+        else:
+            try:
+                own.check_peer(connected)
+            except OSError:
+                connected.close()
+                raise
+            return connected
         if is_hung_up(client):
             raise ClientGoneError from None
         await asyncio.sleep(min(wait, left))

@@ -16,6 +16,7 @@ from criproxy.relay.dial import ClientGoneError, dial
 from criproxy.relay.drain import DrainedConnection
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock, Notifier, Observer
+from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.pair import Pair
 from criproxy.relay.policy import ActivePolicy
 from criproxy.relay.sockets import Access, SocketFile, access_of
@@ -97,6 +98,7 @@ class Listener:
         capture_for: Callable[[Connection], SelectCapture | None] = captures_nothing,
         identify: Callable[[socket.socket], Peer] = peer_of,
         *,
+        own_sockets: OwnSockets,
         failed: Callable[[str, BaseException], None],
     ) -> None:
         """``access``: the configured owner and mode of the socket; what it leaves open is copied
@@ -106,7 +108,8 @@ class Listener:
         ``connection_opened``, ``policy_of`` and ``capture_for`` (which messages of its calls to
         capture; None: none). If one of them raises, the client is closed.
 
-        ``failed`` is called with a name and the error if clients cannot be accepted any more.
+        ``own_sockets`` are never dialled as an upstream. ``failed`` is called with a name and the
+        error if clients cannot be accepted any more.
         """
         self.endpoint = endpoint
         self.runtime = runtime
@@ -122,6 +125,7 @@ class Listener:
         self._policy_of = policy_of
         self._capture_for = capture_for
         self._identify = identify
+        self._own_sockets = own_sockets
         self._failed = failed
         self._listening: socket.socket | None = None
         self._file: SocketFile | None = None  # None once owner and mode need no more copying
@@ -286,7 +290,8 @@ class Listener:
         Raises OSError if it cannot be reached, and ClientGoneError if the client has gone.
         """
         try:
-            connected = await dial(to, client, self._limits.runtime_wait, self._clock)
+            patience = self._limits.runtime_wait
+            connected = await dial(to, client, patience, self._clock, self._own_sockets)
         except ClientGoneError:
             raise
         except OSError as error:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import DrainResult, Limits, Listener
+from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.policy import ActivePolicy, Policy
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.http2.windows import HeldBytesBudget
@@ -112,7 +113,7 @@ class Recorder:
 
 
 class Relay:
-    """A listener at ``proxy.sock`` in ``directory``, from entering to leaving the block.
+    """A listener at ``name`` in ``directory``, from entering to leaving the block.
 
     Leaving it cuts off the connections that are left. ``crashes`` has the tasks' exceptions and
     what the loop complains about; leaving the block asserts that there are none.
@@ -132,9 +133,12 @@ class Relay:
         policy_of: Callable[[Connection], ActivePolicy] | None = None,
         capture_for: Callable[[Connection], SelectCapture | None] = lambda connection: None,
         shared: socket.socket | None = None,
+        name: str = "proxy.sock",
+        own: Sequence[Path] = (),
         **limits: Any,
     ) -> None:
-        self.path = directory / "proxy.sock"
+        self.path = directory / name
+        self._own = own
         self.socket: socket.socket
         """The listening one, which another relay may share."""
         self.runtime = runtime
@@ -197,6 +201,7 @@ class Relay:
             time.perf_counter,
             self._policy_of or (lambda connection: self.active_policy),
             self._capture_for,
+            own_sockets=OwnSockets([Endpoint(str(path)) for path in self._own or (self.path,)]),
             failed=lambda name, error: self.crashes.append(error),
         )
         bound: BoundSocket | None = None
