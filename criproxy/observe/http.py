@@ -1,10 +1,17 @@
 """The HTTP endpoint: /metrics, /healthz, /readyz, /calls, /rules.
 
-It serves on its own threads, so that slow or hanging scrapers do not delay calls.
+It serves on its own threads, so that slow or hanging scrapers do not delay calls. Connections, the
+time that each may take, and the bytes of its request are limited.
+
+The server is wsgiref's, which prometheus_client has imported anyway. waitress would take 0.5 MiB
+more, and limits only the time without any byte, so that a client may hold a connection for ever.
 """
 
+import contextlib
+import io
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
@@ -17,7 +24,16 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from criproxy.errors import UnavailableError
 
 _TIMEOUT: Final = 10.0
-"""Seconds that a client may take for its request."""
+"""Seconds that a connection may last, and that a client may send or read nothing."""
+
+_CONNECTIONS: Final = 64
+"""Connections at once, each of which has a thread; further ones are closed."""
+
+_REQUEST_BYTES: Final = 16 << 10
+"""Bytes that are read from a connection: more than any scraper's request line and headers."""
+
+_PAUSE: Final = 0.1
+"""Seconds without accepting after file descriptors have run out."""
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _STATUS: Final = {200: "200 OK", 404: "404 Not Found", 503: "503 Service Unavailable"}
@@ -88,6 +104,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._opened: dict[socket.socket, float] = {}  # when each connection was accepted
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
@@ -96,6 +113,36 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; without descriptors wait a moment, for the loop tries at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_PAUSE)
+            raise
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether a connection is served: not above the limit."""
+        return len(self._opened) < _CONNECTIONS
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on a thread of its own."""
+        self._opened[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self._opened.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut the connections that have lasted for too long; called twice a second."""
+        now = time.monotonic()
+        for connection, opened in tuple(self._opened.items()):
+            if now - opened > _TIMEOUT:
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do not print tracebacks for clients that disconnect."""
 
@@ -103,8 +150,31 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     timeout = _TIMEOUT
 
+    def setup(self) -> None:
+        """Read at most the bytes of a request from the connection."""
+        super().setup()
+        self.rfile = io.BufferedReader(_RequestReader(self.connection))
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
         """Do not log requests: scrapers send one every few seconds."""
+
+
+class _RequestReader(io.RawIOBase):
+    """Reads a connection. Raises ConnectionAbortedError above the bytes that a request may have."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._left = _REQUEST_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._connection.recv_into(buffer)
+        self._left -= size
+        if self._left < 0:
+            raise ConnectionAbortedError(f"a request has more than {_REQUEST_BYTES} bytes")
+        return size
 
 
 def _address(host: str, port: int) -> str:

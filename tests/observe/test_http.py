@@ -1,10 +1,13 @@
 """The HTTP endpoint as a client sees it."""
 
+import contextlib
+import errno
 import gzip
 import http.client
 import json
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from criproxy.errors import UnavailableError
 from criproxy.observe.http import HTTPServer, Pages
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 class State:
@@ -125,6 +128,77 @@ def test_client_that_leaves_in_the_middle(
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
     assert get(server, "/healthz")[0] == 200
     assert capfd.readouterr().err == ""
+
+
+def connect(server: HTTPServer) -> socket.socket:
+    host, _, port = server.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=LIMIT_SECONDS)
+
+
+def test_most_connections(server: HTTPServer, state: State) -> None:
+    """Connections above the limit are closed; there is room when others have ended."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(server)) for _ in range(64)]
+        for each in held:
+            each.sendall(b"GET /healthz HTTP/1.0\r\n")
+        with connect(server) as refused:
+            assert refused.recv(1) == b""
+        for each in held:
+            each.sendall(b"\r\n")
+            assert each.recv(15) == b"HTTP/1.0 200 OK"
+    wait_until(lambda: not server._server._opened, "end of all connections")
+    assert get(server, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"x"])
+def test_connection_that_lasts_for_too_long(
+    server: HTTPServer, state: State, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """A connection is cut when its time is over, also while bytes come now and then."""
+    monkeypatch.setattr("criproxy.observe.http._TIMEOUT", 0.3)
+
+    def is_cut() -> bool:
+        try:
+            client.sendall(sent)
+            return client.recv(1) == b""
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+    with connect(server) as client:
+        client.settimeout(0.05)
+        client.sendall(b"GET /healthz HTTP/1.0\r\nX-Slow: ")
+        wait_until(is_cut, "end of the connection")
+
+
+def test_long_request(server: HTTPServer, state: State) -> None:
+    """A request with more bytes than any has is not read to its end."""
+    field = b"X-Long: " + b"x" * 1000 + b"\r\n"
+    with connect(server) as client, pytest.raises(ConnectionError):
+        client.sendall(field * (1 << 16))
+
+
+def test_no_descriptors_left(
+    server: HTTPServer, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without descriptors the server waits instead of trying again and again."""
+    waits: list[float] = []
+    monkeypatch.setattr("criproxy.observe.http.time.sleep", waits.append)
+    monkeypatch.setattr("socketserver.TCPServer.get_request", _fail_once(server))
+    assert get(server, "/healthz")[0] == 200
+    assert waits == [0.1]
+
+
+def _fail_once(server: HTTPServer) -> Callable[[Any], Any]:
+    errors = [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+
+    def get_request(self: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return self.socket.accept()
+
+    return get_request
 
 
 def test_ipv6(pages: Pages, state: State) -> None:
