@@ -114,7 +114,9 @@ class LimitsConfig(Section, frozen=True):
 
     connections: int | None = None
     """Clients that may be connected to one listener; further clients wait in the socket's backlog.
-    null: as many as the file descriptors allow, two per client."""
+    null, and at most: the listener's share of its process's file descriptors, two or three per
+    client. Listeners of a kind have equal shares; where those without `profile` and `allow` and
+    others are in one process, the former have three quarters."""
     runtime_wait: Duration = Duration(30)
     """The time for which a new client is kept while the runtime is unreachable, before it is
     closed."""

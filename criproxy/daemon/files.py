@@ -1,12 +1,10 @@
-"""File descriptors: two for each client, and some for the daemon itself."""
+"""File descriptors: those for clients, and some for the daemon itself."""
 
 import resource
 from typing import Final
 
 _OWN: Final = 64
 """Descriptors for sockets, logs, scrapers and the interpreter."""
-
-_PER_CLIENT: Final = 2
 
 
 def raise_limit() -> int:
@@ -17,6 +15,6 @@ def raise_limit() -> int:
     return hard
 
 
-def clients_for(descriptors: int) -> int:
-    """Return how many clients at once so many descriptors are enough for."""
-    return max(1, (descriptors - _OWN) // _PER_CLIENT)
+def for_clients(descriptors: int) -> int:
+    """Return how many descriptors are left for clients."""
+    return max(0, descriptors - _OWN)

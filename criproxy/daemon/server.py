@@ -16,7 +16,7 @@ from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import ListenerConfig
 from criproxy.daemon.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
 from criproxy.daemon.event_dispatcher import EventDispatcher, WallClock
-from criproxy.daemon.files import clients_for, raise_limit
+from criproxy.daemon.files import for_clients, raise_limit
 from criproxy.daemon.health import Loop, RuntimeHealth
 from criproxy.daemon.pod_listing import list_pods
 from criproxy.daemon.policy_registry import PolicyRegistry
@@ -30,6 +30,7 @@ from criproxy.observe.line_writer import LineWriter
 from criproxy.observe.log import DaemonLog
 from criproxy.observe.metrics import Metrics
 from criproxy.peers.credentials import Kubelet, peer_of
+from criproxy.relay.connection_shares import ListenerUse, connection_shares
 from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener, captures_nothing
 from criproxy.relay.own_sockets import OwnSockets
@@ -184,7 +185,9 @@ class _Daemon:
         limits = self._limits()
         kubelet = Kubelet(self._config.kubelet.executable, self._config.kubelet.unit)
         made = []
-        for each, runtime in zip(self._config.listeners, self._runtimes, strict=True):
+        for each, runtime, limit in zip(
+            self._config.listeners, self._runtimes, limits, strict=True
+        ):
             if each.runtime is None:
                 self._log.info("runtime found", runtime=str(runtime))
             uid, gid = each.owner or (None, None)
@@ -193,7 +196,7 @@ class _Daemon:
                 runtime,
                 each.image or runtime,
                 Access(each.mode, uid, gid),
-                limits,
+                limit,
                 self._watch,
                 self._watch,
                 connections,
@@ -215,25 +218,36 @@ class _Daemon:
             bound.close()
         self._bound.clear()
 
-    def _limits(self) -> Limits:
-        configured = self._config.limits
-        allowed = clients_for(raise_limit())
-        connections = configured.connections or allowed
-        if connections > allowed:
-            self._log.warning(
-                "limits.connections is more than the file descriptors allow",
-                connections=connections,
-                allowed=allowed,
-                note="raise the hard limit (LimitNOFILE)",
+    def _limits(self) -> list[Limits]:
+        configured, listeners = self._config.limits, self._config.listeners
+        uses = [
+            ListenerUse(
+                scoped=each.profile != "full" or each.allow is not None,
+                split=each.image not in (None, runtime),
             )
-        return Limits(
-            connections=min(connections, allowed),
-            runtime_wait=configured.runtime_wait,
-            write_buffer=configured.write_buffer,
-            header_block=configured.header_block,
-            streams=configured.streams,
-            message=configured.message,
-        )
+            for each, runtime in zip(listeners, self._runtimes, strict=True)
+        ]
+        shares = connection_shares(for_clients(raise_limit()), uses)
+        for listener, share in zip(listeners, shares, strict=True):
+            if configured.connections is not None and configured.connections > share:
+                self._log.warning(
+                    "limits.connections is more than the file descriptors allow",
+                    listener=str(listener.endpoint),
+                    connections=configured.connections,
+                    allowed=share,
+                    note="raise the hard limit (LimitNOFILE)",
+                )
+        return [
+            Limits(
+                connections=min(configured.connections or share, share),
+                runtime_wait=configured.runtime_wait,
+                write_buffer=configured.write_buffer,
+                header_block=configured.header_block,
+                streams=configured.streams,
+                message=configured.message,
+            )
+            for share in shares
+        ]
 
     def _start_health(self, background: Tasks) -> RuntimeHealth:
         probe = self._config.probe
