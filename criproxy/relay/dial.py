@@ -3,6 +3,7 @@
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from criproxy.relay.endpoints import Endpoint
@@ -34,13 +35,23 @@ def connect(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
+class DrainingError(OSError):
+    """The upstream cannot be reached, and the client is to be moved to another process."""
+
+
 async def dial(
-    endpoint: Endpoint, client: socket.socket, patience: float, clock: Clock, own: OwnSockets
+    endpoint: Endpoint,
+    client: socket.socket,
+    patience: float,
+    clock: Clock,
+    own: OwnSockets,
+    is_draining: Callable[[], bool],
 ) -> socket.socket:
     """Connect to an upstream for a waiting client, trying for ``patience`` seconds.
 
-    Raises ClientGoneError if the client closes its connection meanwhile, OSError (ELOOP) at once
-    if the upstream is one of the ``own`` sockets, and the last OSError when the time is over.
+    Raises ClientGoneError if the client closes its connection meanwhile, DrainingError once
+    ``is_draining`` returns True, OSError (ELOOP) at once if the upstream is one of the ``own``
+    sockets, and the last OSError when the time is over.
     """
     give_up = clock() + patience
     wait = _FIRST_WAIT
@@ -61,6 +72,8 @@ async def dial(
             return connected
         if is_hung_up(client):
             raise ClientGoneError from None
+        if is_draining():
+            raise DrainingError
         await asyncio.sleep(min(wait, left))
         wait = min(wait * 2, _LONGEST_WAIT)
 

@@ -8,8 +8,12 @@ The order of RFC 9113 section 6.8, as grpc-go's and C-core's servers keep it in 
     GOAWAY(NO_ERROR, the last stream)       then both sockets are closed
 
 Streams of events, which have no end of their own, end with UNAVAILABLE, as if the runtime stopped.
+A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 0) at once.
 """
 
+import asyncio
+import contextlib
+import socket
 from abc import abstractmethod
 from struct import Struct
 from typing import Final
@@ -22,7 +26,10 @@ from criproxy.wire.constants import (
     LARGEST_STREAM,
     PING,
     PREFACE,
+    SETTINGS,
+    ErrorCode,
 )
+from criproxy.wire.http2.frame_builder import frame, goaway
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import Side
 
@@ -35,6 +42,8 @@ STOPPING: Final = "criproxy is stopping or being replaced"
 _SILENCE: Final = 1.0
 """Seconds without a byte after which a connection is closed that has no HTTP/2 to drain: it is not
 read any more, or its client has not sent a preface."""
+
+_READ_SIZE: Final = 1 << 16
 
 _header: Final = Struct(">HBBBI").unpack_from
 
@@ -119,6 +128,21 @@ class Drain:
         if done and not connection.has_calls:
             connection.send_goaway(reader.last_stream)
             connection.close()
+
+
+async def send_away(client: socket.socket) -> None:
+    """Tell a client that waits for its upstream to make all of its calls on another connection.
+
+    GOAWAY with last stream 0 says that none was processed (RFC 9113 section 6.8). The client is
+    read from until it closes the connection: a reset could overtake the GOAWAY.
+    """
+    loop = asyncio.get_running_loop()
+    frames = frame(SETTINGS, 0, 0, b"") + goaway(0, ErrorCode.NO_ERROR)
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_SILENCE):
+            await loop.sock_sendall(client, frames)
+            while await loop.sock_recv(client, _READ_SIZE):
+                pass
 
 
 class PingAckFilter:

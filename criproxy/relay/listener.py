@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, Protocol
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
-from criproxy.relay.dial import ClientGoneError, dial
-from criproxy.relay.drain import DrainedConnection
+from criproxy.relay.dial import ClientGoneError, DrainingError, dial
+from criproxy.relay.drain import DrainedConnection, send_away
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.own_sockets import OwnSockets
@@ -244,7 +244,10 @@ class Listener:
             await self._relay_split(client, connection, reader, active_policy)
             return
         try:
-            runtime = await self._dial(client, connection, self.runtime)
+            runtime = await self._dial(client, connection, self.runtime, lambda: self._draining)
+        except DrainingError:
+            await send_away(client)
+            return
         except OSError:
             return
         write_buffer = self._limits.write_buffer
@@ -263,7 +266,7 @@ class Listener:
 
         def dial(image: bool) -> Coroutine[Any, Any, socket.socket]:
             to = self.image if image else self.runtime
-            return self._dial(client, connection, to)
+            return self._dial(client, connection, to, lambda: False)  # its other calls go on
 
         split = Split(
             connection, reader, self._notifier, self._clock, dial, self._tasks, active_policy
@@ -283,16 +286,22 @@ class Listener:
             self._connections.discard(connection)
 
     async def _dial(
-        self, client: socket.socket, connection: Connection, to: Endpoint
+        self,
+        client: socket.socket,
+        connection: Connection,
+        to: Endpoint,
+        is_draining: Callable[[], bool],
     ) -> socket.socket:
         """Connect to an upstream for a client, waiting for ``runtime_wait`` at most.
 
-        Raises OSError if it cannot be reached, and ClientGoneError if the client has gone.
+        Raises OSError if it cannot be reached; see :func:`criproxy.relay.dial.dial`.
         """
         try:
             patience = self._limits.runtime_wait
-            connected = await dial(to, client, patience, self._clock, self._own_sockets)
-        except ClientGoneError:
+            connected = await dial(
+                to, client, patience, self._clock, self._own_sockets, is_draining
+            )
+        except (ClientGoneError, DrainingError):
             raise
         except OSError as error:
             self._events.runtime_unreachable(connection.listener, str(to), connection.peer, error)

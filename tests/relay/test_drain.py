@@ -284,13 +284,25 @@ def test_goaway_of_the_runtime_stays_in_force(ends: Ends) -> None:
     assert draining.result(LIMIT_SECONDS).cut == 0
 
 
-def test_client_that_connects_while_the_runtime_is_absent(short_dir: Path, loop: str) -> None:
-    """A client that waits for its runtime goes on waiting, and is drained once that is there."""
-    path = short_dir / "runtime.sock"
-    with Relay(short_dir, path, loop=loop) as relay, dial(relay.path) as client:
+def test_client_that_waits_for_its_runtime(short_dir: Path, loop: str) -> None:
+    """A client whose runtime is absent is told at once that none of its calls was processed."""
+    absent = short_dir / "absent.sock"
+    with Relay(short_dir, absent, loop=loop) as relay, dial(relay.path) as client:
+        client.sendall(OPENING)
         wait_until(lambda: relay.recorder.opened, "connection")
         draining = relay.drain()
-        with listening(path) as listener, accept(listener) as runtime:
-            runtime.sendall(wire.settings())
-            assert receive_all(client) == wire.settings() + GOAWAY + PING + wire.goaway(0)
+        assert receive_all(client) == wire.settings() + wire.goaway(0)
         assert draining.result(LIMIT_SECONDS) == DrainResult(finished=0, cut=0)
+        assert relay.recorder.unreachable == []
+
+
+def test_call_that_waits_for_its_runtime(short_dir: Path, peer: Peer, loop: str) -> None:
+    """A call that no runtime has seen is served by the next process."""
+    absent = short_dir / "absent.sock"
+    with Relay(short_dir, absent, loop=loop) as relay, channel(relay.path, RETRIES) as one:
+        call = one.unary_unary(f"/{SERVICE}/Unary").future(b"x", timeout=LIMIT_SECONDS)
+        wait_until(lambda: relay.recorder.opened, "connection")
+        with Relay(short_dir, peer.path, loop=loop, shared=relay.socket):
+            draining = relay.drain()
+            assert call.result() == b"x"
+            assert draining.result(LIMIT_SECONDS).cut == 0
