@@ -1,10 +1,10 @@
 """The configuration's section ``audit``: policy, redaction and sinks."""
 
-import re
 from typing import Final, Literal
 
 from msgspec import field
 
+from criproxy.configtypes.patterns import Pattern
 from criproxy.configtypes.section import Section
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.cri.naming import GROUPS
@@ -86,15 +86,10 @@ class RedactSpec(Section, frozen=True):
     """`true`: the `info` map of verbose status responses is replaced."""
     annotations: Globs = field(default_factory=list)
     """Globs of annotation keys whose values are replaced."""
-    values: list[str] = field(default_factory=list)
-    """Regular expressions whose matches are replaced in any text of the record."""
-
-    def __post_init__(self) -> None:
-        for pattern in self.values:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    values: list[Pattern] = field(default_factory=list)
+    """Regular expressions, in RE2's syntax, whose matches are replaced in any text of the record.
+    Of a match with a group named `secret`, only that group is replaced:
+    `--password=(?P<secret>.+)`. After 1000 matches in one text, the rest of it is replaced."""
 
 
 class RotateSpec(Section, frozen=True):

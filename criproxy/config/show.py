@@ -8,6 +8,7 @@ import yaml
 
 from criproxy.config.schema import Config
 from criproxy.config.value_types import Address, Owner
+from criproxy.configtypes.patterns import Pattern
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
 from criproxy.rules.spec import RuleSpec
@@ -27,7 +28,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
-    if isinstance(value, Endpoint):
+    if isinstance(value, Endpoint | Pattern):
         return str(value)
     if isinstance(value, Duration):
         return f"{Decimal(repr(float(value))).normalize():f}s"  # %g would round

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from criproxy.configtypes.patterns import Pattern, parse_pattern
 from criproxy.configtypes.values import Duration, Mode, Size, parse_duration, parse_mode, parse_size
 from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
@@ -51,6 +52,8 @@ def decode(kind: type[Any], value: Any) -> Any:
         return Owner(parse_owner(value))
     if kind is Address and isinstance(value, str):
         return Address(parse_address(value))
+    if kind is Pattern and isinstance(value, str):
+        return Pattern(parse_pattern(value))
     if kind is Mode and isinstance(value, str):
         return Mode(parse_mode(value))
     if kind is Mode:

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from criproxy.configtypes.patterns import Matcher
+
 _CREDENTIALS: Final = frozenset({"auth", "identity_token", "password", "registry_token"})
 """Fields of AuthConfig: ``debug_redact`` marks them in v1, and does not in v1alpha2."""
 
@@ -31,6 +33,9 @@ _LONG: Final = frozenset(
     {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64},
 )
 _FLOATS: Final = frozenset({FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE})
+
+_SURROGATES: Final = "surrogatepass"
+"""How text is encoded for RE2. Bytes that are not UTF-8 become lone surrogates, and match ``.``."""
 
 _Convert = Callable[[Any], Any]
 
@@ -92,9 +97,10 @@ class Redactor:
         """``environment``: redact the values of environment variables, and of the annotations that
         contain whole manifests (MANIFEST_ANNOTATIONS). ``info``: redact the
         ``info`` of verbose statuses. ``annotations``: globs of the annotation keys whose values are
-        redacted. ``values``: regular expressions whose matches are redacted in every string.
+        redacted. ``values``: regular expressions, see :class:`Matcher`, whose matches are redacted
+        in every string.
 
-        Raises re.error for an invalid regular expression.
+        Raises ValueError for an invalid regular expression.
         """
         self._environment = environment
         self._info = info
@@ -102,26 +108,30 @@ class Redactor:
             map(translate, [*annotations, *(MANIFEST_ANNOTATIONS if environment else ())])
         )
         self._annotation = re.compile(globs).match if globs else None
-        self._patterns = tuple(map(re.compile, values))
-        self._text: _Convert | None = self.text if self._patterns else None
+        self._matchers = tuple(map(Matcher, values))
+        self._text: _Convert | None = self.text if self._matchers else None
         self._conversions = _Conversions(self._conversion)
 
     @property
     def redacts_text(self) -> bool:
         """Whether :meth:`text` may change anything."""
-        return bool(self._patterns)
+        return bool(self._matchers)
 
     def text(self, text: str) -> str:
         """Return a string with marks in place of the matches of ``values``."""
-        found = [each.span() for pattern in self._patterns for each in pattern.finditer(text)]
-        if not found:
+        if not self._matchers:
+            return text
+        data = text.encode(errors=_SURROGATES)
+        spans = [span for matcher in self._matchers for span in matcher.spans(data)]
+        if not spans:
             return text
         pieces = []
         done = 0
-        for start, end in _merged(found):
-            pieces += [text[done:start], mark(len(_encode(text[start:end])))]
+        for start, end in _merged(spans):
+            redacted = data[start:end].decode(errors=_SURROGATES)
+            pieces += [data[done:start].decode(errors=_SURROGATES), mark(len(_encode(redacted)))]
             done = end
-        return "".join([*pieces, text[done:]])
+        return "".join([*pieces, data[done:].decode(errors=_SURROGATES)])
 
     def texts(self, value: Any) -> Any:
         """Return plain data with :meth:`text` applied to all strings within, including keys."""
@@ -198,15 +208,15 @@ class Redactor:
         return converted
 
     def _base64(self, value: bytes) -> str:
-        if self._patterns:
+        if self._matchers:
             value = _encode(self.text(value.decode(errors="surrogateescape")))
         return b64encode(value).decode()
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the spans in order, overlapping ones joined and empty ones left out."""
+    """Return the spans in order, overlapping ones joined."""
     merged: list[tuple[int, int]] = []
-    for start, end in sorted(span for span in spans if span[0] < span[1]):
+    for start, end in sorted(spans):
         if merged and start < merged[-1][1]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:

@@ -10,6 +10,7 @@ import msgspec
 
 from criproxy.config.schema import Config
 from criproxy.config.value_types import Address, Owner
+from criproxy.configtypes.patterns import Pattern
 from criproxy.configtypes.section import Section
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
@@ -26,6 +27,7 @@ _KINDS: Final = {
     Duration: "duration",
     Size: "size",
     Mode: "file mode",
+    Pattern: "regular expression",
     Owner: "owner",
     Address: "address",
     str: "string",

@@ -103,6 +103,11 @@ NESTED = 3000
         ("metrics: {address: '::1'}", "c.yaml:1: metrics.address: '::1' is not an address; "),
         ("metrics: {address: 'h:65536'}", "c.yaml:1: metrics.address: 'h:65536' is not an "),
         ("metrics: {address: 9440}", "c.yaml:1: metrics.address: expected an address, got 9440"),
+        (
+            "audit:\n  redact:\n    values:\n    - a+\n    - (?<=x)y\n",
+            "c.yaml:5: audit.redact.values[1]: '(?<=x)y' is no regular expression: invalid perl "
+            "operator: (?<=; RE2 has no look-around",
+        ),
         # values that do not go together
         ("log: {}\nlisteners: []", "c.yaml:1: listeners has to name at least one; leave it out"),
         (

@@ -143,11 +143,11 @@ def test_secret_fields(api) -> None:
         (["b+"], "abbbc", "a[redacted: 3 bytes]c"),
         (["ab", "bc"], "xabcx", "x[redacted: 3 bytes]x"),
         (["a", "b"], "ab", "[redacted: 1 bytes][redacted: 1 bytes]"),
-        (["x*"], "abc", "abc"),
-        (["x*"], "axxb", "a[redacted: 2 bytes]b"),
+        (["x|yz*"], "axyzzb", "a[redacted: 1 bytes][redacted: 3 bytes]b"),
         (["(?i)SECRET", r"\d+"], "secret 12", "[redacted: 6 bytes] [redacted: 2 bytes]"),
         ([".+"], "é", "[redacted: 2 bytes]"),
-        (["(?<=password=)\\w+"], "password=abc&x", "password=[redacted: 3 bytes]&x"),
+        (["password=(?P<secret>\\w+)"], "password=abc&x", "password=[redacted: 3 bytes]&x"),
+        (["a(?P<secret>b)|c(?P<secret>d)"], "abcd", "a[redacted: 1 bytes][redacted: 2 bytes]"),
         ([], "abc", "abc"),
     ],
 )
@@ -163,6 +163,13 @@ def test_other_text_is_unchanged(text: str, words: list[str]) -> None:
     left = re.sub(r"\[redacted: \d+ bytes\]", "", redacted)
     assert set(left) <= set(text)
     assert (redacted == text) == (not any(word in text for word in words))
+
+
+def test_bytes_that_are_not_utf8_match_any_character() -> None:
+    """A match may contain bytes that are not UTF-8; the mark has the number of original bytes."""
+    message = v1.ExecSyncResponse(stdout=b"password=\xff\xfe\x80! \xff")
+    shown = Redactor(values=[r"password=(?P<secret>\S+)"]).to_json(message)
+    assert b64decode(shown["stdout"]) == b"password=[redacted: 4 bytes] \xff"
 
 
 def test_bytes_that_are_not_utf8() -> None:
