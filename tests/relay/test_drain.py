@@ -14,7 +14,9 @@ from criproxy.relay.listener import DrainResult
 from criproxy.wire.constants import LARGEST_STREAM, PREFACE
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.reading.connection import Side
 from tests.support import wire
+from tests.support.captures import NAMES, capture
 from tests.support.grpc_peers import SERVICE, Peer, channel, start
 from tests.support.handlers import POLICIES
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
@@ -306,3 +308,30 @@ def test_call_that_waits_for_its_runtime(short_dir: Path, peer: Peer, loop: str)
             draining = relay.drain()
             assert call.result() == b"x"
             assert draining.result(LIMIT_SECONDS).cut == 0
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "kubelet-01"])
+def test_recorded_connections(ends: Ends, name: str) -> None:
+    """A drain adds its frames between whole ones of a recorded runtime, and changes nothing else.
+
+    kubelet-01 has a stream of events, which a drain ends.
+    """
+    sent = [each for each in capture(name) if each.data]
+    settled = next(at for at, each in enumerate(sent) if each.side is Side.RUNTIME)
+    got = bytearray()
+    expected = bytearray()
+    for number, (side, data, _) in enumerate(sent):
+        if number == (settled + len(sent)) // 2 + 1:
+            ends.relay.drain()
+            wait_until(lambda: not ends.relay.listener.is_accepting, "drain")
+        if side is Side.CLIENT:
+            ends.from_client(data)
+            continue
+        expected += data
+        ends.runtime.sendall(data)
+        while len(got) < len(expected) or bytes(got).replace(GOAWAY + PING, b"") != expected:
+            part = ends.client.recv(1 << 16)
+            assert part
+            got += part
+    at = bytes(got).find(GOAWAY + PING)
+    assert at == -1 or at in boundaries(bytes(expected))
