@@ -18,7 +18,7 @@ from criproxy.wire.intercept.path_scanner import path_of
 from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.cutting import cuts
-from tests.support.endpoints import INITIAL_WINDOW_SIZE, Half
+from tests.support.endpoints import INITIAL_WINDOW_SIZE, Direction
 from tests.support.worlds import (
     ANSWER_TEXT,
     DROPPED,
@@ -334,7 +334,7 @@ def check_request(world: World, called: Called) -> None:
         assert got.ended
 
 
-def answered_here(got: Half, called: Called) -> bool:
+def answered_here(got: Direction, called: Called) -> bool:
     assert called.handler is not None
     answer = called.handler.script.answer
     if not got.ended or not called.handler.answered or answer is None:

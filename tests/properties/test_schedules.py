@@ -104,8 +104,8 @@ def unread(traffic: Traffic) -> list[wire.Ended]:
             stream.number,
             "unread",
             None,
-            request=stream.halves[C].count,
-            response=stream.halves[R].count,
+            request=stream.directions[C].count,
+            response=stream.directions[R].count,
         )
         for stream in traffic.streams
         if not stream.over

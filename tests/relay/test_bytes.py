@@ -101,7 +101,7 @@ def test_half_close_by_the_runtime(ends: Ends) -> None:
 
 
 def test_gone_after_a_half_close(ends: Ends) -> None:
-    """A client that has half-closed and then goes is let go of, whatever the runtime does."""
+    """A client that half-closes and then closes ends the connection, whatever the runtime does."""
     ends.client.shutdown(socket.SHUT_WR)
     assert receive_all(ends.runtime) == b""
     ends.client.close()
@@ -166,7 +166,7 @@ def test_crash_of_the_reader(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_reading_stops_once_for_a_connection(ends: Ends) -> None:
-    """What is no HTTP/2 is told of once, however much of it follows."""
+    """Bytes that are not HTTP/2 are reported once, however many follow."""
     for _ in range(5):
         ends.client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert receive(ends.runtime, 35).startswith(b"GET /")
@@ -179,7 +179,7 @@ def test_reading_stops_once_for_a_connection(ends: Ends) -> None:
 
 
 class Crashing(Recorder):
-    """Fails at the first event that it is told of."""
+    """Fails at the first event that is reported to it."""
 
     crashed = False
 

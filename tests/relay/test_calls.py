@@ -104,7 +104,7 @@ def test_failures(relay: Relay, peer: Peer, code: grpc.StatusCode) -> None:
 
 
 def test_failure_within_a_stream(relay: Relay, peer: Peer) -> None:
-    """Messages in front of a failure arrive, and the failure behind them."""
+    """Messages that precede a failure arrive, and the failure after them."""
     direct = through(peer.path, "unary_stream", "Break", b"")
     assert direct.messages == (b"one", b"two")
     assert through(relay.path, "unary_stream", "Break", b"") == direct
@@ -112,7 +112,7 @@ def test_failure_within_a_stream(relay: Relay, peer: Peer) -> None:
 
 
 def test_unknown_method_is_a_trailers_only_response(relay: Relay, peer: Peer) -> None:
-    """A method that the server does not know is UNIMPLEMENTED by its own word."""
+    """A method that the server does not know ends with the server's own UNIMPLEMENTED."""
     direct = through(peer.path, "unary_unary", "Nothing", b"")
     assert direct.code is grpc.StatusCode.UNIMPLEMENTED
     assert through(relay.path, "unary_unary", "Nothing", b"") == direct
@@ -134,7 +134,7 @@ def test_gzip(relay: Relay, peer: Peer) -> None:
 
 @pytest.mark.parametrize("timeout", [0.02, 0.1])
 def test_deadlines(relay: Relay, timeout: float) -> None:
-    """A call past its deadline is DEADLINE_EXCEEDED for us by our clock, not CANCELLED."""
+    """A call past its deadline is recorded as DEADLINE_EXCEEDED, not as CANCELLED."""
     with channel(relay.path) as one:
         calls = [start(one, "unary_stream", "Hang", b"", timeout=timeout) for _ in range(8)]
         codes = {call.outcome().code.name for call in calls}
@@ -163,7 +163,7 @@ def test_client_cancels(relay: Relay, peer: Peer) -> None:
 
 
 def test_server_cancels(relay: Relay, peer: Peer) -> None:
-    """A server that gives its calls up is seen to do so by the client as without a relay."""
+    """A server that cancels its calls looks the same to the client as without a relay."""
     with channel(peer.path) as direct, channel(relay.path) as relayed:
         calls = [start(one, "unary_stream", "Hang", b"") for one in (direct, relayed)]
         for call in calls:

@@ -1,4 +1,4 @@
-"""What is settled for each client when it has been accepted: its rules, and what is kept of it."""
+"""What is decided once for each accepted client: its policy, and which messages are captured."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ EACH = 1 << 20
 
 
 class Refusing(Handler):
-    """Answers each call when its request is there; nothing of it goes on."""
+    """Answers each call when its request is complete; nothing of it is forwarded."""
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None: ...
 
@@ -32,7 +32,7 @@ class Refusing(Handler):
 
 
 class Replacing(Handler):
-    """Each response is another one."""
+    """Replaces each response."""
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         self.stream.send(side, payload if side is Side.CLIENT else b"another", compressed)
@@ -61,7 +61,7 @@ def image(request: pytest.FixtureRequest, short_dir: Path) -> Path | None:
 
 @pytest.fixture(params=["no rules", "replaced", "refused"])
 def policy_name(request: pytest.FixtureRequest) -> str:
-    """The rules that hold."""
+    """The policy in force."""
     name: str = request.param
     return name
 
@@ -70,7 +70,7 @@ def policy_name(request: pytest.FixtureRequest) -> str:
 def keeping(
     short_dir: Path, peer: Peer, loop: str, image: Path | None, policy_name: str
 ) -> Iterator[Relay]:
-    """A relay that keeps everything of each call."""
+    """A relay that captures all messages of each call."""
     policy = {"no rules": None, "replaced": EachCall(Replacing), "refused": EachCall(Refusing)}
     with Relay(
         short_dir,
@@ -85,7 +85,7 @@ def keeping(
 
 
 def test_kept(keeping: Relay, policy_name: str) -> None:
-    """What is kept is what the client sent and what it got, under rules as well."""
+    """The captured messages are those that the client sent and received, under rules as well."""
     requests = [b"a" * 100_000, b"", b"c"]
     outcome = through(keeping.path, "stream_stream", "Echo", *requests)
     (call,) = ended(keeping)
@@ -99,7 +99,7 @@ def test_kept(keeping: Relay, policy_name: str) -> None:
 
 
 def test_asked_once_for_each_client(short_dir: Path, peer: Peer, loop: str) -> None:
-    """Rules and keeping are a client's own; it is asked for them once, known to the observer."""
+    """Policy and capture are selected once for each client, after the observer knows of it."""
     asked: list[tuple[str, Connection, int]] = []
     refusing = ActivePolicy(HeldBytesBudget(), EachCall(Refusing))
 

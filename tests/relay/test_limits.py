@@ -1,4 +1,4 @@
-"""A message over limits.message ends its call, and costs nobody else anything."""
+"""A message over limits.message ends its call and no other."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_large_messages(
 
 
 def frames(stream: bytes) -> list[bytes]:
-    """Cut a side's bytes into its frames."""
+    """Split a side's bytes into frames."""
     found = []
     while stream:
         size = 9 + int.from_bytes(stream[:3], "big")
@@ -74,7 +74,7 @@ def frames(stream: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("rest", [0, 1, 5, 9, 12, 16])
 def test_reset_never_within_a_frame(short_dir: Path, loop: str, rest: int) -> None:
-    """The reset is written between the frames of others, also when one is under way by then."""
+    """The reset is written between two frames, also if one was incomplete before."""
     path = short_dir / "runtime.sock"
     opening = PREFACE + settings() + headers(1, REQUEST)
     large = data(1, b"\0" + (1 << 20).to_bytes(4, "big") + b"z" * 100)

@@ -1,4 +1,4 @@
-"""A fault of ours in the rules: the call passes, or is refused where a rule must not be missed."""
+"""A policy that fails: the call passes, or is refused if the policy is enforcing."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -27,7 +27,7 @@ class Broken(EachCall):
 def test_fault_of_the_policy(
     short_dir: Path, peer: Peer, loop: str, enforcing: bool, code: grpc.StatusCode
 ) -> None:
-    """It is told, the connection stays, and what is not sure to be allowed is refused."""
+    """The error is reported, the connection stays open, and an enforcing policy refuses the call."""
     with (
         Relay(short_dir, peer.path, loop=loop, policy=Broken(enforcing)) as relay,
         channel(relay.path) as one,

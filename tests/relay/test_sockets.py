@@ -1,4 +1,4 @@
-"""Binding: a stale socket is replaced, a live one never, and what is ours goes with us."""
+"""Binding: a stale socket is replaced, a live one never, and our own is removed at the end."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ def mode_of(path: Path) -> int:
 
 
 def reaches(path: Path, bound: BoundSocket) -> bool:
-    """Tell whether who connects to the path ends at this socket."""
+    """Return whether a client that connects to the path reaches this socket."""
     bound.socket.settimeout(LIMIT_SECONDS)
     with dial(path) as client:
         client.sendall(b"x")
@@ -48,7 +48,7 @@ def reaches(path: Path, bound: BoundSocket) -> bool:
 
 
 def test_bound_and_gone(path: Path, bound: BoundSocket) -> None:
-    """The socket is there, alone in its directory, with the runtimes' usual mode; then gone."""
+    """A bound socket is alone in its directory, with the runtimes' usual mode; closing removes it."""
     assert reaches(path, bound)
     assert mode_of(path) == 0o660
     assert os.listdir(path.parent) == [path.name]
@@ -57,7 +57,7 @@ def test_bound_and_gone(path: Path, bound: BoundSocket) -> None:
 
 
 def test_stale_socket_is_replaced(path: Path) -> None:
-    """A socket that nobody listens at any more is in nobody's way."""
+    """A socket that nobody listens at any more is replaced."""
     with listening(path):
         pass
     assert path.is_socket()
@@ -79,7 +79,7 @@ def test_live_socket_is_never_stolen(path: Path) -> None:
 
 
 def test_live_socket_with_a_full_backlog(path: Path) -> None:
-    """A listener that has no room at the moment is alive too."""
+    """A listener whose backlog is full counts as alive."""
     with (
         listening(path, backlog=0),
         dial(path),
@@ -98,7 +98,7 @@ def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
 
 
 def test_replaced_socket_is_kept(path: Path, bound: BoundSocket) -> None:
-    """A socket that has taken our place is not ours to remove."""
+    """A socket that has replaced ours is not removed."""
     path.unlink()
     with listening(path):
         bound.close()
@@ -108,13 +108,13 @@ def test_replaced_socket_is_kept(path: Path, bound: BoundSocket) -> None:
 
 
 def test_removed_socket_is_no_trouble(path: Path, bound: BoundSocket) -> None:
-    """A socket that somebody has removed is gone, and that is all."""
+    """A socket that was removed already is no error."""
     path.unlink()
     bound.close()
 
 
 def test_second_binder_finds_the_first(path: Path, bound: BoundSocket) -> None:
-    """Who binds second is refused, and the first goes on listening."""
+    """A second binder is refused, and the first goes on listening."""
     with pytest.raises(UnavailableError, match="another process listens there"):
         bind(Endpoint(str(path)), Access())
     assert reaches(path, bound)
@@ -177,7 +177,7 @@ def test_parents_are_made_safely(short_dir: Path, umask: int) -> None:
 
 
 def test_existing_parents_keep_their_modes(path: Path) -> None:
-    """A directory that is there already is nobody's to change."""
+    """The mode of an existing directory is not changed."""
     path.parent.chmod(0o710)
     bind(Endpoint(str(path)), Access()).close()
     assert mode_of(path.parent) == 0o710
@@ -200,7 +200,7 @@ def test_longest_path(short_dir: Path) -> None:
 
 
 def test_copied_access(path: Path, short_dir: Path) -> None:
-    """The runtime's mode is read from its socket; who is absent has none."""
+    """The runtime's mode is read from its socket; an absent one has none."""
     runtime = short_dir / "runtime.sock"
     assert access_of(Endpoint(str(runtime))) is None
     with listening(runtime):
@@ -239,7 +239,7 @@ def test_copied_owner(path: Path, short_dir: Path) -> None:
 def test_configured_access_has_precedence(
     configured: Access, copied: Access, expected: Access
 ) -> None:
-    """What is configured counts, root and mode 0 too; the rest is copied."""
+    """Configured values have precedence, root and mode 0 too; the rest is copied."""
     assert configured.or_else(copied) == expected
 
 

@@ -1,4 +1,4 @@
-"""A client whose image service is another process: each call reaches the one that serves it."""
+"""A client whose image service is another process: each call reaches the process that serves it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ IMAGE_SERVICE = "runtime.v1.ImageService"
 
 @pytest.fixture
 def split(short_dir: Path, peer: Peer, loop: str) -> Iterator[Relay]:
-    """A relay whose image service nobody asks for."""
+    """A relay whose image service gets no calls."""
     with Relay(short_dir, peer.path, image=short_dir / "images.sock", loop=loop) as relay:
         yield relay
 
@@ -67,7 +67,7 @@ def test_each_kind_of_call(
     sent: tuple[int, int],
     answered: tuple[int, int],
 ) -> None:
-    """What a client sees is what it sees direct, and what is recorded is exact."""
+    """A client sees the same as without a relay, and the recorded calls are exact."""
     metadata = (("x-text", "a"), ("x-raw-bin", bytes(range(256))), ("x-large", "v" * 6144))
     direct = through(peer.path, kind, method, *requests, metadata=metadata)
     assert through(split.path, kind, method, *requests, metadata=metadata) == direct

@@ -1,4 +1,4 @@
-"""The daemon's own calls: asking a runtime whether it answers, and for what it has."""
+"""The daemon's own calls: the health probe, and the listing of pods and containers."""
 
 import asyncio
 from collections.abc import Iterator
@@ -46,14 +46,14 @@ def serve(server: grpc.Server, path: Path, service: str, behaviour: Any) -> None
 
 
 def test_healthy(path: Path) -> None:
-    """A runtime that answers Version with OK is well."""
+    """A runtime that answers Version with OK is ready."""
     with EmbeddedRuntime(f"unix://{path}"):
         assert ask(path) is None
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 def test_either_version(path: Path, server: grpc.Server, version: str) -> None:
-    """A runtime that speaks only one of the API's versions is well, whichever it is."""
+    """A runtime that serves only one of the API's versions is ready, whichever it is."""
     requests = []
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -66,7 +66,7 @@ def test_either_version(path: Path, server: grpc.Server, version: str) -> None:
 
 
 def test_failing(path: Path, server: grpc.Server) -> None:
-    """A runtime that answers with an error is not well, and the code says how."""
+    """A runtime that answers with an error is not ready, and the code is the reason."""
     serve(
         server,
         path,
@@ -83,7 +83,7 @@ def test_no_cri(path: Path, server: grpc.Server) -> None:
 
 
 def test_resetting(path: Path) -> None:
-    """A server that resets the call has the code of the reset."""
+    """If the server resets the call, the reason is the code that the reset maps to."""
 
     def reset(h2: H2Connection, stream: int) -> None:
         h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
@@ -93,13 +93,13 @@ def test_resetting(path: Path) -> None:
 
 
 def test_silent(path: Path) -> None:
-    """A socket that nobody answers at is told from one that nobody listens at."""
+    """A socket without an answer is distinguished from one that nobody listens at."""
     with listening(path):
         assert ask(path, within=0.05) == "no answer within 0.05 s"
 
 
 def test_not_http2(path: Path) -> None:
-    """What some other protocol's server says is no answer."""
+    """Bytes that are not HTTP/2 are no answer."""
     with listening(path) as listener, ThreadPoolExecutor(1) as other:
 
         def greet() -> None:
@@ -113,7 +113,7 @@ def test_not_http2(path: Path) -> None:
 
 
 def test_hanging_up(path: Path) -> None:
-    """A server that hangs up at once has not answered."""
+    """A server that closes the connection at once has not answered."""
     with listening(path) as listener, ThreadPoolExecutor(1) as other:
 
         def hang_up() -> None:
@@ -126,7 +126,7 @@ def test_hanging_up(path: Path) -> None:
 
 
 def test_nobody_there(path: Path) -> None:
-    """An absent socket and a stale one are named in the system's words."""
+    """The reason for an absent or stale socket is the system's error message."""
     assert ask(path) == "No such file or directory"
     with listening(path):
         pass
@@ -198,7 +198,7 @@ def test_no_grpc(path: Path, status: str, code: str) -> None:
 
 
 def test_going_away(path: Path) -> None:
-    """A server that goes without having taken the call is unavailable."""
+    """A server whose GOAWAY excludes the call is unavailable."""
 
     def go(h2: H2Connection, stream: int) -> None:
         h2.close_connection(last_stream_id=0)

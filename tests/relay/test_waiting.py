@@ -1,4 +1,4 @@
-"""Clients that wait: for a runtime that is not there yet, and for their turn."""
+"""Clients that wait for an absent runtime, for descriptors, or for the limit of connections."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ def opened(relay: Relay, count: int) -> None:
 
 
 def test_client_is_held_until_the_runtime_is_there(short_dir: Path, loop: str) -> None:
-    """What a client sends before the runtime is up arrives once it is, first things first."""
+    """Bytes that a client sends before the runtime listens arrive in order once it does."""
     path = short_dir / "runtime.sock"
     with Relay(short_dir, path, loop=loop) as relay, dial(relay.path) as client:
         opened(relay, 1)
@@ -38,7 +38,7 @@ def test_client_is_held_until_the_runtime_is_there(short_dir: Path, loop: str) -
 
 
 def test_held_client_may_end_its_sending(short_dir: Path, loop: str) -> None:
-    """A client that half-closes while it is held is still served."""
+    """A client that half-closes while it waits is still served."""
     path = short_dir / "runtime.sock"
     with Relay(short_dir, path, loop=loop) as relay, dial(relay.path) as client:
         client.sendall(b"question")
@@ -51,7 +51,7 @@ def test_held_client_may_end_its_sending(short_dir: Path, loop: str) -> None:
 
 
 def test_held_client_that_leaves_is_let_go(short_dir: Path, loop: str) -> None:
-    """A client that hangs up while it is held is forgotten without a complaint."""
+    """A client that closes while it waits is closed without an error."""
     with Relay(short_dir, short_dir / "absent.sock", loop=loop) as relay:
         with dial(relay.path) as client:
             client.sendall(b"question")
@@ -62,7 +62,7 @@ def test_held_client_that_leaves_is_let_go(short_dir: Path, loop: str) -> None:
 
 @pytest.mark.parametrize("runtime_wait", [0.0, 0.05])
 def test_hold_time_over(short_dir: Path, loop: str, runtime_wait: float) -> None:
-    """A client is closed when its time is over, and the operator is told whose it was."""
+    """A client is closed after runtime_wait, and reported with its process."""
     absent = short_dir / "absent.sock"
     with (
         Relay(short_dir, absent, loop=loop, runtime_wait=runtime_wait) as relay,
@@ -76,7 +76,7 @@ def test_hold_time_over(short_dir: Path, loop: str, runtime_wait: float) -> None
 
 
 def test_full_backlog_is_tried_again(short_dir: Path, loop: str) -> None:
-    """A runtime that has no room for a connection now is asked again until it has."""
+    """A runtime whose backlog is full is tried again until it has room."""
     path = short_dir / "runtime.sock"
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening(path, backlog=0))
@@ -111,7 +111,7 @@ def no_descriptors_left() -> Iterator[None]:
 
 
 def test_no_descriptors_left(short_dir: Path, loop: str) -> None:
-    """Without a free descriptor clients wait in the backlog, and are taken when there is one."""
+    """Without a free descriptor clients wait in the backlog, and are accepted when there is one."""
     path = short_dir / "runtime.sock"
     with (
         listening(path) as listener,
@@ -129,7 +129,7 @@ def test_no_descriptors_left(short_dir: Path, loop: str) -> None:
 
 
 def test_no_descriptor_left_for_the_runtime(short_dir: Path, loop: str) -> None:
-    """A client that was taken with the last descriptor waits for one to reach the runtime with."""
+    """A client that was accepted with the last descriptor waits for one for its upstream."""
     path = short_dir / "runtime.sock"
     with (
         listening(path) as listener,
@@ -185,7 +185,7 @@ def test_stopped_listener_keeps_its_clients(short_dir: Path, loop: str) -> None:
 
 
 def test_access_of_a_late_runtime(short_dir: Path, loop: str) -> None:
-    """Owner and mode of a runtime's socket are taken over when it is first reached."""
+    """Owner and mode of an absent runtime's socket are copied when it is first reached."""
     path = short_dir / "runtime.sock"
     with Relay(short_dir, path, loop=loop, access=Access(gid=os.getegid())) as relay:
         assert stat.S_IMODE(relay.path.stat().st_mode) == 0o660

@@ -1,4 +1,4 @@
-"""Calls and connections made by hand, for those who are told of them."""
+"""Makes calls and connections for tests of observers."""
 
 from criproxy.peers.peer import Connection, Peer
 from criproxy.wire.grpc import StatusCode

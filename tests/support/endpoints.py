@@ -1,4 +1,4 @@
-"""Strict ends of an HTTP/2 connection: a client and a runtime that hold their peer to RFC 9113.
+"""Strict HTTP/2 endpoints for tests: a client and a runtime that check their peer against RFC 9113.
 
 An :class:`Endpoint` keeps all that it sent and was sent on each stream. It sends only what its
 peer's windows allow, and counts its own windows to the byte as what it said reaches the peer:
@@ -21,11 +21,11 @@ INITIAL_WINDOW_SIZE = 4
 LARGEST_WINDOW = (1 << 31) - 1
 DEFAULT_WINDOW = 65_535
 BANDWIDTH_PING = bytes((2, 4, 16, 16, 9, 14, 7, 7))
-"""What grpc-go's clients ping with when DATA comes, to estimate the bandwidth."""
+"""The payload of the PING that grpc-go's clients send at DATA, to estimate the bandwidth."""
 
 
 class ViolationError(AssertionError):
-    """The peer did what RFC 9113 forbids."""
+    """The peer violated RFC 9113."""
 
 
 class Block(NamedTuple):
@@ -45,8 +45,8 @@ Outgoing = bytearray | Block | End
 
 
 @dataclass
-class Half:
-    """What has gone in one direction of a stream."""
+class Direction:
+    """What has been sent in one direction of a stream."""
 
     headers: list[list[Header]] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
@@ -65,12 +65,12 @@ class Half:
 
 
 class Stream:
-    """A stream as one end has it."""
+    """A stream as one endpoint sees it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sent = Half()
-        self.received = Half()
+        self.sent = Direction()
+        self.received = Direction()
         self.outgoing: deque[Outgoing] = deque()
         self.send_offset = 0  # the window is the peer's initial one and this
         self.receive_offset = 0
@@ -87,10 +87,10 @@ class Stream:
 
 
 class Endpoint:
-    """One end. ``out`` is what it has sent and nobody has carried on yet."""
+    """One endpoint. ``out`` are the bytes that it has sent and that were not delivered yet."""
 
     def __init__(self, side: Side, *, pings: bool = False) -> None:
-        """``pings``: as a client, it pings at DATA, once at a time, as grpc-go does."""
+        """``pings``: it sends a PING at DATA, one at a time, as a grpc-go client does."""
         self.side = side
         self.out = bytearray(wire.PREFACE if side is Side.CLIENT else b"")
         self.streams: dict[int, Stream] = {}
@@ -287,7 +287,7 @@ class Endpoint:
                 self._take_block(flags, number, payload)
             case wire.CONTINUATION:
                 self._check(self._block is not None, "CONTINUATION outside of a header block")
-                self._go_on(flags, payload)
+                self._continue_block(flags, payload)
             case wire.RST_STREAM:
                 stream = self._find(number, "RST_STREAM")
                 self._check(stream.received.code is None, f"a second RST_STREAM for {number}")
@@ -316,9 +316,9 @@ class Endpoint:
 
     def _take_data(self, flags: int, number: int, payload: bytes) -> None:
         stream = self._find(number, "DATA")
-        half = stream.received
-        self._check(not half.over, f"DATA on stream {number}, which is over")
-        self._check(bool(half.headers), f"DATA on stream {number} before its headers")
+        direction = stream.received
+        self._check(not direction.over, f"DATA on stream {number}, which is over")
+        self._check(bool(direction.headers), f"DATA on stream {number} before its headers")
         size = len(payload)
         self.receive_window -= size
         self._check(self.receive_window >= 0, f"{size} bytes over the connection's window")
@@ -330,7 +330,7 @@ class Endpoint:
         if flags & wire.PADDED:
             self._check(payload[0] < size, "too much padding")
             payload = payload[1 : size - payload[0]]
-        half.data += payload
+        direction.data += payload
         if self._pings and size and not self._outstanding[BANDWIDTH_PING]:
             self.ping(BANDWIDTH_PING)
         self._end(stream, flags)
@@ -347,9 +347,9 @@ class Endpoint:
         if flags & wire.HAS_PRIORITY:
             payload = payload[5:]
         self._block = (number, bool(flags & wire.END_STREAM), bytearray())
-        self._go_on(flags, payload)
+        self._continue_block(flags, payload)
 
-    def _go_on(self, flags: int, payload: bytes) -> None:
+    def _continue_block(self, flags: int, payload: bytes) -> None:
         assert self._block is not None
         number, end, block = self._block
         block += payload
@@ -367,13 +367,13 @@ class Endpoint:
             stream = self.streams[number] = Stream(number)
             stream.refused = self.left_out is not None and number > self.left_out
         stream = self._find(number, "HEADERS")
-        half = stream.received
-        self._check(not half.over, f"HEADERS on stream {number}, which is over")
-        self._check(end or not half.headers, f"trailers on stream {number} without its end")
-        if self.side is Side.CLIENT and not half.headers:
+        direction = stream.received
+        self._check(not direction.over, f"HEADERS on stream {number}, which is over")
+        self._check(end or not direction.headers, f"trailers on stream {number} without its end")
+        if self.side is Side.CLIENT and not direction.headers:
             self._check(fields[0][0] == b":status", f"a response without :status: {fields}")
-        half.headers.append(fields)
-        if len(half.headers) == 1 and not stream.refused:
+        direction.headers.append(fields)
+        if len(direction.headers) == 1 and not stream.refused:
             self.on_headers(stream)
         self._end(stream, wire.END_STREAM if end else 0)
 

@@ -1,4 +1,4 @@
-"""Plain sockets on both sides of a relay: a runtime that a test plays itself, and its clients."""
+"""Plain sockets for both sides of a relay: a runtime played by the test, and its clients."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""A listener in a thread with an event loop of its own, and a record of all that it tells."""
+"""A listener in a thread with an event loop of its own, and a record of all that it reports."""
 
 import asyncio
 import socket
@@ -62,7 +62,7 @@ def seen(call: Call) -> Seen:
 
 
 class Recorder:
-    """The Observer and the Notices of a listener: keeps what they are told."""
+    """The Observer and ListenerEvents of a listener: keeps what is reported to them."""
 
     def __init__(self) -> None:
         self.opened: list[Connection] = []
@@ -115,8 +115,8 @@ class Recorder:
 class Relay:
     """A listener at ``name`` in ``directory``, from entering to leaving the block.
 
-    Leaving it cuts off the connections that are left. ``crashes`` has the tasks' exceptions and
-    what the loop complains about; leaving the block asserts that there are none.
+    Leaving it closes the connections that are left. ``crashes`` has the tasks' exceptions and the
+    loop's errors; leaving the block asserts that there are none.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class Relay:
         return asyncio.run_coroutine_threadsafe(self.listener.drain(within), self.loop)
 
     def call(self, function: Callable[[], None]) -> None:
-        """Have something done on the loop, and wait until it is."""
+        """Call a function on the loop, and wait until it has returned."""
         done = Future[None]()
 
         def run() -> None:
@@ -222,7 +222,7 @@ class Relay:
         if bound is not None:
             bound.close()
         await tasks.cancel()
-        for _ in range(5):  # what is aborted is told of at the loop's next turns
+        for _ in range(5):  # aborted connections are reported at the loop's next turns
             await asyncio.sleep(0)
 
     def _complained(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A model of gRPC traffic: it makes the bytes of both sides and knows what they should tell.
+"""A model of gRPC traffic: it makes the bytes of both sides and the events expected of a reader.
 
 It shares no code with ``criproxy.wire``: blocks come from ``hpack``, frames from the builders by
 hand, and what is counted is kept as a plain list of what each byte of a stream is.
@@ -12,7 +12,7 @@ from tests.support import wire
 from tests.support.wire import Began, Conversation, Ended, Header, Report, Sent
 
 
-class Half:
+class Direction:
     """One direction of a call: messages that are written, and how many of their bytes passed."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Half:
 class Stream:
     def __init__(self, number: int) -> None:
         self.number = number
-        self.halves = {side: Half() for side in Side}
+        self.directions = {side: Direction() for side in Side}
         self.answered = False
         self.over = False
 
@@ -80,7 +80,7 @@ class Traffic:
         if stream.over:
             return
         stream.over = True
-        request, response = (stream.halves[side].count for side in Side)
+        request, response = (stream.directions[side].count for side in Side)
         self.expected.append(Ended(stream.number, end, code, message, request, response))
 
     def begin(self, style: int) -> None:
@@ -89,36 +89,36 @@ class Traffic:
         stream = Stream(last + 2 + 2 * (style % 3))
         path = b"/a.Service/Method%d" % (style % 7)
         fields = wire.request_fields(path, timeout=b"%dS" % (1000 + style % 1000))
-        stream.halves[Side.CLIENT].closed = end = bool(style & 16)
+        stream.directions[Side.CLIENT].closed = end = bool(style & 16)
         self.streams.append(stream)
         self.expected.append(Began(stream.number, path))
         self._send_headers(Side.CLIENT, stream.number, fields, end, style)
 
     def answer(self, stream: Stream, style: int) -> None:
         """The runtime sends response headers, once."""
-        if not stream.answered and not stream.halves[Side.RUNTIME].closed:
+        if not stream.answered and not stream.directions[Side.RUNTIME].closed:
             stream.answered = True
             fields = [(b":status", b"200"), (b"content-type", b"application/grpc")]
             self._send_headers(Side.RUNTIME, stream.number, fields, False, style)
 
     def write(self, side: Side, stream: Stream, style: int) -> None:
         """A side sends some bytes of its messages, in a DATA frame that ends anywhere."""
-        half = stream.halves[side]
-        if half.closed:
+        direction = stream.directions[side]
+        if direction.closed:
             return
-        if style & 1 or half.passed == len(half.written):
-            half.write(style % 300)
-        payload = half.take(1 + style % 350)
+        if style & 1 or direction.passed == len(direction.written):
+            direction.write(style % 300)
+        payload = direction.take(1 + style % 350)
         padding = style % 256 if style & 2 else None
-        half.closed = end = side is Side.CLIENT and style % 16 == 4
+        direction.closed = end = side is Side.CLIENT and style % 16 == 4
         self._send(side, wire.data(stream.number, payload, end=end, padding=padding))
 
     def finish(self, stream: Stream, style: int) -> None:
         """The runtime ends the call with trailers, alone where it has not answered."""
-        half = stream.halves[Side.RUNTIME]
-        if half.closed:
+        direction = stream.directions[Side.RUNTIME]
+        if direction.closed:
             return
-        half.closed = True
+        direction.closed = True
         code, text = StatusCode(style % 17), b"text %d" % (style % 5)
         fields = [] if stream.answered else [(b":status", b"200")]
         fields += [(b"grpc-status", b"%d" % code), (b"grpc-message", text)]
@@ -129,7 +129,7 @@ class Traffic:
         """A side resets a stream, whatever its state."""
         refused = bool(style & 1)
         self._send(side, wire.reset(stream.number, 7 if refused else 8))
-        stream.halves[side].closed = True
+        stream.directions[side].closed = True
         code = StatusCode.UNAVAILABLE if refused else StatusCode.CANCELLED
         if side is Side.CLIENT:
             self._end(stream, "client_reset", code, b"")
@@ -142,7 +142,7 @@ class Traffic:
         self._send(Side.RUNTIME, wire.goaway(stream.number))
         for later in self.streams:
             if later.number > stream.number:
-                later.halves[Side.RUNTIME].closed = True
+                later.directions[Side.RUNTIME].closed = True
                 self._end(later, "goaway", StatusCode.UNAVAILABLE, b"the runtime is going")
 
     def resize(self, side: Side, style: int) -> None:

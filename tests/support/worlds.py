@@ -16,7 +16,7 @@ from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import CallBegan, ConnectionReader, Side
 from criproxy.wire.reading.message_capture import SelectCapture
 from tests.support import wire
-from tests.support.endpoints import Block, End, Endpoint, Half, Outgoing, Stream
+from tests.support.endpoints import Block, Direction, End, Endpoint, Outgoing, Stream
 from tests.support.wire import Cut, Header, whole
 
 C, R = Side.CLIENT, Side.RUNTIME
@@ -572,15 +572,15 @@ class World:
                 return
         raise AssertionError("the two never come to rest")
 
-    def received(self, called: Called, side: Side) -> Half:
+    def received(self, called: Called, side: Side) -> Direction:
         """Return what a side received of a call."""
         stream = self.ends[side].streams.get(called.stream.number)
-        return stream.received if stream is not None else Half()
+        return stream.received if stream is not None else Direction()
 
-    def sent(self, called: Called, side: Side) -> Half:
+    def sent(self, called: Called, side: Side) -> Direction:
         """Return what a side has sent of a call."""
         stream = self.ends[side].streams.get(called.stream.number)
-        return stream.sent if stream is not None else Half()
+        return stream.sent if stream is not None else Direction()
 
 
 def outgoing(messages: list[tuple[bytes, bool]], rest: list[Outgoing]) -> list[Outgoing]:
