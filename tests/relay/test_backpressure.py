@@ -39,7 +39,7 @@ def is_piece_after_piece(data: bytes) -> bool:
 
 @pytest.mark.parametrize("writer", ["client", "runtime"])
 def test_slow_reader_stops_the_writer(short_dir: Path, loop: str, writer: str) -> None:
-    """Of 100 MB a few MiB are accepted; the other direction still flows, and no byte is lost later."""
+    """Of 100 MB a few MiB are accepted; the other direction flows, and no byte is lost later."""
     path = short_dir / "runtime.sock"
     with (
         listening(path) as listener,

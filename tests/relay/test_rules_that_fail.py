@@ -27,7 +27,7 @@ class Broken(EachCall):
 def test_fault_of_the_policy(
     short_dir: Path, peer: Peer, loop: str, enforcing: bool, code: grpc.StatusCode
 ) -> None:
-    """The error is reported, the connection stays open, and an enforcing policy refuses the call."""
+    """The error is reported, the connection stays, and an enforcing policy refuses the call."""
     with (
         Relay(short_dir, peer.path, loop=loop, policy=Broken(enforcing)) as relay,
         channel(relay.path) as one,

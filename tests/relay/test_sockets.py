@@ -48,7 +48,7 @@ def reaches(path: Path, bound: BoundSocket) -> bool:
 
 
 def test_bound_and_gone(path: Path, bound: BoundSocket) -> None:
-    """A bound socket is alone in its directory, with the runtimes' usual mode; closing removes it."""
+    """A bound socket is alone in its directory, with the usual mode; closing removes it."""
     assert reaches(path, bound)
     assert mode_of(path) == 0o660
     assert os.listdir(path.parent) == [path.name]
