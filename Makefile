@@ -27,6 +27,8 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 RUNTIME ?=
 # Many tests wait rather than compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+# The tests start hundreds of interpreters, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 RUNS ?= 5
 LOOPS ?= 4
 FUZZ_EXAMPLES ?= 20000

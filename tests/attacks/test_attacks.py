@@ -12,7 +12,7 @@ import pytest
 from criproxy.client import CriClient
 from tests.attacks.inputs import ATTACKS, Attack
 from tests.attacks.setup import Daemon, Victim, attacking
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.xfail(
     run=False, reason="needs a worker process for each scoped listener; try it with --runxfail"
@@ -60,7 +60,7 @@ def resist(daemon: Daemon, attack: Attack, version: str, listener: str, output: 
     assert largest - before < GROWTH, f"{(largest - before) / MIB:.0f} MiB more"
 
     def answers() -> bool:
-        with CriClient(daemon.endpoint(listener), version) as client:
+        with CriClient(daemon.endpoint(listener), version, timeout=LIMIT_SECONDS) as client:
             return bool(client.Version().runtime_name)
 
     wait_until(answers, f"answer on {listener} after the attack")

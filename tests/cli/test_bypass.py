@@ -17,6 +17,7 @@ from criproxy.errors import UsageError
 from criproxy.peers.credentials import peer_pid
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import dial
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_full_listeners_are_bypassed_and_others_never(
         "the profile read-only restricts its clients",
     )
     assert not (short_dir / "scoped.sock").exists()
-    with CriClient(f"unix://{short_dir}/proxy.sock") as client:
+    with CriClient(f"unix://{short_dir}/proxy.sock", timeout=LIMIT_SECONDS) as client:
         assert client.Version().runtime_name == "criproxy-embedded"
     assert run("status", file)[0] == 1
     assert run("off", file) == (0, run("status", file)[1])
@@ -115,7 +116,7 @@ def test_while_the_daemon_runs(runtime: EmbeddedRuntime, short_dir: Path) -> Non
         assert listening_pid(proxy.path) == os.getpid()
         assert invoke("off", proxy.file).exit_code == 0
         assert listening_pid(proxy.path) == proxy.process.pid
-        with CriClient(proxy.endpoint) as client:
+        with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
             assert client.Version().runtime_name == "criproxy-embedded"
 
 

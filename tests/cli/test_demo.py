@@ -121,7 +121,7 @@ def test_leaves_a_given_runtime_as_it_was(start: Start, short_dir: Path) -> None
             *("--image", image, "--", "sleep", "60"),
         )
         _await_pod(demo)
-        with CriClient(runtime.endpoint) as client:
+        with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
             made = [pod for pod in client.ListPodSandbox().items if _is_made(pod.labels)]
         assert demo.wait() == 0, demo.stderr
         assert {pod.metadata.namespace for pod in made} == {"criproxy-demo"}
@@ -135,7 +135,7 @@ def _is_made(labels: dict[str, str]) -> bool:
 
 
 def _contents(endpoint: str) -> tuple[list[str], list[str], list[str]]:
-    with CriClient(endpoint) as client:
+    with CriClient(endpoint, timeout=LIMIT_SECONDS) as client:
         return (
             sorted(pod.id for pod in client.ListPodSandbox().items),
             sorted(container.id for container in client.ListContainers().containers),
@@ -192,6 +192,6 @@ def test_works_on_a_real_containerd(start: Start, short_dir: Path) -> None:
         demo = start("--runtime-endpoint", containerd.endpoint, "--for", "5s")
         assert demo.wait(LIMIT_SECONDS) == 0, demo.stderr
         _assert_shown(demo)
-        with CriClient(containerd.endpoint) as client:
+        with CriClient(containerd.endpoint, timeout=LIMIT_SECONDS) as client:
             assert not client.ListPodSandbox().items
             assert not client.ListContainers().containers

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from criproxy.cli.runtime import command
 from criproxy.client import CriClient
 from criproxy.errors import EndpointError, UsageError
+from tests.support.waiting import LIMIT_SECONDS
 
 RUN = "from criproxy.cli.runtime import command; command()"
 
@@ -28,7 +29,7 @@ def test_runs_until_it_is_told_to_stop(short_dir: Path, number: signal.Signals) 
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"embedded CRI runtime listening on unix://{path}\n"
-        with CriClient(str(path)) as client:
+        with CriClient(str(path), timeout=LIMIT_SECONDS) as client:
             assert len(client.ListContainers().containers) == 2
         process.send_signal(number)
         assert process.communicate() == ("", "")

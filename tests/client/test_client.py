@@ -22,7 +22,7 @@ def runtime(short_dir: Path) -> Iterator[EmbeddedRuntime]:
 
 @pytest.fixture
 def client(runtime: EmbeddedRuntime) -> Iterator[CriClient]:
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         yield client
 
 
@@ -52,7 +52,7 @@ def test_unknown_names_are_refused(client: CriClient) -> None:
 
 def test_method_of_another_version_is_unknown(runtime: EmbeddedRuntime) -> None:
     """A v1alpha2 client does not have the methods that only v1 has."""
-    with CriClient(runtime.endpoint, "v1alpha2") as client:
+    with CriClient(runtime.endpoint, "v1alpha2", timeout=LIMIT_SECONDS) as client:
         assert client.Version().runtime_api_version == "v1alpha2"
         with pytest.raises(AttributeError, match="CRI v1alpha2"):
             _ = client.GetContainerEvents
@@ -109,8 +109,8 @@ def test_raw_callable_has_all_of_grpcio(client: CriClient) -> None:
 
 def test_each_client_has_its_own_connection(runtime: EmbeddedRuntime) -> None:
     """Closing one client leaves another to the same endpoint alone."""
-    with CriClient(runtime.endpoint) as first:
-        with CriClient(runtime.endpoint) as second:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as first:
+        with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as second:
             assert second.Version() == first.Version()
         assert first.Version().version
     with pytest.raises(ValueError, match="closed"):
@@ -121,5 +121,5 @@ def test_each_client_has_its_own_connection(runtime: EmbeddedRuntime) -> None:
 def test_any_path_can_be_dialled(short_dir: Path, name: str) -> None:
     """A path with characters that mean something in a URI is dialled as it is."""
     endpoint = Endpoint(str(short_dir / name))
-    with EmbeddedRuntime(endpoint), CriClient(endpoint) as client:
+    with EmbeddedRuntime(endpoint), CriClient(endpoint, timeout=LIMIT_SECONDS) as client:
         assert client.Version().version

@@ -19,7 +19,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import dial, receive_all
 from tests.support.rules import HELD_BY_A_FILE
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 MATCHES = "criproxy_rule_matches_total"
 
@@ -50,7 +50,10 @@ def test_counted_and_listed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
         rule("wrong", "Version", 'metadata["absent"] == ""', delay={"fixed": "1ms"}),
         rule("busy", "Status"),
     )
-    with ruled(short_dir, runtime.endpoint, *rules) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        ruled(short_dir, runtime.endpoint, *rules) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         assert code_of(client.Status) == "PERMISSION_DENIED"
         assert code_of(client.Status) == "PERMISSION_DENIED"
         assert client.Version().runtime_name
@@ -80,7 +83,7 @@ def test_counted_and_listed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 def test_dry_run_of_all(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """Under ``rules_mode: dry-run`` no rule acts; what each would do is logged and counted."""
     rules = ruled(short_dir, runtime.endpoint, rule("a", "Status"), rules_mode="dry-run")
-    with rules as proxy, CriClient(proxy.endpoint) as client:
+    with rules as proxy, CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         assert code_of(client.Status) == "OK"
         assert proxy.event("dry-run")["would"] == "answer PERMISSION_DENIED: a"
         assert proxy.metric(MATCHES, rule="a", mode="dry-run") == 1
@@ -89,7 +92,7 @@ def test_dry_run_of_all(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 def test_pods_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str) -> None:
     """Containers that were there before the proxy are known by their pods."""
-    with CriClient(runtime.endpoint, api_version=version) as direct:
+    with CriClient(runtime.endpoint, api_version=version, timeout=LIMIT_SECONDS) as direct:
         one, other = direct.ListContainers().containers
         pods = {pod.id: pod for pod in direct.ListPodSandbox().items}
         name = pods[one.pod_sandbox_id].metadata.name
@@ -97,7 +100,10 @@ def test_pods_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str)
     rules = ruled(
         short_dir, runtime.endpoint, rule("a", "ContainerStatus", f'pod.name == "{name}"')
     )
-    with rules as proxy, CriClient(proxy.endpoint, api_version=version) as client:
+    with (
+        rules as proxy,
+        CriClient(proxy.endpoint, api_version=version, timeout=LIMIT_SECONDS) as client,
+    ):
         proxy.event("pods listed", runtime=runtime.endpoint)
         assert code_of(lambda: client.ContainerStatus(container_id=one.id)) == "PERMISSION_DENIED"
         assert code_of(lambda: client.ContainerStatus(container_id=other.id)) == "OK"
@@ -132,7 +138,10 @@ def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) 
     """A call that is held during a reload ends as its rules have it; the next has the new ones."""
     (short_dir / "hold.py").write_text(HELD_BY_A_FILE)
     late = rule("late", "Version", hook={"script": "hold.py", "timeout": "120s"})
-    with ruled(short_dir, runtime.endpoint, late) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        ruled(short_dir, runtime.endpoint, late) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         answer = client.raw("Version").future(client.messages.VersionRequest())
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 1, "held call")
         file = short_dir / "proxy.yaml"
@@ -158,8 +167,8 @@ def test_events_that_are_dropped_and_renamed(runtime: EmbeddedRuntime, short_dir
     rules = (rename, rule("lose", "GetContainerEvents", fault={"drop": stopped}))
     with ExitStack() as stack:
         proxy = stack.enter_context(ruled(short_dir, runtime.endpoint, *rules))
-        client = stack.enter_context(CriClient(proxy.endpoint))
-        direct = stack.enter_context(CriClient(runtime.endpoint))
+        client = stack.enter_context(CriClient(proxy.endpoint, timeout=LIMIT_SECONDS))
+        direct = stack.enter_context(CriClient(runtime.endpoint, timeout=LIMIT_SECONDS))
         streams = [one.GetContainerEvents(deadline=60.0) for one in (client, direct)]
         assert all(stream.initial_metadata() is not None for stream in streams)
         direct.PullImage(image={"image": "mirror.local/library/web:1"})
@@ -185,7 +194,7 @@ def test_limits_of_what_is_held(runtime: EmbeddedRuntime, short_dir: Path) -> No
     limits = {"held_stream": 1000}
     where = 'request.image.image == "x"'
     rules = ruled(short_dir, runtime.endpoint, rule("a", "PullImage", where), limits=limits)
-    with rules as proxy, CriClient(proxy.endpoint) as client:
+    with rules as proxy, CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         image = client.messages.ImageSpec(image="y")
         assert code_of(lambda: client.PullImage(image=image)) == "OK"
         image = client.messages.ImageSpec(image="y" * 2000)
@@ -211,7 +220,10 @@ def test_script_in_its_new_version(runtime: EmbeddedRuntime, short_dir: Path) ->
     text = "from criproxy.hook import Deny\ndef request(call): raise Deny('{}', 'no')\n"
     script.write_text(text.format("ABORTED"))
     hook = rule("a", "Status", hook={"script": "hook.py", "timeout": "20s"})
-    with ruled(short_dir, runtime.endpoint, hook) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        ruled(short_dir, runtime.endpoint, hook) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         assert code_of(client.Status) == "ABORTED"
         script.write_text(text.format("DATA_LOSS"))
         proxy.event("rules loaded")
@@ -245,7 +257,7 @@ def test_webhook_that_serves(runtime: EmbeddedRuntime, short_dir: Path) -> None:
         hook = rule("a", "Status", hook={"url": url, "timeout": "20s", "may_deny": True})
         try:
             with ruled(short_dir, runtime.endpoint, hook) as proxy:
-                with CriClient(proxy.endpoint) as client:
+                with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
                     assert code_of(client.Status) == "ABORTED"
                 assert proxy.stop() == 0
                 assert "Traceback" not in proxy.process.stderr

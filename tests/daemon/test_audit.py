@@ -99,7 +99,10 @@ def test_levels(runtime: EmbeddedRuntime, short_dir: Path, level: str) -> None:
     """A record has the request from Request on, the response at RequestResponse, and there is none
     at None."""
     policy = [{"level": level, "methods": ["ExecSync"]}]
-    with audited(short_dir, runtime.endpoint, policy) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        audited(short_dir, runtime.endpoint, policy) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         container = client.ListContainers().containers[0].id
         client.ExecSync(container_id=container, cmd=["echo", "hi"])
         assert proxy.stop() == 0
@@ -124,12 +127,12 @@ def test_the_kubelet_and_others(runtime: EmbeddedRuntime, short_dir: Path) -> No
     request."""
     code = (
         "import sys\nfrom criproxy.client import CriClient\n"
-        "with CriClient(sys.argv[1]) as client:\n    client.ListContainers()\n"
+        "with CriClient(sys.argv[1], timeout=120) as client:\n    client.ListContainers()\n"
     )
     agent = program(short_dir / "agent", code, f"unix://{short_dir}/proxy.sock")
     with (
         audited(short_dir, runtime.endpoint, kubelet=AS_KUBELET) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         client.ListPodSandbox()
         container = client.ListContainers().containers[0].id
@@ -152,12 +155,12 @@ def test_the_kubelet_and_others(runtime: EmbeddedRuntime, short_dir: Path) -> No
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 def test_names_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str) -> None:
     """A call that names only an id is told with the names of a pod from before the start."""
-    with CriClient(runtime.endpoint) as direct:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct:
         container = direct.ListContainers().containers[0]
         pods = {pod.id: pod.metadata for pod in direct.ListPodSandbox().items}
     with (
         audited(short_dir, runtime.endpoint) as proxy,
-        CriClient(proxy.endpoint, api_version=version) as client,
+        CriClient(proxy.endpoint, api_version=version, timeout=LIMIT_SECONDS) as client,
     ):
         proxy.event("pods listed")
         client.ContainerStatus(container_id=container.id)
@@ -182,7 +185,10 @@ def test_names_from_calls_that_are_not_recorded(runtime: EmbeddedRuntime, short_
         {"level": "Metadata"},
     ]
     config = {"metadata": {"name": "web", "uid": "uid-web", "namespace": "shop"}}
-    with audited(short_dir, runtime.endpoint, policy) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        audited(short_dir, runtime.endpoint, policy) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         pod = client.RunPodSandbox(config=config).pod_sandbox_id
         client.StopPodSandbox(pod_sandbox_id=pod)
         assert proxy.stop() == 0
@@ -195,7 +201,7 @@ def test_a_call_that_runs_for_long(runtime: EmbeddedRuntime, short_dir: Path) ->
     """It has a record while it runs, once, and one of the same id when it ends."""
     with (
         audited(short_dir, runtime.endpoint, more={"received_after": "100ms"}) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         events = client.GetContainerEvents()
         began = record_of(short_dir, "GetContainerEvents", "RequestReceived")
@@ -224,7 +230,7 @@ def test_calls_that_are_cut_off(runtime: EmbeddedRuntime, short_dir: Path) -> No
     limits = {"shutdown_grace": "10ms"}
     with (
         audited(short_dir, runtime.endpoint, limits=limits) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         events = client.GetContainerEvents()
         wait_until(
@@ -240,7 +246,10 @@ def test_calls_that_are_cut_off(runtime: EmbeddedRuntime, short_dir: Path) -> No
 def test_counted_by_sink(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """What is written, dropped and waiting is in the metrics, by sink; without an audit log there
     is nothing of it."""
-    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        audited(short_dir, runtime.endpoint) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         client.Version()
         client.Status()
         wait_until(
@@ -258,7 +267,10 @@ def test_counted_by_sink(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 def test_moved_files(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """After a move and SIGUSR1 records go to a new file, and none is missing."""
     file = short_dir / "audit.jsonl"
-    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        audited(short_dir, runtime.endpoint) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         client.Version()
         record_of(short_dir, "Version")
         file.rename(short_dir / "moved.jsonl")
@@ -275,7 +287,7 @@ def test_rotation(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     rotate = {"size": "4KiB", "keep": None}
     with (
         audited(short_dir, runtime.endpoint, file={"rotate": rotate}) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         for _ in range(40):
             client.Version()
@@ -314,7 +326,10 @@ def test_what_cannot_be_is_one_line(
 
 def test_a_changed_section_needs_a_restart(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """A reload goes on with the audit log as it was, and says that a restart is needed."""
-    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        audited(short_dir, runtime.endpoint) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         proxy.reload(audit={"sinks": [{"stdout": {}}]})
         assert proxy.event("changed keys need a restart")["keys"] == ["audit.sinks"]
         client.Version()
@@ -328,7 +343,7 @@ def test_dropping(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     calls = 60
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         with stuck(short_dir):
             for _ in range(calls):
@@ -393,7 +408,7 @@ def test_refusing(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
-        CriClient(runtime.endpoint) as direct,
+        CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct,
     ):
         container = direct.ListContainers().containers[0].id
         with stuck(short_dir):
@@ -437,7 +452,7 @@ import grpc
 from criproxy.client import CriClient
 endpoint, container = sys.argv[1:]
 def run(number):
-    with CriClient(endpoint) as client:
+    with CriClient(endpoint, timeout=LIMIT_SECONDS) as client:
         for count in range(100000):
             try:
                 client.ExecSync(container_id=container, cmd=["echo", f"{number}-{count}"])
@@ -466,7 +481,7 @@ def test_killed_under_load(runtime: EmbeddedRuntime, short_dir: Path, fsync: str
         audited(
             short_dir, witness.endpoint, file={"fsync": fsync, "chain": True}, sink=blocks
         ) as proxy,
-        CriClient(runtime.endpoint) as direct,
+        CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct,
     ):
         container = direct.ListContainers().containers[0].id
         load = program(short_dir / "load", LOAD, proxy.endpoint, container)

@@ -27,7 +27,7 @@ def test_flags_alone_are_enough(runtime: EmbeddedRuntime, short_dir: Path) -> No
     command = [sys.executable, "-m", "criproxy", "run", *options]
     with Process(command, output=short_dir / "proxy") as process:
         wait_until(lambda: '"ready"' in process.stderr, "ready", report=lambda: process.stderr)
-        with CriClient(endpoint) as client:
+        with CriClient(endpoint, timeout=LIMIT_SECONDS) as client:
             assert client.Version().runtime_name
         assert process.stop() == 0
         assert '"method":"Version"' in process.stderr
@@ -37,7 +37,7 @@ def test_flags_alone_are_enough(runtime: EmbeddedRuntime, short_dir: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops_when_told(proxy: Criproxy, number: signal.Signals) -> None:
     """SIGTERM and SIGINT end it with status 0 and without its socket, a client connected or not."""
-    with CriClient(proxy.endpoint) as client:
+    with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         client.Version()
         proxy.process.signal(number)
         assert proxy.process.wait() == 0
@@ -51,7 +51,7 @@ def test_stale_socket_is_replaced(proxy: Criproxy) -> None:
     proxy.kill()
     assert proxy.path.is_socket()
     proxy.start()
-    with CriClient(proxy.endpoint) as client:
+    with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         assert client.Version().runtime_name
 
 
@@ -66,7 +66,7 @@ def test_live_socket_is_never_stolen(
     assert _last_line(said).startswith(
         f"criproxy: cannot listen at {proxy.endpoint}: another process"
     )
-    with CriClient(proxy.endpoint) as client:
+    with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         assert client.Version().runtime_name
 
 

@@ -298,7 +298,7 @@ def _may_unshare() -> bool:
 def test_calls_pass_without_rules(proxy: Criproxy) -> None:
     """Without rules none are listed, and nothing of what they need is in memory."""
     assert json.loads(proxy.get("/rules")[1]) == {"rules": []}
-    with CriClient(proxy.endpoint) as client:
+    with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         assert client.Version().runtime_name
     maps = Path(f"/proc/{proxy.process.pid}/maps").read_text()
     assert "google/_upb" not in maps

@@ -10,7 +10,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import dial, receive_all
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 def test_absent_runtime_holds_clients_for_a_while(short_dir: Path) -> None:
@@ -30,7 +30,10 @@ def test_absent_runtime_holds_clients_for_a_while(short_dir: Path) -> None:
 def test_held_client_is_served_when_the_runtime_comes(short_dir: Path) -> None:
     """A client that waits for the runtime is connected to it once it listens."""
     missing = f"unix://{short_dir}/cri.sock"
-    with Criproxy(short_dir, missing) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        Criproxy(short_dir, missing) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         answer = client.raw("Version").future(client.messages.VersionRequest())
         wait_until(lambda: proxy.metric("criproxy_connections") == 1, "held client")
         with EmbeddedRuntime(missing):
@@ -40,7 +43,7 @@ def test_held_client_is_served_when_the_runtime_comes(short_dir: Path) -> None:
 
 def test_restarted_runtime_is_found_again(runtime: EmbeddedRuntime, proxy: Criproxy) -> None:
     """A call that the runtime's end breaks fails; the next one goes to the new runtime."""
-    with CriClient(proxy.endpoint) as client:
+    with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         events = client.GetContainerEvents()
         wait_until(lambda: "GetContainerEvents" in proxy.get("/calls")[1], "events in flight")
         runtime.stop()
@@ -66,7 +69,8 @@ def test_each_listener_has_its_runtime(short_dir: Path) -> None:
             )
         proxy = stack.enter_context(Criproxy(short_dir, config={"listeners": listeners}))
         first, second = (
-            stack.enter_context(CriClient(listener["endpoint"])) for listener in listeners
+            stack.enter_context(CriClient(listener["endpoint"], timeout=LIMIT_SECONDS))
+            for listener in listeners
         )
         first.PullImage(image={"image": "example.test/only-a:1"})
         assert second.ImageStatus(image={"image": "example.test/only-a:1"}).image.id == ""
@@ -85,8 +89,8 @@ def test_image_calls_go_to_the_image_endpoint(short_dir: Path) -> None:
         EmbeddedRuntime(runtime, pods=3),
         EmbeddedRuntime(image),
         Criproxy(short_dir, config={"listeners": [listener]}) as proxy,
-        CriClient(proxy.endpoint) as client,
-        CriClient(image) as image_client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+        CriClient(image, timeout=LIMIT_SECONDS) as image_client,
     ):
         client.PullImage(image={"image": "example.test/app:1"})
         assert len(client.ListPodSandbox().items) == 3

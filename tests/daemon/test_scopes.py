@@ -58,8 +58,8 @@ def test_a_read_only_socket(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     None; the runtime knows nothing of it, and the other listener is as it was."""
     with (
         scoped(short_dir, runtime, {"profile": "read-only"}) as (proxy, endpoint),
-        CriClient(endpoint) as client,
-        CriClient(proxy.endpoint) as full,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as full,
     ):
         container = client.ListContainers().containers[0].id
         assert client.Version().runtime_name
@@ -97,8 +97,8 @@ def test_callers_that_may_not_connect(runtime: EmbeddedRuntime, short_dir: Path)
     """All calls of a caller that the listener is not for are denied, with the reason."""
     with (
         scoped(short_dir, runtime, {"allow": {"uid": [4711]}}) as (proxy, endpoint),
-        CriClient(endpoint) as client,
-        CriClient(proxy.endpoint) as full,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as full,
     ):
         code, message = failure_of(client.Version)
         assert code == "PERMISSION_DENIED"
@@ -117,7 +117,7 @@ def test_a_listener_for_the_kubelet(
     """Who the kubelet is, is what the configuration says."""
     with (
         scoped(short_dir, runtime, {"allow": allow}, kubelet={"executable": ["*/python*"]}) as it,
-        CriClient(it[1]) as client,
+        CriClient(it[1], timeout=LIMIT_SECONDS) as client,
     ):
         code = "OK" if allow["kubelet"] else "PERMISSION_DENIED"
         assert failure_of(client.Version)[0] == code
@@ -125,14 +125,14 @@ def test_a_listener_for_the_kubelet(
 
 def test_namespaces_of_before(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """A profile of namespaces shows the pods of these, those from before the start too."""
-    with CriClient(runtime.endpoint) as direct:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct:
         config = {"metadata": {"name": "web", "uid": "uid-web", "namespace": "shop"}}
         own = direct.RunPodSandbox(config=config).pod_sandbox_id
         others = [each.id for each in direct.ListPodSandbox().items if each.id != own]
     profiles = {"shop": {"methods": ["@read"], "namespaces": ["shop"]}}
     with (
         scoped(short_dir, runtime, {"profile": "shop"}, profiles=profiles) as (proxy, endpoint),
-        CriClient(endpoint) as client,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         proxy.event("pods listed")
         assert others
@@ -148,8 +148,8 @@ def test_rules_and_a_profile(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     rule = {"name": "no", "match": {"methods": ["Status"]}, "deny": {"message": "not now"}}
     with (
         scoped(short_dir, runtime, {"profile": "read-only"}, rules=[rule]) as (proxy, endpoint),
-        CriClient(endpoint) as client,
-        CriClient(proxy.endpoint) as full,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as full,
     ):
         assert failure_of(client.Status) == ("PERMISSION_DENIED", "not now")
         assert failure_of(full.Status) == ("PERMISSION_DENIED", "not now")
@@ -166,7 +166,7 @@ def test_a_changed_profile_needs_a_restart(runtime: EmbeddedRuntime, short_dir: 
     mine = {"mine": {"methods": ["Version"]}}
     with (
         scoped(short_dir, runtime, {"profile": "mine"}, profiles=mine) as (proxy, endpoint),
-        CriClient(endpoint) as client,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         proxy.reload(profiles={"mine": {"methods": ["Status"]}})
         assert proxy.event("changed keys need a restart")["keys"] == ["profiles"]

@@ -13,7 +13,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import accept, dial, listening, receive
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 EVENTS = "GetContainerEvents"
 
@@ -30,7 +30,7 @@ def test_pages(proxy: Criproxy) -> None:
 
 def test_calls_in_flight_are_shown(proxy: Criproxy) -> None:
     """/calls names what is in flight, its caller and its age; the gauges count it until it ends."""
-    with CriClient(proxy.endpoint) as client:
+    with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
         events = client.GetContainerEvents()
         wait_until(lambda: proxy.metric("criproxy_calls_in_flight", method=EVENTS) == 1, "event")
         (call,) = json.loads(proxy.get("/calls")[1])["calls"]
@@ -53,7 +53,7 @@ def test_slow_call_is_warned_of_once_and_told_of_at_its_end(
     config = {"slow": {"methods": {EVENTS: "50ms"}}}
     with (
         Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         events = client.GetContainerEvents()
         warning = proxy.event("slow call", method=EVENTS)
@@ -69,7 +69,7 @@ def test_quiet_by_default(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """At level info the log has calls that change something or fail, and no others."""
     config = {"log": {"level": "info", "methods": {"ImageFsInfo": "info", "RemoveImage": "off"}}}
     with Criproxy(short_dir, runtime.endpoint, config=config) as proxy:
-        with CriClient(proxy.endpoint) as client:
+        with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
             client.Version()
             client.ImageFsInfo()
             client.PullImage(image={"image": "example.test/app:1"})

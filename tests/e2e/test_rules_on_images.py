@@ -171,7 +171,10 @@ def test_pulls_take_turns(
     with ExitStack() as stack:
         config = {"rules": [_limit("one-pull")]}
         proxy = stack.enter_context(Criproxy(short_dir, runtime.endpoint, config=config))
-        asked = [stack.enter_context(CriClient(proxy.endpoint)) for _ in range(clients)]
+        asked = [
+            stack.enter_context(CriClient(proxy.endpoint, timeout=LIMIT_SECONDS))
+            for _ in range(clients)
+        ]
         pulls = [_pull(asked[number % clients], gate, image) for number, image in enumerate(IMAGES)]
         _wait_in_flight(proxy, 5)
         turns: list[str] = []
@@ -195,7 +198,7 @@ def test_pulls_take_turns_across_a_reload(
     first, second, third = IMAGES[:3]
     with (
         Criproxy(short_dir, runtime.endpoint, config={"rules": [limit]}) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         pulls = [_pull(client, gate, first)]
         wait_until(lambda: gate.waiting == {first}, "pull at the registry")
@@ -216,7 +219,10 @@ def test_pulls_take_turns_across_a_reload(
 
 def test_pulls_without_a_limit(runtime: Containerd, gate: RegistryGate, short_dir: Path) -> None:
     """Without it all five are at the runtime at once: what takes turns does so by the rule."""
-    with Criproxy(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+    with (
+        Criproxy(short_dir, runtime.endpoint) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
         pulls = [_pull(client, gate, image) for image in IMAGES]
         wait_until(lambda: gate.waiting == {*IMAGES}, "five pulls at the registry")
         gate.open_for(*IMAGES)
@@ -231,7 +237,7 @@ def test_kubelet_has_its_own_share(
     first, second, kubelets = IMAGES[:3]
     with (
         Criproxy(short_dir, runtime.endpoint, config={"rules": limits}) as proxy,
-        CriClient(proxy.endpoint) as client,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         pulls = [_pull(client, gate, first)]
         wait_until(lambda: gate.waiting == {first}, "pull at the registry")

@@ -5,6 +5,7 @@ import pytest
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture
@@ -17,5 +18,5 @@ def runtime(short_dir: Path) -> Iterator[EmbeddedRuntime]:
 @pytest.fixture
 def client(runtime: EmbeddedRuntime) -> Iterator[CriClient]:
     """A v1 client of it."""
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         yield client

@@ -80,7 +80,7 @@ def test_run_shows_whole_lives_and_leaves_nothing(runtime: EmbeddedRuntime) -> N
     assert calls.codes == {"OK"}
     assert min(calls.seconds) > 0
     assert {method for method, pod, _ in calls.seen if pod == "demo-0"} == LIFE
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         assert not client.ListPodSandbox().items
         assert not client.ListContainers().containers
         assert not client.ImageStatus(image={"image": image}).HasField("image")
@@ -97,7 +97,7 @@ def test_old_version_of_the_api_will_do(runtime: EmbeddedRuntime) -> None:
 
 def test_interrupted_run_is_cleaned_up(runtime: EmbeddedRuntime) -> None:
     """An exception in the middle of a pod's life leaves nothing of the run, and others' pods."""
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         other = client.RunPodSandbox(config={"metadata": {"name": "other"}}).pod_sandbox_id
         calls = Calls(lambda calls: "StartContainer" in calls.methods)
         with pytest.raises(KeyboardInterrupt):
@@ -109,7 +109,7 @@ def test_interrupted_run_is_cleaned_up(runtime: EmbeddedRuntime) -> None:
 def test_what_an_earlier_part_left_is_found_by_its_label(runtime: EmbeddedRuntime) -> None:
     """Cleaning up goes by the run's label: what bears it goes, whoever made it."""
     calls = Calls(one_whole_life)
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         with Kubelet(runtime.endpoint, on_call=calls) as kubelet:
             kubelet.run(calls.done, LIMIT_SECONDS)
             labels = {LABEL: kubelet.run_id}
@@ -125,13 +125,13 @@ def test_failing_calls_are_reported_and_the_run_goes_on(runtime: EmbeddedRuntime
     ) as kubelet:
         kubelet.run(calls.done, LIMIT_SECONDS)
     assert ("StartContainer", "demo-0", "UNKNOWN") in calls.seen
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         assert not client.ListPodSandbox().items
 
 
 def test_image_that_is_there_is_used(runtime: EmbeddedRuntime) -> None:
     """Without an image the pause image is used, another without that, and none is an error."""
-    with CriClient(runtime.endpoint) as client:
+    with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         for expected in ("/pause:", "busybox:", "nginx:"):
             calls = Calls(lambda calls: "CreateContainer" in calls.methods)
             with Kubelet(runtime.endpoint, on_call=calls, pods=1) as kubelet:
@@ -178,7 +178,7 @@ def test_real_runtime_is_left_as_it_was(short_dir: Path) -> None:
             cgroup_parent=containerd.cgroup_parent,
         ) as kubelet:
             kubelet.run(calls.done, LIMIT_SECONDS)
-        with CriClient(containerd.endpoint) as client:
+        with CriClient(containerd.endpoint, timeout=LIMIT_SECONDS) as client:
             assert not client.ListPodSandbox().items
             assert not client.ListContainers().containers
             assert client.ImageStatus(image={"image": IMAGE}).HasField("image")

@@ -14,6 +14,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from tests.embedded.scenario import Scenario
 from tests.support.containerd import Containerd
 from tests.support.image import IMAGE
+from tests.support.waiting import LIMIT_SECONDS
 
 RECORD = Path(__file__).parents[1] / "data" / "cri" / "containerd-1.6-answers.txt"
 VERSIONS = ("v1", "v1alpha2")
@@ -22,7 +23,7 @@ VERSIONS = ("v1", "v1alpha2")
 def ask_containerd(directory: Path, version: str) -> list[str]:
     with Containerd(directory) as containerd:
         containerd.import_image()
-        with CriClient(containerd.endpoint, version) as client:
+        with CriClient(containerd.endpoint, version, timeout=LIMIT_SECONDS) as client:
             return Scenario(client, IMAGE, containerd.cgroup_parent).walk()
 
 
@@ -31,7 +32,7 @@ def test_embedded_runtime_answers_as_containerd(short_dir: Path, version: str) -
     """Every code, text, state, exit code and list is what containerd 1.6 gave."""
     with (
         EmbeddedRuntime(f"unix://{short_dir}/cri.sock") as runtime,
-        CriClient(runtime.endpoint, version) as client,
+        CriClient(runtime.endpoint, version, timeout=LIMIT_SECONDS) as client,
     ):
         client.PullImage(image={"image": IMAGE})
         answers = Scenario(client, IMAGE).walk()

@@ -12,6 +12,7 @@ from criproxy.cri.messages import request_class
 from criproxy.cri.methods import METHODS, Method
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.embedded.services.chunks import ITEMS
+from tests.support.waiting import LIMIT_SECONDS
 
 IMAGE = "docker.io/library/busybox:1.36"
 POD = {"metadata": {"name": "web", "uid": "u1", "namespace": "shop"}, "labels": {"app": "web"}}
@@ -58,7 +59,7 @@ def arguments(method: Method, pod: str, container: str) -> dict[str, Any]:
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.path)
 def test_every_method_is_answered(runtime: EmbeddedRuntime, method: Method) -> None:
     """Each method of both versions succeeds on believable state."""
-    with CriClient(runtime.endpoint, "v1") as v1:
+    with CriClient(runtime.endpoint, "v1", timeout=LIMIT_SECONDS) as v1:
         pod, container = run_container(v1)
         if method.name == "RestorePod":
             v1.CheckpointPod(pod_sandbox_id=pod, output_path="/tmp/kept")
@@ -66,7 +67,7 @@ def test_every_method_is_answered(runtime: EmbeddedRuntime, method: Method) -> N
             config = {"metadata": {"name": "new"}, "image": {"image": IMAGE}}
             created = v1.CreateContainer(pod_sandbox_id=pod, config=config)
             container = created.container_id
-    with CriClient(runtime.endpoint, method.api_version) as client:
+    with CriClient(runtime.endpoint, method.api_version, timeout=LIMIT_SECONDS) as client:
         answer = client.call(method.name, **arguments(method, pod, container))
         if method.name == "GetContainerEvents":
             assert answer.initial_metadata() is not None
@@ -79,7 +80,7 @@ def test_every_method_is_answered(runtime: EmbeddedRuntime, method: Method) -> N
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 def test_version_names_the_runtime(runtime: EmbeddedRuntime, version: str) -> None:
     """Version gives the kubelet's API version, criproxy's own, and the one it is asked in."""
-    with CriClient(runtime.endpoint, version) as client:
+    with CriClient(runtime.endpoint, version, timeout=LIMIT_SECONDS) as client:
         answer = client.Version()
     assert (answer.version, answer.runtime_name) == ("0.1.0", "criproxy-embedded")
     assert (answer.runtime_version, answer.runtime_api_version) == (__version__, version)
@@ -87,7 +88,10 @@ def test_version_names_the_runtime(runtime: EmbeddedRuntime, version: str) -> No
 
 def test_v1alpha2_leaves_out_what_it_lacks(runtime: EmbeddedRuntime) -> None:
     """A v1alpha2 client gets no fields that only v1 has, and sees what v1 clients made."""
-    with CriClient(runtime.endpoint) as v1, CriClient(runtime.endpoint, "v1alpha2") as old:
+    with (
+        CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as v1,
+        CriClient(runtime.endpoint, "v1alpha2", timeout=LIMIT_SECONDS) as old,
+    ):
         _, container = run_container(v1)
         (listed,) = old.ListContainers().containers
         status = old.ContainerStatus(container_id=container).status

@@ -7,6 +7,7 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.process import RuntimeProcess
 from criproxy.errors import UnavailableError
+from tests.support.waiting import LIMIT_SECONDS
 
 
 def test_process_serves_until_the_block_ends(short_dir: Path) -> None:
@@ -14,7 +15,7 @@ def test_process_serves_until_the_block_ends(short_dir: Path) -> None:
     path = short_dir / "cri.sock"
     with RuntimeProcess(f"unix://{path}", latency="none", pods=2) as runtime:
         assert runtime.pid
-        with CriClient(runtime.endpoint) as client:
+        with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
             assert len(client.ListPodSandbox().items) == 2
     assert runtime.pid is None
     assert not path.exists()

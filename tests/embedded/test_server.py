@@ -11,6 +11,7 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import EndpointError, UnavailableError
+from tests.support.waiting import LIMIT_SECONDS
 
 MIB = 1 << 20
 
@@ -27,7 +28,7 @@ def test_runtime_can_start_again(short_dir: Path) -> None:
     """The same endpoint can be served again, with fresh state."""
     runtime = EmbeddedRuntime(str(short_dir / "cri.sock"), pods=2)
     for _ in range(2):
-        with runtime, CriClient(runtime.endpoint) as client:
+        with runtime, CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
             client.RunPodSandbox(config={"metadata": {"name": "new"}})
             assert len(client.ListPodSandbox().items) == 3
 
@@ -37,14 +38,14 @@ def test_stale_socket_is_replaced(short_dir: Path) -> None:
     path = str(short_dir / "cri.sock")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
-    with EmbeddedRuntime(path), CriClient(path) as client:
+    with EmbeddedRuntime(path), CriClient(path, timeout=LIMIT_SECONDS) as client:
         assert client.Version().version
 
 
 def test_live_socket_is_not_stolen(short_dir: Path) -> None:
     """A socket on which somebody listens stays theirs; the error names it."""
     path = str(short_dir / "cri.sock")
-    with EmbeddedRuntime(path), CriClient(path) as client:
+    with EmbeddedRuntime(path), CriClient(path, timeout=LIMIT_SECONDS) as client:
         with pytest.raises(UnavailableError, match=f"{path}: somebody listens there"):
             EmbeddedRuntime(path).start()
         assert client.Version().version
@@ -71,7 +72,7 @@ def test_pods_make_a_list_of_one_mebibyte(short_dir: Path) -> None:
     for pods, size in ((1200, MIB), (5000, 4 * MIB)):
         with (
             EmbeddedRuntime(str(short_dir / "cri.sock"), pods=pods) as runtime,
-            CriClient(runtime.endpoint) as client,
+            CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client,
         ):
             answer = client.ListContainers()
             assert len(answer.containers) == pods
@@ -80,7 +81,7 @@ def test_pods_make_a_list_of_one_mebibyte(short_dir: Path) -> None:
 
 def test_kept_lists_follow_the_state(client: CriClient) -> None:
     """A list that was asked for before shows every later change, in every version and filter."""
-    with CriClient(client.endpoint, "v1alpha2") as old:
+    with CriClient(client.endpoint, "v1alpha2", timeout=LIMIT_SECONDS) as old:
         for name in ("a", "b", "c"):
             id_ = client.RunPodSandbox(config={"metadata": {"name": name}}).pod_sandbox_id
             for one in (client, old):
@@ -109,7 +110,7 @@ def test_many_calls_at_once(client: CriClient) -> None:
 def test_stopping_ends_what_runs(short_dir: Path) -> None:
     """When the runtime stops, open streams end with an error instead of hanging."""
     with EmbeddedRuntime(str(short_dir / "cri.sock")) as runtime:
-        client = CriClient(runtime.endpoint)
+        client = CriClient(runtime.endpoint, timeout=LIMIT_SECONDS)
         events = client.GetContainerEvents()
         assert events.initial_metadata() is not None
     with pytest.raises(grpc.RpcError):

@@ -30,9 +30,9 @@ def test_each_service_has_its_process(short_dir: Path, loop: str) -> None:
         EmbeddedRuntime(f"unix://{runtime}", pods=2) as one,
         EmbeddedRuntime(f"unix://{images}") as two,
         Relay(short_dir, runtime, image=images, loop=loop) as relay,
-        CriClient(f"unix://{relay.path}") as client,
-        CriClient(one.endpoint) as direct_runtime,
-        CriClient(two.endpoint) as direct_images,
+        CriClient(f"unix://{relay.path}", timeout=LIMIT_SECONDS) as client,
+        CriClient(one.endpoint, timeout=LIMIT_SECONDS) as direct_runtime,
+        CriClient(two.endpoint, timeout=LIMIT_SECONDS) as direct_images,
     ):
         assert len(client.ListPodSandbox().items) == 2
         assert client.ListContainers() == direct_runtime.ListContainers()

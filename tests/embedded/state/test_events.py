@@ -12,6 +12,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.embedded.state.errors import CallError
 from criproxy.embedded.state.events import QUEUE_EVENTS, EventHub
 from tests.embedded.test_methods import run_container
+from tests.support.waiting import LIMIT_SECONDS
 
 CREATED, STARTED = v1.CONTAINER_CREATED_EVENT, v1.CONTAINER_STARTED_EVENT
 STOPPED, DELETED = v1.CONTAINER_STOPPED_EVENT, v1.CONTAINER_DELETED_EVENT
@@ -53,7 +54,7 @@ def test_event_has_the_state_just_after_it(client: CriClient) -> None:
 
 def test_every_stream_gets_every_event(runtime: EmbeddedRuntime, client: CriClient) -> None:
     """Two hundred streams on a few connections all get the same events."""
-    clients = [CriClient(runtime.endpoint) for _ in range(4)]
+    clients = [CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) for _ in range(4)]
     streams = [clients[index % 4].GetContainerEvents() for index in range(200)]
     assert all(stream.initial_metadata() is not None for stream in streams)
     pod = client.RunPodSandbox(config={"metadata": {"name": "web"}}).pod_sandbox_id
