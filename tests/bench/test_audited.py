@@ -54,7 +54,7 @@ def test_each_policy_records_what_its_name_says(name: str, level: str, tmp_path:
     peer = Peer(pid=1, uid=0, gid=0, executable="/usr/bin/python3", kubelet=name == KUBELET)
     policy = AuditPolicy(audit.policy)
     version = resolve(b"/runtime.v1.RuntimeService/Version")
-    assert policy.ceiling(version, Connection("l", peer, 0.0)) == level
+    assert policy.max_level(version, Connection("l", peer, 0.0)) == level
     assert RECORDS[name] is (level != "None")
 
 

@@ -4,7 +4,6 @@ import errno
 import gzip
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -254,10 +253,13 @@ def test_what_is_put_aside_is_compressed(outlet: Opener, path: Path) -> None:
     """Compressed files have the same mode and contents, and the plain ones are removed."""
     one = outlet(RotateSpec(size=Size(4096), keep=None))
     fill(one, 0, 60)
-    wait_until(lambda: all(file.compressed for file in rotated_files(path)), "compression")
 
-    names = sorted(file.name for file in path.parent.iterdir())
-    assert len(names) == len(rotated_files(path)) + 1
+    def is_done() -> bool:
+        files = rotated_files(path)
+        whole = len(files) == len(list(path.parent.iterdir())) - 1
+        return whole and all(file.compressed for file in files)
+
+    wait_until(is_done, "compression, and removal of the plain files")
     assert {file.stat().st_mode & 0o777 for file in files_of(path)} == {0o600}
     assert numbers(lines_of(*files_of(path))) == list(range(60))
     assert verify(path).broken is None
@@ -580,7 +582,9 @@ def test_a_slow_disk_loses_nothing_that_blocks(path: Path) -> None:
 
 
 _WRITER = """
+import os
 import sys
+import time
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.file import FileOutlet
 from tests.audit.sinks.test_file import under_load
@@ -590,10 +594,11 @@ outlet = FileOutlet(under_load(sys.argv[1], sys.argv[2]), print)
 running = pipeline(sink(outlet, SinkCounts(), blocking=True, synced=True))
 number = int(sys.argv[3])
 while True:
-    running.submit_synced(item(number), lambda well, number=number: print(number, flush=True))
+    # One write for each line: the sink's thread and this one take turns.
+    running.submit_synced(item(number), lambda well, number=number: os.write(1, b"%d\\n" % number))
     number += 1
     while running.full:
-        pass
+        time.sleep(0.001)
 """
 
 
@@ -611,9 +616,11 @@ def test_kill_9_under_load_leaves_whole_records(path: Path, fsync: str) -> None:
         command = [sys.executable, "-c", _WRITER, str(path), fsync, str(done + 1)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            for _ in range(300):
-                done = int(process.stdout.readline())
-            process.send_signal(signal.SIGKILL)
+            try:
+                for _ in range(300):
+                    done = int(process.stdout.readline())
+            finally:
+                process.kill()
             # What it said last may be cut off.
             done = max(done, *map(int, process.stdout.read().split("\n")[:-1] or ["0"]))
         lines = lines_of(*files_of(path))
