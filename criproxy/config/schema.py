@@ -125,6 +125,12 @@ class LimitsConfig(Section, frozen=True):
     is no longer read from."""
     header_block: Size = Size(1 << 20)
     """Bytes of a header block above which its connection is relayed without being parsed."""
+    header_list: Size = Size(64 << 10)
+    """Bytes of a decoded header list, each field with an overhead of 32. Where rules hold streams,
+    a call above this ends with RESOURCE_EXHAUSTED; elsewhere the list is relayed, and read up to
+    this limit."""
+    header_fields: int = 1000
+    """Fields of a header list; see `header_list`."""
     streams: int = 10_000
     """Calls in flight on one connection above which the connection is relayed without being
     parsed."""
@@ -145,6 +151,8 @@ class LimitsConfig(Section, frozen=True):
             raise ValueError("message has to be at least 1")
         if self.held_stream < 1 or self.held < 1:
             raise ValueError("held_stream and held have to be at least 1")
+        if self.header_list < 1 or self.header_fields < 1:
+            raise ValueError("header_list and header_fields have to be at least 1")
         if self.write_buffer < 1 or self.header_block < 1 or self.streams < 1:
             raise ValueError("write_buffer, header_block and streams have to be at least 1")
 

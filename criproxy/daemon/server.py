@@ -243,6 +243,8 @@ class _Daemon:
                 runtime_wait=configured.runtime_wait,
                 write_buffer=configured.write_buffer,
                 header_block=configured.header_block,
+                header_list=configured.header_list,
+                header_fields=configured.header_fields,
                 streams=configured.streams,
                 message=configured.message,
             )

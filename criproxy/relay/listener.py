@@ -47,6 +47,10 @@ class Limits:
     """Bytes buffered for a slow reader, per direction, before the writer is not read from."""
     header_block: int
     """Bytes of one header block above which a connection is relayed unread."""
+    header_list: int
+    """Bytes of a decoded header list that are read at most."""
+    header_fields: int
+    """Fields of a header list that are read at most."""
     streams: int
     """Calls in flight on one connection above which it is relayed unread."""
     message: int | None = None
@@ -235,6 +239,8 @@ class Listener:
     async def _relay(self, client: socket.socket, connection: Connection) -> None:
         reader = ConnectionReader(
             header_block_limit=self._limits.header_block,
+            header_list_limit=self._limits.header_list,
+            header_field_limit=self._limits.header_fields,
             stream_limit=self._limits.streams,
             message_limit=inf if self._limits.message is None else self._limits.message,
             select_capture=self._capture_for(connection),

@@ -62,12 +62,12 @@ class Metadata(Mapping[str, str]):
 
     def _values(self) -> dict[str, str]:
         if self._decoded is None:
-            values: dict[str, str] = {}
-            self._decoded = values
+            values: dict[str, list[str]] = {}
             for name, value in self._headers:
                 if not name.startswith(b":"):
-                    key, text = name.decode(errors="replace"), value.decode(errors="replace")
-                    values[key] = f"{values[key]},{text}" if key in values else text
+                    key = name.decode(errors="replace")
+                    values.setdefault(key, []).append(value.decode(errors="replace"))
+            self._decoded = {name: ",".join(parts) for name, parts in values.items()}
         return self._decoded
 
 

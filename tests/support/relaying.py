@@ -36,6 +36,8 @@ LIMITS: Final = Limits(
     runtime_wait=30.0,
     write_buffer=256 << 10,
     header_block=1 << 20,
+    header_list=64 << 10,
+    header_fields=1000,
     streams=10_000,
 )
 

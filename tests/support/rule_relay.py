@@ -165,8 +165,8 @@ def _check(pair: Pair | Split) -> None:
     assert core.held == 0
     for queue in queues:
         assert (queue.queued, queue.has_queued_frames, queue.blocked) == (0, False, False)
-        assert not queue._pending
-        assert not queue._deferred
+        assert not queue.has_output
+        assert not queue.has_deferred_blocks
         assert queue.window.window >= 0
         assert queue.window.ledger >= 0  # what was owed has been granted
     requests, responses = queues

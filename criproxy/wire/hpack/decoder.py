@@ -1,11 +1,10 @@
-"""Decodes and encodes header blocks (RFC 7541).
+"""Decodes header blocks (RFC 7541).
 
 :class:`Decoder` mirrors the dynamic table of the receiving peer's decoder for one direction of a
 connection. It rejects whatever that decoder has to reject: a block accepted by only one of the two
 would make their tables differ.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from criproxy.wire.constants import DEFAULT_HEADER_TABLE_SIZE
@@ -15,10 +14,31 @@ from criproxy.wire.hpack import huffman
 Header = tuple[bytes, bytes]
 """A field: its name and its value."""
 
+
+class SensitiveHeader(tuple[bytes, bytes]):
+    """A field that an intermediary must not index (section 7.1.3)."""
+
+    __slots__ = ()
+
+
+class TruncatedHeaders(list[Header]):
+    """A header list that exceeds the limits, without the fields that exceed them."""
+
+
+DEFAULT_LIST_LIMIT: Final = 64 << 10
+"""Maximum bytes of a header list, each field with an overhead of 32 (RFC 9113 section 6.5.2). An
+indexed field of one byte may stand for 4 KiB."""
+
+DEFAULT_FIELD_LIMIT: Final = 1000
+"""Maximum fields of a header list."""
+
+LONG_BLOCK: Final = 4096
+"""Bytes of a block from which the limits are checked at each field rather than at the end."""
+
 ENTRY_OVERHEAD: Final = 32
 """Bytes that each table entry counts beside its name and value (section 4.1)."""
 
-LARGEST_TABLE: Final = 1 << 20
+LARGEST_TABLE: Final = 64 << 10
 """The largest dynamic table that is mirrored, in bytes. Known peers use 4 KiB; the reading of a
 connection with a larger table stops."""
 
@@ -107,9 +127,25 @@ _strings: dict[bytes, bytes] = {}
 class Decoder:
     """Decodes the header blocks of one direction, in the order in which they were sent."""
 
-    __slots__ = ("_allowed_size", "_entries", "_max_size", "_pending_size", "_size", "changes")
+    __slots__ = (
+        "_allowed_size",
+        "_entries",
+        "_field_limit",
+        "_list_limit",
+        "_max_size",
+        "_pending_size",
+        "_size",
+        "_unchecked",
+        "changes",
+        "least_allowed",
+    )
 
-    def __init__(self) -> None:
+    def __init__(
+        self, list_limit: int = DEFAULT_LIST_LIMIT, field_limit: int = DEFAULT_FIELD_LIMIT
+    ) -> None:
+        """``list_limit``: maximum bytes of a header list; ``field_limit``: of its fields."""
+        self._list_limit = list_limit
+        self._field_limit = field_limit
         self.changes = 0
         """Insertions into the table and resizes of it so far."""
         self._entries: list[Header] = []  # the newest is the last
@@ -117,6 +153,9 @@ class Decoder:
         self._max_size = DEFAULT_HEADER_TABLE_SIZE  # set by the encoder (section 4.2)
         self._allowed_size = DEFAULT_HEADER_TABLE_SIZE  # the limit set by the decoding peer
         self._pending_size = LARGEST_TABLE  # the least limit that the encoder has not applied
+        self.least_allowed = DEFAULT_HEADER_TABLE_SIZE
+        """The least limit of the decoding peer so far, at most 4 KiB."""
+        self._unchecked = self._safe_field_count()
 
     def allow(self, table_size: int) -> None:
         """Set the SETTINGS_HEADER_TABLE_SIZE that the decoding peer has sent, in bytes.
@@ -126,6 +165,7 @@ class Decoder:
         """
         self._allowed_size = max(self._allowed_size, table_size)
         self._pending_size = min(self._pending_size, table_size)
+        self.least_allowed = min(self.least_allowed, table_size)
 
     @property
     def must_shrink(self) -> bool:
@@ -134,7 +174,7 @@ class Decoder:
 
     def copy(self) -> "Decoder":
         """Return an independent decoder with the same table."""
-        other = Decoder.__new__(Decoder)
+        other = Decoder(self._list_limit, self._field_limit)
         other.changes = self.changes
         other._entries = self._entries.copy()
         other._size, other._max_size, other._allowed_size = (
@@ -142,7 +182,8 @@ class Decoder:
             self._max_size,
             self._allowed_size,
         )
-        other._pending_size = self._pending_size
+        other._pending_size, other.least_allowed = self._pending_size, self.least_allowed
+        other._unchecked = self._unchecked
         return other
 
     @property
@@ -153,9 +194,12 @@ class Decoder:
     def decode(self, block: bytes) -> list[Header]:
         """Decode a whole header block: names and values, in order.
 
-        Raises CompressionError when it is malformed and LimitError when it asks for a table over
-        1 MiB; the decoder is not to be used again after either.
+        Returns TruncatedHeaders for a list over the limits. Raises CompressionError when the block
+        is malformed, and LimitError when it asks for a table over 64 KiB, or when a list exceeds
+        the limits twofold; the decoder must not be used again after either.
         """
+        if len(block) > LONG_BLOCK:
+            return self._decode_long(block)
         headers: list[Header] = []
         entries = self._entries
         position = 0
@@ -178,15 +222,90 @@ class Decoder:
                 elif byte >= 0x40 or byte < 0x20:  # literal (section 6.2)
                     position = self._literal(block, position, headers)
                 else:  # table size update (section 6.3)
-                    if headers:
-                        raise CompressionError("a table size update stands behind a field")
-                    max_size, position = byte & 0x1F, position + 1
-                    if max_size == 0x1F:
-                        max_size, position = _integer(block, position, max_size)
-                    self._resize(max_size)
+                    position = self._size_update(block, position, len(headers))
         except IndexError:
             raise CompressionError("a header block ends too early or names no entry") from None
-        return headers
+        return headers if len(headers) <= self._unchecked else self._within_limits(headers)
+
+    def _safe_field_count(self) -> int:
+        """Return the number of fields of a short block that cannot exceed the limits.
+
+        A field has at most the size of the table, if it is in that, and the overhead beside the
+        bytes of its literals, which a Huffman code shortens by less than a half. A field of the
+        static table has less than 64 bytes.
+        """
+        return min(self._field_limit, (self._list_limit - 2 * LONG_BLOCK) // (self._max_size + 64))
+
+    def _within_limits(self, headers: list[Header]) -> list[Header]:
+        """Return a header list, truncated if it exceeds the limits."""
+        size = len(headers) * ENTRY_OVERHEAD
+        for name, value in headers:
+            size += len(name) + len(value)
+        if size <= self._list_limit and len(headers) <= self._field_limit:
+            return headers
+        kept = TruncatedHeaders()
+        size = 0
+        for header in headers[: self._field_limit]:
+            size += len(header[0]) + len(header[1]) + ENTRY_OVERHEAD
+            if size <= self._list_limit:
+                kept.append(header)
+        return kept
+
+    def _decode_long(self, block: bytes) -> list[Header]:
+        """Decode a block that may exceed the limits.
+
+        Literals that exceed them are decoded only if they have to be inserted into the table.
+        """
+        headers: list[Header] = []
+        literals: list[Header] = []
+        room = self._list_limit
+        fields = decoded = 0
+        position, size = 0, len(block)
+        try:
+            while position < size:
+                byte = block[position]
+                if 0x20 <= byte < 0x40:
+                    position = self._size_update(block, position, fields)
+                    continue
+                fields += 1
+                if byte >= 0x80:
+                    index, position = _prefixed_integer(block, position, 0x7F)
+                    literals.append(self._entry(index))
+                else:
+                    end = _literal_end(block, position)
+                    if end - position <= room or self._has_to_insert(byte, end - position):
+                        decoded += end - position
+                        self._literal(block, position, literals)
+                    position = end
+                if literals:
+                    header = literals.pop()
+                    length = len(header[0]) + len(header[1]) + ENTRY_OVERHEAD
+                    if length <= room and len(headers) < self._field_limit:
+                        room -= length
+                        headers.append(header)
+                if fields > 2 * self._field_limit or decoded > 2 * self._list_limit:
+                    raise LimitError(
+                        f"a header list is over {self._field_limit} fields "
+                        f"or {self._list_limit} bytes"
+                    )
+        except IndexError:
+            raise CompressionError("a header block ends too early or names no entry") from None
+        return headers if len(headers) == fields else TruncatedHeaders(headers)
+
+    def _has_to_insert(self, byte: int, length: int) -> bool:
+        """Return whether a literal of ``length`` encoded bytes has to be inserted into the table.
+
+        One that is larger than the table empties it (section 4.4); a byte is encoded in 30 bits at
+        most.
+        """
+        if byte < 0x40:
+            return False
+        if (length - 3 * _MAX_INTEGER_BYTES) * 8 // 30 <= self._max_size:
+            return True
+        self.changes += 1
+        self._entries.clear()
+        self._size = 0
+        return False
 
     def find_path(self, block: bytes, inserted: list[Header]) -> bytes:
         """Return the ``:path`` of a block without changing the table; empty if there is none.
@@ -266,7 +385,9 @@ class Decoder:
         else:
             name, position = _string(block, position)
         value, position = _string(block, position)
-        header = (name, value)
+        header: Header = (name, value)
+        if 0x10 <= byte < 0x20:
+            header = SensitiveHeader(header)
         headers.append(header)
         if indexed:
             self.changes += 1
@@ -276,6 +397,14 @@ class Decoder:
                 self._evict()
         return position
 
+    def _size_update(self, block: bytes, position: int, fields: int) -> int:
+        """Apply a table size update behind ``fields``; return the position behind it."""
+        if fields:
+            raise CompressionError("a table size update stands behind a field")
+        max_size, position = _prefixed_integer(block, position, 0x1F)
+        self._resize(max_size)
+        return position
+
     def _resize(self, max_size: int) -> None:
         if max_size > self._allowed_size:
             raise CompressionError(f"a table size update to {max_size} is over the peer's limit")
@@ -283,6 +412,7 @@ class Decoder:
             raise LimitError(f"a header table of {max_size} bytes is over {LARGEST_TABLE}")
         self.changes += 1
         self._max_size = max_size
+        self._unchecked = self._safe_field_count()
         if max_size <= self._pending_size:
             self._pending_size = LARGEST_TABLE
         self._evict()
@@ -307,6 +437,19 @@ def _integer(block: bytes, position: int, prefix: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise CompressionError("an integer in a header block is too long")
+
+
+def _prefixed_integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
+    """Decode an integer with its prefix (section 5.1); return it and the position behind it."""
+    value = block[position] & mask
+    return (value, position + 1) if value < mask else _integer(block, position + 1, value)
+
+
+def _literal_end(block: bytes, position: int) -> int:
+    """Return the position behind a literal field (section 6.2)."""
+    mask = 0x3F if block[position] >= 0x40 else 0x0F
+    index, position = _prefixed_integer(block, position, mask)
+    return _string_end(block, position if index else _string_end(block, position))
 
 
 def _string_end(block: bytes, position: int) -> int:
@@ -342,31 +485,3 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
             _strings.clear()
         _strings[raw] = decoded
     return decoded, end
-
-
-def encode(headers: Iterable[Header]) -> bytes:
-    """Encode fields as literals without indexing (section 6.2.2).
-
-    They neither use nor change the table, so they may follow the block of any encoder.
-    """
-    return b"".join(
-        b"\0" + _encode_length(len(name)) + name + _encode_length(len(value)) + value
-        for name, value in headers
-    )
-
-
-EMPTY_TABLE: Final = b"\x20"
-"""A table size update to 0 (section 6.3): evicts all entries and allows no more."""
-
-
-def _encode_length(length: int) -> bytes:
-    """Encode the length of a string that is not Huffman-coded (sections 5.1 and 5.2)."""
-    if length < 0x7F:
-        return bytes((length,))
-    encoded = bytearray((0x7F,))
-    length -= 0x7F
-    while length >= 0x80:
-        encoded.append(length & 0x7F | 0x80)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded)

@@ -13,6 +13,7 @@ from criproxy.wire.errors import FrameSizeError, LimitError, ProtocolError
 from criproxy.wire.http2.frames import (
     AT_BOUNDARY,
     PartialFrame,
+    check_continuations,
     padding_of,
     without_padding,
     without_priority,
@@ -58,6 +59,7 @@ class FrameBuffer:
     __slots__ = (
         "_block",
         "_block_flags",
+        "_block_frames",
         "_block_limit",
         "_block_raw",
         "_block_stream",
@@ -79,6 +81,7 @@ class FrameBuffer:
         self._wanted = 0  # bytes that the buffer needs before it is parsed again
         self._passing = partial_frame.remaining
         self._block: bytearray | None = None
+        self._block_frames = 0
         self._block_raw: bytearray | None = None  # None: its beginning was forwarded
         self._block_stream = partial_frame.block_stream
         self._block_flags = constants.FLAG_END_STREAM if partial_frame.block_ended else 0
@@ -156,12 +159,16 @@ class FrameBuffer:
             self._block = bytearray()
             self._block_raw = None if frame.partly_forwarded else bytearray()
             self._block_stream, self._block_flags = frame.stream, frame.flags
+            self._block_frames = 0
         elif (
             frame.kind != constants.CONTINUATION
             or self._block is None
             or frame.stream != self._block_stream
         ):
             raise ProtocolError(f"a frame of type {frame.kind} stands where it may not")
+        else:
+            self._block_frames += 1
+            check_continuations(self._block_frames)
         self._block += fragment
         if len(self._block) > self._block_limit:
             raise LimitError(f"a header block is over {self._block_limit} bytes")

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from criproxy.wire import constants
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.hpack.decoder import Header, encode
+from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.hpack.encoder import encode
 
 LARGEST_FRAME: Final = constants.DEFAULT_MAX_FRAME_SIZE
 """Maximum bytes of payload in a frame of ours: the size that every peer accepts (section 4.2)."""
@@ -54,10 +55,11 @@ def headers(stream: int, block: bytes, ended: bool) -> bytes:
 
 def _header_frames(stream: int, block: bytes, ended: bool) -> Iterator[bytes]:
     kind, flags = constants.HEADERS, constants.FLAG_END_STREAM if ended else 0
-    while len(block) > LARGEST_FRAME:
-        yield frame(kind, flags, stream, block[:LARGEST_FRAME])
-        kind, flags, block = constants.CONTINUATION, 0, block[LARGEST_FRAME:]
-    yield frame(kind, flags | constants.FLAG_END_HEADERS, stream, block)
+    position = 0
+    while len(block) - position > LARGEST_FRAME:
+        yield frame(kind, flags, stream, block[position : position + LARGEST_FRAME])
+        kind, flags, position = constants.CONTINUATION, 0, position + LARGEST_FRAME
+    yield frame(kind, flags | constants.FLAG_END_HEADERS, stream, block[position:])
 
 
 def reset(stream: int, code: ErrorCode) -> bytes:

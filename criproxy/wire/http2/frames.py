@@ -32,11 +32,20 @@ from criproxy.wire.constants import (
     WINDOW_UPDATE,
 )
 from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, ProtocolError
-from criproxy.wire.hpack.decoder import Decoder, Header
+from criproxy.wire.hpack.decoder import (
+    DEFAULT_FIELD_LIMIT,
+    DEFAULT_LIST_LIMIT,
+    Decoder,
+    Header,
+)
 
 DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
 """Maximum bytes of a header block. grpc-go accepts 16 MiB by default, real ones have a few hundred
 bytes. A connection with a larger one is relayed but not read any further."""
+
+MAX_CONTINUATIONS: Final = 128
+"""Maximum CONTINUATION frames of a header block, empty ones included: twice what a block of 1 MiB
+takes in frames of 16 KiB."""
 
 _MAX_UNACKNOWLEDGED: Final = 1000
 """Maximum SETTINGS frames that await their ACK; known peers have one or two."""
@@ -116,7 +125,8 @@ AT_BOUNDARY: Final = PartialFrame(b"", 0, None, 0, False, True)
 class FrameReader:
     """Reads the frames of one direction, in chunks of any size.
 
-    ``preface``: a client's connection preface comes first. ``header_block_limit`` is in bytes.
+    ``preface``: a client's connection preface comes first. ``header_block_limit`` is in bytes; for
+    the other limits see :class:`criproxy.wire.hpack.decoder.Decoder`.
     ``decoder`` and ``max_frame_size`` follow the receiving peer's SETTINGS: the other direction's
     handler sets them.
     """
@@ -124,6 +134,7 @@ class FrameReader:
     __slots__ = (
         "_block",
         "_block_ended",
+        "_block_frames",
         "_block_stream",
         "_data_ends",
         "_data_left",
@@ -140,20 +151,25 @@ class FrameReader:
         "granted",
         "initial_window",
         "max_frame_size",
+        "overhead_frames",
         "unacknowledged",
     )
 
     def __init__(
         self,
         handler: FrameHandler,
-        *,
         preface: bool,
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
+        header_list_limit: int = DEFAULT_LIST_LIMIT,
+        header_field_limit: int = DEFAULT_FIELD_LIMIT,
     ) -> None:
-        self.decoder = Decoder()
+        self.decoder = Decoder(header_list_limit, header_field_limit)
         self.max_frame_size = DEFAULT_MAX_FRAME_SIZE
         self.flow = 0
         """Flow-controlled bytes that this side has sent so far."""
+        self.overhead_frames = 0
+        """Frames of this side that carry no header block and no data; see
+        :mod:`criproxy.wire.http2.frame_rate`."""
         self.granted = 0
         """Sum of the connection WINDOW_UPDATE increments that this side has sent."""
         self.initial_window = DEFAULT_WINDOW
@@ -173,6 +189,7 @@ class FrameReader:
         self._block = bytearray()  # a header block that CONTINUATION frames continue
         self._block_stream = 0
         self._block_ended = False
+        self._block_frames = 0
 
     def read(self, data: bytes, now: float) -> None:
         """Read the next bytes; ``now`` is passed to the handler.
@@ -224,10 +241,12 @@ class FrameReader:
                     self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
             elif length != _EXACT_SIZES.get(kind, length):
                 self._refuse_size(kind, length)
-            elif kind == WINDOW_UPDATE and not stream & _STREAM_ID:
-                if end > size:
-                    return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
-                self.granted += _u32(data, start)[0] & _STREAM_ID
+            else:
+                if kind == WINDOW_UPDATE and not stream & _STREAM_ID:
+                    if end > size:
+                        return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
+                    self.granted += _u32(data, start)[0] & _STREAM_ID
+                self.overhead_frames += 1
             if end > size:
                 self._skip = end - size - self._data_left
                 return None
@@ -280,6 +299,8 @@ class FrameReader:
         if end > position:
             self._handler.data(self._data_stream, data, position, end, now)
             self._data_left = left = left - (end - position)
+        elif not left and not self._data_ends:
+            self.overhead_frames += 1
         if not left and self._data_ends:
             self._handler.data_ended(self._data_stream, now)
         return end
@@ -326,8 +347,10 @@ class FrameReader:
         elif kind == CONTINUATION:
             self._continue_block(flags, payload, now)
         elif kind == SETTINGS:
+            self.overhead_frames += 1
             self._take_settings(flags, payload)
         elif kind == RST_STREAM:
+            self.overhead_frames += 1
             if len(payload) != 4:
                 self._refuse_size(kind, len(payload))
             (code,) = _u32(payload)
@@ -343,12 +366,16 @@ class FrameReader:
     def _open_block(self, stream: int, flags: int, fragment: bytes) -> None:
         self._block_stream = stream
         self._block_ended = bool(flags & FLAG_END_STREAM)
+        self._block_frames = 0
         self._block += fragment
         self._expected = CONTINUATION
 
     def _continue_block(self, flags: int, fragment: bytes, now: float) -> None:
         if self._expected != CONTINUATION:
             raise ProtocolError("a CONTINUATION frame carries no header block on")
+        self.overhead_frames += 1
+        self._block_frames += 1
+        check_continuations(self._block_frames)
         self._block += fragment
         if len(self._block) > self._header_block_limit:
             raise LimitError(f"a header block is over {self._header_block_limit} bytes")
@@ -393,6 +420,12 @@ class FrameReader:
             self._block_ended,
             self._expected != SETTINGS,
         )
+
+
+def check_continuations(count: int) -> None:
+    """Raise LimitError if a header block has too many CONTINUATION frames."""
+    if count > MAX_CONTINUATIONS:
+        raise LimitError(f"a header block has more than {MAX_CONTINUATIONS} CONTINUATION frames")
 
 
 def _padding(padding: int, length: int) -> int:

@@ -18,11 +18,12 @@ from typing import Final
 from criproxy.wire import constants
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.errors import FrameSizeError
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import LARGEST_TABLE, Decoder
 from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import STREAM_ID, Frame, FrameBuffer
 from criproxy.wire.intercept.held_streams import HeldStreams, HeldStreamState
-from criproxy.wire.intercept.path_scanner import path_of
+from criproxy.wire.intercept.path_scanner import IsWanted, path_of
 from criproxy.wire.intercept.send_queue import HeaderBlock, HeldDirection
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.connection import Side
@@ -31,6 +32,10 @@ _header: Final = Struct(">HBBBI").unpack_from
 _u32: Final = Struct(">I").unpack_from
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
+
+_LIST_TOO_LARGE: Final = (
+    "criproxy: the request's header list exceeds limits.header_list or limits.header_fields"
+)
 
 DecideHold = Callable[[HeldStream], Hold | None]
 """Returns what to hold of a stream that is being opened; None: nothing."""
@@ -46,6 +51,7 @@ class FrameDispatcher:
         decoders: list[Decoder],
         last: int,
         served: int,
+        wanted: IsWanted,
         decide: DecideHold,
     ) -> None:
         """``buffers`` and ``decoders`` are indexed by the sending side.
@@ -59,6 +65,7 @@ class FrameDispatcher:
         self._decoders = decoders
         self._last = last
         self._served = served
+        self._wanted = wanted
         self._decide = decide
         self._runtime_sent = False  # since the client's last forwarded PING
 
@@ -201,6 +208,9 @@ class FrameDispatcher:
             self._open(block)
         elif frame.stream in self.streams.discarded or (held is not None and held.discards(side)):
             queue.discard_block(block)
+        elif block.is_truncated and (held is not None or queue.must_reencode):
+            queue.discard_block(block)
+            self.streams.reset(frame.stream, ErrorCode.ENHANCE_YOUR_CALM)
         elif held is None:
             queue.enqueue_block(block, frame.ended)
         elif not frame.ended:
@@ -229,8 +239,13 @@ class FrameDispatcher:
     def _open(self, block: HeaderBlock) -> None:
         """Handle the request headers of a new stream, and hold it if so decided."""
         queue, frame = self.queues[Side.CLIENT], block.frame
-        stream = HeldStream(self.streams, frame.stream, path_of(block.fields), block.fields)
-        hold = self._decide(stream) if frame.stream <= self._served else None
+        path = path_of(block.fields)
+        if block.is_truncated and (not path or self._wanted(path) or queue.must_reencode):
+            self._refuse(block)
+            return
+        stream = HeldStream(self.streams, frame.stream, path, block.fields)
+        decides = frame.stream <= self._served and not block.is_truncated
+        hold = self._decide(stream) if decides else None
         if hold is None:
             queue.enqueue_block(block, frame.ended)
             return
@@ -246,6 +261,17 @@ class FrameDispatcher:
         held.handler.opened()
         if frame.ended and request.holding and not held.is_closed:
             held.handler.ended(Side.CLIENT, [])
+
+    def _refuse(self, block: HeaderBlock) -> None:
+        """End a new call, which the runtime is not sent: its header list exceeds the limits."""
+        queue, responses, stream = *self.queues, block.frame.stream
+        queue.enqueue_placeholder(block)
+        queue.enqueue(frame_builder.reset(stream, ErrorCode.CANCEL))
+        self.streams.discard_late_frames(stream)
+        fields = frame_builder.trailers(StatusCode.RESOURCE_EXHAUSTED, _LIST_TOO_LARGE, False)
+        responses.enqueue_trailers(stream, fields)
+        if not block.frame.ended:
+            responses.enqueue(frame_builder.reset(stream, ErrorCode.NO_ERROR))
 
     def _answered_early(self, block: HeaderBlock, held: HeldStreamState) -> None:
         """Forward a response that the runtime sent before the request was released."""
@@ -268,6 +294,7 @@ class FrameDispatcher:
             held = self.streams.held.get(frame.stream)
             if held is not None:
                 increment = held.direction(Side(1 - side)).granted(size)
+                to.resume(frame.stream)
                 increment = 0 if held.answered or held.hidden else increment
             else:
                 increment = 0 if frame.stream in self.streams.discarded else size
@@ -346,10 +373,12 @@ class FrameDispatcher:
             elif identifier == constants.SETTINGS_MAX_FRAME_SIZE:
                 value = min(value, constants.LARGEST_MAX_FRAME_SIZE)
                 other.max_frame_size = max(other.max_frame_size, value)
-            elif identifier == constants.SETTINGS_HEADER_TABLE_SIZE and side is Side.CLIENT:
-                self._decoders[Side.RUNTIME].allow(value)
-                if self._decoders[Side.RUNTIME].must_shrink:
-                    self.queues[Side.RUNTIME].must_shrink = True
+            elif identifier == constants.SETTINGS_HEADER_TABLE_SIZE:
+                self.queues[1 - side].limit_table(value)
+                if side is Side.CLIENT:
+                    self._decoders[Side.RUNTIME].allow(value)
+                    if self._decoders[Side.RUNTIME].must_shrink:
+                        self.queues[Side.RUNTIME].must_shrink = True
         self.queues[1 - side].unacknowledged.append(initial)
 
     def _take_goaway(self, side: Side, frame: Frame) -> None:

@@ -11,7 +11,9 @@ A stream that was answered in the runtime's place is reset towards the runtime; 
 either side are discarded.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from math import inf
 from struct import Struct
 from typing import Final
 
@@ -90,8 +92,9 @@ class HeldStreams:
         """``commanded`` is called after each command of a handler."""
         self.queues = queues
         self.held: dict[int, HeldStreamState] = {}
-        self.discarded: dict[int, float | None] = {}
-        """Streams whose frames are discarded, and since when; None: since the last tick."""
+        self.discarded: OrderedDict[int, float] = OrderedDict()
+        """Streams whose frames are discarded, and since when; the oldest is the first."""
+        self._undated: list[int] = []  # those since the last tick
         self._commanded = commanded
         self._budget = budget
 
@@ -104,11 +107,12 @@ class HeldStreams:
 
     def tick(self, now: float) -> None:
         """Set the time, in seconds; called when frames arrive and when a peer disconnects."""
-        for stream, since in tuple(self.discarded.items()):
-            if since is None:
+        for stream in self._undated:
+            if stream in self.discarded:
                 self.discarded[stream] = now
-            elif now - since > _DISCARD_SECONDS:
-                del self.discarded[stream]
+        self._undated.clear()
+        while self.discarded and now - next(iter(self.discarded.values())) > _DISCARD_SECONDS:
+            self.discarded.popitem(last=False)
 
     @property
     def undelivered(self) -> bool:
@@ -334,9 +338,11 @@ class HeldStreams:
 
     def discard_late_frames(self, stream: int) -> None:
         """Discard the frames that still arrive for a stream that was reset."""
-        self.discarded[stream] = None  # the time of the last tick may be long past
+        self.discarded.pop(stream, None)
+        self.discarded[stream] = inf  # the time of the last tick may be long past
+        self._undated.append(stream)
         if len(self.discarded) > _MAX_DISCARDED:
-            del self.discarded[next(iter(self.discarded))]
+            self.discarded.popitem(last=False)
 
     def refund(self) -> None:
         """Grant the senders what they are owed, see :meth:`ConnectionWindow.refund`."""

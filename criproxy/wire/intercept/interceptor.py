@@ -62,11 +62,12 @@ class ConnectionInterceptor:
             header_block_limit,
         )
         self._reader = reader
+        self._wanted = wanted
         self._decide = decide
         self._output_ready = output_ready
         self._budget = budget
         self._block_limit = header_block_limit
-        self._partial = b""  # an unforwarded part of a client's frame, while raw
+        self._partial = bytearray()  # an unforwarded part of a client's frame, while raw
         self._out: tuple[list[bytes], list[bytes]] = ([], [])  # by sender
         self._dispatcher: FrameDispatcher | None = None  # None while raw
         self._buffers: tuple[FrameBuffer, FrameBuffer]
@@ -108,22 +109,26 @@ class ConnectionInterceptor:
         WireError for bytes that cannot be read; :meth:`leftover` returns those not forwarded.
         """
         if self._partial:
-            data, self._partial = self._partial + data, b""
+            self._partial += data
+            if len(self._partial) < self._scanner.needed:
+                return b"", b""
+            data = bytes(self._partial)
+            self._partial.clear()
         try:
             size, found = self._scanner.scan(data)
         except BaseException:
-            self._partial = data
+            self._partial += data
             raise
         if size == len(data):
             return data, b""
         if found:
             return data[:size], data[size:]
-        self._partial = data[size:]
+        self._partial += data[size:]
         return data[:size], b""
 
     def leftover(self) -> bytes:
         """Return the unforwarded beginning of a client's frame."""
-        return self._partial if self.raw else self._buffers[Side.CLIENT].leftover()
+        return bytes(self._partial) if self.raw else self._buffers[Side.CLIENT].leftover()
 
     def start(self, inserts: tuple[list[bytes], list[bytes]] = ([], [])) -> None:
         """Start to intercept, from the reader's state.
@@ -132,7 +137,7 @@ class ConnectionInterceptor:
         """
         client, runtime = self._reader.flow(Side.CLIENT), self._reader.flow(Side.RUNTIME)
         requests, responses = (
-            SendQueue(flow.window, flow.initial_window, flow.unacknowledged, self._budget, out)
+            SendQueue(flow, self._budget, out)
             for flow, out in zip((client, runtime), self._out, strict=True)
         )
         partial_frame = self._reader.partial_frame(Side.RUNTIME)
@@ -153,6 +158,7 @@ class ConnectionInterceptor:
             [client.decoder, runtime.decoder],
             client.last_stream,
             client.last_served,
+            self._wanted,
             self._decide,
         )
         for queue, frames in zip((requests, responses), inserts, strict=True):

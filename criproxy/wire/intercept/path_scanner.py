@@ -11,7 +11,7 @@ from typing import Final
 
 from criproxy.wire import constants
 from criproxy.wire.errors import FrameSizeError, NotHTTP2Error
-from criproxy.wire.hpack.decoder import Decoder, Header
+from criproxy.wire.hpack.decoder import LONG_BLOCK, Decoder, Header
 from criproxy.wire.http2.frame_buffer import fragment_of
 
 IsWanted = Callable[[bytes], bool]
@@ -25,7 +25,7 @@ _NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constan
 class PathScanner:
     """Scans a client's bytes, in order."""
 
-    __slots__ = ("_block_limit", "_decoder", "_preface", "_skip", "_wanted")
+    __slots__ = ("_block_limit", "_decoder", "_preface", "_skip", "_wanted", "needed")
 
     def __init__(
         self, wanted: IsWanted, decoder: Decoder, skip: int, begun: bool, block_limit: int
@@ -40,11 +40,14 @@ class PathScanner:
         self._skip = skip
         self._preface = b"" if begun else constants.PREFACE
         self._block_limit = block_limit
+        self.needed = 0
+        """Bytes of an incomplete frame from which it is scanned again."""
 
     def scan(self, data: bytes) -> tuple[int, bool]:
         """Return how many bytes to forward, and whether a wanted call follows them.
 
-        If none does, an incomplete frame follows: scan it again together with the next bytes.
+        If none does, an incomplete frame follows: scan it again with at least :attr:`needed` bytes.
+        A long header block, or one with CONTINUATION frames, is taken for that of a wanted call.
         Raises a WireError for bytes that cannot be read.
         """
         size = len(data)
@@ -65,8 +68,11 @@ class PathScanner:
             elif end > size:
                 if end - start > self._block_limit:
                     raise FrameSizeError(f"a frame of type {kind} has {end - start} bytes")
+                self.needed = end - position
                 return position, False
             elif kind == constants.HEADERS:
+                if end - start > LONG_BLOCK:
+                    return position, True
                 block = data[start:end]
                 if flags & _NOT_WHOLE != _WHOLE:
                     if not flags & constants.FLAG_END_HEADERS:
@@ -75,6 +81,7 @@ class PathScanner:
                 if self._wanted(self._decoder.find_path(block, inserted)):
                     return position, True
             position = end
+        self.needed = constants.FRAME_HEADER_SIZE
         return position, False
 
     def _scan_preface(self, data: bytes) -> int:

@@ -9,17 +9,19 @@ A :class:`SendQueue` sends frames in three classes::
 
 Header blocks are compressed with a table that both ends build from all blocks in order (RFC 7541),
 so a block can be forwarded unchanged only in its turn. After one that changes the table has been
-deferred or discarded, all later blocks of the direction are re-encoded without a table.
+deferred or discarded, all later blocks of the direction are re-encoded with another table.
 """
 
-from collections import deque
-from typing import Final, NamedTuple
+from collections import Counter, OrderedDict, deque
+from typing import Final
 
 from criproxy.wire.constants import DATA, FLAG_END_STREAM, FRAME_HEADER_SIZE, HEADERS, RST_STREAM
-from criproxy.wire.hpack.decoder import EMPTY_TABLE, Header, encode
+from criproxy.wire.hpack.decoder import Header, TruncatedHeaders
+from criproxy.wire.hpack.encoder import Encoder, encode
 from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import Frame
 from criproxy.wire.http2.windows import ConnectionWindow, HeldBytesBudget
+from criproxy.wire.reading.connection import FlowState
 
 _ENDING: Final = (DATA, HEADERS)  # they may carry END_STREAM
 _KIND: Final = 3  # the offset of a frame's type
@@ -29,7 +31,7 @@ _FLAGS: Final = 4  # the offset of its flags
 class HeaderBlock:
     """A decoded header block."""
 
-    __slots__ = ("changed", "fields", "frame", "overtaken", "shrinks")
+    __slots__ = ("changed", "deferred", "fields", "frame", "overtaken", "shrinks")
 
     def __init__(self, frame: Frame, fields: list[Header], changed: bool, shrinks: bool) -> None:
         """``changed``: decoding it changed the table.
@@ -40,8 +42,15 @@ class HeaderBlock:
         self.fields = fields
         self.changed = changed
         self.shrinks = shrinks
+        self.deferred = False
+        """Whether it waits to be sent later than in its turn."""
         self.overtaken = False
         """Whether another block was sent before it, so that the table may be another."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether its header list exceeds the limits, so that it cannot be re-encoded."""
+        return isinstance(self.fields, TruncatedHeaders)
 
 
 class HeldDirection:
@@ -97,29 +106,47 @@ class HeldDirection:
         return size - kept
 
 
-class _Queued(NamedTuple):
-    raw: bytes
-    length: int
-    """Flow-controlled bytes of a DATA frame without padding; 0 for other frames."""
-    acknowledges: bool
+class _Queued:
+    """A queued frame, of which the payload's first ``position`` bytes have been sent."""
+
+    __slots__ = ("acknowledges", "length", "position", "raw")
+
+    def __init__(self, raw: bytes, length: int, acknowledges: bool) -> None:
+        """``length``: flow-controlled bytes of a DATA frame without padding; 0 for others."""
+        self.raw = raw
+        self.length = length
+        self.acknowledges = acknowledges
+        self.position = 0
+
+    @property
+    def opens(self) -> bool:
+        """Whether it is a header block."""
+        return self.raw[_KIND] == HEADERS
+
+    @property
+    def ends(self) -> bool:
+        """Whether it ends a stream, or its direction."""
+        kind = self.raw[_KIND]
+        return kind == RST_STREAM or (kind in _ENDING and bool(self.raw[_FLAGS] & FLAG_END_STREAM))
+
+    def rest(self) -> bytes:
+        """Return the frame without the part that has been sent."""
+        if not self.position:
+            return self.raw
+        payload = self.raw[FRAME_HEADER_SIZE + self.position :]
+        return frame_builder.frame(
+            DATA, self.raw[_FLAGS], frame_builder.stream_of(self.raw), payload
+        )
 
 
 class SendQueue:
     """The send queue to one peer. ``out`` are the chunks of bytes to write to it now."""
 
-    def __init__(
-        self,
-        window: int,
-        initial: int,
-        unacknowledged: tuple[int | None, ...],
-        budget: HeldBytesBudget,
-        out: list[bytes],
-    ) -> None:
-        """See :class:`criproxy.wire.reading.connection.FlowState` for the first three."""
+    def __init__(self, flow: FlowState, budget: HeldBytesBudget, out: list[bytes]) -> None:
         self.out = out
-        self.window = ConnectionWindow(window)
-        self.initial = initial
-        self.unacknowledged = deque(unacknowledged)
+        self.window = ConnectionWindow(flow.window)
+        self.initial = flow.initial_window
+        self.unacknowledged = deque(flow.unacknowledged)
         self.blocked = False
         """Whether nothing may be sent: within a frame, or before the sender's first SETTINGS."""
         self.reencoding = False
@@ -132,16 +159,24 @@ class SendQueue:
         """Whether own or queued DATA was sent; cleared by its reader."""
         self._budget = budget
         self._frames: deque[_Queued] = deque()
-        self._pending: dict[int, HeldDirection] = {}
-        self._deferred: list[HeaderBlock] = []
-        self._emptied = False
+        self._opening: Counter[int] = Counter()  # queued header blocks by stream
+        self._ending: Counter[int] = Counter()  # queued ends by stream
+        # Output of held streams: of those that may be sent in part, of those that wait for their
+        # stream's window, and of those that have nothing left but their end.
+        self._pending: OrderedDict[int, HeldDirection] = OrderedDict()
+        self._stalled: dict[int, HeldDirection] = {}
+        self._finishing: OrderedDict[int, HeldDirection] = OrderedDict()
+        self._deferred = 0  # deferred blocks
+        self._not_overtaken: set[HeaderBlock] = set()  # deferred blocks before all sent ones
+        self._table_limit = flow.decoder.least_allowed
+        self._encoder: Encoder | None = None  # None until blocks are re-encoded
 
     @property
     def at_rest(self) -> bool:
         """Whether its state is that of a connection that was never intercepted."""
         return not (
             self._frames
-            or self._pending
+            or self.has_output
             or self._deferred
             or self.reencoding
             or self.blocked
@@ -153,12 +188,27 @@ class SendQueue:
         """Whether frames may be forwarded unchanged, as far as the window allows."""
         return not (
             self._frames
-            or self._pending
+            or self.has_output
             or self._deferred
             or self.reencoding
             or self.blocked
             or self.must_shrink
         )
+
+    @property
+    def has_output(self) -> bool:
+        """Whether output of held streams is pending."""
+        return bool(self._pending or self._stalled or self._finishing)
+
+    @property
+    def has_deferred_blocks(self) -> bool:
+        """Whether header blocks wait to be sent later than in their turn."""
+        return self._deferred > 0
+
+    @property
+    def must_reencode(self) -> bool:
+        """Whether the next header block has to be re-encoded."""
+        return self.reencoding or any(block.changed for block in self._not_overtaken)
 
     @property
     def has_queued_frames(self) -> bool:
@@ -171,28 +221,26 @@ class SendQueue:
 
     def is_opening(self, stream: int) -> bool:
         """Return whether a header block of a stream is queued."""
-        return any(
-            queued.raw[_KIND] == HEADERS and frame_builder.stream_of(queued.raw) == stream
-            for queued in self._frames
-        )
+        return stream in self._opening
 
     def is_ending(self, stream: int) -> bool:
         """Return whether a frame that ends a stream, or its direction, is queued."""
-        return any(
-            queued.raw[_KIND] == RST_STREAM
-            or (queued.raw[_KIND] in _ENDING and queued.raw[_FLAGS] & FLAG_END_STREAM)
-            for queued in self._frames
-            if frame_builder.stream_of(queued.raw) == stream
-        )
+        return stream in self._ending
 
     def is_waiting(self, stream: int) -> bool:
         """Return whether output of a held stream is pending."""
-        return stream in self._pending
+        return stream in self._pending or stream in self._stalled or stream in self._finishing
+
+    def limit_table(self, size: int) -> None:
+        """Apply the receiver's SETTINGS_HEADER_TABLE_SIZE, in bytes, to re-encoded blocks."""
+        self._table_limit = min(self._table_limit, size)
+        if self._encoder is not None:
+            self._encoder.reduce(self._table_limit)
 
     def send_unordered(self, frame: bytes) -> None:
         """Send a frame whose order among the frames of streams does not matter."""
         if self.blocked:
-            self._frames.append(_Queued(frame, 0, False))
+            self._append(_Queued(frame, 0, False))
         else:
             self.out.append(frame)
 
@@ -201,7 +249,7 @@ class SendQueue:
         if not (self._frames or self.blocked or acknowledges):
             self.out.append(frame)
             return
-        self._frames.append(_Queued(frame, 0, acknowledges))
+        self._append(_Queued(frame, 0, acknowledges))
         self._drain()
 
     def enqueue_data(self, raw: bytes) -> None:
@@ -211,9 +259,16 @@ class SendQueue:
             self.out.append(raw)
             self.window.record_forwarded(length)
         else:
-            self._frames.append(_Queued(raw, length, False))
+            self._append(_Queued(raw, length, False))
             self.queued += length
             self._drain()
+
+    def _append(self, queued: _Queued) -> None:
+        self._frames.append(queued)
+        if queued.opens:
+            self._opening[frame_builder.stream_of(queued.raw)] += 1
+        if queued.ends:
+            self._ending[frame_builder.stream_of(queued.raw)] += 1
 
     def finish_frame(self, rest: bytes, length: int) -> None:
         """Send the rest of a partly forwarded frame of ``length`` flow-controlled bytes."""
@@ -240,22 +295,41 @@ class SendQueue:
 
     def defer_block(self, block: HeaderBlock) -> None:
         """Record that a header block is not sent in its turn."""
-        self._deferred.append(block)
+        block.deferred = True
+        self._deferred += 1
+        self._not_overtaken.add(block)
 
     def discard_block(self, block: HeaderBlock) -> None:
         """Record that a header block will never be sent."""
-        if block in self._deferred:
-            self._deferred.remove(block)
+        self._undefer(block)
         if block.changed:
             self.reencoding = True
 
+    def _undefer(self, block: HeaderBlock) -> None:
+        if block.deferred:
+            block.deferred = False
+            self._deferred -= 1
+            self._not_overtaken.discard(block)
+
     def send(self, direction: HeldDirection) -> None:
-        """Add a direction with output to the pending ones."""
-        self._pending[direction.stream] = direction
+        """Add a direction with output, or with an end, to the pending ones."""
+        if not direction.output:
+            if direction.finishing:
+                self._finishing[direction.stream] = direction
+        elif direction.stream not in self._stalled:
+            self._pending[direction.stream] = direction
+
+    def resume(self, stream: int) -> None:
+        """Try to send a stream's output again: its window has been enlarged."""
+        direction = self._stalled.pop(stream, None)
+        if direction is not None:
+            self._pending[stream] = direction
 
     def cancel(self, direction: HeldDirection) -> None:
         """Discard the output of a direction."""
         self._pending.pop(direction.stream, None)
+        self._stalled.pop(direction.stream, None)
+        self._finishing.pop(direction.stream, None)
         if isinstance(direction.trailers, HeaderBlock):
             self.discard_block(direction.trailers)
         self._budget.bytes -= direction.size
@@ -272,46 +346,62 @@ class SendQueue:
         if self._frames:
             self._drain()
         finished: list[HeldDirection] = []
-        if self._pending and not self._frames and not self.blocked:
-            for direction in list(self._pending.values()):
-                if self._flush(direction):
-                    del self._pending[direction.stream]
-                    if direction.finished:
-                        finished.append(direction)
+        if self._frames or self.blocked:
+            return finished
+        while self._finishing:
+            _, direction = self._finishing.popitem(last=False)
+            self._end(direction)
+            finished.append(direction)
+        while self._pending and self.window.window > 0:
+            stream, direction = next(iter(self._pending.items()))
+            if self._flush(direction):
+                del self._pending[stream]
+                if direction.finished:
+                    finished.append(direction)
+            elif self.window.window > 0:
+                self._stalled[stream] = self._pending.pop(stream)
         return finished
 
     def _drain(self) -> None:
         frames, window = self._frames, self.window
         while frames and not self.blocked:
-            raw, length, acknowledges = frames[0]
+            head = frames[0]
+            length = head.length
             if length > window.window:
                 if window.window > 0:
-                    self._split(raw, window.window)
+                    self._split(head, window.window)
                 return
             frames.popleft()
-            self.out.append(raw)
+            if head.opens:
+                _count_down(self._opening, frame_builder.stream_of(head.raw))
+            if head.ends:
+                _count_down(self._ending, frame_builder.stream_of(head.raw))
+            self.out.append(head.rest())
             window.record_forwarded(length)
             self.queued -= length
             self.sent_own_data = self.sent_own_data or length > 0  # later than the sender sent it
-            if acknowledges:
+            if head.acknowledges:
                 self.acknowledge()
 
     def acknowledge(self) -> None:
         """Record that a SETTINGS ACK was sent: the receiver's oldest SETTINGS are in force."""
         if self.unacknowledged:
             initial = self.unacknowledged.popleft()
-            self.initial = self.initial if initial is None else initial
+            if initial is not None:
+                self.initial = initial
+                self._pending.update(self._stalled)
+                self._stalled.clear()
 
-    def _split(self, raw: bytes, size: int) -> None:
-        """Send the first ``size`` bytes of the DATA at the head of the queue."""
-        stream = frame_builder.stream_of(raw)
-        middle = FRAME_HEADER_SIZE + size
-        self.out.append(frame_builder.data(stream, raw[FRAME_HEADER_SIZE:middle], False))
+    def _split(self, head: _Queued, size: int) -> None:
+        """Send the next ``size`` bytes of the DATA at the head of the queue."""
+        start = FRAME_HEADER_SIZE + head.position
+        payload = head.raw[start : start + size]
+        self.out.append(frame_builder.data(frame_builder.stream_of(head.raw), payload, False))
+        head.position += size
+        head.length -= size
         self.window.record_forwarded(size)
         self.queued -= size
         self.sent_own_data = True
-        rest = frame_builder.frame(DATA, raw[_FLAGS], stream, raw[middle:])
-        self._frames[0] = _Queued(rest, len(rest) - FRAME_HEADER_SIZE, False)
 
     def _flush(self, direction: HeldDirection) -> bool:
         """Send output of a direction as far as the windows allow; return whether all was sent."""
@@ -348,8 +438,7 @@ class SendQueue:
         if trailers is None:
             self.out.append(frame_builder.data(direction.stream, b"", True))
         elif isinstance(trailers, HeaderBlock):
-            if trailers in self._deferred:
-                self._deferred.remove(trailers)
+            self._undefer(trailers)
             if self.must_shrink and not trailers.shrinks:  # it was encoded before
                 self.reencoding = True
             self.out.append(self._encoded(trailers, True, []))
@@ -358,9 +447,10 @@ class SendQueue:
 
     def _encoded(self, block: HeaderBlock, ended: bool, added: list[Header]) -> bytes:
         frame = block.frame
-        for held in self._deferred:
-            held.overtaken = True
-            self.reencoding = self.reencoding or held.changed
+        for deferred in self._not_overtaken:
+            deferred.overtaken = True
+            self.reencoding = self.reencoding or deferred.changed
+        self._not_overtaken.clear()
         if self.reencoding or block.overtaken:
             return self._literal(frame.stream, block.fields + added, ended)
         if block.shrinks:
@@ -373,9 +463,15 @@ class SendQueue:
         return frame.raw[:_FLAGS] + bytes((flags,)) + frame.raw[_FLAGS + 1 :]
 
     def _literal(self, stream: int, fields: list[Header], ended: bool) -> bytes:
-        block = encode(fields)
         self.reencoding = self.reencoding or self.must_shrink
-        if self.reencoding and not self._emptied:
-            self._emptied = True
-            block = EMPTY_TABLE + block
-        return frame_builder.headers(stream, block, ended)
+        if not self.reencoding:
+            return frame_builder.headers(stream, encode(fields), ended)
+        if self._encoder is None:
+            self._encoder = Encoder(self._table_limit)
+        return frame_builder.headers(stream, self._encoder.encode(fields), ended)
+
+
+def _count_down(counter: Counter[int], stream: int) -> None:
+    counter[stream] -= 1
+    if not counter[stream]:
+        del counter[stream]

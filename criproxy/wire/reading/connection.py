@@ -31,7 +31,12 @@ from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.errors import LimitError, ProtocolError, WireError
 from criproxy.wire.grpc import MessageCounter, StatusCode
-from criproxy.wire.hpack.decoder import Decoder, Header
+from criproxy.wire.hpack.decoder import (
+    DEFAULT_FIELD_LIMIT,
+    DEFAULT_LIST_LIMIT,
+    Decoder,
+    Header,
+)
 from criproxy.wire.http2.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader, PartialFrame
 from criproxy.wire.reading.calls import Call, End
 from criproxy.wire.reading.message_capture import CapturedMessages, MessageCapture, SelectCapture
@@ -40,6 +45,13 @@ DEFAULT_STREAM_LIMIT: Final = 10_000
 """Maximum calls in flight on one connection; with more, its reading stops. Runtimes allow a hundred
 to a few thousand."""
 
+
+_CALL_OVERHEAD: Final = 8
+"""Overhead frames that an answered call accounts for. A grpc-go client sends about four around each
+of its calls: WINDOW_UPDATE, and PING with its ACK, to estimate the bandwidth."""
+
+_OVERHEAD_BYTES: Final = 1024
+"""Bytes of DATA, in either direction, that account for one overhead frame."""
 
 _CLIENT_GONE: Final = b"the client closed the connection"
 _RUNTIME_GONE: Final = b"the runtime closed the connection"
@@ -105,6 +117,8 @@ class ConnectionReader:
         self,
         *,
         header_block_limit: int = DEFAULT_HEADER_BLOCK_LIMIT,
+        header_list_limit: int = DEFAULT_LIST_LIMIT,
+        header_field_limit: int = DEFAULT_FIELD_LIMIT,
         stream_limit: int = DEFAULT_STREAM_LIMIT,
         message_limit: float = inf,
         select_capture: SelectCapture | None = None,
@@ -112,14 +126,17 @@ class ConnectionReader:
         """``header_block_limit`` and ``message_limit`` are in bytes.
 
         A call with a larger message ends as MESSAGE_LIMIT. A larger header block, or more calls in
-        flight than ``stream_limit``, stop the reading. ``select_capture`` returns the capture
-        limits of each gRPC call.
+        flight than ``stream_limit``, stop the reading. Of a header list of more bytes than
+        ``header_list_limit``, or more fields than ``header_field_limit``, the first fields are
+        read; one of more than twice as many stops the reading. ``select_capture`` returns the
+        capture limits of each gRPC call.
         """
         self._streams = streams = _Streams(stream_limit, message_limit, select_capture)
         requests = _Requests(streams)
         responses = _Responses(streams)
-        client = FrameReader(requests, preface=True, header_block_limit=header_block_limit)
-        runtime = FrameReader(responses, preface=False, header_block_limit=header_block_limit)
+        limits = (header_block_limit, header_list_limit, header_field_limit)
+        client = FrameReader(requests, True, *limits)
+        runtime = FrameReader(responses, False, *limits)
         requests.peer, responses.peer = runtime, client
         self._readers = (client, runtime)
         self.header_block_limit = header_block_limit
@@ -146,6 +163,18 @@ class ConnectionReader:
     def call(self, stream: int) -> Call | None:
         """Return the call in flight on a stream."""
         return self._streams.open.get(stream)
+
+    @property
+    def overhead(self) -> int:
+        """The client's frames that carried nothing, less those that its calls and data explain.
+
+        For :meth:`criproxy.wire.http2.frame_rate.FrameRate.update`.
+        """
+        client, runtime = self._readers
+        streams = self._streams
+        explained = streams.answered * _CALL_OVERHEAD
+        explained += (client.flow + runtime.flow) // _OVERHEAD_BYTES
+        return client.overhead_frames + streams.overhead - explained
 
     @property
     def last_stream(self) -> int:
@@ -216,7 +245,17 @@ class ConnectionReader:
 class _Streams:
     """The open streams of a connection, and the events not returned yet."""
 
-    __slots__ = ("events", "last", "limit", "message_limit", "open", "select_capture", "served")
+    __slots__ = (
+        "answered",
+        "events",
+        "last",
+        "limit",
+        "message_limit",
+        "open",
+        "overhead",
+        "select_capture",
+        "served",
+    )
 
     def __init__(
         self, limit: int, message_limit: float, select_capture: SelectCapture | None
@@ -227,6 +266,8 @@ class _Streams:
         self.limit = limit
         self.message_limit = message_limit
         self.select_capture = select_capture
+        self.answered = 0  # calls that the runtime ended with a status
+        self.overhead = 0  # calls that were denied, and header blocks of streams opened before
         self.events: list[Event] = []
 
     def finish(
@@ -237,6 +278,11 @@ class _Streams:
         call.code = code
         call.message = message
         call.ended = now
+        if end is End.STATUS:
+            if call.denied:
+                self.overhead += 1
+            else:
+                self.answered += 1
         if call.capture is not None:
             call.capture.end()
         self.events.append(CallEnded(call))
@@ -298,6 +344,7 @@ class _Requests(_Direction):
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
         if stream <= streams.last:
+            streams.overhead += 1
             call = streams.open.get(stream)
             if call is not None and ended:
                 call.half_closed = True
