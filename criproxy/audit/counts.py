@@ -32,6 +32,14 @@ class SinkCounts:
     backlog_bytes: int = 0
     """Bytes in the queue."""
 
+    def add(self, other: "SinkCounts") -> None:
+        """Add the counters of another set."""
+        self.written += other.written
+        self.dropped.update(other.dropped)
+        self.errors += other.errors
+        self.backlog += other.backlog
+        self.backlog_bytes += other.backlog_bytes
+
 
 @dataclass(slots=True)
 class AuditCounts:

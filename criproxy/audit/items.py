@@ -1,13 +1,19 @@
 """The items of which audit records are made: calls, listings of runtimes, unread connections."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from criproxy.peers.peer import Connection
 from criproxy.wire.reading.calls import Call
 
 Stage = Literal["RequestReceived", "ResponseComplete"]
 """The stages of Kubernetes' audit events."""
+
+LISTINGS: Final = ""
+"""Takes the place of the listener for listings, which belong to none."""
+
+TOO_LARGE: Final = "(too large to compare)"
+"""Stands for both messages of a change in ``Call.changes`` that are too large for the recorder."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

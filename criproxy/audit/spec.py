@@ -1,5 +1,7 @@
 """The configuration's section ``audit``: policy, redaction and sinks."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from msgspec import field
@@ -34,6 +36,9 @@ OPTIONAL: Final = (
     "changes",
 )
 """The fields with which a path of ``omit`` may begin; all others are in every record."""
+
+
+_KINDS: Final = ("file", "stdout", "syslog", "journald", "otlp")
 
 
 class AuditRuleSpec(Section, frozen=True):
@@ -191,11 +196,21 @@ class SinkSpec(Section, frozen=True):
     """The time that a call waits with `on_full: block` before it ends with UNAVAILABLE."""
 
     def __post_init__(self) -> None:
-        kinds = ("file", "stdout", "syslog", "journald", "otlp")
-        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             has = " and ".join(given) if given else "none"
-            raise ValueError(f"a sink has exactly one of {', '.join(kinds)}; this has {has}")
+            raise ValueError(f"a sink has exactly one of {', '.join(_KINDS)}; this has {has}")
+
+
+def sink_names(specs: Sequence[SinkSpec]) -> list[str]:
+    """Return the names of sinks: their kinds, the second of a kind with ``-2`` and so on."""
+    kinds: Counter[str] = Counter()
+    names = []
+    for spec in specs:
+        kind = next(kind for kind in _KINDS if getattr(spec, kind) is not None)
+        kinds[kind] += 1
+        names.append(kind if kinds[kind] == 1 else f"{kind}-{kinds[kind]}")
+    return names
 
 
 class AuditSpec(Section, frozen=True):

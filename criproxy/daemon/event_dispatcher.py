@@ -13,7 +13,7 @@ from criproxy.relay.notifier import Clock
 from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
-    from criproxy.audit.pipeline.call_observer import CallObserver
+    from criproxy.audit.worker.call_observer import CallObserver
 
 _SWEEP: Final = 0.5
 """Seconds between looks for calls that have become slow."""
@@ -40,7 +40,7 @@ class EventDispatcher:
     It is the relay's Observer and its listeners' Notices.
     """
 
-    recorder: "CallObserver | None" = None
+    call_observer: "CallObserver | None" = None
     """Who is told for the audit log."""
     received_after: float = 0.0
     """The age, in seconds, at which that has a record of a call that runs on; 0: none."""
@@ -63,8 +63,8 @@ class EventDispatcher:
     def connection_closed(self, connection: Connection) -> None:
         """See Observer."""
         self._metrics.connections.labels(connection.listener).dec()
-        if self.recorder is not None:
-            self.recorder.forget(connection)
+        if self.call_observer is not None:
+            self.call_observer.forget(connection)
         age = round(self._clock() - connection.opened, 6)
         self._log.debug("connection closed", **connection.fields(), age_s=age)
 
@@ -85,8 +85,8 @@ class EventDispatcher:
                 detail=event.detail,
                 note="its bytes are still relayed",
             )
-        if self.recorder is not None:
-            self.recorder.observe(connection, event, self._clock())
+        if self.call_observer is not None:
+            self.call_observer.observe(connection, event, self._clock())
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
         """See Observer."""
@@ -131,5 +131,5 @@ class EventDispatcher:
             now = self._clock()
             for call, connection in self._calls.newly_slow(now):
                 self._call_log.slow(connection, call, now)
-            if self.recorder is not None and self.received_after:
-                self.recorder.sweep(self._calls.snapshot(), now, self.received_after)
+            if self.call_observer is not None and self.received_after:
+                self.call_observer.sweep(self._calls.snapshot(), now, self.received_after)

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
+from prometheus_client import CollectorRegistry
 
 from criproxy import __version__
 from criproxy.concurrency.tasks import Tasks
@@ -29,6 +31,7 @@ from criproxy.observe.http import HTTPServer, Pages
 from criproxy.observe.line_writer import LineWriter
 from criproxy.observe.log import DaemonLog
 from criproxy.observe.metrics import Metrics
+from criproxy.observe.metrics_merge import MergedCollector, snapshot
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.relay.connection_shares import ListenerUse, connection_shares
 from criproxy.relay.endpoints import Endpoint, find_runtime
@@ -38,7 +41,7 @@ from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.http2.windows import HeldBytesBudget
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
-    from criproxy.daemon.audit import Audit
+    from criproxy.daemon.audit import Audit, RecorderProcess
     from criproxy.rules.pod_cache import PodCache
 
 clock = time.perf_counter
@@ -57,12 +60,20 @@ def serve(loaded: LoadedConfig) -> None:
     Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    uvloop.run(_Daemon(prepare(loaded)).run())
+    prepared = prepare(loaded)
+    recorder = None
+    if loaded.config.audit is not None:
+        from criproxy.daemon.audit import start_recorder
+
+        recorder = start_recorder()
+    uvloop.run(_Daemon(prepared, recorder).run())
 
 
 class _Daemon:
-    def __init__(self, prepared: CompiledRules) -> None:
+    def __init__(self, prepared: CompiledRules, recorder: socket.socket | None) -> None:
         self._prepared = prepared
+        self._recorder_control = recorder
+        self._recorder: RecorderProcess | None = None
         config = self._config = prepared.loaded.config
         self._runtimes = [runtime_of(each) for each in config.listeners]
         calls = self._calls = CallsInFlight(SlowCalls(config.slow.threshold, config.slow.methods))
@@ -124,6 +135,8 @@ class _Daemon:
             rules.close()
             if self._audit is not None:
                 self._audit.close()
+            if self._recorder is not None:
+                self._recorder.close()
             if http is not None:
                 http.close()
             self._writer.close()
@@ -139,10 +152,15 @@ class _Daemon:
     def _open_audit(self) -> None:
         if self._config.audit is None:
             return
-        from criproxy.daemon.audit import Audit
+        from criproxy.daemon.audit import Audit, RecorderProcess
 
-        audit = self._audit = Audit(self._config.audit, self._log, clock)
-        self._watch.recorder = audit.recorder
+        assert self._recorder_control is not None
+        spec = self._config.audit
+        recorder = self._recorder = RecorderProcess(self._recorder_control, spec, self._log)
+        channel = recorder.connect()
+        listeners = len(self._config.listeners)
+        audit = self._audit = Audit(spec, self._log, clock, channel, listeners)
+        self._watch.call_observer = audit.call_observer
         self._watch.received_after = audit.received_after
         self._metrics.add_audit(audit)
 
@@ -154,8 +172,8 @@ class _Daemon:
 
     def _reopen(self) -> None:
         self._writer.reopen()
-        if self._audit is not None:
-            self._audit.reopen()
+        if self._recorder is not None:
+            self._recorder.reopen()
 
     def _make_rules(self, background: Tasks, connections: Tasks) -> ActiveRules:
         def learn_pods(memory: "PodCache") -> None:
@@ -202,7 +220,7 @@ class _Daemon:
                 connections,
                 clock,
                 rules.books.of,
-                captures_nothing if self._audit is None else self._audit.recorder.capture_for,
+                captures_nothing if self._audit is None else self._audit.call_observer.capture_for,
                 identify=partial(peer_of, kubelet=kubelet),
                 own_sockets=self._own_sockets,
                 failed=self._crashed,
@@ -280,8 +298,18 @@ class _Daemon:
         def calls() -> dict[str, Any]:
             return {"calls": list(self._calls.described(clock()))}
 
+        recorder = self._recorder
+        registry = CollectorRegistry()
+        registry.register(
+            MergedCollector(
+                lambda: [
+                    snapshot(self._metrics.registry),
+                    [] if recorder is None else recorder.snapshot,
+                ]
+            )
+        )
         pages = Pages(
-            self._metrics.registry,
+            registry,
             health=loop.is_turning,
             readiness=readiness,
             calls=calls,

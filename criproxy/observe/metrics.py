@@ -278,11 +278,11 @@ class AuditCounts(Protocol):
         """Calls that were refused because they could not be recorded."""
 
 
-class AuditMetrics(Collector):
-    """The metrics of the audit log."""
+class SinkMetrics(Collector):
+    """The metrics of the audit log's sinks."""
 
-    def __init__(self, counts: AuditCounts) -> None:
-        self._counts = counts
+    def __init__(self, sinks: Mapping[str, SinkCounts]) -> None:
+        self._sinks = sinks
 
     def collect(self) -> Iterator[Metric]:
         """Make the metric families (prometheus_client calls this on its own thread)."""
@@ -307,7 +307,7 @@ class AuditMetrics(Collector):
             "Bytes of audit records that wait for their sink.",
             labels=("sink",),
         )
-        for name, counts in sorted(self._counts.sinks.items()):
+        for name, counts in sorted(self._sinks.items()):
             records.add_metric((name,), counts.written)
             for reason, count in sorted(dict(counts.dropped).items()):
                 dropped.add_metric((name, reason), count)
@@ -315,6 +315,17 @@ class AuditMetrics(Collector):
             backlog.add_metric((name,), counts.backlog)
             size.add_metric((name,), counts.backlog_bytes)
         yield from (records, dropped, errors, backlog, size)
+
+
+class AuditMetrics(Collector):
+    """The metrics of the audit log in a worker: what it drops, and calls that wait."""
+
+    def __init__(self, counts: AuditCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        yield from SinkMetrics(self._counts.sinks).collect()
         waiting = GaugeMetricFamily(
             "criproxy_audit_waiting_calls",
             "Calls that wait until they can be recorded (on_full: block).",

@@ -35,13 +35,16 @@ class AuditLog(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether there is no room for further records."""
+        """Whether there is no room for further records of some listener."""
+
+    def is_full(self, listener: str) -> bool:
+        """Return whether there is no room for further records of a listener."""
 
     def records(self, connection: Connection, path: bytes) -> bool:
         """Return whether calls of a ``:path`` may be recorded."""
 
-    def when_room(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once, from any thread, when there is room."""
+    def when_room(self, listener: str, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, from any thread, when there is room for a listener's records."""
 
     def received(self, connection: Connection, call: Call, done: Callable[[bool], None]) -> None:
         """Record that a call has begun; call ``done``, from any thread, when that is durable."""
@@ -59,29 +62,28 @@ class AuditGate:
         self.clock = clock
         self.waiting = 0
         """The number of calls that wait."""
-        self._waiting_for_room: dict[_WaitingCall, None] = {}  # in the order of arrival
-        self._asked = False
+        self._waiting_for_room: dict[str, dict[_WaitingCall, None]] = {}
+        """By listener, in the order of arrival."""
 
     def wait_for_room(self, call: "_WaitingCall") -> None:
         """Call ``has_room`` of a call when there is room."""
-        self._waiting_for_room[call] = None
-        if not self._asked:
-            self._asked = True
+        waiting = self._waiting_for_room.get(call.listener)
+        if waiting is None:
+            waiting = self._waiting_for_room[call.listener] = {}
             loop = asyncio.get_running_loop()
 
             def room() -> None:
-                loop.call_soon_threadsafe(self._has_room)
+                loop.call_soon_threadsafe(self._has_room, call.listener)
 
-            self.log.when_room(room)
+            self.log.when_room(call.listener, room)
+        waiting[call] = None
 
     def forget(self, call: "_WaitingCall") -> None:
         """Remove a call that waits for room."""
-        self._waiting_for_room.pop(call, None)
+        self._waiting_for_room.get(call.listener, {}).pop(call, None)
 
-    def _has_room(self) -> None:
-        self._asked = False
-        calls, self._waiting_for_room = self._waiting_for_room, {}
-        for call in calls:
+    def _has_room(self, listener: str) -> None:
+        for call in self._waiting_for_room.pop(listener, {}):
             call.has_room()
 
 
@@ -111,9 +113,10 @@ class GatedPolicy:
             inner = self.inner.begin(connection, call, stream, headers)
         if not log.records(connection, stream.path):
             return inner
-        if call is not None and not (log.synced or log.full):
+        full = log.is_full(connection.listener)
+        if call is not None and not (log.synced or full):
             return inner
-        if inner is not None and inner.hidden and not log.full:
+        if inner is not None and inner.hidden and not full:
             return inner  # the call does not reach the runtime, so its record may come later
         timeout = next((value for name, value in headers if name == b"grpc-timeout"), b"")
         waiting = _WaitingCall(self._gate, connection, call, stream, inner, parse_timeout(timeout))
@@ -135,6 +138,7 @@ class _WaitingCall:
         timeout: float | None,
     ) -> None:
         """``timeout`` is the call's grpc-timeout in seconds."""
+        self.listener = connection.listener
         self._gate = gate
         self._connection = connection
         self._call = call
@@ -207,7 +211,7 @@ class _WaitingCall:
             return
         if self._call is None:  # not parsed (any more), so there will be no record
             self._refuse(late=False)
-        elif log.full:
+        elif log.is_full(self.listener):
             self._gate.wait_for_room(self)
         elif log.synced:
             self._recording = True

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from criproxy.audit.counts import AuditCounts
-from criproxy.audit.pipeline.encoder import RecordEncoder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import (
     FileSpec,
@@ -26,6 +25,7 @@ from criproxy.audit.spec import (
 from criproxy.configtypes.values import Size
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
+from tests.support.audit_lines import Pipeline
 from tests.support.audited import maker, observed
 from tests.support.planted import Secrets, fill, plant
 from tests.support.waiting import wait_until
@@ -111,7 +111,7 @@ def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[byt
     counts, complaints = AuditCounts(), list[str]()
     sinks = make_sinks(specs, counts, "node-1", complaints.append)
     made = maker("RequestResponse", annotations=["hidden.*"])
-    pipeline = RecordEncoder(made.make, sinks, complaints.append)
+    pipeline = Pipeline(*sinks, maker=made.make, log_error=complaints.append)
     for method in METHODS.values():
         messages = []
         for kind in (request_class(method), response_class(method)):

@@ -49,7 +49,10 @@ class _Log:
     def records(self, connection: Connection, path: bytes) -> bool:
         return True
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def is_full(self, listener: str) -> bool:
+        return self.full
+
+    def when_room(self, listener: str, callback: Callable[[], None]) -> None:
         raise AssertionError("there is room")
 
     def received(self, connection: Connection, call: Call, done: Callable[[bool], None]) -> None:
@@ -69,7 +72,7 @@ class _FullLog(_Log):
     def records(self, connection: Connection, path: bytes) -> bool:
         return path != VERSION
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def when_room(self, listener: str, callback: Callable[[], None]) -> None:
         self.waiting.append(callback)
 
 

@@ -48,7 +48,10 @@ class Log:
     def records(self, connection: Connection, path: bytes) -> bool:
         return self.will_record
 
-    def when_room(self, callback: Callable[[], None]) -> None:
+    def is_full(self, listener: str) -> bool:
+        return self.full
+
+    def when_room(self, listener: str, callback: Callable[[], None]) -> None:
         if self.full:
             self._waiting.append(callback)
         else:

@@ -13,7 +13,8 @@ from criproxy.audit.dropped import timestamp
 from criproxy.audit.files.hash_chain import ChainReport, check
 from criproxy.audit.files.rotation import in_write_order, rotated_files
 from criproxy.audit.items import Item, UnreadConnection
-from criproxy.audit.pipeline.encoder import INTAKE, IntakeLimits, RecordEncoder
+from criproxy.audit.recorder.encoder import RecordEncoder
+from criproxy.audit.recorder.intake import Intake, WaitingItem
 from criproxy.audit.sinks.sink import Outlet, Progress, Sink
 from criproxy.audit.sinks.sink_queue import SinkQueue
 from criproxy.peers.peer import Connection, Peer
@@ -103,7 +104,6 @@ def sink(
     records: int = 1000,
     size: int = 1 << 20,
     log_error: Callable[[str], None] = lambda _: None,
-    synced: bool = False,
 ) -> Sink:
     """Return a sink that is not started."""
     queue = SinkQueue(
@@ -113,17 +113,68 @@ def sink(
         counts=counts,
         drop_record=lambda dropped: dropped.line("node", name, 0),
     )
-    return Sink(name, queue, outlet, counts, log_error, synced=synced, max_wait=3.0)
+    return Sink(name, queue, outlet, counts, log_error)
 
 
-def pipeline(
-    *sinks: Sink,
-    limits: IntakeLimits = INTAKE,
-    log_error: Callable[[str], None] = lambda _: None,
-    maker: Callable[[Item], Line | None] = make,
-) -> RecordEncoder:
-    """Return a record encoder of numbers."""
-    return RecordEncoder(maker, sinks, log_error, limits)
+class Lane:
+    """The lane of a channel: keeps what the encoder reports."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.full = False
+        self.results: list[tuple[int, int, bool]] = []
+        """The first item, the number of items and whether they are durable."""
+
+    def taken(self, count: int) -> int:
+        first = self.items
+        self.items += count
+        return first
+
+    def done(self, first: int, count: int, durable: bool) -> None:
+        self.results.append((first, count, durable))
+
+    def set_full(self, full: bool) -> None:
+        self.full = full
+
+    @property
+    def finished(self) -> int:
+        """The number of items that are written or dropped."""
+        return sum(count for _, count, _ in self.results)
+
+
+class Pipeline:
+    """An intake, an encoder and sinks; items are put in on the test's thread."""
+
+    def __init__(
+        self,
+        *sinks: Sink,
+        log_error: Callable[[str], None] = lambda _: None,
+        maker: Callable[[Item], Line | None] = make,
+    ) -> None:
+        self.intake = Intake()
+        self.encoder = RecordEncoder(maker, self.intake, sinks, log_error)
+        self.lanes: dict[str, Lane] = {}
+        self.lane("test")
+
+    def lane(self, listener: str) -> Lane:
+        """Return the lane of a listener."""
+        if listener not in self.lanes:
+            self.lanes[listener] = Lane()
+            self.encoder.add_source(self.lanes[listener], listener)
+        return self.lanes[listener]
+
+    @property
+    def full(self) -> bool:
+        return self.lanes["test"].full
+
+    def submit(self, item: Item, listener: str = "test") -> None:
+        self.intake.put(listener, WaitingItem(self.lane(listener), lambda: item, 0))
+
+    def reopen(self) -> None:
+        self.encoder.reopen()
+
+    def close(self, within: float) -> None:
+        self.encoder.close(within)
 
 
 def numbers(lines: Iterable[bytes]) -> list[int]:

@@ -86,7 +86,6 @@ Dropped::
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 from uuid import uuid4
 
@@ -94,9 +93,10 @@ import msgspec
 from google.protobuf.message import Message
 
 from criproxy.audit.dropped import API_VERSION, timestamp
-from criproxy.audit.items import CallAtStage, Item, UnreadConnection
+from criproxy.audit.items import TOO_LARGE, CallAtStage, Item, UnreadConnection
 from criproxy.audit.policy import UNRECORDED, AuditPolicy, covers
 from criproxy.audit.records.caller import CallerEncoder
+from criproxy.audit.records.capture import decode_limit
 from criproxy.audit.records.object_encoder import ObjectEncoder
 from criproxy.audit.records.subject import (
     CallSubject,
@@ -115,16 +115,6 @@ from criproxy.rules.errors import EvaluationError
 from criproxy.rules.messages.diff import diff_messages
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode, parse_message
-from criproxy.wire.reading.message_capture import CaptureLimits
-
-_SUBJECT_BYTES: Final = 64 << 10
-"""Bytes of a request that are captured for the subject's names, where fewer are recorded."""
-
-_NEW_ID_BYTES: Final = 16 << 10
-"""Bytes of a response that are captured for the new ids in it."""
-
-_CACHE_SIZE: Final = 1024
-"""Cached capture limits of methods at levels."""
 
 _MAX_CHANGES: Final = 100
 """Paths of changed fields that are recorded for one rule and message."""
@@ -164,10 +154,7 @@ class Record:
 
 
 class RecordBuilder:
-    """Builds records of items, and caches the names of pods and containers.
-
-    ``make`` is called on one thread only; ``capture_limits`` may be called from any.
-    """
+    """Builds records of items, and caches the names of pods and containers. Not thread-safe."""
 
     def __init__(
         self,
@@ -192,13 +179,9 @@ class RecordBuilder:
         )
         self._node = node
         self._wall_ns = wall_ns
-        self._limit = message_limit
-        self._read_limit = max(message_limit, _SUBJECT_BYTES)
+        self._decode_limit = decode_limit(message_limit)
         self._callers = CallerEncoder(self.pod_cache)
         self._objects = ObjectEncoder(self._redactor, message_limit)
-        self.capture_limits = lru_cache(_CACHE_SIZE)(self._capture_limits)
-        """Returns which messages of a method's calls to capture, given the highest level at which
-        they may be recorded: ``capture_limits(method_name, max_level) -> CaptureLimits``."""
 
     def make(self, item: Item) -> Record | None:
         """Return the record of an item; None if there is none. No input of a peer raises."""
@@ -209,23 +192,6 @@ class RecordBuilder:
         with suppress(EvaluationError):  # undecodable: records have ids without names then
             self.pod_cache.add_listing(item.pods, item.containers)
         return None
-
-    def _capture_limits(self, method_name: MethodName, max_level: Level) -> CaptureLimits:
-        request = response = 0
-        if self._updates_pod_cache(method_name):
-            request, response = self._read_limit, _NEW_ID_BYTES
-        if covers(max_level, "Request"):
-            request = max(request, self._limit)
-        if max_level != "None" and has_subject(method_name):
-            request = max(request, self._read_limit)
-        if max_level == "RequestResponse":
-            response = max(response, self._limit)
-        return CaptureLimits(request, response)
-
-    def _updates_pod_cache(self, method_name: MethodName) -> bool:
-        return self.pod_cache.wants(
-            f"/{method_name.service}/{method_name.method}".encode(errors="replace")
-        )
 
     def _event(self, item: CallAtStage) -> Record | None:
         """Build a call's record, then update the pod cache: a removed pod still has its name."""
@@ -240,10 +206,12 @@ class RecordBuilder:
         request = response = DirectionMessages()
         if captured is not None:
             if updates_pod_cache or covers(max_level, "Request") or has_subject(method_name):
-                request = decode(captured.request, request_class_of(method_name), self._read_limit)
+                request = decode(
+                    captured.request, request_class_of(method_name), self._decode_limit
+                )
             if updates_pod_cache or (done and max_level == "RequestResponse"):
                 response = decode(
-                    captured.response, response_class_of(method_name), self._read_limit
+                    captured.response, response_class_of(method_name), self._decode_limit
                 )
         subject = subject_of(
             method_name,
@@ -315,6 +283,8 @@ class RecordBuilder:
     def _change(self, rule: str, direction: str, before: Any, after: Any) -> dict[str, Any]:
         """Return the paths of the fields that a rule changed, without their values."""
         names: list[str] = []
+        if before == TOO_LARGE:
+            names = [TOO_LARGE]
         if isinstance(before, Message) and isinstance(after, Message):
             changed = diff_messages(before, after, self._redactor.text)
             names = [each.path for each in changed[:_MAX_CHANGES]]
@@ -360,6 +330,8 @@ def _without(text: str, messages: Iterable[Any]) -> str:
     """Redact credentials of messages in a text that may quote them: a registry's error may contain
     those of the request, or those that a rule has set."""
     for message in messages:
+        if message == TOO_LARGE:  # its credentials are unknown
+            return mark(len(text.encode()))
         for secret in secrets_in(message) if isinstance(message, Message) else ():
             if len(secret) >= _MIN_SECRET:
                 text = text.replace(secret, mark(len(secret.encode())))

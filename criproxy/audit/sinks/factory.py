@@ -1,7 +1,6 @@
 """Creates the sinks of the configuration."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 
 from criproxy.audit.counts import AuditCounts
@@ -12,7 +11,7 @@ from criproxy.audit.sinks.sink import LogError, Outlet, Sink
 from criproxy.audit.sinks.sink_queue import SinkQueue
 from criproxy.audit.sinks.stdout import StdoutOutlet
 from criproxy.audit.sinks.syslog import SyslogOutlet
-from criproxy.audit.spec import SinkSpec
+from criproxy.audit.spec import SinkSpec, sink_names
 
 
 def make_sinks(
@@ -20,16 +19,11 @@ def make_sinks(
 ) -> list[Sink]:
     """Open all sinks. ``node`` is this node's name; ``log_error`` is called for later errors.
 
-    A sink is named after its kind, the second of a kind ``file-2`` and so on. Raises
-    UnavailableError or UsageError if one cannot be opened; all are closed then.
+    Raises UnavailableError or UsageError if one cannot be opened; all are closed then.
     """
-    kinds: Counter[str] = Counter()
     sinks: list[Sink] = []
     try:
-        for spec in specs:
-            kind = _kind(spec)
-            kinds[kind] += 1
-            name = kind if kinds[kind] == 1 else f"{kind}-{kinds[kind]}"
+        for spec, name in zip(specs, sink_names(specs), strict=True):
             sinks.append(make_sink(spec, name, counts, node, log_error))
     except BaseException:
         for sink in sinks:
@@ -55,20 +49,7 @@ def make_sink(
         counts=own,
         drop_record=drop_record,
     )
-    return Sink(
-        name,
-        queue,
-        outlet,
-        own,
-        log_error,
-        synced=spec.file is not None and spec.file.fsync == "always",
-        max_wait=spec.max_wait,
-    )
-
-
-def _kind(spec: SinkSpec) -> str:
-    kinds = ("file", "stdout", "syslog", "journald", "otlp")
-    return next(kind for kind in kinds if getattr(spec, kind) is not None)
+    return Sink(name, queue, outlet, own, log_error)
 
 
 def _outlet(spec: SinkSpec, node: str, log_error: LogError) -> Outlet:

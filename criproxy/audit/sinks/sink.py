@@ -78,19 +78,13 @@ class Sink:
         outlet: Outlet,
         counts: SinkCounts,
         log_error: LogError,
-        *,
-        synced: bool = False,
-        max_wait: float = 0.0,
     ) -> None:
         """Create a sink that is not started.
 
-        ``log_error`` is called once when an error begins and once when it ends. ``synced``: each
-        record is on the disk when it is written. ``max_wait``: seconds that calls wait for room.
+        ``log_error`` is called once when an error begins and once when it ends.
         """
         self.name = name
         self.queue = queue
-        self.synced = synced
-        self.max_wait = max_wait
         self._outlet = outlet
         self._counts = counts
         self._log_error = log_error

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from criproxy.audit.items import RuntimeListing, UnreadConnection
 from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.records.capture import CaptureSelector
 from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.spec import LEVELS, AuditRuleSpec, RedactSpec
 from criproxy.cri.messages import request_class, response_class
@@ -608,9 +609,9 @@ def test_what_has_to_be_kept(path: str) -> None:
     """With the messages that are asked for, a record is as with all of them, and so is what is
     learned: at every level, for every method."""
     method_name = resolve(path.encode())
-    made = maker(limit=1 << 20)
-    assert made.capture_limits(method_name, "RequestResponse") == CaptureLimits(1 << 20, 1 << 20)
-    assert made.capture_limits(method_name, "Request").request == 1 << 20
+    made = CaptureSelector(1 << 20)
+    assert made.limits(method_name, "RequestResponse") == CaptureLimits(1 << 20, 1 << 20)
+    assert made.limits(method_name, "Request").request == 1 << 20
     updates_pod_cache = method_name.method in {
         "RunPodSandbox",
         "RestorePod",
@@ -618,11 +619,11 @@ def test_what_has_to_be_kept(path: str) -> None:
         "CreateContainer",
         "RemoveContainer",
     }
-    none = made.capture_limits(method_name, "None")
+    none = made.limits(method_name, "None")
     assert bool(none.request and none.response) == updates_pod_cache
     assert bool(none.request or none.response) == updates_pod_cache
     if path == INVENTED:
-        assert made.capture_limits(method_name, "Metadata") == CaptureLimits(0, 0)
+        assert made.limits(method_name, "Metadata") == CaptureLimits(0, 0)
         return
     method = METHODS[path]
     request, response = request_class(method)(), response_class(method)()
@@ -630,7 +631,7 @@ def test_what_has_to_be_kept(path: str) -> None:
         fill(message, lambda field: f"{field.name}-x")
     for level in LEVELS:
         whole, part = maker(level), maker(level)
-        limits = part.capture_limits(method_name, level)
+        limits = CaptureSelector(1 << 18).limits(method_name, level)
         item = observed(path, request, response)
         assert item.call.capture is not None
         record = whole.make(item)

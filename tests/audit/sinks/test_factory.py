@@ -10,12 +10,11 @@ import pytest
 
 from criproxy.audit.counts import AuditCounts
 from criproxy.audit.files.rotation import in_write_order
-from criproxy.audit.pipeline.encoder import RecordEncoder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import FileSpec, JournaldSpec, OtlpSpec, QueueSpec, SinkSpec, SyslogSpec
 from criproxy.configtypes.values import Duration
 from criproxy.errors import CriproxyError, UnavailableError
-from tests.support.audit_lines import item, lines_of, make, numbers
+from tests.support.audit_lines import Pipeline, item, lines_of, numbers
 
 
 def test_each_sink_has_its_own_name_queue_and_counts(tmp_path: Path) -> None:
@@ -32,8 +31,8 @@ def test_each_sink_has_its_own_name_queue_and_counts(tmp_path: Path) -> None:
         SinkSpec(journald=JournaldSpec(socket=str(tmp_path / "none"))),
     ]
     sinks = make_sinks(specs, counts, "node", print)
-    running = RecordEncoder(make, sinks, print)
-    assert (running.blocking, running.synced, running.max_wait) == (True, True, 4)
+    running = Pipeline(*sinks, log_error=print)
+    assert [sink.queue.blocking for sink in sinks] == [False, True, False]
     running.submit(item(1))
     running.submit(item(2))
     running.close(within=1)

@@ -21,11 +21,11 @@ from criproxy.audit.spec import FileSpec, RotateSpec
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.errors import UnavailableError
 from tests.support.audit_lines import (
+    Pipeline,
     files_of,
     item,
     lines_of,
     numbers,
-    pipeline,
     record,
     reported,
     sink,
@@ -533,7 +533,7 @@ def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) ->
     counts = SinkCounts()
     outlet = FileOutlet(spec, complaints.append)
     one = sink(outlet, counts, blocking=blocking, records=100, log_error=complaints.append)
-    running = pipeline(one)
+    running = Pipeline(one)
     for number in range(50):
         running.submit(item(number))
     wait_until(lambda: counts.written == 50, "records on the disk")
@@ -570,7 +570,7 @@ def test_a_slow_disk_loses_nothing_that_blocks(path: Path) -> None:
 
     counts = SinkCounts()
     outlet = FileOutlet(FileSpec(path=str(path), chain=True), pytest.fail, write=write)
-    running = pipeline(sink(outlet, counts, blocking=True, records=10))
+    running = Pipeline(sink(outlet, counts, blocking=True, records=10))
     for number in range(100):
         running.submit(item(number))
     wait_until(lambda: running.full, "a full queue")
@@ -588,15 +588,18 @@ import time
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.file import FileOutlet
 from tests.audit.sinks.test_file import under_load
-from tests.support.audit_lines import item, pipeline, sink
+from tests.support.audit_lines import Pipeline, item, sink
 
 outlet = FileOutlet(under_load(sys.argv[1], sys.argv[2]), print)
-running = pipeline(sink(outlet, SinkCounts(), blocking=True, synced=True))
-number = int(sys.argv[3])
+running = Pipeline(sink(outlet, SinkCounts(), blocking=True))
+first = int(sys.argv[3])
+number = reported = first
 while True:
-    # One write for each line: the sink's thread and this one take turns.
-    running.submit_synced(item(number), lambda well, number=number: os.write(1, b"%d\\n" % number))
+    running.submit(item(number))
     number += 1
+    for each in range(reported, first + running.lanes["test"].finished):
+        os.write(1, b"%d\\n" % each)
+        reported = each + 1
     while running.full:
         time.sleep(0.001)
 """

@@ -10,7 +10,7 @@ import pytest
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.journald import JournaldOutlet, entry
 from criproxy.audit.spec import JournaldSpec
-from tests.support.audit_lines import item, pipeline, record, sink
+from tests.support.audit_lines import Pipeline, item, record, sink
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 _LINE = (
@@ -106,7 +106,7 @@ def test_a_journal_that_restarts_gets_what_waited(journal: Path) -> None:
     counts = SinkCounts()
     complaints: list[str] = []
     outlet = JournaldOutlet(JournaldSpec(str(journal)))
-    running = pipeline(sink(outlet, counts, log_error=complaints.append))
+    running = Pipeline(sink(outlet, counts, log_error=complaints.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to send")
     with _bind(journal) as server:

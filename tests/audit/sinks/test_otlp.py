@@ -19,7 +19,7 @@ from criproxy.audit.sinks.otlp import OtlpOutlet
 from criproxy.audit.spec import OtlpSpec
 from criproxy.configtypes.values import Duration
 from criproxy.errors import UsageError
-from tests.support.audit_lines import item, numbers, pipeline, record, reported, sink
+from tests.support.audit_lines import Pipeline, item, numbers, record, reported, sink
 from tests.support.waiting import wait_until
 
 _NOW = 1_795_429_900_000_000_000
@@ -259,7 +259,7 @@ def test_a_collector_that_is_not_there_gets_what_waited() -> None:
     counts = SinkCounts()
     complaints: list[str] = []
     one = OtlpOutlet(OtlpSpec(endpoint=gone.url), "node")
-    running = pipeline(sink(one, counts, blocking=True, log_error=complaints.append))
+    running = Pipeline(sink(one, counts, blocking=True, log_error=complaints.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to post")
     running.close(within=0)
@@ -272,7 +272,7 @@ def test_a_pipeline_posts_all(collector: Collector, outlet: Callable[..., OtlpOu
     """With a busy Collector every record arrives once and in order."""
     collector.answers = [(200, {}, b""), (503, {"retry-after": "0"}, b"")]
     counts = SinkCounts()
-    running = pipeline(sink(outlet(), counts, blocking=True))
+    running = Pipeline(sink(outlet(), counts, blocking=True))
     for number in range(3000):
         running.submit(item(number))
     running.close(within=30)

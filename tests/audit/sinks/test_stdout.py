@@ -8,7 +8,7 @@ import pytest
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.stdout import StdoutOutlet
-from tests.support.audit_lines import item, numbers, pipeline, record, sink
+from tests.support.audit_lines import Pipeline, item, numbers, record, sink
 from tests.support.waiting import wait_until
 
 
@@ -37,7 +37,7 @@ def test_records_come_one_a_line(pipe: tuple[int, int]) -> None:
 def test_a_reader_that_does_not_read_holds_up_nothing(pipe: tuple[int, int]) -> None:
     """A full pipe fills the queue; closing returns and counts the remaining records."""
     counts = SinkCounts()
-    running = pipeline(sink(StdoutOutlet(pipe[1]), counts, records=500))
+    running = Pipeline(sink(StdoutOutlet(pipe[1]), counts, records=500))
     for number in range(5000):
         running.submit(item(number))
     wait_until(lambda: counts.dropped["queue_full"], "drops")

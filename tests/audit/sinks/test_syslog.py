@@ -13,7 +13,7 @@ from criproxy.audit.counts import SinkCounts
 from criproxy.audit.sinks.syslog import SyslogOutlet
 from criproxy.audit.spec import SyslogSpec
 from criproxy.errors import UsageError
-from tests.support.audit_lines import item, numbers, pipeline, record, reported, sink
+from tests.support.audit_lines import Pipeline, item, numbers, record, reported, sink
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 _RFC5424 = re.compile(
@@ -156,7 +156,7 @@ def test_a_server_that_comes_back_gets_what_waited() -> None:
     with socket.create_server(("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         outlet = SyslogOutlet(SyslogSpec(f"tcp://127.0.0.1:{port}"), "node")
-        running = pipeline(sink(outlet, counts, log_error=complaints.append))
+        running = Pipeline(sink(outlet, counts, log_error=complaints.append))
         running.submit(item(0))
         connection, _ = first.accept()
         with connection:

@@ -9,10 +9,9 @@ import pytest
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import Item, RuntimeListing
-from criproxy.audit.pipeline.encoder import IntakeLimits
 from criproxy.audit.sinks.sink import Progress
-from tests.support.audit_lines import Gate, Line, item, make, numbers, pipeline, reported, sink
-from tests.support.waiting import LIMIT_SECONDS, wait_until
+from tests.support.audit_lines import Gate, Line, Pipeline, item, make, numbers, reported, sink
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def test_records_reach_every_sink_in_order() -> None:
     """Every sink receives every record in the order of submission."""
     one, other = Gate(), Gate()
     counts = SinkCounts(), SinkCounts()
-    running = pipeline(sink(one, counts[0]), sink(other, counts[1]))
+    running = Pipeline(sink(one, counts[0]), sink(other, counts[1]))
 
     for number in range(500):
         running.submit(item(number))
@@ -41,7 +40,7 @@ def test_records_reach_every_sink_in_order() -> None:
 def test_a_stuck_sink_holds_up_no_other() -> None:
     """A sink that hangs in a write does not delay another."""
     stuck, free = Gate(opened=False), Gate()
-    running = pipeline(sink(stuck, SinkCounts()), sink(free, SinkCounts()))
+    running = Pipeline(sink(stuck, SinkCounts()), sink(free, SinkCounts()))
 
     for number in range(100):
         running.submit(item(number))
@@ -61,7 +60,7 @@ def test_submitting_makes_no_record() -> None:
         makers.add(threading.current_thread())
         return make(made)
 
-    running = pipeline(sink(Gate(), SinkCounts()), maker=remember)
+    running = Pipeline(sink(Gate(), SinkCounts()), maker=remember)
     running.submit(item(1))
     running.close(within=30)
 
@@ -71,7 +70,7 @@ def test_submitting_makes_no_record() -> None:
 def test_what_makes_no_record_is_not_missed() -> None:
     """An item without a record counts neither as written nor as dropped."""
     counts = SinkCounts()
-    running = pipeline(sink(Gate(), counts), maker=lambda _: None)
+    running = Pipeline(sink(Gate(), counts), maker=lambda _: None)
     running.submit(RuntimeListing(b"", b""))
     running.close(within=30)
 
@@ -81,7 +80,7 @@ def test_what_makes_no_record_is_not_missed() -> None:
 def test_dropped_records_are_reported_to_the_record() -> None:
     """A Dropped record stands where records are missing; written and dropped add up to all."""
     gate, counts = Gate(opened=False), SinkCounts()
-    running = pipeline(sink(gate, counts, records=10))
+    running = Pipeline(sink(gate, counts, records=10))
 
     running.submit(item(0))
     wait_until(gate.entered.is_set, "a write that hangs")
@@ -104,7 +103,7 @@ def test_dropped_records_are_reported_to_the_record() -> None:
 def test_a_queue_is_limited_in_bytes() -> None:
     """A queue is limited in bytes as well as in records."""
     gate, counts = Gate(opened=False), SinkCounts()
-    running = pipeline(sink(gate, counts, size=len(make(item(0)).line) * 3))
+    running = Pipeline(sink(gate, counts, size=len(make(item(0)).line) * 3))
 
     for number in range(9):
         running.submit(item(number))
@@ -115,138 +114,19 @@ def test_a_queue_is_limited_in_bytes() -> None:
     assert counts.written + reported(gate.lines) == 9
 
 
-def test_a_full_intake_drops_for_every_sink() -> None:
-    """Items dropped before the encoder count as dropped in every sink."""
-    hold = threading.Event()
-
-    def slowly(made: Item) -> Line:
-        hold.wait()
-        return make(made)
-
-    gates = Gate(), Gate()
-    counts = SinkCounts(), SinkCounts()
-    running = pipeline(
-        *(sink(gate, count) for gate, count in zip(gates, counts, strict=True)),
-        limits=IntakeLimits(items=5),
-        maker=slowly,
-    )
-    for number in range(20):
-        running.submit(item(number))
-    hold.set()
-    running.close(within=30)
-
-    for gate, count in zip(gates, counts, strict=True):
-        assert count.dropped == {"intake_full": 15}
-        assert (len(numbers(gate.lines)), reported(gate.lines)) == (5, 15)
-
-
-def test_a_sink_that_blocks_loses_nothing() -> None:
-    """A blocking sink accepts records above its limits, is full then, and calls back later."""
-    gate, counts = Gate(opened=False), SinkCounts()
-    running = pipeline(sink(gate, counts, blocking=True, records=10), limits=IntakeLimits(items=7))
-    assert (running.blocking, running.full, running.max_wait) == (True, False, 3.0)
-
-    for number in range(100):
-        running.submit(item(number))
-    wait_until(lambda: running.full, "a full pipeline")
-    room = threading.Event()
-    running.when_room(room.set)
-    assert not room.is_set()
-    gate.open.set()
-
-    assert room.wait(LIMIT_SECONDS)
-    wait_until(lambda: not running.full, "room")
-    running.close(within=30)
-    assert numbers(gate.lines) == list(range(100))
-    assert counts.dropped == {}
-
-
-def test_with_room_the_call_back_is_at_once() -> None:
-    """With room, the callback of ``when_room`` is called at once."""
-    running = pipeline(sink(Gate(), SinkCounts(), blocking=True))
-    room = threading.Event()
-    running.when_room(room.set)
-
-    assert room.is_set()
-    running.close(within=30)
-
-
-def test_a_synced_record_is_done_when_it_is_written() -> None:
-    """``done`` is called once every blocking sink has written the record."""
-    gates = Gate(opened=False), Gate(opened=False), Gate(opened=False)
-    running = pipeline(
-        sink(gates[0], SinkCounts(), blocking=True, synced=True),
-        sink(gates[1], SinkCounts(), blocking=True),
-        sink(gates[2], SinkCounts()),
-    )
-    assert running.synced
-    results: list[bool] = []
-
-    running.submit_synced(item(1), results.append)
-    wait_until(gates[0].entered.is_set, "a write")
-    wait_until(gates[1].entered.is_set, "a write")
-    gates[0].open.set()
-    wait_until(lambda: gates[0].lines, "a record")
-    assert results == []
-    gates[1].open.set()
-    wait_until(lambda: results, "the word that it is written")
-
-    assert results == [True]
-    gates[2].open.set()
-    running.close(within=30)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [Progress(1, durable=False), Progress(1, lost=1, reason="rejected")],
-    ids=["not on the disk", "rejected"],
-)
-def test_a_synced_record_that_is_not_durable_is_told(answer: Progress) -> None:
-    """``done(False)`` reports a record that may not survive a crash."""
-    gate = Gate()
-    gate.refuse = lambda lines: answer
-    running = pipeline(sink(gate, SinkCounts(), blocking=True))
-    results: list[bool] = []
-
-    running.submit_synced(item(1), results.append)
-    wait_until(lambda: results, "the word that it is not")
-
-    assert results == [False]
-    gate.refuse = None
-    running.close(within=30)
-
-
-def test_closing_tells_those_who_wait() -> None:
-    """Closing calls all waiting callbacks."""
-    gate = Gate(opened=False)
-    gate.refuse = lambda lines: Progress(0, trouble="no")
-    running = pipeline(sink(gate, SinkCounts(), blocking=True, records=1))
-    results: list[bool] = []
-    room = threading.Event()
-    running.submit_synced(item(1), results.append)
-    wait_until(lambda: running.full, "a full pipeline")
-    running.when_room(room.set)
-
-    running.close(within=0)
-
-    assert results == [False]
-    assert room.is_set()
-
-
 def test_what_cannot_be_written_in_time_counts_as_dropped() -> None:
     """Closing ends in time, and every record is written or counted as dropped."""
     gate, counts = Gate(opened=False), SinkCounts()
     gate.refuse = lambda lines: Progress(0, trouble="the disk is full")
-    running = pipeline(sink(gate, counts))
+    running = Pipeline(sink(gate, counts))
     for number in range(50):
         running.submit(item(number))
     gate.open.set()
 
     running.close(within=0.1)
-    running.submit(item(50))
 
     assert counts.written == 0
-    assert counts.dropped["closing"] == 51
+    assert counts.dropped["closing"] == 50
     assert counts.backlog == 0
 
 
@@ -260,7 +140,7 @@ def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
 
     gate, counts = Gate(), SinkCounts()
     complaints: list[str] = []
-    running = pipeline(sink(gate, counts), maker=fail, log_error=complaints.append)
+    running = Pipeline(sink(gate, counts), maker=fail, log_error=complaints.append)
     for number in range(10):
         running.submit(item(number))
     running.close(within=30)
@@ -283,7 +163,7 @@ def test_troubles_are_said_when_they_begin_and_end() -> None:
 
     gate.refuse = refuse
     complaints: list[str] = []
-    running = pipeline(sink(gate, counts, log_error=complaints.append))
+    running = Pipeline(sink(gate, counts, log_error=complaints.append))
     running.submit(item(1))
     gate.open.set()
     wait_until(lambda: counts.errors >= 3, "tries")
@@ -298,7 +178,7 @@ def test_a_rejected_notice_is_told_again_with_the_next_records() -> None:
     """A rejected Dropped record is included in the next one."""
     gate, counts = Gate(), SinkCounts()
     gate.refuse = lambda lines: Progress(len(lines), lost=len(lines), reason="rejected")
-    running = pipeline(sink(gate, counts))
+    running = Pipeline(sink(gate, counts))
     running.submit(item(1))
     wait_until(lambda: counts.dropped["rejected"] == 1 and counts.backlog == 0, "a rejection")
     gate.refuse = None
@@ -312,35 +192,11 @@ def test_a_rejected_notice_is_told_again_with_the_next_records() -> None:
 def test_reopening_reaches_sinks_that_have_nothing_to_write() -> None:
     """An idle sink is reopened at once."""
     gate = Gate()
-    running = pipeline(sink(gate, SinkCounts()))
+    running = Pipeline(sink(gate, SinkCounts()))
     running.reopen()
 
     wait_until(lambda: gate.reopened == 1, "reopening")
     running.close(within=30)
-
-
-def test_memory_stays_flat_over_many_records() -> None:
-    """Memory grows by less than half the size of 200,000 records."""
-    count = 200_000
-    gate, counts = Gate(), SinkCounts()
-    gate.refuse = lambda lines: Progress(len(lines))
-    running = pipeline(sink(gate, counts, blocking=True, records=5000))
-
-    def submit(first: int, last: int) -> None:
-        for number in range(first, last):
-            if running.full:
-                room = threading.Event()
-                running.when_room(room.set)
-                assert room.wait(LIMIT_SECONDS)
-            running.submit(item(number))
-
-    submit(0, count // 10)
-    before = _resident()
-    submit(count // 10, count)
-    running.close(within=30)
-
-    assert counts.written == count
-    assert _resident() - before < count * len(make(item(count)).line) / 2
 
 
 def test_a_fault_in_a_sink_does_not_end_it() -> None:
@@ -353,13 +209,123 @@ def test_a_fault_in_a_sink_does_not_end_it() -> None:
         raise ZeroDivisionError
 
     gate.refuse = fault
-    running = pipeline(sink(gate, counts, blocking=True, log_error=complaints.append))
+    running = Pipeline(sink(gate, counts, blocking=True, log_error=complaints.append))
     running.submit(item(1))
     wait_until(lambda: gate.lines, "the record")
     running.close(within=30)
 
     assert numbers(gate.lines) == [1]
     assert "a fault of criproxy's" in complaints[0]
+
+
+def test_a_lane_is_full_while_its_listener_has_its_share() -> None:
+    """A blocking sink accepts records above its limits; its lanes are full until it has room."""
+    gate, counts = Gate(opened=False), SinkCounts()
+    running = Pipeline(sink(gate, counts, blocking=True, records=10))
+    assert not running.full
+
+    for number in range(100):
+        running.submit(item(number))
+    wait_until(lambda: running.full, "a full lane")
+    assert not running.lane("other").full
+    gate.open.set()
+
+    wait_until(lambda: not running.full, "room")
+    running.close(within=30)
+    assert numbers(gate.lines) == list(range(100))
+    assert counts.dropped == {}
+
+
+def test_an_item_is_done_when_all_sinks_have_written_it() -> None:
+    """Items are taken when they are in the queues, and done once every sink has written them."""
+    gates = Gate(opened=False), Gate(opened=False)
+    running = Pipeline(sink(gates[0], SinkCounts(), blocking=True), sink(gates[1], SinkCounts()))
+    lane = running.lane("test")
+
+    running.submit(item(1))
+    for gate in gates:
+        wait_until(gate.entered.is_set, "a write")
+    assert (lane.items, lane.results) == (1, [])
+    gates[0].open.set()
+    wait_until(lambda: gates[0].lines, "a record")
+    assert lane.results == []
+    gates[1].open.set()
+    wait_until(lambda: lane.results, "the report")
+
+    assert lane.results == [(0, 1, True)]
+    running.close(within=30)
+
+
+@pytest.mark.parametrize(
+    ("answer", "blocking", "durable"),
+    [
+        (Progress(1, durable=False), True, False),
+        (Progress(1, lost=1, reason="rejected"), True, False),
+        (Progress(1, lost=1, reason="rejected"), False, True),
+    ],
+    ids=["not on the disk", "rejected", "not blocking"],
+)
+def test_a_record_that_is_not_durable(answer: Progress, blocking: bool, durable: bool) -> None:
+    """A record that a blocking sink has dropped, or that may not survive a crash, is reported."""
+    gate = Gate()
+    gate.refuse = lambda lines: answer
+    running = Pipeline(sink(gate, SinkCounts(), blocking=blocking))
+
+    running.submit(item(1))
+    wait_until(lambda: running.lane("test").results, "the report")
+
+    assert running.lane("test").results == [(0, 1, durable)]
+    gate.refuse = None
+    running.close(within=30)
+
+
+def test_closing_reports_items_as_not_durable() -> None:
+    """Items whose records could not be written at the end are done, but not durable."""
+    gate = Gate(opened=False)
+    gate.refuse = lambda lines: Progress(0, trouble="no")
+    running = Pipeline(sink(gate, SinkCounts(), blocking=True, records=1))
+    running.submit(item(1))
+    wait_until(lambda: running.full, "a full lane")
+
+    running.close(within=0)
+
+    assert running.lane("test").results == [(0, 1, False)]
+    assert not running.full
+
+
+def test_drops_of_a_worker_are_reported_and_not_counted() -> None:
+    """Records that a worker has dropped and counted are reported in every sink's log."""
+    gate, counts = Gate(), SinkCounts()
+    running = Pipeline(sink(gate, counts))
+    running.encoder.report_dropped({"intake_full": 3, "refused": 2})
+    running.close(within=30)
+
+    assert counts.dropped == {}
+    assert reported(gate.lines) == 5
+
+
+def test_memory_stays_flat_over_many_records() -> None:
+    """Memory grows by less than half the size of 200,000 records."""
+    count = 200_000
+    gate, counts = Gate(), SinkCounts()
+    gate.refuse = lambda lines: Progress(len(lines))
+    running = Pipeline(sink(gate, counts, blocking=True, records=5000))
+    lane = running.lane("test")
+
+    def submit(first: int, last: int) -> None:
+        for step in range(first, last, 1000):
+            for number in range(step, step + 1000):
+                running.submit(item(number))
+            wait_until(lambda: not running.intake.waiting and not running.full, "room")
+            lane.results.clear()
+
+    submit(0, count // 10)
+    before = _resident()
+    submit(count // 10, count)
+    running.close(within=30)
+
+    assert counts.written == count
+    assert _resident() - before < count * len(make(item(count)).line) / 2
 
 
 def _resident() -> int:

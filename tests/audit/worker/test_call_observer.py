@@ -7,20 +7,20 @@ from uuid import UUID
 import pytest
 
 from criproxy.audit.items import CallAtStage, UnreadConnection
-from criproxy.audit.pipeline.call_observer import REFUSED, CallObserver
 from criproxy.audit.policy import AuditPolicy
 from criproxy.audit.spec import AuditRuleSpec
+from criproxy.audit.worker.call_observer import REFUSED, CallObserver
 from criproxy.peers.peer import Connection
 from criproxy.rules.spec import CallersSpec
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import CallBegan, CallEnded, ReadingStopped
 from criproxy.wire.reading.message_capture import CaptureBudget, MessageCapture
-from tests.support.audited import AGENT, KUBELET, LISTENER, maker, path_of
+from tests.support.audited import AGENT, KUBELET, LISTENER, path_of
 from tests.support.calls import ended, running
 
 
-class Pipeline:
+class Client:
     """Collects submitted items."""
 
     def __init__(self) -> None:
@@ -28,11 +28,14 @@ class Pipeline:
         self.synced: list[Any] = []
         self.lost: Counter[str] = Counter()
 
-    def submit(self, item: Any) -> None:
-        self.items.append(item)
+    def submit(self, item: Any, done: Any = None) -> None:
+        if done is None:
+            self.items.append(item)
+        else:
+            self.synced.append((item, done))
 
-    def submit_synced(self, item: Any, done: Any) -> None:
-        self.synced.append((item, done))
+    def forget(self, connection: Connection) -> None:
+        pass
 
     def count_dropped(self, reason: str) -> None:
         self.lost[reason] += 1
@@ -43,13 +46,13 @@ class Recording:
 
     def __init__(self, *rules: AuditRuleSpec) -> None:
         policy = AuditPolicy(list(rules) or None)
-        self.pipeline = Pipeline()
-        pipeline: Any = self.pipeline
-        self.store = CaptureBudget(1 << 20)
-        self.recorder = CallObserver(policy, maker(policy), pipeline, self.store)
+        self.client = Client()
+        client: Any = self.client
+        self.budget = CaptureBudget(1 << 20)
+        self.observer = CallObserver(policy, 1 << 18, client, self.budget)
         self.kubelet = Connection(LISTENER, KUBELET, 0.0)
         self.agent = Connection(LISTENER, AGENT, 0.0)
-        self.keeps = {each: self.recorder.capture_for(each) for each in (self.kubelet, self.agent)}
+        self.keeps = {each: self.observer.capture_for(each) for each in (self.kubelet, self.agent)}
 
     def limits(self, connection: Connection, method: str) -> Any:
         return self.keeps[connection](path_of(method).encode())
@@ -60,12 +63,12 @@ class Recording:
         call = ended(path, **more)
         limits = self.keeps[connection](path)
         call.capture = None if limits is None else MessageCapture(limits)
-        self.recorder.observe(connection, CallEnded(call), 10.0)
+        self.observer.observe(connection, CallEnded(call), 10.0)
         return call
 
     @property
     def submitted(self) -> list[tuple[str, bytes]]:
-        return [(each.stage, each.call.path) for each in self.pipeline.items]
+        return [(each.stage, each.call.path) for each in self.client.items]
 
 
 def test_what_the_kubelet_reads_costs_nothing() -> None:
@@ -75,21 +78,21 @@ def test_what_the_kubelet_reads_costs_nothing() -> None:
         assert recording.limits(recording.kubelet, method) is None
         recording.ends(recording.kubelet, method)
         recording.ends(recording.kubelet, method, code=StatusCode.NOT_FOUND)
-    assert not recording.pipeline.items
+    assert not recording.client.items
 
 
 def test_what_is_recorded_is_handed_over_once() -> None:
     """A call that may be recorded is submitted when it has ended, with an id."""
     recording = Recording()
     call = recording.ends(recording.agent, "ListContainers", took=2.0)
-    (item,) = recording.pipeline.items
+    (item,) = recording.client.items
     assert isinstance(item, CallAtStage)
     assert (item.stage, item.call, item.connection) == ("ResponseComplete", call, recording.agent)
     assert item.at == 2.0
     id_ = UUID(item.audit_id)
     assert (str(id_), id_.version, id_.variant) == (item.audit_id, 4, "specified in RFC 4122")
-    recording.recorder.observe(recording.agent, CallBegan(running(b"Version")), 3.0)
-    assert len(recording.pipeline.items) == 1
+    recording.observer.observe(recording.agent, CallBegan(running(b"Version")), 3.0)
+    assert len(recording.client.items) == 1
 
 
 def test_ids_are_different() -> None:
@@ -97,7 +100,7 @@ def test_ids_are_different() -> None:
     recording = Recording()
     for _ in range(1000):
         recording.ends(recording.agent, "Version")
-    assert len({item.audit_id for item in recording.pipeline.items}) == 1000
+    assert len({item.audit_id for item in recording.client.items}) == 1000
 
 
 def test_who_asks_decides() -> None:
@@ -109,7 +112,7 @@ def test_who_asks_decides() -> None:
     limits = recording.limits(recording.agent, "ExecSync")
     assert limits.request
     assert limits.response
-    assert limits.budget is recording.store
+    assert limits.budget is recording.budget
 
 
 def test_what_names_are_learned_from() -> None:
@@ -125,7 +128,7 @@ def test_what_is_denied_is_handed_over_always() -> None:
     recording = Recording(AuditRuleSpec("None"))
     call = ended(path_of("Status").encode(), StatusCode.PERMISSION_DENIED)
     call.denied = "method"
-    recording.recorder.observe(recording.agent, CallEnded(call), 1.0)
+    recording.observer.observe(recording.agent, CallEnded(call), 1.0)
     assert recording.submitted == [("ResponseComplete", call.path)]
 
 
@@ -135,13 +138,13 @@ def test_a_call_that_was_refused_for_want_of_room() -> None:
     recording = Recording()
     call = ended(path_of("Status").encode(), StatusCode.UNAVAILABLE)
     call.denied = REFUSED
-    recording.recorder.observe(recording.agent, CallEnded(call), 1.0)
-    assert not recording.pipeline.items
-    assert recording.pipeline.lost == {"refused": 1}
-    recording.recorder.received(recording.agent, call, 1.0, lambda durable: None)
-    recording.recorder.observe(recording.agent, CallEnded(call), 2.0)
+    recording.observer.observe(recording.agent, CallEnded(call), 1.0)
+    assert not recording.client.items
+    assert recording.client.lost == {"refused": 1}
+    recording.observer.received(recording.agent, call, 1.0, lambda durable: None)
+    recording.observer.observe(recording.agent, CallEnded(call), 2.0)
     assert recording.submitted == [("ResponseComplete", call.path)]
-    assert recording.pipeline.lost == {"refused": 1}
+    assert recording.client.lost == {"refused": 1}
 
 
 def test_calls_that_run_for_long() -> None:
@@ -153,35 +156,35 @@ def test_calls_that_run_for_long() -> None:
     )
     calls = [(old, recording.agent), (unrecorded, recording.kubelet), (young, recording.agent)]
     for now in (4.0, 5.0, 9.0):
-        recording.recorder.sweep(calls, now, 5.0)
+        recording.observer.sweep(calls, now, 5.0)
     assert recording.submitted == [("RequestReceived", old.path)]
-    assert recording.pipeline.items[0].at == 5.0
-    recording.recorder.observe(recording.agent, CallEnded(old), 9.0)
-    began, done = recording.pipeline.items
+    assert recording.client.items[0].at == 5.0
+    recording.observer.observe(recording.agent, CallEnded(old), 9.0)
+    began, done = recording.client.items
     assert began.audit_id == done.audit_id
-    recording.recorder.observe(recording.agent, CallEnded(young), 9.0)
-    assert recording.pipeline.items[2].audit_id != done.audit_id
+    recording.observer.observe(recording.agent, CallEnded(young), 9.0)
+    assert recording.client.items[2].audit_id != done.audit_id
 
 
 def test_a_record_that_is_waited_for() -> None:
     """A call that waits for its record has one made, even if it had one before."""
     recording = Recording()
     call = running(path_of("StopContainer").encode())
-    recording.recorder.sweep([(call, recording.agent)], 10.0, 5.0)
+    recording.observer.sweep([(call, recording.agent)], 10.0, 5.0)
 
     def done(durable: bool) -> None: ...
 
-    recording.recorder.received(recording.agent, call, 11.0, done)
-    ((item, callback),) = recording.pipeline.synced
+    recording.observer.received(recording.agent, call, 11.0, done)
+    ((item, callback),) = recording.client.synced
     assert (item.stage, item.at, callback) == ("RequestReceived", 11.0, done)
-    assert item.audit_id == recording.pipeline.items[0].audit_id
+    assert item.audit_id == recording.client.items[0].audit_id
 
 
 def test_a_connection_that_is_not_read_any_more() -> None:
     """A connection that is no longer parsed is submitted."""
     recording = Recording(AuditRuleSpec("None"))
-    recording.recorder.observe(recording.agent, ReadingStopped("protocol", "bad frame"), 3.0)
-    (item,) = recording.pipeline.items
+    recording.observer.observe(recording.agent, ReadingStopped("protocol", "bad frame"), 3.0)
+    (item,) = recording.client.items
     assert isinstance(item, UnreadConnection)
     assert (item.connection, item.reason) == (recording.agent, "protocol")
     assert (item.detail, item.at) == ("bad frame", 3.0)
@@ -193,17 +196,17 @@ def test_paths_that_clients_invent(length: int) -> None:
     recording = Recording()
     for number in range(2000):
         path = b"/x.Y/" + str(number).encode().zfill(length)
-        assert recording.recorder.records(recording.agent, path)
-    known = recording.recorder._connections[recording.agent]
+        assert recording.observer.records(recording.agent, path)
+    known = recording.observer._connections[recording.agent]
     assert sum(map(len, known)) <= 256 * 256
 
 
 def test_connections_that_are_gone() -> None:
     """A closed connection leaves nothing behind, and its late ends are submitted."""
     recording = Recording()
-    recording.recorder.forget(recording.agent)
-    recording.recorder.forget(recording.agent)
-    assert list(recording.recorder._connections) == [recording.kubelet]
+    recording.observer.forget(recording.agent)
+    recording.observer.forget(recording.agent)
+    assert list(recording.observer._connections) == [recording.kubelet]
     recording.ends(recording.agent, "Version")
-    assert len(recording.pipeline.items) == 1
-    assert list(recording.recorder._connections) == [recording.kubelet]
+    assert len(recording.client.items) == 1
+    assert list(recording.observer._connections) == [recording.kubelet]

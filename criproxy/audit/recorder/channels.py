@@ -1,0 +1,243 @@
+"""Reads the workers' channels and reports to them, on one thread for all."""
+
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from criproxy.audit.channel import (
+    HEADER,
+    Kind,
+    LaneStatus,
+    decode_connection,
+    decode_dropped,
+    decode_item,
+    status_frame,
+)
+from criproxy.audit.items import LISTINGS
+from criproxy.audit.recorder.encoder import RecordEncoder
+from criproxy.audit.recorder.intake import Intake, WaitingItem
+from criproxy.peers.peer import Connection
+
+_CHUNK: Final = 256 << 10
+
+
+class _Lane:
+    """A lane of a channel: a Source of the intake."""
+
+    def __init__(self, number: int, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._status = LaneStatus(number, 0, 0, False)
+        self._early: dict[int, tuple[int, bool]] = {}  # done before those before them, by number
+        self._changed = False
+
+    def taken(self, count: int) -> int:
+        """See Source."""
+        with self._lock:
+            first = self._status.taken
+            self._status.taken += count
+            self._changed = True
+        self._wake()
+        return first
+
+    def done(self, first: int, count: int, durable: bool) -> None:
+        """See Source."""
+        with self._lock:
+            self._early[first] = count, durable
+            while known := self._early.pop(self._status.done, None):
+                count, durable = known
+                if not durable:
+                    begin = self._status.done
+                    self._status.failed.extend(range(begin, begin + count))
+                self._status.done += count
+                self._changed = True
+        self._wake()
+
+    def set_full(self, full: bool) -> None:
+        """See Source."""
+        with self._lock:
+            if full == self._status.full:
+                return
+            self._status.full = full
+            self._changed = True
+        self._wake()
+
+    def report(self) -> LaneStatus | None:
+        """Return the status if it has changed since it was last returned."""
+        with self._lock:
+            if not self._changed:
+                return None
+            self._changed = False
+            status = self._status
+            self._status = LaneStatus(status.lane, status.taken, status.done, status.full)
+            return status
+
+
+class _Channel:
+    """The recorder's end of a worker's channel."""
+
+    def __init__(
+        self, sock: socket.socket, intake: Intake, encoder: RecordEncoder, wake: Callable[[], None]
+    ) -> None:
+        self.sock = sock
+        self.encoder = encoder
+        self.output = b""
+        self._intake = intake
+        self._wake = wake
+        self._input = bytearray()
+        self._slots: dict[int, tuple[_Lane, Connection]] = {}
+        self._lanes: dict[int, _Lane] = {}
+
+    def receive(self, data: memoryview) -> None:
+        """Parse frames, and put their items into the intake."""
+        self._input += data
+        position = 0
+        size = len(self._input)
+        while size - position >= HEADER.size:
+            length, kind, slot, fields = HEADER.unpack_from(self._input, position)
+            begin = position + HEADER.size
+            if size - begin < length:
+                break
+            position = begin + length
+            middle = begin + fields
+            self._frame(
+                Kind(kind),
+                slot,
+                bytes(self._input[begin:middle]),
+                bytes(self._input[middle:position]),
+            )
+        del self._input[:position]
+
+    def _frame(self, kind: Kind, slot: int, fields: bytes, payload: bytes) -> None:
+        if kind is Kind.CONNECTION:
+            number, connection = decode_connection(fields)
+            self._slots[slot] = self._lane(number, connection.listener), connection
+            return
+        if kind is Kind.DROPPED:
+            self.encoder.report_dropped(decode_dropped(fields))
+            return
+        lane: _Lane
+        described: Connection | None
+        if kind is Kind.LISTING:
+            lane, described = self._lane(slot, LISTINGS), None
+        else:
+            lane, described = self._slots[slot]
+        decode = partial(decode_item, kind, fields, payload, described)
+        item = WaitingItem(lane, decode, len(fields) + len(payload))
+        self._intake.put(LISTINGS if described is None else described.listener, item)
+
+    def _lane(self, number: int, listener: str) -> _Lane:
+        lane = self._lanes.get(number)
+        if lane is None:
+            lane = self._lanes[number] = _Lane(number, self._wake)
+            self.encoder.add_source(lane, listener)
+        return lane
+
+    def send(self) -> bool:
+        """Send the lanes' changes; return whether some could not be sent yet."""
+        try:
+            while True:
+                if not self.output:
+                    changed = [status for lane in self._lanes.values() if (status := lane.report())]
+                    if not changed:
+                        return False
+                    self.output = status_frame(changed)
+                self.output = self.output[self.sock.send(self.output) :]
+        except BlockingIOError:
+            return True
+        except OSError:  # the worker is gone: its items are read to the end
+            self.output = b""
+            return False
+
+    def close(self) -> None:
+        """Close the channel; items that were read are still recorded."""
+        for lane in self._lanes.values():
+            self.encoder.remove_source(lane)
+        self.sock.close()
+
+
+class Channels:
+    """All channels, and the thread that serves them."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._selector.register(self._event, selectors.EVENT_READ)
+        self._new: list[_Channel] = []
+        self._open: dict[_Channel, RecordEncoder] = {}
+        self._buffer = memoryview(bytearray(_CHUNK))
+        self._lock = threading.Lock()
+        self._closing = False
+        self._ended = threading.Condition(self._lock)
+        self._thread = threading.Thread(target=self._run, name="audit channels", daemon=True)
+        self._thread.start()
+
+    def add(self, sock: socket.socket, intake: Intake, encoder: RecordEncoder) -> None:
+        """Serve a channel until its worker closes it; the socket is closed then."""
+        sock.setblocking(False)
+        channel = _Channel(sock, intake, encoder, self._wake)
+        with self._lock:
+            self._open[channel] = encoder
+            self._new.append(channel)
+        self._wake()
+
+    def wait_for(self, encoder: RecordEncoder) -> None:
+        """Wait until all channels of an encoder are closed and read to their ends."""
+        with self._ended:
+            self._ended.wait_for(lambda: encoder not in self._open.values())
+
+    def close(self) -> None:
+        """End the thread once all channels are closed and read to their ends."""
+        with self._lock:
+            self._closing = True
+        self._wake()
+        self._thread.join()
+        self._selector.close()
+        os.close(self._event)
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._event, 1)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                new, self._new = self._new, []
+                if self._closing and not self._open:
+                    return
+            for channel in new:
+                self._selector.register(channel.sock, selectors.EVENT_READ, channel)
+            for key, events in self._selector.select():
+                if key.fd == self._event:
+                    with suppress(BlockingIOError):
+                        os.eventfd_read(self._event)
+                elif events & selectors.EVENT_READ:
+                    self._read(key.data)
+            for key in list(self._selector.get_map().values()):
+                if key.data is not None:
+                    self._send(key.data, key.events)
+
+    def _read(self, channel: _Channel) -> None:
+        try:
+            count = channel.sock.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if count:
+            channel.receive(self._buffer[:count])
+            return
+        self._selector.unregister(channel.sock)
+        channel.close()
+        with self._ended:
+            del self._open[channel]
+            self._ended.notify_all()
+
+    def _send(self, channel: _Channel, events: int) -> None:
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.send() else 0)
+        if wanted != events:
+            self._selector.modify(channel.sock, wanted, channel)

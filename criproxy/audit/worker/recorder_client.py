@@ -1,0 +1,403 @@
+"""Sends items to the recorder, and keeps each until its record is written.
+
+Each listener has a lane with a limit on items that wait for the recorder, so that one listener's
+calls neither have another's records dropped nor make its calls wait. If the recorder dies, kept
+items are sent again over a new channel; a record may then be in the log twice.
+"""
+
+import asyncio
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from time import monotonic
+from typing import Final, NamedTuple
+
+from criproxy.audit.channel import (
+    LENGTH,
+    SLOTS,
+    EncodedItem,
+    LaneStatus,
+    connection_frame,
+    decode_status,
+    dropped_frame,
+    encode_item,
+)
+from criproxy.audit.counts import SinkCounts
+from criproxy.audit.items import LISTINGS, Item, RuntimeListing
+from criproxy.audit.sinks.sink_queue import Done
+from criproxy.audit.spec import SinkSpec
+from criproxy.peers.peer import Connection
+
+_COLLECTING: Final = 0.005
+"""Seconds for which items are collected before they are sent together."""
+
+_AT_ONCE: Final = 256 << 10
+"""Bytes that are sent without collecting more."""
+
+_BUFFERS: Final = 64
+"""Buffers of one system call: far below IOV_MAX."""
+
+_CHUNK: Final = 64 << 10
+
+_COPY_BELOW: Final = 16 << 10
+"""Bytes of a frame below which its parts are joined, which is cheaper than sending them apart."""
+
+
+class ChannelLimits(NamedTuple):
+    """How much may wait for the recorder, of all lanes together."""
+
+    items: int = 20_000
+    bytes: int = 64 << 20
+
+
+LIMITS: Final = ChannelLimits()
+
+
+class _Entry(NamedTuple):
+    """An item that is kept until its record is written."""
+
+    item: EncodedItem
+    connection: Connection | None
+    done: Done | None
+
+
+class _Lane:
+    """The items of one listener."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.entries: deque[_Entry] = deque()
+        """Items that are not written, the oldest first."""
+        self.first = 0
+        """The number of the first entry, counted from 0 since the channel was opened."""
+        self.sizes: deque[int] = deque()
+        """Of the last entries: those that are not made into records yet."""
+        self.bytes = 0
+        """The sum of ``sizes``."""
+        self.full = False
+        """What the recorder reports."""
+        self.waiting: list[Callable[[], None]] = []
+
+    def restart(self) -> None:
+        """Count from 0 on a new channel; all entries have to be made into records again."""
+        self.first = 0
+        self.full = False
+        self.sizes = deque(entry.item.size for entry in self.entries)
+        self.bytes = sum(self.sizes)
+
+
+class RecorderClient:
+    """The worker's end of a channel. Used on one event loop only."""
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        sinks: Sequence[SinkSpec],
+        counts: Mapping[str, SinkCounts],
+        lanes: int,
+        log_error: Callable[[str], None],
+        limits: ChannelLimits = LIMITS,
+    ) -> None:
+        """``channel`` is a stream socket. ``counts`` are counters of dropped records by sink.
+
+        ``lanes`` is the number of listeners, which have an equal share of ``limits`` each.
+        """
+        blocking = [spec for spec in sinks if spec.on_full == "block"]
+        self.blocking = bool(blocking)
+        """Whether some sink must not lose a record."""
+        self.synced = any(spec.file and spec.file.fsync == "always" for spec in blocking)
+        """Whether one of these has each record on the disk before it counts as written."""
+        self.max_wait = min((float(spec.max_wait) for spec in blocking), default=0.0)
+        """Seconds that a call may wait for room: the least of those sinks'."""
+        self._counts = counts
+        self._log_error = log_error
+        self._items = max(1, limits.items // max(1, lanes))
+        self._bytes = max(1, limits.bytes // max(1, lanes))
+        self._lanes: dict[str, _Lane] = {}
+        self._by_number: list[_Lane] = []
+        self._slots: dict[Connection, int] = {}
+        self._connections: list[Connection | None] = []  # by slot
+        self._next_slot = 0
+        self._dropped: Counter[str] = Counter()
+        self._output: deque[bytes | memoryview] = deque()
+        self._output_bytes = 0
+        self._input = bytearray()
+        self._loop = asyncio.get_running_loop()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._writing = False
+        self._closed = False
+        self._channel: socket.socket | None = None
+        self._connect(channel)
+
+    @property
+    def full(self) -> bool:
+        """Whether a sink that blocks has no room for the calls of some listener."""
+        return self.blocking and any(map(self._is_full, self._by_number))
+
+    @property
+    def connected(self) -> bool:
+        """Whether the recorder has not closed the channel."""
+        return self._channel is not None
+
+    def is_full(self, listener: str) -> bool:
+        """Return whether a sink that blocks has no room for a listener's calls."""
+        lane = self._lanes.get(listener)
+        return self.blocking and lane is not None and self._is_full(lane)
+
+    def submit(self, item: Item, done: Done | None = None) -> None:
+        """Send an item. Does not wait.
+
+        If its lane is full, it is dropped and counted for each sink, unless one blocks. ``done`` is
+        called when the record is written by all sinks, with whether it survives a crash.
+        """
+        connection = None if isinstance(item, RuntimeListing) else item.connection
+        lane = self._lane(LISTINGS if connection is None else connection.listener)
+        over = len(lane.sizes) >= self._items or lane.bytes >= self._bytes
+        if self._closed or (over and not self.blocking):
+            if connection is not None:
+                self.count_dropped("closing" if self._closed else "intake_full")
+            if done is not None:
+                done(False)
+            return
+        entry = _Entry(encode_item(item), connection, done)
+        lane.entries.append(entry)
+        lane.sizes.append(entry.item.size)
+        lane.bytes += entry.item.size
+        if not self.blocking and len(lane.entries) > 2 * self._items:
+            lane.entries.popleft()  # a sink is stuck; its record is in the recorder's queue
+            lane.first += 1
+        if self._channel is not None:
+            self._send(lane, entry)
+            if done is not None or self._output_bytes >= _AT_ONCE:
+                self._flush()
+            else:
+                self._schedule_flush()
+
+    def count_dropped(self, reason: str) -> None:
+        """Count a call without a record, for each sink."""
+        for each in self._counts.values():
+            each.dropped[reason] += 1
+        self._dropped[reason] += 1
+        if self._channel is not None:
+            self._schedule_flush()
+
+    def when_room(self, listener: str, callback: Callable[[], None]) -> None:
+        """Call back once when there is room for a listener's calls; at once if there is now."""
+        lane = self._lane(listener)
+        if self._closed or not (self.blocking and self._is_full(lane)):
+            callback()
+        else:
+            lane.waiting.append(callback)
+
+    def forget(self, connection: Connection) -> None:
+        """Free the slot of a connection that is closed."""
+        slot = self._slots.pop(connection, None)
+        if slot is not None:
+            self._connections[slot] = None
+
+    def reconnect(self, channel: socket.socket) -> None:
+        """Use a new channel; items without a written record are sent again."""
+        self._disconnect()
+        self._connect(channel)
+        for lane in self._by_number:
+            lane.restart()
+            for entry in lane.entries:
+                self._send(lane, entry)
+        self._flush()
+
+    def close(self, within: float) -> int:
+        """Send what waits for at most ``within`` seconds; return the number of unsent items."""
+        self._closed = True
+        if self._channel is not None:
+            self._append_dropped()
+            self._send_rest(self._channel, monotonic() + within)
+        unsent = 0
+        if self._output or self._channel is None:
+            unsent = sum(len(lane.sizes) for lane in self._by_number)
+            for each in self._counts.values():
+                each.dropped["closing"] += unsent
+        self._disconnect()
+        for lane in self._by_number:
+            entries, lane.entries = lane.entries, deque()
+            for entry in entries:
+                if entry.done is not None:
+                    entry.done(False)
+            self._call_waiting(lane)
+        return unsent
+
+    # Lanes
+
+    def _lane(self, name: str) -> _Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane(len(self._by_number))
+            self._by_number.append(lane)
+        return lane
+
+    def _is_full(self, lane: _Lane) -> bool:
+        return lane.full or len(lane.sizes) >= self._items or lane.bytes >= self._bytes
+
+    def _call_waiting(self, lane: _Lane) -> None:
+        waiting, lane.waiting = lane.waiting, []
+        for callback in waiting:
+            callback()
+
+    def _apply(self, status: LaneStatus) -> None:
+        lane = self._by_number[status.lane]
+        taken = status.taken - (lane.first + len(lane.entries) - len(lane.sizes))
+        for _ in range(taken):
+            lane.bytes -= lane.sizes.popleft()
+        failed = set(status.failed)
+        while lane.first < status.done:
+            entry = lane.entries.popleft()
+            if entry.done is not None:
+                entry.done(lane.first not in failed)
+            lane.first += 1
+        lane.full = status.full
+        if lane.waiting and not self._is_full(lane):
+            self._call_waiting(lane)
+
+    # Output
+
+    def _send(self, lane: _Lane, entry: _Entry) -> None:
+        if self._dropped:
+            self._append_dropped()
+        connection = entry.connection
+        slot = lane.number if connection is None else self._slot_of(lane, connection)
+        buffers = entry.item.frame(slot)
+        if entry.item.size < _COPY_BELOW:
+            self._append(b"".join(buffers))
+        else:
+            for each in buffers:
+                self._append(each)
+
+    def _slot_of(self, lane: _Lane, connection: Connection) -> int:
+        """Return the slot of a connection, which is described first if it has none."""
+        slot = self._slots.get(connection)
+        if slot is not None:
+            return slot
+        slot = self._next_slot
+        self._next_slot = (slot + 1) % SLOTS
+        if slot == len(self._connections):
+            self._connections.append(connection)
+        else:
+            previous = self._connections[slot]
+            if previous is not None:
+                del self._slots[previous]
+            self._connections[slot] = connection
+        self._slots[connection] = slot
+        self._append(connection_frame(slot, lane.number, connection))
+        return slot
+
+    def _append_dropped(self) -> None:
+        if self._dropped:
+            self._append(dropped_frame(self._dropped))
+            self._dropped.clear()
+
+    def _append(self, data: bytes) -> None:
+        if data:
+            self._output.append(data)
+            self._output_bytes += len(data)
+
+    def _schedule_flush(self) -> None:
+        if self._flush_timer is None and not self._writing:
+            self._flush_timer = self._loop.call_later(_COLLECTING, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if self._channel is None:
+            return
+        self._append_dropped()
+        try:
+            while self._output:
+                self._send_some(self._channel)
+        except (BlockingIOError, InterruptedError):
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._channel.fileno(), self._flush)
+            return
+        except OSError:
+            self._lost()
+            return
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _send_some(self, channel: socket.socket) -> None:
+        sent = channel.sendmsg(list(islice(self._output, _BUFFERS)))
+        self._output_bytes -= sent
+        while sent:
+            first = self._output[0]
+            if sent < len(first):
+                self._output[0] = memoryview(first)[sent:]
+                return
+            sent -= len(first)
+            self._output.popleft()
+
+    def _send_rest(self, channel: socket.socket, deadline: float) -> None:
+        """Send all output, waiting until ``deadline`` at most."""
+        with suppress(OSError):
+            while self._output and (left := deadline - monotonic()) > 0:
+                channel.settimeout(left)
+                self._send_some(channel)
+
+    # The channel
+
+    def _connect(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        self._channel = channel
+        self._slots.clear()
+        self._connections.clear()
+        self._next_slot = 0
+        self._loop.add_reader(channel.fileno(), self._read)
+
+    def _disconnect(self) -> None:
+        channel, self._channel = self._channel, None
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        self._output.clear()
+        self._output_bytes = 0
+        self._input.clear()
+        if channel is not None:
+            self._loop.remove_reader(channel.fileno())
+            if self._writing:
+                self._loop.remove_writer(channel.fileno())
+            channel.close()
+        self._writing = False
+
+    def _lost(self) -> None:
+        self._disconnect()
+        self._log_error(
+            "the recorder has ended; items wait in memory until it is started again, "
+            "as far as their limit goes"
+        )
+
+    def _read(self) -> None:
+        assert self._channel is not None
+        try:
+            data = self._channel.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        self._input += data
+        for status in self._statuses():
+            self._apply(status)
+
+    def _statuses(self) -> Iterator[LaneStatus]:
+        while len(self._input) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._input)
+            end = LENGTH.size + length
+            if len(self._input) < end:
+                return
+            statuses = decode_status(self._input[LENGTH.size : end])
+            del self._input[:end]
+            yield from statuses

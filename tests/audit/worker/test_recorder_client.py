@@ -1,0 +1,403 @@
+"""RecorderClient: what a worker sends to the recorder, keeps, drops and waits for."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from criproxy.audit.channel import SLOTS, LaneStatus, status_frame
+from criproxy.audit.counts import SinkCounts
+from criproxy.audit.items import CallAtStage, Item, RuntimeListing
+from criproxy.audit.recorder.channels import Channels
+from criproxy.audit.spec import FileSpec, SinkSpec, StdoutSpec
+from criproxy.audit.worker.recorder_client import LIMITS, ChannelLimits, RecorderClient
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.peers.peer import Connection
+from tests.support.audit_lines import Gate, Line, Pipeline, item, make, numbers, reported, sink
+from tests.support.audited import KUBELET, observed
+from tests.support.waiting import LIMIT_SECONDS
+
+DROP = [SinkSpec(stdout=StdoutSpec())]
+BLOCK = [SinkSpec(stdout=StdoutSpec(), on_full="block")]
+SYNCED = [SinkSpec(file=FileSpec("x", fsync="always"), on_full="block")]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until a condition holds."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():  # noqa: ASYNC110  # of objects that have no events
+            await asyncio.sleep(0.001)
+
+
+class Recorder:
+    """A recorder on threads of the test's process, which may not serve at first."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        counts: SinkCounts,
+        blocking: bool,
+        records: int = 1000,
+        maker: Callable[[Item], Line | None] = make,
+    ) -> None:
+        one = sink(gate, counts, blocking=blocking, records=records)
+        self.pipeline = Pipeline(one, maker=maker)
+        self.channels = Channels()
+
+    def serve(self, world: "World") -> None:
+        """Serve the other end of a client's channel, which is closed at the client's end."""
+        self.channels.add(world.theirs.dup(), self.pipeline.intake, self.pipeline.encoder)
+
+    def close(self) -> None:
+        self.channels.close()
+        self.pipeline.close(LIMIT_SECONDS)
+
+
+class World:
+    """A client, the other end of its channel, and counters of what it drops."""
+
+    def __init__(
+        self, sinks: list[SinkSpec], limits: ChannelLimits = LIMITS, lanes: int = 1
+    ) -> None:
+        self.counts = SinkCounts()
+        self.errors: list[str] = []
+        ours, self.theirs = socket.socketpair()
+        self.client = RecorderClient(
+            ours, sinks, {"one": self.counts}, lanes, self.errors.append, limits
+        )
+
+    def report(self, lane: int, taken: int, done: int, full: bool = False, *failed: int) -> None:
+        """Send a status as the recorder does."""
+        self.theirs.sendall(status_frame([LaneStatus(lane, taken, done, full, list(failed))]))
+
+    def close(self, within: float = 0) -> int:
+        """Close both ends; return the number of items that were not sent."""
+        unsent = self.client.close(within)
+        self.theirs.close()
+        return unsent
+
+    def new_channel(self) -> None:
+        """Close the channel as a recorder that dies, and make a new one."""
+        self.theirs.close()
+        ours, self.theirs = socket.socketpair()
+        self.client.reconnect(ours)
+
+
+@asynccontextmanager
+async def recording(
+    sinks: list[SinkSpec],
+    gate: Gate,
+    records: int = 1000,
+    maker: Callable[[Item], Line | None] = make,
+) -> AsyncIterator[tuple[World, SinkCounts]]:
+    """A client and a recorder."""
+    counts = SinkCounts()
+    world = World(sinks)
+    recorder = Recorder(gate, counts, sinks[0].on_full == "block", records, maker)
+    recorder.serve(world)
+    try:
+        yield world, counts
+    finally:
+        gate.open.set()
+        world.close(LIMIT_SECONDS)
+        await asyncio.to_thread(recorder.close)
+
+
+def test_items_are_recorded_in_order() -> None:
+    """Every submitted item of a listener has its record, in order, and is then kept no longer."""
+    gate = Gate()
+
+    async def test() -> None:
+        async with recording(BLOCK, gate) as (world, counts):
+            for number in range(2000):
+                world.client.submit(item(number))
+                if number % 100 == 0:
+                    await asyncio.sleep(0)
+            await until(lambda: counts.written == 2000)
+            lane = world.client._by_number[0]
+            await until(lambda: not lane.entries)
+            assert (lane.bytes, len(lane.sizes)) == (0, 0)
+
+    asyncio.run(test())
+    assert numbers(gate.lines) == list(range(2000))
+
+
+def test_submitting_sends_later() -> None:
+    """Submitting only queues; items of the next milliseconds are sent together."""
+
+    async def test() -> None:
+        world = World(DROP)
+        world.theirs.setblocking(False)
+        for number in range(3):
+            world.client.submit(item(number))
+        with pytest.raises(BlockingIOError):
+            world.theirs.recv(1)
+        await until(lambda: world.client._output_bytes == 0)
+        assert world.theirs.recv(1 << 20)
+        world.close(1)
+
+    asyncio.run(test())
+
+
+def test_a_full_lane_drops() -> None:
+    """Above a lane's limit items are dropped and counted for each sink, and reported later."""
+    gate = Gate()
+
+    def line(made: Item) -> Line | None:
+        return None if isinstance(made, RuntimeListing) else make(made)
+
+    async def test() -> None:
+        counts = SinkCounts()
+        world = World(DROP, ChannelLimits(items=5))
+        for number in range(20):
+            world.client.submit(item(number))
+        world.client.submit(RuntimeListing(b"", b""))
+        assert world.counts.dropped == {"intake_full": 15}
+        assert not world.client.full
+        recorder = Recorder(gate, counts, blocking=False, maker=line)
+        recorder.serve(world)
+        await until(lambda: counts.written == 5)
+        world.client.submit(item(20))
+        await until(lambda: counts.written == 6)
+        world.close(LIMIT_SECONDS)
+        await asyncio.to_thread(recorder.close)
+        assert counts.dropped == {}
+
+    asyncio.run(test())
+    assert numbers(gate.lines) == [0, 1, 2, 3, 4, 20]
+    assert reported(gate.lines) == 15
+
+
+def test_a_lane_is_limited_in_bytes() -> None:
+    """Large items fill a lane before their number does."""
+
+    async def test() -> None:
+        world = World(DROP, ChannelLimits(bytes=100_000))
+        request = v1.ExecSyncRequest(cmd=["x" * 60_000])
+        for _ in range(4):
+            world.client.submit(observed("ExecSync", request))
+        assert world.counts.dropped == {"intake_full": 2}
+        world.close(0)
+
+    asyncio.run(test())
+
+
+def test_a_listener_does_not_fill_the_lane_of_another() -> None:
+    """However many items of one listener wait, another's are accepted."""
+
+    def call(listener: str) -> CallAtStage:
+        one = observed("Version")
+        return CallAtStage(
+            one.stage, one.audit_id, Connection(listener, KUBELET, 0.0), one.call, one.at
+        )
+
+    async def test(sinks: list[SinkSpec]) -> None:
+        world = World(sinks, ChannelLimits(items=10), lanes=2)
+        for _ in range(100):
+            if not world.client.is_full("agent"):
+                world.client.submit(call("agent"))
+        assert not world.client.is_full("kubelet")
+        for _ in range(5):
+            world.client.submit(call("kubelet"))
+        assert len(world.client._lanes["kubelet"].entries) == 5
+        world.close(0)
+
+    asyncio.run(test(DROP))
+    asyncio.run(test(BLOCK))
+
+
+def test_blocking() -> None:
+    """A client with a blocking sink is full while the sink is, and calls back when it has room."""
+    gate = Gate(opened=False)
+
+    async def test() -> None:
+        async with recording(BLOCK, gate, records=10) as (world, counts):
+            client = world.client
+            assert (client.blocking, client.synced, client.max_wait) == (True, False, 10.0)
+            called: list[str] = []
+            client.when_room("unix:///run/test.sock", lambda: called.append("at once"))
+            for number in range(50):
+                client.submit(item(number))
+            await until(lambda: client.full)
+            assert client.is_full("unix:///run/test.sock")
+            assert not client.is_full("another")
+            client.when_room("unix:///run/test.sock", lambda: called.append("later"))
+            assert called == ["at once"]
+            gate.open.set()
+            await until(lambda: len(called) == 2)
+            assert not client.full
+            await until(lambda: counts.written == 50)
+
+    asyncio.run(test())
+
+
+def test_a_client_without_answers_is_full() -> None:
+    """Items that the recorder does not take fill the lane of a blocking client without loss."""
+
+    async def test() -> None:
+        world = World(BLOCK, ChannelLimits(items=5))
+        for number in range(8):
+            world.client.submit(item(number))
+        assert world.client.full
+        assert world.counts.dropped == {}
+        room = asyncio.Event()
+        world.client.when_room("unix:///run/test.sock", room.set)
+        world.report(0, taken=2, done=0)
+        await until(lambda: len(world.client._by_number[0].sizes) == 6)
+        assert not room.is_set()
+        world.report(0, taken=4, done=0)
+        await room.wait()
+        world.report(0, taken=4, done=4, full=True)
+        await until(lambda: world.client.full)
+        world.close(0)
+
+    asyncio.run(test())
+
+
+def test_done_is_called_when_records_are_written() -> None:
+    """``done`` is called once the record is written by all sinks, with whether it is durable."""
+
+    async def test() -> None:
+        world = World(SYNCED)
+        assert world.client.synced
+        results: list[tuple[int, bool]] = []
+        for number in range(4):
+            world.client.submit(
+                item(number), lambda durable, number=number: results.append((number, durable))
+            )
+        world.report(0, taken=4, done=0)
+        world.report(0, 4, 3, False, 1)
+        await until(lambda: len(results) == 3)
+        assert results == [(0, True), (1, False), (2, True)]
+        world.close(1)
+        assert results[3] == (3, False)
+        world.client.submit(item(9), lambda durable: results.append((9, durable)))
+        assert results[4] == (9, False)
+        assert world.counts.dropped == {"closing": 1}
+
+    asyncio.run(test())
+
+
+def test_items_are_sent_again_over_a_new_channel() -> None:
+    """Items without a written record survive the recorder's end, connections included."""
+    gate, counts = Gate(), SinkCounts()
+
+    async def test() -> None:
+        world = World(BLOCK)
+        for number in range(6):
+            world.client.submit(item(number))
+        world.report(0, taken=5, done=2)
+        await until(lambda: world.client._by_number[0].first == 2)
+        world.theirs.close()
+        await until(lambda: not world.client.connected)
+        assert "recorder has ended" in world.errors[0]
+        world.client.submit(item(6))
+        recorder = Recorder(gate, counts, blocking=True)
+        world.new_channel()
+        recorder.serve(world)
+        world.client.submit(item(7))
+        await until(lambda: counts.written == 6)
+        await until(lambda: not world.client._by_number[0].entries)
+        world.close(LIMIT_SECONDS)
+        await asyncio.to_thread(recorder.close)
+
+    asyncio.run(test())
+    assert numbers(gate.lines) == [2, 3, 4, 5, 6, 7]
+
+
+def test_without_a_recorder_items_are_bounded() -> None:
+    """While there is no recorder, ``drop`` counts what is over the limit, and ``block`` is full."""
+
+    async def test() -> None:
+        world = World(DROP, ChannelLimits(items=10))
+        world.theirs.close()
+        await until(lambda: not world.client.connected)
+        for number in range(30):
+            world.client.submit(item(number))
+        assert world.counts.dropped == {"intake_full": 20}
+        assert world.close(0) == 10
+        assert world.counts.dropped == {"intake_full": 20, "closing": 10}
+        world = World(BLOCK, ChannelLimits(items=10))
+        world.theirs.close()
+        await until(lambda: not world.client.connected)
+        for number in range(10):
+            assert not world.client.full
+            world.client.submit(item(number))
+        assert world.client.full
+        world.close(0)
+
+    asyncio.run(test())
+
+
+def test_kept_items_of_a_stuck_sink_are_bounded() -> None:
+    """Where no sink blocks, items whose records wait for a stuck sink are kept up to a limit."""
+
+    async def test() -> None:
+        world = World(DROP, ChannelLimits(items=10))
+        lane = world.client._lane("unix:///run/test.sock")
+        for number in range(100):
+            world.client.submit(item(number))
+            world.report(0, taken=number + 1, done=0)
+            await until(lambda: not lane.sizes)
+        assert len(lane.entries) == 20
+        world.report(0, taken=100, done=95)
+        await until(lambda: len(lane.entries) == 5)
+        assert world.counts.dropped == {}
+        world.close(0)
+
+    asyncio.run(test())
+
+
+def test_connections_share_a_bounded_number_of_slots() -> None:
+    """Many connections, open and closed, are told apart, and descriptions are bounded."""
+    gate = Gate()
+    count = 2 * SLOTS + 100
+
+    def line(made: Item) -> Line:
+        assert isinstance(made, CallAtStage)
+        assert made.connection.opened == made.at == float(made.audit_id)
+        return make(item(int(made.audit_id)))
+
+    async def test() -> None:
+        async with recording(BLOCK, gate, maker=line) as (world, counts):
+            for number in range(count):
+                connection = Connection(f"listener-{number % 3}", KUBELET, float(number))
+                one = observed("Version")
+                world.client.submit(
+                    CallAtStage(one.stage, str(number), connection, one.call, float(number))
+                )
+                if number % 2:
+                    world.client.forget(connection)
+            await until(lambda: counts.written == count)
+            assert len(world.client._connections) == SLOTS
+            assert len(world.client._slots) <= SLOTS
+
+    asyncio.run(test())
+    assert sorted(numbers(gate.lines)) == list(range(count))
+
+
+def test_a_large_item_passes_a_small_socket_buffer() -> None:
+    """A message of many megabytes is sent in parts, and small items follow it in order."""
+    gate = Gate()
+
+    def line(made: Item) -> Line:
+        if not isinstance(made, CallAtStage):
+            return make(made)
+        assert made.call.capture is not None
+        assert made.call.capture.request is not None
+        ((data, _),) = made.call.capture.request.messages
+        return make(item(len(data)))
+
+    large = v1.ExecSyncRequest(cmd=["x" * (8 << 20)])
+
+    async def test() -> None:
+        async with recording(BLOCK, gate, maker=line) as (world, counts):
+            world.client.submit(item(0))
+            world.client.submit(observed("ExecSync", large))
+            world.client.submit(item(1))
+            await until(lambda: counts.written == 3)
+
+    asyncio.run(test())
+    assert sorted(numbers(gate.lines)) == [0, 1, large.ByteSize()]
