@@ -15,6 +15,8 @@
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
 #   make bench   compare with other proxies, minutes; writes bench/RESULTS.md
+#   make chaos   restart, upgrade, kill and attack criproxy under load, over an hour; writes
+#                bench/RELIABILITY.md (CHAOS="--section kills --quick", CHAOS_RESTARTS=20, ...)
 #   make fuzz    try every property on many random examples (FUZZ_EXAMPLES=20000,
 #                FUZZ_TESTS=tests/properties)
 
@@ -34,7 +36,7 @@ LOOPS ?= 4
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
-.PHONY: help demo test coverage test-busy lint fmt proto proto-check docs docs-reference bench fuzz clean
+.PHONY: help demo test coverage test-busy lint fmt proto proto-check docs docs-reference bench chaos fuzz clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -84,6 +86,9 @@ docs-reference: $(SETUP)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
+
+chaos: $(SETUP)
+	$(BIN)/python -m bench.chaos $(CHAOS)
 
 fuzz: $(SETUP)
 	CRIPROXY_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) -m hypothesis \

@@ -48,12 +48,12 @@ def _machine(results: Results) -> str:
         "command": f"`{results.command}`",
         **{f"backend, {name}": what for name, what in results.backends.items()},
     }
-    return _table(("", ""), facts.items())
+    return markdown_table(("", ""), facts.items())
 
 
 def _targets(results: Results) -> str:
     words = {True: "met", False: "**missed**", None: "not measured"}
-    return _table(
+    return markdown_table(
         ("target", "wanted", "measured", "", "missed by"),
         (
             (one.target, one.limit, one.measured or "-", words[one.met], one.missed_by)
@@ -67,7 +67,7 @@ def _load(results: Results, load: str) -> str:
     unit_name = unit_of(load)
     unit = summaries.get(unit_name)
     direct = summaries.get(DIRECT)
-    return _table(
+    return markdown_table(
         (
             "",
             "p50 µs",
@@ -140,7 +140,11 @@ def _rules(results: Results) -> list[str]:
     )
     counts = {name: _counts(one) for name, one in results.rule_counts.items()}
     asked = "What each criproxy counted of its rules, warming up included:\n\n" + _bullets(counts)
-    return [_table(("", "figure", "", "beside", *loads), rows), words, *([asked] * bool(counts))]
+    return [
+        markdown_table(("", "figure", "", "beside", *loads), rows),
+        words,
+        *([asked] * bool(counts)),
+    ]
 
 
 def _audit(results: Results) -> list[str]:
@@ -157,7 +161,7 @@ def _audit(results: Results) -> list[str]:
     wrong = "; ".join(unaccounted(results)) or "every call is accounted for"
     counts = {name: _records(one) for name, one in results.recorded.items()}
     asked = f"What became of the records after the rounds ({wrong}):\n\n{_bullets(counts)}"
-    return [_table(("", "figure", "", "beside", *loads), rows), words, asked]
+    return [markdown_table(("", "figure", "", "beside", *loads), rows), words, asked]
 
 
 def _records(found: AuditCounts) -> str:
@@ -177,7 +181,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _memory(results: Results) -> str:
-    return _table(
+    return markdown_table(
         ("", "idle, MiB", "after the rounds, MiB"),
         (
             (name, f"{memory.idle / MIB:.1f}", f"{memory.after / MIB:.1f}")
@@ -200,11 +204,11 @@ def _soak(soak: Soak, besides: str) -> str:
         lines.append(f"Its audit log: {_records(soak.recorded)}.")
     step = max(1, len(soak.samples) // 10)
     samples = soak.samples[step - 1 :: step]
-    table = _table(
+    memory = markdown_table(
         ("calls", "resident, MiB"),
         ((f"{done:,}", f"{resident / MIB:.1f}") for done, resident in samples),
     )
-    return "\n\n".join([*lines, table])
+    return "\n\n".join([*lines, memory])
 
 
 def _method(results: Results) -> str:
@@ -239,7 +243,7 @@ def _bullets(items: dict[str, str]) -> str:
     return "\n".join(f"- {name}: {what}" for name, what in items.items())
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out a Markdown table so that it also reads well as plain text."""
     lines = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(header))]

@@ -183,16 +183,16 @@ def main() -> None:
     os.nice(5)  # the proxy and its other clients share the machine's cores with it
     attack = BY_NAME[name]
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # the threads inherit it
     clients = [HostileClient(attack, version, path, stop) for _ in range(attack.connections)]
     threads = [threading.Thread(target=client.run) for client in clients]
     for thread in threads:
         thread.start()
     for client in clients:
-        while not client.began.wait(STEP_SECONDS) and not stop.is_set():
-            pass
+        client.began.wait()
     print("began", flush=True)
-    stop.wait()
+    signal.sigwait({signal.SIGTERM})
+    stop.set()
     for thread in threads:
         thread.join()
     print(json.dumps(sum((client.counts for client in clients), Counter[str]())), flush=True)

@@ -36,12 +36,14 @@ class Criproxy:
         name: str = "proxy",
         launcher: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         """Relay from ``name``.sock in ``directory`` to ``runtime``, an endpoint.
 
         ``config`` is the file's content where more is to be said; what it leaves out of
         listeners, metrics, log and probe is one listener to ``runtime``, a free port, JSON of
-        everything, and patience. ``launcher`` is put before the command, ``env`` is Process's.
+        everything, and patience. ``launcher`` is put before the command, ``env`` and
+        ``descriptors`` are Process's.
         """
         self.path = directory / f"{name}.sock"
         self.endpoint = f"unix://{self.path}"
@@ -54,7 +56,8 @@ class Criproxy:
         self.file = directory / f"{name}.yaml"
         self.file.write_text(yaml.safe_dump(content))
         command = [*launcher, sys.executable, "-m", "criproxy", "run", "-c", str(self.file)]
-        self.process = Process(command, output=directory / name, env=env)
+        output = directory / name
+        self.process = Process(command, output=output, env=env, descriptors=descriptors)
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready."""

@@ -24,15 +24,17 @@ class Process:
         *,
         output: Path,
         env: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         """Output of ``argv`` goes to ``output`` with the suffixes ``.out`` and ``.err``.
 
-        ``env`` is added to the environment.
+        ``env`` is added to the environment, and ``descriptors`` are inherited.
         """
         self.argv = list(argv)
         self.stdout_path = output.with_suffix(".out")
         self.stderr_path = output.with_suffix(".err")
         self._env = dict(env or {})
+        self._descriptors = tuple(descriptors)
         self._popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -46,6 +48,7 @@ class Process:
                 stdout=out,
                 stderr=err,
                 env=os.environ | self._env,
+                pass_fds=self._descriptors,
             )
 
     @property
