@@ -29,7 +29,8 @@ def parse_address(text: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
         host = host[1:-1]
-    if not host or bracketed != (":" in host) or not port.isdecimal() or int(port) > _LARGEST_PORT:
+    is_port = port.isdecimal() and len(port) <= len(str(_LARGEST_PORT))
+    if not host or bracketed != (":" in host) or not is_port or int(port) > _LARGEST_PORT:
         raise ValueError(f"{text!r} is not an address; write it like 127.0.0.1:9440 or [::1]:9440")
     return host, int(port)
 
@@ -57,6 +58,15 @@ def decode(kind: type[Any], value: Any) -> Any:
     if kind is Mode and isinstance(value, str):
         return Mode(parse_mode(value))
     if kind is Mode:
-        raise ValueError(f'a file mode has to be quoted, "0660": YAML reads it as {value!r} here')
+        raise ValueError(
+            f'a file mode has to be quoted, "0660": YAML reads it as {_brief(value)} here'
+        )
     name = kind.__name__.lower()
-    raise ValueError(f"expected {'an' if name[0] in 'aeo' else 'a'} {name}, got {value!r}")
+    raise ValueError(f"expected {'an' if name[0] in 'aeo' else 'a'} {name}, got {_brief(value)}")
+
+
+def _brief(value: Any) -> str:
+    """Return a value for an error; a collection may be large, or multiplied by aliases."""
+    if isinstance(value, dict):
+        return "a mapping"
+    return "a list" if isinstance(value, list | tuple | set) else repr(value)

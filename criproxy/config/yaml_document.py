@@ -6,6 +6,7 @@ An error in a file is one line with the file, the line, the key and how to corre
 import contextlib
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,9 +23,12 @@ T = TypeVar("T")
 Keys = Sequence[str | int]
 """The path of a value: keys and indices from the root."""
 
-_AT: Final = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
+_AT: Final = " - at `$"
+"""What msgspec puts between its message and the path, which ends with a backtick."""
+
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_KEY_TAGS: Final = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
 _PLAIN: Final = re.compile(r"[\w-]+")
 
 
@@ -47,7 +51,9 @@ class Document:
     def error(self, keys: Keys, what: str) -> ConfigError:
         """Return an error with the line and the path of a value."""
         location, path = self.location(keys), _path(keys)
-        return ConfigError(f"{location}: {path}: {what}" if path else f"{location}: {what}")
+        return ConfigError(
+            one_line(f"{location}: {path}: {what}" if path else f"{location}: {what}")
+        )
 
     def location(self, keys: Keys) -> str:
         """Return ``file:line`` of a value; of a mapping's value, the line of its key."""
@@ -56,8 +62,9 @@ class Document:
 
     def _raise(self, message: str, kind: Any) -> NoReturn:
         """Raise ConfigError for a message of msgspec, which ends with a path."""
-        found = _AT.match(message)
-        what, path = (found["what"], found["path"] or "") if found else (message, "")
+        what, at, path = message.removesuffix("`").rpartition(_AT)
+        if not at:  # the error is about the whole document
+            what, path = message, ""
         keys = [step or (int(index) if index != "..." else index) for step, index in _steps(path)]
         unknown = _UNKNOWN.search(what)
         if unknown:
@@ -110,43 +117,98 @@ def _yaml_errors(name: str) -> Iterator[None]:
         yield
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(one_line(f"{name}:{line}: not YAML: {error.problem}")) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter from "\U00110000"
+        raise ConfigError(one_line(f"{name}: not YAML: {' '.join(str(error).split())}")) from error
     except RecursionError as error:
-        raise ConfigError(f"{name}: is nested too deeply, or within itself") from error
+        raise ConfigError(f"{name}: is nested too deeply") from error
+
+
+def one_line(text: str) -> str:
+    """Return a text with escapes in place of characters that are not printable."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def _document(loader: yaml.SafeLoader, root: yaml.Node | None, name: str) -> Document:
     if root is None:
         return Document(name, None, None)
-    _check_duplicates(root, name)
+    _Checker(name).check(root)
     return Document(name, root, loader.construct_document(root))
 
 
-def _check_duplicates(node: yaml.Node, name: str) -> None:
-    """Raise ConfigError for a duplicate key, of which PyYAML would silently use the last value."""
-    if isinstance(node, yaml.MappingNode):
+class _Checker:
+    """Refuses what PyYAML accepts and the configuration has no use for."""
+
+    def __init__(self, name: str) -> None:
+        """``name`` is the file name in errors."""
+        self._name = name
+        self._open: set[int] = set()
+        self._checked: set[int] = set()
+
+    def check(self, node: yaml.Node) -> None:
+        """Check a node and those within it, each once: aliases may multiply them.
+
+        Raises ConfigError for a key that is duplicate or not a string, and for a node that contains
+        itself.
+        """
+        if id(node) in self._open:
+            raise self._error(node, "contains itself")
+        if id(node) in self._checked:
+            return
+        self._checked.add(id(node))
+        self._open.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys([key for key, _ in node.value])
+        for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+            self.check(child[1] if isinstance(child, tuple) else child)
+        self._open.discard(id(node))
+
+    def _check_keys(self, keys: Sequence[yaml.Node]) -> None:
         seen: set[str] = set()
-        for key, child in node.value:
+        for key in keys:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._error(key, "a key has to be text, not a list or a mapping")
+            if key.tag not in _KEY_TAGS:
+                kind = key.tag.rpartition(":")[2]
+                raise self._error(
+                    key, f"{key.value}: a key has to be text, and this is {kind}; quote it"
+                )
             if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"{name}:{line}: {key.value}: stands there twice; keep one")
+                raise self._error(key, f"{key.value}: stands there twice; keep one")
             seen.add(key.value)
-            _check_duplicates(child, name)
-    elif isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _check_duplicates(child, name)
+
+    def _error(self, node: yaml.Node, what: str) -> ConfigError:
+        return ConfigError(one_line(f"{self._name}:{node.start_mark.line + 1}: {what}"))
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that adds the line to an error in a scalar's value, such as an invalid date."""
+    """A loader that refuses values which cannot be used, with their line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except ValueError as error:
-            raise yaml.MarkedYAMLError(None, None, str(error), node.start_mark) from error
+            raise self._error(node, str(error)) from error
+        except (LookupError, AttributeError, ArithmeticError, TypeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise self._error(node, f"this is no {kind}") from error
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error(node, f"{node.value} is not a finite number")
+        if isinstance(value, str) and not _is_text(value):
+            raise self._error(node, "the text has a NUL character or half a surrogate pair")
+        return value
+
+    def _error(self, node: yaml.Node, what: str) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(None, None, what, node.start_mark)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _steps(path: str) -> list[tuple[str, str]]:
@@ -204,7 +266,7 @@ def _node_at(node: yaml.Node, keys: Keys) -> yaml.Node:
     found = node
     for key in keys:
         if isinstance(node, yaml.MappingNode):
-            for name, child in node.value:
+            for name, child in reversed(node.value):  # entries that are merged in come first
                 if name.value == key:
                     found, node = name, child
                     break

@@ -4,6 +4,9 @@ import re
 from typing import Final
 
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST: Final = 100 * 365 * 86400.0
+"""Seconds. Timers cannot be set to more than a few hundred years."""
+
 _PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
@@ -23,13 +26,15 @@ def parse_duration(text: str) -> float:
     while found := _PART.match(text, position):
         total += float(found[1]) * _SECONDS[found[2]]
         position = found.end()
+    if total > _LONGEST:
+        raise ValueError(f"{text!r} is longer than a hundred years")
     if position == len(text) and text:
         return total
     raise ValueError(f"{text!r} is not a duration; write it like 30s, 500ms or 1m30s")
 
 
 _BYTES: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SIZE: Final = re.compile(r"(\d+) ?(|B|KiB|MiB|GiB)")
+_SIZE: Final = re.compile(r"(\d{1,18}) ?(|B|KiB|MiB|GiB)")
 
 
 class Size(int):

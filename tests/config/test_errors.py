@@ -22,11 +22,43 @@ NESTED = 3000
         ("log: \x01", "c.yaml: not YAML: unacceptable character #x0001"),
         ("log: !!int abc", "c.yaml:1: not YAML: invalid literal for int"),
         ("slow: {threshold: 2026-13-45}", "c.yaml:1: not YAML: month must be in 1..12"),
-        ("listeners: &a [*a]", "c.yaml: is nested too deeply, or within itself"),
+        ("listeners: &a [*a]", "c.yaml:1: contains itself"),
         ("[" * NESTED, "c.yaml: is nested too deeply"),
         ("- a\n- b\n", "c.yaml:1: Expected a mapping, got a list"),
         ("\njust words\n", "c.yaml:2: Expected a mapping, got `str`"),
         ("7", "c.yaml:1: Expected a mapping, got `int`"),
+        ("log:\n  ? [a, b]\n  : 1", "c.yaml:2: a key has to be text, not a list or a mapping"),
+        ("log: {}\n? {a: b} : 1", "c.yaml:2: a key has to be text, not a list or a mapping"),
+        (
+            "log: {methods: {off: debug}}",
+            "c.yaml:1: off: a key has to be text, and this is bool; quo",
+        ),
+        ("log: !!int ''", "c.yaml:1: not YAML: this is no int"),
+        ("log: !!timestamp x", "c.yaml:1: not YAML: this is no timestamp"),
+        ("slow: {threshold: .inf}", "c.yaml:1: not YAML: .inf is not a finite number"),
+        (
+            'rules_dir: "a\\0"',
+            "c.yaml:1: not YAML: the text has a NUL character or half a surrogate",
+        ),
+        ('log: {file: "\\ud800"}', "c.yaml:1: not YAML: the text has a NUL character or half a"),
+        ('log: "\\U00110000"', "c.yaml: not YAML: "),
+        ('"\\e[2K\\n": 1', 'c.yaml:1: ["\\u001b[2K\\n"]: no such key; there are '),
+        (
+            "a: &a {endpoint: /x}\nlisteners:\n- <<: *a\n  mode: 0\n",
+            "c.yaml:1: a: no such key",
+        ),
+        (
+            "listeners:\n- &a {endpoint: /x, mode: '1'}\n- <<: *a\n  endpoint: /y\n  mode: 5\n",
+            "c.yaml:5: listeners[1].mode: a file mode has to be quoted",
+        ),
+        (
+            "- &a [x, x]\n- &b [*a, *a]\n- &c [*b, *b]\n" + "- [*c, *c]\n" * 3,
+            "c.yaml:1: Expected a mapping, got a list",
+        ),
+        (
+            "rules_mode: '` - at `$.log`'",
+            "c.yaml:1: rules_mode: Invalid enum value '` - at `$.log`'",
+        ),
         # unknown and repeated keys
         ("lissteners: []", "c.yaml:1: lissteners: no such key; did you mean 'listeners'?"),
         ("log:\n  levle: info", "c.yaml:2: log.levle: no such key; did you mean 'level'?"),
@@ -80,6 +112,10 @@ NESTED = 3000
         ("slow: {threshold: true}", "c.yaml:1: slow.threshold: expected a duration, got True"),
         ("slow: {methods: {PullImage: 5}}", "c.yaml:1: slow.methods: '5' is not a duration; "),
         ("probe:\n  interval: -1s", "c.yaml:2: probe.interval: '-1s' is not a duration; write "),
+        (
+            "slow: {threshold: 999999h}",
+            "c.yaml:1: slow.threshold: '999999h' is longer than a hundred",
+        ),
         (
             "limits: {write_buffer: 1 MB}",
             "c.yaml:1: limits.write_buffer: '1 MB' is not a size; write it like 65536, 64KiB ",
