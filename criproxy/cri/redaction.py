@@ -2,8 +2,9 @@
 
 The JSON is protobuf's own mapping (``google.protobuf.json_format``): camelCase names, 64-bit
 numbers and bytes as strings; fields without a value and unknown fields are left out. A mark with
-the length in bytes replaces each secret. The library's converter takes several times as long and
-cannot redact; a test compares the two.
+the length in bytes replaces each secret; :mod:`criproxy.cri.text_redaction` finds secrets within
+texts. The library's converter takes several times as long and cannot redact; a test compares the
+two.
 """
 
 import math
@@ -18,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from criproxy.configtypes.patterns import Matcher
+from criproxy.cri.text_redaction import mark, merged_spans, redact_text
 
 _CREDENTIALS: Final = frozenset({"auth", "identity_token", "password", "registry_token"})
 """Fields of AuthConfig: ``debug_redact`` marks them in v1, and does not in v1alpha2."""
@@ -28,6 +30,16 @@ MANIFEST_ANNOTATIONS: Final = (
     "objectset.rio.cattle.io/applied",
 )
 """Annotations in which kubectl, kapp and k3s keep whole manifests, environment included."""
+
+_STATUS_TEXTS: Final = frozenset(
+    {
+        "ContainerStatus.message",
+        "ContainerStatus.reason",
+        "RuntimeCondition.message",
+        "RuntimeCondition.reason",
+    }
+)
+"""Fields that repeat what the runtime was told by others."""
 
 _LONG: Final = frozenset(
     {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64},
@@ -49,6 +61,12 @@ def is_secret(field: FieldDescriptor) -> bool:
     )
 
 
+def is_status_text(field: FieldDescriptor) -> bool:
+    """Return whether a field is a text in which a runtime describes a status: it may quote URLs."""
+    owner = field.containing_type
+    return owner is not None and f"{owner.name}.{field.name}" in _STATUS_TEXTS
+
+
 def secrets_in(message: Message) -> Iterator[str]:
     """Yield the strings in fields that are always redacted."""
     for field, value in message.ListFields():
@@ -58,11 +76,6 @@ def secrets_in(message: Message) -> Iterator[str]:
         elif field.message_type is not None and not _is_map(field):
             for each in values:
                 yield from secrets_in(each)
-
-
-def mark(size: int) -> str:
-    """Return the mark that replaces a secret of ``size`` bytes."""
-    return f"[redacted: {size} bytes]"
 
 
 class _Conversion(NamedTuple):
@@ -127,7 +140,7 @@ class Redactor:
             return text
         pieces = []
         done = 0
-        for start, end in _merged(spans):
+        for start, end in merged_spans(spans):
             redacted = data[start:end].decode(errors=_SURROGATES)
             pieces += [data[done:start].decode(errors=_SURROGATES), mark(len(_encode(redacted)))]
             done = end
@@ -174,6 +187,8 @@ class Redactor:
             return self.to_json
         if field.type == FieldDescriptor.TYPE_BYTES:
             return self._base64
+        if is_status_text(field):
+            return lambda value: self.text(redact_text(value))
         if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
             return self._text
         if field.enum_type is not None:
@@ -211,17 +226,6 @@ class Redactor:
         if self._matchers:
             value = _encode(self.text(value.decode(errors="surrogateescape")))
         return b64encode(value).decode()
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the spans in order, overlapping ones joined."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if merged and start < merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
 
 
 def _each(convert: _Convert | None) -> _Convert:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from criproxy.cri.naming import MethodName, matches, resolve
+from criproxy.cri.text_redaction import PULLS, pull_credentials, redact_text
 from criproxy.observe.log import LEVELS, Log
 from criproxy.observe.metrics import code_label
 from criproxy.peers.peer import Connection
@@ -51,7 +52,7 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     code: str
     """The gRPC code that the client reports, or `UNREAD` if the end of the call was not seen."""
     message: str = ""
-    """The status message; left out if there is none."""
+    """The status message without secrets, of at most 1024 characters; left out if there is none."""
     end: str = ""
     """The event that ended the call."""
     duration_s: float | None = None
@@ -125,7 +126,7 @@ class CallLog:
                 api_version=method_name.api_version,
                 began=self._datetime(call.began),
                 code=code_label(call),
-                message=parse_message(call.message)[:_LONGEST_MESSAGE] if call.message else "",
+                message=_message_of(call) if call.message else "",
                 end=call.end or "",
                 duration_s=round(call.ended - call.began, 6),
                 first_byte_s=round(call.first_byte - call.began, 6) if call.first_byte else None,
@@ -169,3 +170,13 @@ class CallLog:
 
     def _datetime(self, time: float) -> datetime:
         return datetime.fromtimestamp(self._wall_clock_of(time), UTC)
+
+
+def _message_of(call: Call) -> str:
+    captured = None if call.capture is None else call.capture.request
+    credentials: list[str] = []
+    if captured is not None and call.path in PULLS:
+        for data, compressed in captured.messages:
+            if not compressed:  # neither kubelets nor crictl compress requests
+                credentials += pull_credentials(data)
+    return redact_text(parse_message(call.message), credentials, _LONGEST_MESSAGE)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
+from criproxy.relay.capture import with_pull_requests
 from criproxy.relay.dial import ClientGoneError, DrainingError, dial
 from criproxy.relay.drain import DrainedConnection, send_away
 from criproxy.relay.endpoints import Endpoint
@@ -110,7 +111,8 @@ class Listener:
 
         Called once for each client when it has been accepted: ``identify``; then, after
         ``connection_opened``, ``policy_of`` and ``capture_for`` (which messages of its calls to
-        capture; None: none). If one of them raises, the client is closed.
+        capture beside the requests of PullImage; None: none). If one of them raises, the client is
+        closed.
 
         ``own_sockets`` are never dialled as an upstream. ``failed`` is called with a name and the
         error if clients cannot be accepted any more.
@@ -243,7 +245,7 @@ class Listener:
             header_field_limit=self._limits.header_fields,
             stream_limit=self._limits.streams,
             message_limit=inf if self._limits.message is None else self._limits.message,
-            select_capture=self._capture_for(connection),
+            select_capture=with_pull_requests(self._capture_for(connection)),
         )
         active_policy = self._policy_of(connection)
         if self.image != self.runtime:

@@ -65,6 +65,26 @@ def test_slow_call_is_warned_of_once_and_told_of_at_its_end(
         assert len(proxy.events("slow call")) == 1
 
 
+def test_secrets_in_status_messages(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """The call log quotes neither a signed URL nor the credentials that a pull carried."""
+    message = "h?X-Amz-Signature=ab: no bWU6aHVudGVyMjI="
+    fault = {"code": "UNKNOWN", "message": message}
+    rule = {"name": "x", "match": {"methods": ["PullImage"]}, "fault": fault}
+    request = {
+        "image": {"image": "example.test/app:1"},
+        "auth": {"username": "me", "password": "hunter22"},
+    }
+    with (
+        Criproxy(short_dir, runtime.endpoint, config={"rules": [rule]}) as proxy,
+        CriClient(proxy.endpoint) as client,
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            client.PullImage(**request)
+        assert caught.value.details() == message
+        logged = proxy.event("call", method="PullImage")["message"]
+    assert logged == "h?X-Amz-Signature=[redacted: 3 bytes] no [redacted: 16 bytes]"
+
+
 def test_quiet_by_default(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """At level info the log has calls that change something or fail, and no others."""
     config = {"log": {"level": "info", "methods": {"ImageFsInfo": "info", "RemoveImage": "off"}}}

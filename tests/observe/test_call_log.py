@@ -9,12 +9,16 @@ import msgspec
 import pytest
 import structlog
 
+from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.observe.call_log import CallLine, CallLog
+from criproxy.relay.capture import with_pull_requests
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.message_capture import MessageCapture
 from tests.support.calls import CONNECTION, ended, running
 
 EPOCH = 1_700_000_000.0
+PULLS = [b"/runtime.v1.ImageService/PullImage", b"/runtime.v1alpha2.ImageService/PullImage"]
 OK, FAILED = StatusCode.OK, StatusCode.NOT_FOUND
 
 
@@ -158,7 +162,7 @@ def test_unseen_end() -> None:
 @pytest.mark.parametrize(
     ("message", "written"),
     [
-        (b"x" * 5000, "x" * 1024),
+        (b"x" * 5000, "x" * 1024 + "\N{HORIZONTAL ELLIPSIS}"),
         (b"\xff%zz%", "\ufffd%zz%"),
         (b"two%0Alines", "two\nlines"),
     ],
@@ -167,6 +171,21 @@ def test_messages(message: bytes, written: str) -> None:
     """A status message is decoded and shortened, and the line stays one line."""
     (line,) = lines_of(ended(b"Version", FAILED, message=message))
     assert line["message"] == written
+
+
+@pytest.mark.parametrize("path", PULLS)
+def test_credentials_in_messages(path: bytes) -> None:
+    """A status message has marks for secrets in URLs, and for credentials of a pull's request."""
+    request = v1.PullImageRequest(auth=v1.AuthConfig(username="me", password="hunter22"))
+    call = ended(path, FAILED, message=b"h?sig=ab bWU6aHVudGVyMjI hunter22")
+    limits = with_pull_requests(None)(path)
+    assert limits is not None
+    call.capture = MessageCapture(limits)
+    assert call.capture.request is not None
+    data = request.SerializeToString()
+    call.capture.request.feed(b"\0" + len(data).to_bytes(4, "big") + data, 0, 5 + len(data))
+    (line,) = lines_of(call)
+    assert line["message"] == "h?sig=[redacted: 2 bytes] [redacted: 15 bytes] [redacted: 8 bytes]"
 
 
 def test_slow_call_while_it_runs() -> None:

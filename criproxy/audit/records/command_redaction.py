@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from criproxy.cri.redaction import mark
+from criproxy.cri.text_redaction import mark
 
 _FLAGS: Final = (
     r"--?(?:creds|auth|auths|user|username|env|[\w-]*(?:password|passwd|token|secret|credentials))"

@@ -109,7 +109,8 @@ from criproxy.audit.records.subject import (
 )
 from criproxy.audit.spec import Level, RedactSpec
 from criproxy.cri.naming import MethodName, resolve
-from criproxy.cri.redaction import Redactor, mark, secrets_in
+from criproxy.cri.redaction import Redactor, secrets_in
+from criproxy.cri.text_redaction import mark, redact_text
 from criproxy.peers.peer import Connection
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.messages.diff import diff_messages
@@ -119,9 +120,8 @@ from criproxy.wire.grpc import StatusCode, parse_message
 _MAX_CHANGES: Final = 100
 """Paths of changed fields that are recorded for one rule and message."""
 
-_MIN_SECRET: Final = 4
-"""Characters from which on a secret is redacted in status messages: a shorter one would match
-unrelated text."""
+_MAX_TEXT: Final = 64 << 10
+"""Characters of a status message that are recorded."""
 
 _FIXED_FIELDS: Final = frozenset(
     {
@@ -265,7 +265,7 @@ class RecordBuilder:
         if done:
             fields["code"] = "UNREAD" if call.code is None else call.code.name
             if call.message:
-                fields["message"] = _without(parse_message(call.message), messages)
+                fields["message"] = _redacted(parse_message(call.message), messages)
             if duration is not None:
                 fields["durationSeconds"] = round(duration, 9)
             fields["requestMessages"] = call.request.messages
@@ -277,7 +277,7 @@ class RecordBuilder:
         if call.changes:
             fields["changes"] = [self._change(*change) for change in call.changes]
         if call.denied:
-            fields["denied"] = _without(call.denied, messages)
+            fields["denied"] = _redacted(call.denied, messages)
         return self._finish(fields, decision.omit)
 
     def _change(self, rule: str, direction: str, before: Any, after: Any) -> dict[str, Any]:
@@ -326,16 +326,16 @@ class RecordBuilder:
         return Record(_encode(fields), fields, fields["auditID"])
 
 
-def _without(text: str, messages: Iterable[Any]) -> str:
-    """Redact credentials of messages in a text that may quote them: a registry's error may contain
+def _redacted(text: str, messages: Iterable[Any]) -> str:
+    """Redact a text that may quote the credentials of messages: a registry's error may contain
     those of the request, or those that a rule has set."""
+    credentials: set[str] = set()
     for message in messages:
         if message == TOO_LARGE:  # its credentials are unknown
             return mark(len(text.encode()))
-        for secret in secrets_in(message) if isinstance(message, Message) else ():
-            if len(secret) >= _MIN_SECRET:
-                text = text.replace(secret, mark(len(secret.encode())))
-    return text
+        if isinstance(message, Message):
+            credentials.update(secrets_in(message))
+    return redact_text(text, credentials, _MAX_TEXT)
 
 
 def _without_field(value: Any, path: list[str]) -> Any:

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from criproxy.concurrency.steps import Steps
 from criproxy.cri.naming import MethodName
+from criproxy.cri.text_redaction import redact_text
 from criproxy.enforce.counts import record_denial
 from criproxy.enforce.evaluation.active_rule import ActiveRule
 from criproxy.enforce.evaluation.concurrency_limit import ConcurrencyLimit, LimitExceededError
@@ -49,6 +50,9 @@ RULE: Final = "rule"
 
 QUEUE: Final = "queue"
 """The reason of a failure for a call that got no slot of its rule's limit."""
+
+_LONGEST_DETAIL: Final = 4096
+"""Characters of a failure's text that are logged and returned to the client."""
 
 _PENDING_DRY_RUNS: Final = 100
 """Calls of a rule's hook in dry-run that may be pending at a time: no call waits for them, and each
@@ -163,6 +167,7 @@ class EffectExecutor:
         else:
             reason, detail = INTERNAL, repr(error)
             more["exc_info"] = error
+        detail = redact_text(detail, limit=_LONGEST_DETAIL)  # hooks quote URLs, and what they got
         self._resources.counts.count_failure(name, reason)
         if reason == UNKNOWN_POD:
             return None

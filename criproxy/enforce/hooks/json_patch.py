@@ -1,9 +1,9 @@
 """Applies JSON Patches (RFC 6902) to protobuf messages, using protobuf's JSON mapping.
 
 JSON contains only a part of a message: unknown fields (a newer kubelet's) and credentials are left
-out. This hidden part is kept while the patch changes the rest, so each JSON object has a reference
-to its message, wherever the patch moves it to. A patch is refused where it does not determine what
-becomes of the hidden part:
+out, and secrets in the texts of statuses are redacted. This hidden part is kept while the patch
+changes the rest, so each JSON object has a reference to its message, wherever the patch moves it
+to. A patch is refused where it does not determine what becomes of the hidden part:
 
 - A removed object is removed with its hidden part.
 - An object that replaces another one in a field is the same message with other contents.
@@ -21,6 +21,9 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from jsonpatch import JsonPatch, JsonPatchException, JsonPointerException
+
+from criproxy.cri.redaction import is_status_text
+from criproxy.cri.text_redaction import redact_text
 
 
 class PatchError(Exception):
@@ -74,6 +77,8 @@ def _to_json(message: Message, data: dict[str, Any]) -> JsonObject:
     for name, field in _fields(message.DESCRIPTOR).items():
         if _is_credential(field):
             result.pop(name, None)
+        elif is_status_text(field):
+            result[name] = redact_text(result[name])
         elif name in data and _contains_messages(field):
             value, written = getattr(message, field.name), data[name]
             if field.is_repeated:
@@ -99,7 +104,7 @@ def _fill(target: Message, data: Any, previous: JsonObject | None, path: str) ->
         if _is_credential(field):
             raise PatchError(f"{location} holds credentials, which are not to be patched")
         if value is None or not _contains_messages(field):
-            rest[name] = value
+            rest[name] = _restored(value, field, previous)
         elif field.is_repeated:
             _fill_list(target, field, value, previous, location)
         else:
@@ -112,6 +117,15 @@ def _fill(target: Message, data: Any, previous: JsonObject | None, path: str) ->
         ParseDict(rest, target)
     except (ParseError, ValueError, TypeError) as error:
         raise PatchError(f"{path or '/'}: {' '.join(str(error).split())}") from error
+
+
+def _restored(value: Any, field: FieldDescriptor, previous: JsonObject | None) -> Any:
+    """Return the text of a status with its secrets, if the patch has not changed it."""
+    if previous is not None and is_status_text(field):
+        origin = getattr(previous.origin, field.name)
+        if value == redact_text(origin):
+            return origin
+    return value
 
 
 def _fill_list(

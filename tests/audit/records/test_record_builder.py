@@ -400,7 +400,19 @@ def test_a_status_message_does_not_quote_credentials() -> None:
             "PullImage", request, code=StatusCode.UNKNOWN, message=b"https://me:hunter22@r: 401"
         )
         fields = fields_of(maker(level), item)
-        assert fields["message"] == "https://me:[redacted: 8 bytes]@r: 401"
+        assert fields["message"] == "https://[redacted: 11 bytes]@r: 401"
+
+
+def test_status_texts_in_responses() -> None:
+    """What a runtime says in the fields of a status is redacted as its status messages are."""
+    status = v1.ContainerStatus(message="h?sig=ab", reason="x", image_ref="h?sig=ab")
+    request = v1.ContainerStatusRequest(container_id="a")
+    item = observed("ContainerStatus", request, v1.ContainerStatusResponse(status=status))
+    assert fields_of(maker(), item)["responseObject"]["status"] == {
+        "message": "h?sig=[redacted: 2 bytes]",
+        "reason": "x",
+        "imageRef": "h?sig=ab",
+    }
 
 
 def test_no_text_quotes_what_a_rule_has_put_in() -> None:

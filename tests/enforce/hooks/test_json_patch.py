@@ -260,3 +260,23 @@ def test_any_patch(before: list[str], after: list[str], hidden: bool) -> None:
         assert to_json(result) == to_json(other)
         kept = sum(mount.ByteSize() > 3 for mount in result.config.mounts)
         assert kept >= (min(len(before), len(after)) if hidden else 0)
+
+
+@VERSIONS
+@pytest.mark.parametrize("patched", [False, True])
+def test_secrets_in_status_texts(version: str, patched: bool) -> None:
+    """A webhook gets a status' text with marks for secrets; unless it changes the text, no byte of
+    the response changes."""
+    api = PB[version]
+    status = api.ContainerStatus(message="https://me:pw@r: 401", exit_code=1)
+    response = api.ContainerStatusResponse(status=status)
+    shown = to_json(response)
+    assert shown["status"]["message"] == "https://[redacted: 5 bytes]@r: 401"
+    patch = [{"op": "replace", "path": "/status/exitCode", "value": 2}]
+    if patched:
+        patch.append({"op": "replace", "path": "/status/message", "value": "no"})
+    after = apply_patch(shown, patch)
+    response.status.exit_code = 2
+    if patched:
+        response.status.message = "no"
+    assert after == response
