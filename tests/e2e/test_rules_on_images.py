@@ -185,7 +185,7 @@ def test_pulls_take_turns(
             _wait_in_flight(proxy, 5 - len(turns))
         assert all(pull.result().image_ref for pull in pulls)
         assert sorted(turns) == IMAGES
-        assert [image for image, _ in groupby(gate.asked)] == turns
+        assert [image for image, _ in groupby(gate.received)] == turns
         wait_until(lambda: proxy.metric("criproxy_held_streams") == 0, "nothing held")
 
 
@@ -214,7 +214,7 @@ def test_pulls_take_turns_across_a_reload(
             gate.open_for(image)
             _wait_in_flight(proxy, left)
         assert all(pull.result().image_ref for pull in pulls)
-        assert [image for image, _ in groupby(gate.asked)] == [first, second, third]
+        assert [image for image, _ in groupby(gate.received)] == [first, second, third]
 
 
 def test_pulls_without_a_limit(runtime: Containerd, gate: RegistryGate, short_dir: Path) -> None:

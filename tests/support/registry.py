@@ -1,7 +1,7 @@
 """Debian's docker-registry on loopback: somewhere to pull images from without a network."""
 
+import re
 import shutil
-import socket
 from pathlib import Path
 
 import yaml
@@ -24,15 +24,13 @@ class Registry(Process):
         """Keep everything below ``directory``."""
         directory.mkdir()
         self._archive = directory / "image.tar"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = ""
         config = directory / "config.yml"
         config.write_text(
             yaml.safe_dump(
                 {
                     "version": 0.1,
-                    "http": {"addr": self.host},
+                    "http": {"addr": "127.0.0.1:0"},
                     "storage": {"filesystem": {"rootdirectory": str(directory / "blobs")}},
                 }
             )
@@ -42,7 +40,8 @@ class Registry(Process):
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
         super().start()
-        wait_until(self._answers, f"registry at {self.host}", report=lambda: self.stderr)
+        listening = wait_until(self._listening, "port of the registry", report=lambda: self.stderr)
+        self.host = listening[1]
 
     def push(self, runtime: Containerd, *images: str) -> None:
         """Put the busybox image into it as ``images``, names without the registry's."""
@@ -53,6 +52,6 @@ class Registry(Process):
         for name in names:
             runtime.ctr(*push, "push", "--plain-http", name)
 
-    def _answers(self) -> bool:
-        with socket.create_connection(("127.0.0.1", self.port)):
-            return True
+    def _listening(self) -> re.Match[str] | None:
+        """What it writes when it has a port, which the system chooses, and listens."""
+        return re.search(r"listening on (127\.0\.0\.1:\d+)", self.stderr)
