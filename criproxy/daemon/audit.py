@@ -42,6 +42,9 @@ _CAPTURE_BUDGET: Final = 64 << 20
 _CLOSING: Final = 5.0
 """Seconds that a worker has at its end to send what waits for the recorder."""
 
+_SWITCH_INTERVAL: Final = 0.001
+"""Seconds after which the recorder's encoder gives the interpreter to the thread that reads."""
+
 
 class Audit:
     """The audit log in a worker. It is the gate's AuditLog (:mod:`criproxy.relay.audit_gate`)."""
@@ -118,6 +121,7 @@ class Audit:
 
 def run_recorder(control: socket.socket) -> int:
     """Run the recorder in this process until the supervisor closes ``control``."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
 

@@ -1,0 +1,117 @@
+"""The recorder of a running daemon: what happens to it happens to no call."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.daemon.test_audit import audited, code_of, of, record_of
+from tests.support.waiting import LIMIT_SECONDS, wait_until
+
+JWT = r"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
+
+
+def recorder_of(directory: Path) -> int:
+    """The id of the process that has the audit log open."""
+    log = str(directory / "audit.jsonl")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(each) == log for each in (process / "fd").iterdir()):
+                return int(process.name)
+        except OSError:  # it has ended, or is not ours
+            continue
+    raise AssertionError("no process has the audit log open")
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process, and let it go on afterwards."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_it_is_a_process_of_its_own(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """The audit log is open in another process than those that clients are connected to, which
+    ends with the daemon."""
+    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+        client.Version()
+        record_of(short_dir, "Version")
+        recorder = recorder_of(short_dir)
+        assert recorder != proxy.process.pid
+        assert proxy.stop() == 0
+        wait_until(lambda: not Path(f"/proc/{recorder}").exists(), "the end of the recorder")
+
+
+def test_calls_do_not_wait_for_a_stopped_recorder(
+    runtime: EmbeddedRuntime, short_dir: Path
+) -> None:
+    """While the recorder is stopped calls go on; afterwards each has its record."""
+    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+        client.Version()
+        record_of(short_dir, "Version")
+        with stopped(recorder_of(short_dir)):
+            for _ in range(200):
+                client.Status()
+            assert of(short_dir, "Status") == []
+        wait_until(lambda: len(of(short_dir, "Status")) == 200, "all records")
+        assert proxy.metric("criproxy_audit_dropped_total", sink="file") == 0
+
+
+def test_calls_wait_for_a_stopped_recorder_that_has_to_fsync(
+    runtime: EmbeddedRuntime, short_dir: Path
+) -> None:
+    """Where each call has to be on the disk before the runtime gets it, it waits for a stopped
+    recorder, and goes on with it."""
+    sink: dict[str, Any] = {"on_full": "block", "max_wait": f"{LIMIT_SECONDS}s"}
+    with (
+        audited(short_dir, runtime.endpoint, file={"fsync": "always"}, sink=sink) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        client.Version()
+        record_of(short_dir, "Version")
+        codes: list[str] = []
+        waiting = threading.Thread(target=lambda: codes.append(code_of(client.Status)))
+        with stopped(recorder_of(short_dir)):
+            waiting.start()
+            wait_until(
+                lambda: proxy.metric("criproxy_audit_waiting_calls") == 1, "a call that waits"
+            )
+            assert codes == []
+        waiting.join()
+        assert codes == ["OK"]
+
+
+@pytest.mark.parametrize("on_full", ["drop", "block"])
+def test_a_costly_argument(runtime: EmbeddedRuntime, short_dir: Path, on_full: str) -> None:
+    """An argument that an expression would backtrack over is redacted, and others' calls go on."""
+    with (
+        audited(
+            short_dir,
+            runtime.endpoint,
+            [{"level": "Request"}],
+            sink={"on_full": on_full},
+            more={"redact": {"values": [JWT]}},
+        ) as proxy,
+        CriClient(proxy.endpoint) as agent,
+        CriClient(proxy.endpoint) as kubelet,
+    ):
+        container = agent.ListContainers().containers[0].id
+        token = "eyJabc.eyJdef.ghi"
+        for _ in range(5):
+            agent.ExecSync(container_id=container, cmd=["echo", "eyJ" * 80_000, token])
+            for _ in range(20):
+                kubelet.Version()
+        wait_until(lambda: len(of(short_dir, "ExecSync")) == 5, "all records")
+        wait_until(lambda: len(of(short_dir, "Version")) == 100, "all records")
+    for record in of(short_dir, "ExecSync"):
+        assert record["requestObject"]["cmd"][2] == f"[redacted: {len(token)} bytes]"
