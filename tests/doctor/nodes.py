@@ -89,6 +89,16 @@ class Node:
             (directory / f"fd/{number}").symlink_to(f"socket:[{inode}]")
         return directory
 
+    def started(self, directory: Path, seconds: int) -> None:
+        """Let a process have started so many seconds after the epoch, when the node booted."""
+        (self.proc / "stat").write_text("cpu 1 2\nbtime 0\nprocesses 9\n")
+        ticks = seconds * os.sysconf("SC_CLK_TCK")
+        (directory / "stat").write_text(f"20 (a b) c) S {' '.join('0' * 18)} {ticks} 0\n")
+
+    def unit(self, name: str, text: str) -> None:
+        """Have a systemd unit, or a drop-in of one."""
+        self.file(f"/etc/systemd/system/{name}", text)
+
     def file(self, path: str, text: str = "", mode: int = 0o600) -> Path:
         """Have a file."""
         file = self.root / path.lstrip("/")

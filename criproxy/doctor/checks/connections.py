@@ -5,7 +5,7 @@ from typing import Final
 
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
-from criproxy.doctor.node.kubelet_config import uses_criproxy
+from criproxy.doctor.node.kubelet_config import is_supervisor, uses_criproxy
 from criproxy.doctor.node.system import Process
 from criproxy.relay.endpoints import Endpoint
 
@@ -56,7 +56,14 @@ def _bypassing_client(facts: Facts, runtime: Endpoint, pid: int, count: int) -> 
     process = facts.system.process(pid)
     held = f"holds {_connections(count)} to {runtime}"
     if facts.is_kubelet(pid):
-        if uses_criproxy(facts, pid):
+        pointed = uses_criproxy(facts, pid)
+        if is_supervisor(process):
+            what = f"{process} {held}: it manages the runtime"
+            return Finding(NAME, Outcome.OK, what)
+        if pointed is None:
+            what = f"whether the kubelet ({process}), which {held}, uses it past criproxy"
+            return Finding(NAME, Outcome.CANNOT_TELL, what, "see kubelet, below")
+        if pointed:
             what = f"the kubelet ({process}) {held}: cAdvisor's, for the statistics of containers"
             return Finding(NAME, Outcome.OK, what)
         what = f"the kubelet ({process}) {held}, past criproxy"

@@ -1,28 +1,33 @@
-"""Reads a kubelet's runtime endpoint from its command line, then from its configuration files."""
+"""Determines a kubelet's endpoints from its command line, then from its configuration files.
+
+Distributions that embed the kubelet, or start it, have flags and files of their own. What cannot be
+determined is an UndeterminedError, never a guess.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import yaml
-
+from criproxy.doctor.node.command_flags import flag
 from criproxy.doctor.node.facts import Facts
+from criproxy.doctor.node.k3s import CONTAINERD, Setting, k3s_endpoint
+from criproxy.doctor.node.microk8s import microk8s_flags
+from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
+from criproxy.doctor.node.system import Process
 from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 
 DEFAULT: Final = "unix:///run/containerd/containerd.sock"
 """Default of containerRuntimeEndpoint in KubeletConfiguration v1beta1."""
 
-_DISTRIBUTIONS: Final = {
-    "k3s": ("/etc/rancher/k3s/config.yaml", "unix:///run/k3s/containerd/containerd.sock"),
-    "rke2": ("/etc/rancher/rke2/config.yaml", "unix:///run/k3s/containerd/containerd.sock"),
-}
-"""Programs that embed a kubelet: configuration file and endpoint of the bundled containerd."""
+_RUNTIME: Final = ("container-runtime-endpoint", "containerRuntimeEndpoint")
+_IMAGES: Final = ("image-service-endpoint", "imageServiceEndpoint")
+"""The flag, and the key of KubeletConfiguration."""
 
-_MAX_BYTES: Final = 1 << 20
-"""Maximum number of bytes read of a configuration file."""
+_SUPERVISORS: Final = ("rke2", "k0s")
+"""Programs that run the kubelet as a process of its own, with flags and files that they write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +39,25 @@ class ConfiguredEndpoint:
 
 
 def runtime_endpoint_of(facts: Facts, pid: int) -> ConfiguredEndpoint:
-    """Return a kubelet's runtime endpoint.
-
-    Raises OSError for a file that cannot be read and ValueError for one that is not YAML.
-    """
-    return _first(facts, pid, "container-runtime-endpoint", "containerRuntimeEndpoint") or (
-        ConfiguredEndpoint(_default_runtime(facts, pid), "its default")
-    )
+    """Return a kubelet's runtime endpoint. Raises UndeterminedError."""
+    found = _configured(facts, pid, *_RUNTIME)
+    if found is not None:
+        return found
+    embedded = distribution_of(facts.system.process(pid)) == "k3s"
+    return ConfiguredEndpoint(CONTAINERD if embedded else DEFAULT, "its default")
 
 
 def image_endpoint_of(facts: Facts, pid: int) -> ConfiguredEndpoint | None:
-    """Return a separate image endpoint, else None. Raises as ``runtime_endpoint_of``."""
-    return _first(facts, pid, "image-service-endpoint", "imageServiceEndpoint")
+    """Return a separate image endpoint, else None. Raises UndeterminedError."""
+    return _configured(facts, pid, *_IMAGES)
 
 
-def uses_criproxy(facts: Facts, pid: int) -> bool:
-    """Return whether a kubelet's runtime endpoint is known to be one of criproxy's listeners."""
+def uses_criproxy(facts: Facts, pid: int) -> bool | None:
+    """Return whether a kubelet's runtime endpoint is one of the listeners; None: undetermined."""
     try:
         return profile_at(facts, runtime_endpoint_of(facts, pid).endpoint) is not None
-    except (OSError, ValueError):
-        return False
+    except UndeterminedError:
+        return None
 
 
 def profile_at(facts: Facts, endpoint: str) -> str | None:
@@ -68,92 +72,74 @@ def profile_at(facts: Facts, endpoint: str) -> str | None:
     return None
 
 
-def flag(command: Sequence[str], name: str) -> str | None:
-    """Return a flag's last value: ``--name=value`` or ``--name value``, with one dash as well."""
-    found = None
-    for at, word in enumerate(command):
-        key, equals, value = word.partition("=")
-        if key in (f"--{name}", f"-{name}"):
-            if equals:
-                found = value
-            elif at + 1 < len(command):
-                found = command[at + 1]
-    return found
-
-
-def _first(facts: Facts, pid: int, option: str, key: str) -> ConfiguredEndpoint | None:
-    command = _with_kubelet_args(facts.system.process(pid).command)
-    value = flag(command, option)
-    if value:
-        return ConfiguredEndpoint(value, f"--{option}")
-    distribution = _DISTRIBUTIONS.get(facts.system.process(pid).name)
-    if distribution is not None:
-        return _of_distribution(facts, distribution[0], option)
-    for file in reversed(list(_files(facts, pid, command))):
-        content = _mapping(file)
-        if content.get(key):
-            return ConfiguredEndpoint(str(content[key]), f"{key} in {_shown(facts, file)}")
+def distribution_of(process: Process) -> str | None:
+    """Return the distribution that a kubelet belongs to, by its executable; None if unknown."""
+    path = process.executable or (process.command[0] if process.command else "")
+    if "/rancher/rke2/" in path or process.name == "rke2":
+        return "rke2"
+    if "/rancher/k3s/" in path or process.name.startswith("k3s"):
+        return "k3s"
+    if process.name == "kubelite" or "/snap/microk8s/" in path:
+        return "microk8s"
+    if process.name == "k0s" or "/k0s/" in path:
+        return "k0s"
     return None
 
 
-def _with_kubelet_args(command: Sequence[str]) -> list[str]:
-    """Return a command with k3s's flags for its kubelet: ``--kubelet-arg=name=value``."""
-    kubelet_args = [
-        value
-        for word in command
-        for key, _, value in [word.partition("=")]
-        if key == "--kubelet-arg"
-    ]
-    return [*command, *(f"--{each}" for each in kubelet_args)]
+def is_supervisor(process: Process) -> bool:
+    """Return whether a program starts the kubelet as another process."""
+    return process.name in _SUPERVISORS
 
 
-def _of_distribution(facts: Facts, path: str, option: str) -> ConfiguredEndpoint | None:
-    file = facts.system.path(path)
-    if not file.exists():
-        return None
-    value = _mapping(file).get(option)
-    return ConfiguredEndpoint(str(value), f"{option} in {path}") if value else None
+def _configured(facts: Facts, pid: int, option: str, key: str) -> ConfiguredEndpoint | None:
+    process = facts.system.process(pid)
+    if not any(process.command):
+        raise UndeterminedError("its command line cannot be read", "run it as root")
+    if is_supervisor(process):
+        raise UndeterminedError("its kubelet is not seen to run", "run it again once it does")
+    files = ProcessFiles(facts.system, pid)
+    distribution = distribution_of(process)
+    if distribution == "k3s":
+        return _as_endpoint(k3s_endpoint(files, option, key))
+    if process.name == "kubelite":
+        command, name = microk8s_flags(files)
+        return _of_kubelet(files, command, option, key, f" in {name}")
+    return _of_kubelet(files, process.command, option, key, "")
 
 
-def _files(facts: Facts, pid: int, command: Sequence[str]) -> Iterator[Path]:
-    """Yield the kubelet's files by rising precedence: --config, then those of --config-dir."""
+def _as_endpoint(setting: Setting | None) -> ConfiguredEndpoint | None:
+    return None if setting is None else ConfiguredEndpoint(*setting)
+
+
+def _of_kubelet(
+    files: ProcessFiles, command: Sequence[str], option: str, key: str, where: str
+) -> ConfiguredEndpoint | None:
+    """Return what flags set, which take precedence, else the last of the files."""
+    value = flag(command, option)
+    if value:
+        return ConfiguredEndpoint(value, f"--{option}{where}")
+    found = None
+    for file in _files(files, command):
+        content = files.mapping(file)
+        if key in content:  # null or an empty text is the default
+            value = content[key]
+            source = f"{key} in {files.shown(file)}"
+            found = ConfiguredEndpoint(str(value), source) if value else None
+    return found
+
+
+def _files(files: ProcessFiles, command: Sequence[str]) -> Iterator[Path]:
+    """Yield the kubelet's files by rising precedence: --config, then the tree of --config-dir."""
     name = flag(command, "config")
     if name:
-        yield _of_process(facts, pid, name)
+        yield files.path(name)
     directory = flag(command, "config-dir")
     if directory:
-        yield from sorted(_of_process(facts, pid, directory).glob("*.conf"))
-
-
-def _of_process(facts: Facts, pid: int, path: str) -> Path:
-    """Return where to read a path of a process: a kubelet may run in a container."""
-    own = facts.system.link(pid, "root")
-    if own not in (None, "/") or facts.system.process(pid).cgroup.container is not None:
-        return facts.system.proc / str(pid) / "root" / path.lstrip("/")
-    if not path.startswith("/"):
-        path = f"{facts.system.link(pid, 'cwd') or '/'}/{path}"
-    return facts.system.path(path)
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        raw = opened.read(_MAX_BYTES)
-    try:
-        content = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _default_runtime(facts: Facts, pid: int) -> str:
-    distribution = _DISTRIBUTIONS.get(facts.system.process(pid).name)
-    return DEFAULT if distribution is None else distribution[1]
-
-
-def _shown(facts: Facts, file: Path) -> str:
-    if file.is_relative_to(facts.system.root):
-        return f"/{file.relative_to(facts.system.root)}"
-    return str(file)
+        path = files.path(directory)
+        if path.is_symlink():  # the kubelet does not follow it, and its versions may differ
+            why = f"--config-dir={directory} is a symbolic link"
+            raise UndeterminedError(why, "name the directory itself")
+        yield from files.drop_ins(path, ".conf")
 
 
 def _real(facts: Facts, endpoint: Endpoint) -> str:

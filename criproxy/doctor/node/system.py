@@ -24,6 +24,8 @@ CAP_SYS_PTRACE: Final = 19
 _SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _MAX_FILE_BYTES: Final = 1 << 20
 """Maximum number of bytes read of one file."""
+_START_TIME: Final = 19
+"""Index of the start time, in clock ticks, behind the name in /proc/PID/stat (proc_pid_stat(5))."""
 _VERSION_SECONDS: Final = 3.0
 """Deadline of the Version call to a listener, in seconds."""
 
@@ -113,6 +115,21 @@ class System:
         """Read the fields of /proc/PID/status."""
         lines = (line.partition(":") for line in self.text(pid, "status").split("\n"))
         return {key: value.strip() for key, _, value in lines}
+
+    def environment(self, pid: int) -> dict[str, str]:
+        """Read a process's environment; empty if unreadable."""
+        words = (word.partition("=") for word in self.text(pid, "environ").split("\0"))
+        return {key: value for key, equals, value in words if equals}
+
+    def started(self, pid: int) -> float | None:
+        """Return when a process started, in seconds since the epoch; None if unreadable."""
+        fields = self.text(pid, "stat").rpartition(")")[2].split()
+        try:
+            lines = (self.proc / "stat").read_text().split("\n")
+            booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+            return booted + int(fields[_START_TIME]) / os.sysconf("SC_CLK_TCK")
+        except (OSError, LookupError, ValueError, StopIteration):
+            return None
 
     def text(self, pid: int, name: str) -> str:
         """Read a file of a process's /proc directory; empty if unreadable."""

@@ -1,11 +1,13 @@
 """Where the kubelet and crictl are pointed."""
 
+import os
+
 import pytest
 
 from criproxy.doctor.checks.kubelet import check
 from criproxy.doctor.findings import Outcome
-from criproxy.doctor.node.kubelet_config import flag
-from tests.doctor.nodes import PROXY, SCOPED, Node, said
+from criproxy.doctor.node.command_flags import flag
+from tests.doctor.nodes import PROXY, RUNTIME, SCOPED, Node, said
 
 FLAG = "--container-runtime-endpoint"
 CONFIG = "/var/lib/kubelet/config.yaml"
@@ -21,6 +23,7 @@ CONFIG = "/var/lib/kubelet/config.yaml"
         (["kubelet", "--x"], None),
         (["kubelet", "--xy=/a"], None),
         (["kubelet", "--x="], ""),
+        (["kubelet", "--x", "/a", "-x", "/b"], "/b"),
     ],
 )
 def test_flag(command: list[str], expected: str | None) -> None:
@@ -88,26 +91,6 @@ def test_images(node: Node) -> None:
     assert images.remedy.startswith("give --image-service-endpoint=")
 
 
-@pytest.mark.parametrize(
-    ("words", "file", "outcome", "by"),
-    [
-        (["server", f"{FLAG}={PROXY}"], None, "OK", FLAG),
-        (["server", f"--kubelet-arg={FLAG[2:]}={PROXY}"], None, "OK", FLAG),
-        (["server"], f"container-runtime-endpoint: {PROXY}", "OK", "/etc/rancher/k3s/config.yaml"),
-        (["server"], "node-name: x", "FAIL", "/run/k3s/containerd/containerd.sock by its default"),
-        (["server"], None, "FAIL", "/run/k3s/containerd/containerd.sock by its default"),
-    ],
-)
-def test_k3s(node: Node, words: list[str], file: str | None, outcome: str, by: str) -> None:
-    """The kubelet within k3s is told by k3s' own flags and file."""
-    if file is not None:
-        node.file("/etc/rancher/k3s/config.yaml", file)
-    node.process(20, "/usr/local/bin/k3s", ["/usr/local/bin/k3s", *words])
-    [(said_outcome, what)] = said([*check(node.facts())])
-    assert said_outcome == outcome
-    assert what.endswith(by)
-
-
 @pytest.mark.parametrize("text", [None, "containerRuntimeEndpoint: ["])
 def test_file_that_cannot_be_read(node: Node, text: str | None) -> None:
     """Where its file is not there, or no YAML, it cannot be told."""
@@ -125,6 +108,105 @@ def test_no_kubelet(node: Node) -> None:
     node.process(21, "/usr/bin/sleep", ["/usr/bin/kubelet"])
     [finding] = check(node.facts())
     assert finding.outcome is Outcome.CANNOT_TELL
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "what"),
+    [
+        # Null and an empty text in a later file are the default again.
+        ({"20.conf": "containerRuntimeEndpoint: null"}, [], "its default"),
+        ({"20.conf": 'containerRuntimeEndpoint: ""'}, [], "its default"),
+        # Lexical order, with directories among the files; other suffixes do not count.
+        (
+            {"10.d/90.conf": "containerRuntimeEndpoint: /w.sock", "05.conf": "", "z.yaml": "x: ["},
+            [],
+            "containerRuntimeEndpoint in /etc/kubelet.d/10.d/90.conf",
+        ),
+        (
+            {
+                "50.d/10.conf": "containerRuntimeEndpoint: /w.sock",
+                "60.conf": "containerRuntimeEndpoint: /x.sock",
+                "60.conf.bak": "containerRuntimeEndpoint: /y.sock",
+            },
+            [],
+            "containerRuntimeEndpoint in /etc/kubelet.d/60.conf",
+        ),
+        ({}, ["--container_runtime_endpoint=/z.sock"], "--container-runtime-endpoint"),
+    ],
+)
+def test_config_dir(node: Node, files: dict[str, str], words: list[str], what: str) -> None:
+    """The tree of --config-dir is merged into the file of --config as the kubelet does."""
+    node.file(CONFIG, f"containerRuntimeEndpoint: {PROXY}\n")
+    (node.root / "etc/kubelet.d").mkdir(parents=True)
+    for name, text in files.items():
+        node.file(f"/etc/kubelet.d/{name}", text)
+    command = ["kubelet", f"--config={CONFIG}", "--config-dir=/etc/kubelet.d", *words]
+    node.process(20, "/usr/bin/kubelet", command)
+    [finding] = check(node.facts())
+    assert finding.outcome is Outcome.FAIL
+    assert finding.what.endswith(f" by {what}")
+
+
+def test_config_dir_that_is_a_link(node: Node) -> None:
+    """Whether a kubelet follows a link cannot be told."""
+    node.file("/srv/d/10.conf", f"containerRuntimeEndpoint: {PROXY}\n")
+    (node.root / "d").symlink_to(node.root / "srv/d")
+    node.process(20, "/usr/bin/kubelet", ["kubelet", "--config-dir=/d"])
+    assert [each.outcome for each in check(node.facts())] == [Outcome.CANNOT_TELL]
+
+
+@pytest.mark.parametrize(("written", "outcome"), [(1000.0, "OK"), (1100.0, "cannot tell")])
+def test_file_that_was_changed(node: Node, written: float, outcome: str) -> None:
+    """A file that was changed after the kubelet started does not tell where it is pointed."""
+    file = node.file(CONFIG, f"containerRuntimeEndpoint: {PROXY}\n")
+    os.utime(file, (written, written))
+    process = node.process(20, "/usr/bin/kubelet", ["kubelet", f"--config={CONFIG}"])
+    node.started(process, 1050)
+    assert [each.outcome.value for each in check(node.facts())] == [outcome]
+
+
+def test_command_line_that_cannot_be_read(node: Node) -> None:
+    """A kubelet without a command line is not taken for one without flags."""
+    (node.process(20, "/usr/bin/kubelet") / "cmdline").unlink()
+    assert [each.outcome for each in check(node.facts())] == [Outcome.CANNOT_TELL]
+
+
+KUBEADM = "/var/lib/kubelet/kubeadm-flags.env"
+INSTANCE = "/var/lib/kubelet/instance-config.yaml"
+
+
+@pytest.mark.parametrize(
+    ("flags", "instance", "outcomes", "part"),
+    [
+        (None, None, ["OK"], ""),
+        ("", PROXY, ["OK"], ""),
+        (PROXY, PROXY, ["OK"], ""),
+        (PROXY, None, ["OK", "cannot tell"], "kubeadm.alpha.kubernetes.io/cri-socket"),
+        (RUNTIME, PROXY, ["OK", "WARN"], f"next start points it at {RUNTIME}, by {KUBEADM}"),
+        (PROXY, RUNTIME, ["OK", "WARN"], f"upgrade by kubeadm points the kubelet at {RUNTIME}"),
+        (PROXY, "[", ["OK", "cannot tell"], f"{INSTANCE} is no YAML"),
+    ],
+)
+def test_kubeadm(
+    node: Node, flags: object, instance: object, outcomes: list[str], part: str
+) -> None:
+    """What kubeadm has on the node for the next start and the next upgrade counts as well."""
+    if flags is not None:
+        node.file(KUBEADM, f'KUBELET_KUBEADM_ARGS="--v=2 {FLAG}={flags or PROXY}"\n')
+    if instance is not None:
+        node.file(INSTANCE, f"containerRuntimeEndpoint: {instance}\n")
+    node.process(20, "/usr/bin/kubelet", ["kubelet", f"{FLAG}={PROXY}"])
+    findings = [*check(node.facts())]
+    assert [each.outcome.value for each in findings] == outcomes
+    assert part in findings[-1].what
+
+
+def test_kubeadm_remedy(node: Node) -> None:
+    """A flag of kubeadm's is changed in kubeadm's file."""
+    node.file(KUBEADM, f"KUBELET_KUBEADM_ARGS='{FLAG}={RUNTIME}'\n")
+    node.process(20, "/usr/bin/kubelet", ["kubelet", f"{FLAG}={RUNTIME}"])
+    [finding] = check(node.facts())
+    assert finding.remedy == f"write {FLAG}=unix://{PROXY} into {KUBEADM} and restart it"
 
 
 @pytest.mark.parametrize(
@@ -152,3 +234,36 @@ def test_crictl(
     node.system.which = lambda name: "/usr/bin/crictl" if installed else None
     findings = [*check(node.facts())][1:]
     assert [each.outcome.value for each in findings] == ([outcome] if outcome else [])
+
+
+@pytest.mark.parametrize(
+    ("environ", "outcomes"),
+    [
+        ({}, [("OK", "/etc/crictl.yaml"), ("WARN", "/etc/crictl.yaml")]),
+        (
+            {"IMAGE_SERVICE_ENDPOINT": PROXY},
+            [("OK", "/etc/crictl.yaml"), ("OK", "IMAGE_SERVICE_ENDPOINT in the environment")],
+        ),
+        (
+            {"CONTAINER_RUNTIME_ENDPOINT": f"{RUNTIME}"},
+            [
+                ("WARN", "CONTAINER_RUNTIME_ENDPOINT in the environment"),
+                ("WARN", "/etc/crictl.yaml"),
+            ],
+        ),
+        ({"CRI_CONFIG_FILE": "/root/crictl.yaml"}, [("WARN", "/root/crictl.yaml")]),
+        ({"CRI_CONFIG_FILE": "/absent.yaml"}, []),
+    ],
+)
+def test_endpoints_of_crictl(
+    node: Node, environ: dict[str, str], outcomes: list[tuple[str, str]]
+) -> None:
+    """crictl has an endpoint for images as well, and a variable that names its file."""
+    node.process(20, "/usr/bin/kubelet", ["kubelet", f"{FLAG}={PROXY}"])
+    node.file("/etc/crictl.yaml", f"runtime-endpoint: {PROXY}\nimage-endpoint: {RUNTIME}\n")
+    node.file("/root/crictl.yaml", f"runtime-endpoint: {RUNTIME}\n")
+    node.system.environ = environ
+    found = [(each.outcome.value, each.what) for each in check(node.facts())][1:]
+    assert [outcome for outcome, _ in found] == [outcome for outcome, _ in outcomes]
+    for (_, what), (_, by) in zip(found, outcomes, strict=True):
+        assert what.endswith(f" by {by}")

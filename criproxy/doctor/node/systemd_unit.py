@@ -1,0 +1,92 @@
+"""Reads a systemd unit's files (systemd.unit(5)): the command and the environment of a service.
+
+k3s hides its flags from /proc, since they may contain passwords: its unit has them.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
+
+_DIRECTORIES: Final = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+"""Where units are, by falling precedence."""
+
+_CONTINUED: Final = re.compile(r"\\\n\s*")
+_PREFIXES: Final = "@-:+!|"
+"""Characters before a command that change how systemd runs it."""
+
+
+def unit_command(files: ProcessFiles, unit: str) -> list[str]:
+    """Return the words of a service's ExecStart.
+
+    Raises UndeterminedError if there is none, or if systemd would substitute variables in it.
+    """
+    commands = _values(files, unit, "ExecStart")
+    remedy = f"look at: systemctl cat {unit}"
+    if len(commands) != 1:
+        raise UndeterminedError(f"{unit} has {len(commands)} commands", remedy)
+    if "$" in commands[0]:
+        raise UndeterminedError(f"the command of {unit} has variables", remedy)
+    return _split(commands[0].lstrip(_PREFIXES))
+
+
+def unit_variable(files: ProcessFiles, unit: str, name: str) -> str | None:
+    """Return a variable that a service's unit and its environment files set; None if they do not.
+
+    Raises UndeterminedError as ``unit_command`` does.
+    """
+    found = None
+    for value in _values(files, unit, "Environment"):
+        for word in _split(value):
+            key, _, content = word.partition("=")
+            found = content if key == name else found
+    for value in _values(files, unit, "EnvironmentFile"):
+        path = value.replace("%N", unit.rpartition(".")[0])
+        file = files.path(path.removeprefix("-"))
+        if path.startswith("-") and not file.exists():
+            continue
+        for line in files.text(file).split("\n"):
+            key, _, content = line.strip().partition("=")
+            if key == name:
+                found = "".join(_split(content))
+    return found
+
+
+def _values(files: ProcessFiles, unit: str, key: str) -> list[str]:
+    """Return a key's values in order; an empty one clears those before."""
+    values: list[str] = []
+    for file in _files(files, unit):
+        for line in _CONTINUED.sub(" ", files.text(file)).split("\n"):
+            name, equals, value = line.strip().partition("=")
+            if equals and name.rstrip() == key:
+                values = [*values, value.strip()] if value.strip() else []
+    return values
+
+
+def _files(files: ProcessFiles, unit: str) -> Iterator[Path]:
+    """Yield a unit's file and its drop-ins by rising precedence."""
+    found = [files.path(f"{directory}/{unit}") for directory in _DIRECTORIES]
+    yield from [file for file in found if file.exists()][:1]
+    drop_ins: dict[str, Path] = {}
+    for directory in reversed(_DIRECTORIES):
+        with suppress(UndeterminedError):
+            for file in files.drop_ins(files.path(f"{directory}/{unit}.d"), ".conf"):
+                drop_ins[file.name] = file
+    yield from (drop_ins[name] for name in sorted(drop_ins))
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
