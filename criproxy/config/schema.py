@@ -140,7 +140,14 @@ class LimitsConfig(Section, frozen=True):
     held_stream: Size = Size(16 << 20)
     """Message bytes that rules may hold of one call. Above this, the rule's `on_error` applies."""
     held: Size = Size(64 << 20)
-    """Message bytes that rules may hold of all calls together."""
+    """Message bytes that rules may hold of all calls together. The last quarter is reserved for
+    connections that hold little."""
+    held_connection: Size | None = None
+    """Message bytes that rules may hold of one connection. Above this, the rule's `on_error`
+    applies to the call that exceeds it. null: a quarter of `held`, at least `held_stream`."""
+    held_time: Duration = Duration(60)
+    """The time within which a held message has to arrive, a request with its end. After this, the
+    rule's `on_error` applies."""
     shutdown_grace: Duration = Duration(2)
     """The time that calls in flight have to end when the daemon stops."""
 
@@ -153,6 +160,10 @@ class LimitsConfig(Section, frozen=True):
             raise ValueError("held_stream and held have to be at least 1")
         if self.header_list < 1 or self.header_fields < 1:
             raise ValueError("header_list and header_fields have to be at least 1")
+        if self.held_connection is not None and self.held_connection < 1:
+            raise ValueError("held_connection has to be at least 1")
+        if self.held_time <= 0:
+            raise ValueError("held_time has to be more than 0")
         if self.write_buffer < 1 or self.header_block < 1 or self.streams < 1:
             raise ValueError("write_buffer, header_block and streams have to be at least 1")
 

@@ -1,10 +1,11 @@
 """The rules in force, and what outlives a reload: what is remembered and what is counted."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
@@ -13,7 +14,7 @@ from criproxy.daemon.policy_registry import PolicyRegistry
 from criproxy.enforce.counts import Counts
 from criproxy.observe.log import Log
 from criproxy.relay.notifier import Clock
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 
 if TYPE_CHECKING:  # what these import costs memory that is not paid for without rules
     from criproxy.enforce.hooks.hook import Hook
@@ -22,6 +23,10 @@ if TYPE_CHECKING:  # what these import costs memory that is not paid for without
     from criproxy.rules.compiled.rule import Rule
     from criproxy.rules.compiled.ruleset import RuleSet
     from criproxy.rules.pod_cache import PodCache
+
+
+_TICK: Final = 1.0
+"""Seconds between two checks for held messages that take too long to arrive."""
 
 
 class DatedCounts(Counts):
@@ -83,9 +88,12 @@ class ActiveRules:
         self._policy: RulePolicy | None = None
         self._resources: Resources | None = None
         self._updates_pod_cache = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def adopt(self, prepared: CompiledRules) -> None:
         """Put rules in force, for the calls that begin from now on."""
+        if self._timer is None:
+            self._tick()
         ruleset = prepared.ruleset
         updates_pod_cache = self.books.bound_pods or (ruleset is not None and ruleset.needs_pods)
         if ruleset is None and not self.books.scoped:
@@ -114,8 +122,14 @@ class ActiveRules:
 
     def close(self) -> None:
         """Let go of what rules keep open."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._resources is not None:
             self._resources.message_executor.close()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        self._budget.tick(self._clock())
 
     def _describe(self, rule: "Rule") -> dict[str, Any]:
         counts = self.counts

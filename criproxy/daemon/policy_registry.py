@@ -8,7 +8,7 @@ from criproxy.enforce.counts import Counts
 from criproxy.peers.peer import Connection
 from criproxy.relay.policy import ActivePolicy, Policy
 from criproxy.rules.profiles.profile import Profile, ProfileSpec, profile_of
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 
 if TYPE_CHECKING:  # what these import costs memory that is not paid for without rules
     from criproxy.enforce.policies.rule_policy import RulePolicy as RulesPolicy

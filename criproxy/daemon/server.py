@@ -38,7 +38,7 @@ from criproxy.relay.endpoints import Endpoint, find_runtime
 from criproxy.relay.listener import Limits, Listener, captures_nothing
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.audit import Audit, RecorderProcess
@@ -181,7 +181,9 @@ class _Daemon:
                 background.start(list_pods(runtime, memory, self._log), f"pods of {runtime}")
 
         limits = self._config.limits
-        budget = HeldBytesBudget(limits.held_stream, limits.held)
+        budget = HeldBytesBudget(
+            limits.held_stream, limits.held, limits.held_connection, limits.held_time
+        )
         config, counts = self._config, DatedCounts()
         books = PolicyRegistry(config.listeners, config.profiles, budget, counts, self._audit)
         rules = ActiveRules(books, counts, budget, connections, self._log, clock, learn_pods)

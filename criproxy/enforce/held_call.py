@@ -85,6 +85,7 @@ class HeldCall:
         """Whether the client has ended the request."""
         self._request_released = False
         """Whether the request has been forwarded to the runtime."""
+        self._not_held = EvaluationError("held_limit", "the request is not complete")
         self._done = False
         """Whether the handler has nothing left to do."""
 
@@ -118,11 +119,12 @@ class HeldCall:
         if self._plan.messages.request is not None:
             self._runner.run(self._forward_request())
 
-    def too_large(self, side: Side, limit: int) -> None:
+    def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
         """Evaluate the rules without the message and without waiting; forward the rest unheld."""
         if self._done:
             return
-        error = partial(EvaluationError, "held_limit", f"more than {limit} bytes would be held")
+        error = partial(EvaluationError, reason, detail)
+        self._not_held = error()
         with self._runner.without_waiting(error):
             if side is Side.RUNTIME:
                 self._runner.run(self._forward_large_response(error()))
@@ -164,7 +166,7 @@ class HeldCall:
         if not self._plan.request_held:
             return HeldMessage.unreadable("decode", "the request was not held")
         if not self._request_complete:
-            return HeldMessage.unreadable("held_limit", "the request is too large to be held")
+            return HeldMessage.unreadable(self._not_held.reason, self._not_held.detail)
         if len(self._requests) != 1:
             count = len(self._requests)
             return HeldMessage.unreadable("decode", f"a unary request of {count} messages")

@@ -190,10 +190,10 @@ class _WaitingCall:
             self._complete = True
             self._record()
 
-    def too_large(self, side: Side, limit: int) -> None:
+    def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
         """Pass on; while the call waits, the stream refuses it."""
         if self._inner_handler is not None:
-            self._inner_handler.too_large(side, limit)
+            self._inner_handler.limit_exceeded(side, reason, detail)
 
     def closed(self) -> None:
         """Stop waiting: the call is over."""

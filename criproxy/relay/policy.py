@@ -4,7 +4,7 @@ from typing import Protocol
 
 from criproxy.peers.peer import Connection
 from criproxy.wire.hpack.decoder import Header
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.calls import Call
 

@@ -7,8 +7,9 @@ REASONS: Final[Mapping[str, str]] = {
     "cel": "A CEL expression could not be evaluated: a missing key, a division by zero.",
     "compressed": "The message is compressed with an unknown encoding.",
     "decode": "The message is not one of the method's.",
-    "held_limit": "The call's messages exceed `limits.held_stream`, or all held messages exceed "
-    "`limits.held`.",
+    "held_limit": "The call's messages exceed `limits.held_stream`, its connection's exceed "
+    "`limits.held_connection`, or all held messages exceed `limits.held`.",
+    "held_time": "A message was not complete within `limits.held_time`.",
     "internal": "An error in criproxy; the log contains the traceback.",
     "queue": "No place was available within a `limit`; the call ends with RESOURCE_EXHAUSTED.",
     "script": "The script raised an exception or gave an invalid answer.",

@@ -10,7 +10,7 @@ from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.wire.errors import INTERNAL_ERROR, WireError
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from docs.generate.descriptions import summary
 from docs.generate.markdown import code, meanings, table
 

@@ -993,7 +993,7 @@ def test_too_large_while_in_a_thread() -> None:
             for _ in range(steps):
                 await executor.step()
             assert call.done == []
-            call.too_large(RUNTIME)
+            call.limit_exceeded(RUNTIME)
             expected = event(large + "x") if steps == 2 else event(large)
             assert call.done == [sent(RUNTIME, expected), ("pass on", RUNTIME)]
             await settle()
@@ -1010,7 +1010,7 @@ def test_request_too_large(on_error: str) -> None:
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER, on_error=on_error))
         call = rules.call(PULL)
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         if on_error == "pass":
             assert call.done == [("pass on", CLIENT)]
         else:
@@ -1025,7 +1025,7 @@ def test_request_too_large_for_a_rule_that_does_without() -> None:
 
     async def main() -> None:
         call = Rules(rule(DENY, "PullImage")).call(PULL)
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         assert call.done == [DENIED]
 
     run(main)
@@ -1038,7 +1038,7 @@ def test_too_large_to_wait() -> None:
         delay = rule({"delay": {"fixed": "2s"}}, **{"continue": True})
         rules = Rules(delay, rule(FAULT, "PullImage"))
         call = rules.call(PULL)
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         assert call.done == [reply(StatusCode.UNAVAILABLE, "fault injected by rule r1")]
         assert rules.counts.errors == {("r0", "held_limit"): 1}
 
@@ -1046,7 +1046,7 @@ def test_too_large_to_wait() -> None:
         outside.says(CLIENT, b"1", b"2", end=False)
         await passed(1.0)
         assert outside.done == []
-        outside.too_large(CLIENT)
+        outside.limit_exceeded(CLIENT)
         assert outside.done == [sent(CLIENT, b"1"), sent(CLIENT, b"2"), ("pass on", CLIENT)]
         await passed(5.0)
         assert len(outside.done) == 3
@@ -1065,7 +1065,7 @@ def test_response_too_large(on_error: str) -> None:
         call.asks(pull())
         call.forget()
         call.says(RUNTIME, pulled(), end=False)
-        call.too_large(RUNTIME)
+        call.limit_exceeded(RUNTIME)
         if on_error == "pass":
             assert call.done == [sent(RUNTIME, pulled()), ("pass on", RUNTIME)]
         else:
@@ -1086,7 +1086,7 @@ def test_stream_too_large_while_waiting() -> None:
         call.says(RUNTIME, event("a"), event("b"), end=False)
         await passed(1.0)
         assert call.done == []
-        call.too_large(RUNTIME)
+        call.limit_exceeded(RUNTIME)
         assert call.done == [
             sent(RUNTIME, event("a")),
             sent(RUNTIME, event("b")),
@@ -1333,7 +1333,7 @@ def test_nothing_after_the_end() -> None:
         handler: Any = call.hold and call.hold.handler
         handler.message(RUNTIME, b"", False)
         handler.ended(RUNTIME, [])
-        handler.too_large(RUNTIME, 1)
+        handler.limit_exceeded(RUNTIME, "held_limit", "")
         handler.closed()
         assert call.done == [DENIED]
 

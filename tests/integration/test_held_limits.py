@@ -10,7 +10,7 @@ import pytest
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.wire.constants import PREFACE
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from tests.support import wire
 from tests.support.cri_peers import CriPeer, execute, pull, start_call, stream
 from tests.support.grpc_peers import Outcome, channel
@@ -50,7 +50,7 @@ def test_request_too_large(short_dir: Path, peer: CriPeer, loop: str, on_error: 
             assert outcome == without
             assert peer.received == received
         else:
-            message = "criproxy: rule it: the request is too large to be held"
+            message = f"criproxy: rule it: more than {LIMIT} bytes would be held"
             assert outcome == Outcome(CODE.INTERNAL, message, (), (), ())
             assert not peer.received
         assert relay.counts.errors == {("it", "held_limit"): 1}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from tests.support.grpc_peers import Peer
 from tests.support.handlers import POLICIES
 from tests.support.relaying import LOOPS, Relay

@@ -440,15 +440,15 @@ def test_a_request_that_is_too_large_to_wait() -> None:
         inner = EachCall(Handler)
         gated = Gated(Log(full=True), inner)
         call = gated.call()
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         assert not call.done
         assert not inner.handlers[0].reported
         gated.log.full = False
         gated.log.has_room()
         await settle()
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         assert inner.handlers[0].reported[:1] == ["opened"]
-        assert inner.handlers[0].reported[1].startswith("CLIENT over")
+        assert inner.handlers[0].reported[1].startswith("CLIENT held_limit")
 
     run(test)
 

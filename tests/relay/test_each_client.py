@@ -10,7 +10,7 @@ from criproxy.peers.peer import Connection
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import Side
 from criproxy.wire.reading.message_capture import CaptureLimits, SelectCapture

@@ -27,8 +27,8 @@ class Handler:
         self.reported.append(f"{side.name} ended")
         self.stream.end(side)
 
-    def too_large(self, side: Side, limit: int) -> None:
-        self.reported.append(f"{side.name} over {limit}")
+    def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
+        self.reported.append(f"{side.name} {reason}")
 
     def closed(self) -> None:
         self.reported.append("closed")

@@ -177,9 +177,9 @@ class Scripted:
         if self._is_told(RUNTIME):
             self._handler.ended(RUNTIME, [(b"grpc-status", b"%d" % status)])
 
-    def too_large(self, side: Side) -> None:
+    def limit_exceeded(self, side: Side, reason: str = "held_limit") -> None:
         if self._is_told(side):
-            self._handler.too_large(side, HELD_LIMIT)
+            self._handler.limit_exceeded(side, reason, "more than 1 byte would be held")
 
     def close(self) -> None:
         """Close the call: it was reset, or its end has been delivered."""

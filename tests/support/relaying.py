@@ -20,7 +20,7 @@ from criproxy.relay.listener import DrainResult, Limits, Listener
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.policy import ActivePolicy, Policy
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
 from criproxy.wire.reading.message_capture import SelectCapture

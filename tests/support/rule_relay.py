@@ -21,7 +21,7 @@ from criproxy.relay.split import Split
 from criproxy.rules.compiled.ruleset import compile_rules
 from criproxy.rules.facts import Facts
 from criproxy.rules.pod_cache import PodCache
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support.held import Written, specs
 from tests.support.relaying import Relay

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.intercept.interceptor import ConnectionInterceptor
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.calls import Call
@@ -151,8 +151,8 @@ class Handler:
         self._ended.add(side)
         self._record("ended", side, trailers)
 
-    def too_large(self, side: Side, limit: int) -> None:
-        self._record("too large", side, limit)
+    def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
+        self._record("limit exceeded", side, reason)
 
     def closed(self) -> None:
         assert not self.left, "closed after it has detached"

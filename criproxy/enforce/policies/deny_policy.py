@@ -32,7 +32,7 @@ class DenyHandler:
     def ended(self, side: Side, trailers: list[Header]) -> None:
         """Do nothing."""
 
-    def too_large(self, side: Side, limit: int) -> None:
+    def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
         """Do nothing."""
 
     def closed(self) -> None:

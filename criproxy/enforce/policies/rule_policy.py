@@ -98,7 +98,12 @@ class RulePolicy:
         handler = HeldCall(self._resources, stream, hold_plan, evaluation, executor, deadline)
         denies = bool(candidates) and candidates[0].denies
         return Hold(
-            handler, hold_plan.request_held, hold_plan.response_held, metadata, hidden=denies
+            handler,
+            hold_plan.request_held,
+            hold_plan.response_held,
+            metadata,
+            hidden=denies,
+            whole_request=hold_plan.messages.request is not None,
         )
 
     def _is_for_pod_cache(self, path: bytes) -> bool:

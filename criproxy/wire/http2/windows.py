@@ -12,12 +12,6 @@ from criproxy.wire.constants import LARGEST_WINDOW
 _REFUND: Final = 8 << 10
 """Bytes owed to a sender from which they are granted in a WINDOW_UPDATE of our own."""
 
-DEFAULT_STREAM_LIMIT: Final = 16 << 20
-"""Maximum bytes held of one stream: the largest message that a kubelet accepts."""
-
-DEFAULT_TOTAL_LIMIT: Final = 64 << 20
-"""Maximum bytes held of all streams together."""
-
 
 class ConnectionWindow:
     """The connection window of one direction, in bytes.
@@ -65,27 +59,4 @@ class ConnectionWindow:
         if self.ledger < 0 and (at_rest or self.ledger <= -_REFUND):
             owed, self.ledger = -self.ledger, 0
             return owed
-        return 0
-
-
-class HeldBytesBudget:
-    """Counts the held ``streams`` and their ``bytes``, over all connections that share it."""
-
-    __slots__ = ("bytes", "stream_limit", "streams", "total_limit")
-
-    def __init__(
-        self, stream_limit: int = DEFAULT_STREAM_LIMIT, total_limit: int = DEFAULT_TOTAL_LIMIT
-    ) -> None:
-        """``stream_limit`` and ``total_limit`` are in bytes."""
-        self.stream_limit = stream_limit
-        self.total_limit = total_limit
-        self.streams = 0
-        self.bytes = 0
-
-    def exceeded_by(self, of_stream: int, more: int) -> int:
-        """Return the limit that ``more`` bytes of a stream holding ``of_stream`` exceed, or 0."""
-        if of_stream + more > self.stream_limit:
-            return self.stream_limit
-        if self.bytes + more > self.total_limit:
-            return self.total_limit
         return 0

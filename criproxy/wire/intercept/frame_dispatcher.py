@@ -249,7 +249,7 @@ class FrameDispatcher:
         if hold is None:
             queue.enqueue_block(block, frame.ended)
             return
-        held = self.streams.hold(frame.stream, hold)
+        held = self.streams.hold(stream, hold)
         request = held.request
         request.ended = frame.ended
         request.finished = frame.ended and not request.holding
@@ -258,7 +258,7 @@ class FrameDispatcher:
             queue.enqueue(frame_builder.reset(frame.stream, ErrorCode.CANCEL))
         else:
             queue.enqueue_block(block, request.finished, hold.metadata)
-        held.handler.opened()
+        self.streams.opened(held)
         if frame.ended and request.holding and not held.is_closed:
             held.handler.ended(Side.CLIENT, [])
 

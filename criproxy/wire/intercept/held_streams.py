@@ -13,6 +13,7 @@ either side are discarded.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from math import inf
 from struct import Struct
 from typing import Final
@@ -20,7 +21,14 @@ from typing import Final
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import PREFIX_SIZE, StatusCode
 from criproxy.wire.http2 import frame_builder
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import (
+    HEADER_OVERHEAD,
+    HELD_LIMIT,
+    HELD_TIME,
+    MESSAGE_OVERHEAD,
+    STREAM_OVERHEAD,
+    ConnectionBudget,
+)
 from criproxy.wire.intercept.send_queue import HeaderBlock, HeldDirection, SendQueue
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold, StreamHandler
 from criproxy.wire.reading.connection import Side
@@ -49,9 +57,12 @@ class HeldStreamState:
         "request",
         "reset",
         "response",
+        "size",
+        "whole_request",
     )
 
-    def __init__(self, stream: int, hold: Hold) -> None:
+    def __init__(self, stream: int, hold: Hold, size: int) -> None:
+        """``size``: bytes that the stream charges to the budget beside its directions."""
         self.handler: StreamHandler = hold.handler
         self.request = HeldDirection(stream, hold.request)
         self.response = HeldDirection(stream, hold.response)
@@ -60,6 +71,8 @@ class HeldStreamState:
         self.is_closed = False  # and the handler was notified
         self.reset = b""  # the runtime's RST_STREAM, queued behind its held response
         self.hidden = hold.hidden  # the runtime was sent a placeholder request and its reset
+        self.whole_request = hold.whole_request
+        self.size = size
 
     def direction(self, side: Side) -> HeldDirection:
         """Return the direction in which a side sends."""
@@ -87,7 +100,7 @@ class HeldStreams:
         self,
         queues: tuple[SendQueue, SendQueue],
         commanded: Callable[[], None],
-        budget: HeldBytesBudget,
+        budget: ConnectionBudget,
     ) -> None:
         """``commanded`` is called after each command of a handler."""
         self.queues = queues
@@ -97,6 +110,7 @@ class HeldStreams:
         self._undated: list[int] = []  # those since the last tick
         self._commanded = commanded
         self._budget = budget
+        self._now = 0.0
 
     @property
     def at_rest(self) -> bool:
@@ -107,6 +121,7 @@ class HeldStreams:
 
     def tick(self, now: float) -> None:
         """Set the time, in seconds; called when frames arrive and when a peer disconnects."""
+        self._now = now
         for stream in self._undated:
             if stream in self.discarded:
                 self.discarded[stream] = now
@@ -122,11 +137,24 @@ class HeldStreams:
             not direction.finished for direction in complete
         )
 
-    def hold(self, stream: int, hold: Hold) -> HeldStreamState:
+    def hold(self, stream: HeldStream, hold: Hold) -> HeldStreamState:
         """Start to hold a stream."""
-        held = self.held[stream] = HeldStreamState(stream, hold)
-        self._budget.streams += 1
+        headers = sum(len(name) + len(value) + HEADER_OVERHEAD for name, value in stream.headers)
+        size = STREAM_OVERHEAD + headers
+        held = self.held[stream.id] = HeldStreamState(stream.id, hold, size)
+        self._budget.total.streams += 1
+        self._budget.add(size)
         return held
+
+    def opened(self, held: HeldStreamState) -> None:
+        """Notify the handler of a held stream that its headers have been sent."""
+        held.handler.opened()
+        self._await_rest(Side.CLIENT, held, held.request)
+        if self._budget.exceeded_by(0, 0):
+            for side in Side:
+                direction = held.direction(side)
+                if direction.holding and not held.is_closed:
+                    self._check_size(side, held, direction, 0)
 
     def take_content(
         self,
@@ -138,40 +166,75 @@ class HeldStreams:
     ) -> None:
         """Buffer DATA of a held direction, without padding; give the handler whole messages."""
         direction.partial += content
-        direction.size += len(content)
-        self._budget.bytes += len(content)
-        self._give_messages(side, held, direction)
+        self._count(direction, len(content))
+        given = self._give_messages(side, held, direction)
+        self._await_rest(side, held, direction, restart=given)
         if ended and direction.holding and not held.is_closed:
             held.handler.ended(side, [])
 
-    def _give_messages(self, side: Side, held: HeldStreamState, direction: HeldDirection) -> None:
-        """Give the handler the complete messages, as long as it holds the direction."""
-        partial = direction.partial
-        while direction.holding and len(partial) >= PREFIX_SIZE:
-            (length,) = _length(partial)
+    def _give_messages(self, side: Side, held: HeldStreamState, direction: HeldDirection) -> bool:
+        """Give the handler the complete messages, as long as it holds the direction.
+
+        Returns whether there was one.
+        """
+        buffer = direction.partial
+        given = False
+        while direction.holding and len(buffer) >= PREFIX_SIZE:
+            (length,) = _length(buffer)
             size = PREFIX_SIZE + length
-            if len(partial) < size:
-                self._check_size(side, held, direction, size - len(partial))
-                return
+            if len(buffer) < size:
+                self._check_size(side, held, direction, size - len(buffer))
+                break
             self._check_size(side, held, direction, 0)
             if not direction.holding:
-                return
-            payload = bytes(partial[PREFIX_SIZE:size])
-            compressed = bool(partial[0])
-            del partial[:size]
-            direction.given.append(size)
+                break
+            payload = bytes(buffer[PREFIX_SIZE:size])
+            compressed = bool(buffer[0])
+            del buffer[:size]
+            given = True
+            direction.given.append(size + MESSAGE_OVERHEAD)
+            self._count(direction, MESSAGE_OVERHEAD)
             held.handler.message(side, payload, compressed)
+        return given
+
+    def _await_rest(
+        self, side: Side, held: HeldStreamState, direction: HeldDirection, restart: bool = False
+    ) -> None:
+        """Limit the time until what a direction waits for has arrived: the rest of a message, or
+        the end of a request of one message. ``restart``: it waits for another one now."""
+        total = self._budget.total
+        whole = held.whole_request and side is Side.CLIENT
+        if direction.ended or not direction.holding or not (whole or direction.partial):
+            total.rest_arrived(direction)
+        elif (restart and not whole) or not total.is_awaited(direction):
+            expired = partial(self._rest_missing, side, held, direction)
+            total.await_rest(direction, self._now, expired)
+
+    def _rest_missing(
+        self, side: Side, held: HeldStreamState, direction: HeldDirection, now: float
+    ) -> None:
+        self._now = now
+        limit = self._budget.total.time_limit
+        self._give_up(side, held, direction, HELD_TIME, f"no complete message in {limit:g} s")
+        self._commanded()
 
     def _check_size(
         self, side: Side, held: HeldStreamState, direction: HeldDirection, more: int
     ) -> None:
         limit = self._budget.exceeded_by(direction.size, more)
-        if not limit:
-            return
-        held.handler.too_large(side, limit)
+        if limit:
+            detail = f"more than {limit} bytes would be held"
+            self._give_up(side, held, direction, HELD_LIMIT, detail)
+
+    def _give_up(
+        self, side: Side, held: HeldStreamState, direction: HeldDirection, reason: str, detail: str
+    ) -> None:
+        """Have the handler decide on a direction that may not be held any longer."""
+        held.handler.limit_exceeded(side, reason, detail)
         if direction.holding and not held.is_closed:
-            message = f"a message does not fit into the {limit} bytes that may be held"
-            self._answer(direction.stream, held, StatusCode.RESOURCE_EXHAUSTED, message)
+            self._answer(
+                direction.stream, held, StatusCode.RESOURCE_EXHAUSTED, f"criproxy: {detail}"
+            )
 
     # Commands of handlers: see HeldStream.
 
@@ -204,8 +267,10 @@ class HeldStreams:
             return
         direction = held.direction(side)
         direction.holding = False
+        self._budget.total.rest_arrived(direction)
         if direction.partial:
             direction.output.append((bytes(direction.partial), True))
+            self._count(direction, MESSAGE_OVERHEAD)
             direction.partial.clear()
         direction.finishing = direction.ended
         if direction.output or direction.finishing:
@@ -252,11 +317,11 @@ class HeldStreams:
         """Append output of a direction; ``granted``: the sender was granted its bytes again."""
         if data:
             direction.output.append((data, granted))
-            self._count(direction, len(data))
+            self._count(direction, len(data) + MESSAGE_OVERHEAD)
 
     def _count(self, direction: HeldDirection, size: int) -> None:
         direction.size += size
-        self._budget.bytes += size
+        self._budget.add(size)
 
     def _answer(self, stream: int, held: HeldStreamState, code: StatusCode, message: str) -> None:
         requests, responses = self.queues
@@ -273,6 +338,7 @@ class HeldStreams:
             self._give_back(response)
         self._count(response, -len(response.partial))
         response.partial.clear()
+        self._budget.total.rest_arrived(response)
         if isinstance(response.trailers, HeaderBlock):
             responses.discard_block(response.trailers)
         response.trailers = frame_builder.trailers(code, message, held.headers_sent)
@@ -326,7 +392,8 @@ class HeldStreams:
     def remove(self, stream: int, held: HeldStreamState) -> None:
         """Stop holding a stream and discard what is held of it."""
         del self.held[stream]
-        self._budget.streams -= 1
+        self._budget.total.streams -= 1
+        self._budget.add(-held.size)
         self.queues[Side.CLIENT].cancel(held.request)
         self.queues[Side.RUNTIME].cancel(held.response)
         self._report_closed(held)

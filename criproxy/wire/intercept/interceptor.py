@@ -18,8 +18,8 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import LARGEST_TABLE
 from criproxy.wire.http2.frame_buffer import FrameBuffer
 from criproxy.wire.http2.frames import DEFAULT_HEADER_BLOCK_LIMIT
-from criproxy.wire.http2.windows import HeldBytesBudget
 from criproxy.wire.intercept.frame_dispatcher import DecideHold, FrameDispatcher
+from criproxy.wire.intercept.held_bytes import ConnectionBudget, HeldBytesBudget
 from criproxy.wire.intercept.held_streams import HeldStreams
 from criproxy.wire.intercept.path_scanner import IsWanted, PathScanner
 from criproxy.wire.intercept.send_queue import SendQueue
@@ -65,7 +65,7 @@ class ConnectionInterceptor:
         self._wanted = wanted
         self._decide = decide
         self._output_ready = output_ready
-        self._budget = budget
+        self._budget = ConnectionBudget(budget)
         self._block_limit = header_block_limit
         self._partial = bytearray()  # an unforwarded part of a client's frame, while raw
         self._out: tuple[list[bytes], list[bytes]] = ([], [])  # by sender

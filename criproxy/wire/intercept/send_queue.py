@@ -20,7 +20,8 @@ from criproxy.wire.hpack.decoder import Header, TruncatedHeaders
 from criproxy.wire.hpack.encoder import Encoder, encode
 from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import Frame
-from criproxy.wire.http2.windows import ConnectionWindow, HeldBytesBudget
+from criproxy.wire.http2.windows import ConnectionWindow
+from criproxy.wire.intercept.held_bytes import MESSAGE_OVERHEAD, ConnectionBudget
 from criproxy.wire.reading.connection import FlowState
 
 _ENDING: Final = (DATA, HEADERS)  # they may carry END_STREAM
@@ -142,7 +143,7 @@ class _Queued:
 class SendQueue:
     """The send queue to one peer. ``out`` are the chunks of bytes to write to it now."""
 
-    def __init__(self, flow: FlowState, budget: HeldBytesBudget, out: list[bytes]) -> None:
+    def __init__(self, flow: FlowState, budget: ConnectionBudget, out: list[bytes]) -> None:
         self.out = out
         self.window = ConnectionWindow(flow.window)
         self.initial = flow.initial_window
@@ -332,7 +333,8 @@ class SendQueue:
         self._finishing.pop(direction.stream, None)
         if isinstance(direction.trailers, HeaderBlock):
             self.discard_block(direction.trailers)
-        self._budget.bytes -= direction.size
+        self._budget.add(-direction.size)
+        self._budget.total.rest_arrived(direction)
         direction.size = 0
         direction.output.clear()
         direction.given.clear()
@@ -415,9 +417,11 @@ class SendQueue:
                 return False
             payload = chunk[direction.position : direction.position + size]
             direction.position += size
+            uncounted = size
             if direction.position == len(chunk):
                 direction.output.popleft()
                 direction.position = 0
+                uncounted += MESSAGE_OVERHEAD
             last = direction.finishing and direction.trailers is None and not direction.output
             self.out.append(frame_builder.data(direction.stream, payload, last))
             self.sent_own_data = True
@@ -425,8 +429,8 @@ class SendQueue:
             direction.offset -= size
             if granted:
                 direction.owed += size
-            direction.size -= size
-            self._budget.bytes -= size
+            direction.size -= uncounted
+            self._budget.add(-uncounted)
             direction.finished = last
         if direction.finishing and not direction.finished:
             self._end(direction)

@@ -37,11 +37,13 @@ class StreamHandler(Protocol):
         client. The end is forwarded only by :meth:`HeldStream.end`.
         """
 
-    def too_large(self, side: Side, limit: int) -> None:
-        """Called when held bytes exceed a limit, in bytes.
+    def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
+        """Called when a direction may not be held any longer.
 
-        If the handler neither replies nor releases the direction (after it has sent the messages
-        that it has), the call is ended with RESOURCE_EXHAUSTED.
+        ``reason`` is HELD_LIMIT or HELD_TIME (criproxy.wire.intercept.held_bytes), ``detail`` says
+        in one line which limit is exceeded. If the handler neither replies nor releases the
+        direction (after it has sent the messages that it has), the call is ended with
+        RESOURCE_EXHAUSTED.
         """
 
     def closed(self) -> None:
@@ -63,6 +65,8 @@ class Hold:
     hidden: bool = False
     """Whether nothing of the call, not even its headers, is sent to the runtime: the handler has to
     reply. ``request`` has to be held."""
+    whole_request: bool = False
+    """Whether the request is one message: its time limit is until its end."""
 
 
 class StreamCommands(Protocol):

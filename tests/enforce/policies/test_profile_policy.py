@@ -248,7 +248,7 @@ def test_requests_that_cannot_be_looked_at() -> None:
             assert [each[0] for each in call.done] == ["answer"]
             assert call.done[0][1] is StatusCode.INTERNAL
         call = Scoped(namespaces=["shop"]).call("ContainerStatus")
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         assert call.done[0][:2] == ("answer", StatusCode.RESOURCE_EXHAUSTED)
         call = Scoped(namespaces=["shop"]).call("ContainerStatus")
         hidden = v1.ContainerStatusRequest(container_id="db-c").SerializeToString()
@@ -496,7 +496,7 @@ def test_answers_that_cannot_be_looked_at() -> None:
             call.answers(*answers)
             assert [each[:2] for each in call.done] == [("answer", StatusCode.INTERNAL)]
         call = asked()
-        call.too_large(RUNTIME)
+        call.limit_exceeded(RUNTIME)
         assert call.done[0][:2] == ("answer", StatusCode.RESOURCE_EXHAUSTED)
         call = asked()
         call.answers(v1.StatusResponse(info={"a": SECRET}), status=StatusCode.NOT_FOUND)

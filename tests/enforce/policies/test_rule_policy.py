@@ -245,7 +245,7 @@ def test_too_large_for_the_pod_cache() -> None:
     async def main() -> None:
         rules = Rules(rule(DENY, methods=["StopPodSandbox"], where='pod.name == "a"'))
         call = rules.call("RunPodSandbox")
-        call.too_large(CLIENT)
+        call.limit_exceeded(CLIENT)
         assert call.done == [("pass on", CLIENT)]
         call.forget()
         call.answers(b"\xff\xff")

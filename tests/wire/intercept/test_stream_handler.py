@@ -7,7 +7,12 @@ import pytest
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.errors import FrameSizeError, ProtocolError
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import (
+    HEADER_OVERHEAD,
+    MESSAGE_OVERHEAD,
+    STREAM_OVERHEAD,
+    HeldBytesBudget,
+)
 from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.endpoints import BANDWIDTH_PING, INITIAL_WINDOW_SIZE
@@ -841,13 +846,19 @@ def test_a_client_disconnects() -> None:
     world = connected()
     called = made(world, Plan(THOUSAND, script=REQUEST))
     assert world.budget.streams == 1
-    assert world.budget.bytes == SIZE
+    assert world.budget.bytes == SIZE + MESSAGE_OVERHEAD + _stream_size(called)
     world.lose(C)
     assert handler(called).gone
     assert (world.budget.streams, world.budget.bytes) == (0, 0)
 
 
 # Limits
+
+
+def _stream_size(called: Called) -> int:
+    """Return the bytes that a held stream counts for beside its messages."""
+    headers = called.stream.sent.headers[0]
+    return STREAM_OVERHEAD + sum(len(a) + len(b) + HEADER_OVERHEAD for a, b in headers)
 
 
 def test_a_message_over_the_limit() -> None:
@@ -859,7 +870,7 @@ def test_a_message_over_the_limit() -> None:
     world.push(C, called.stream, 905 + 5)
     world.carry()
     assert handler(called).reported[1][0] == "message"
-    assert handler(called).reported[2] == ("too large", C, 1500)
+    assert handler(called).reported[2] == ("limit exceeded", C, "held_limit")
     assert status(world, called) == b"8"
     assert world.received(called, R).code == 8
     assert world.budget.bytes == 0
@@ -867,24 +878,81 @@ def test_a_message_over_the_limit() -> None:
 
 def test_the_limit_of_all_streams() -> None:
     """The streams of all connections share one limit."""
-    budget = HeldBytesBudget(total_limit=1500)
+    budget = HeldBytesBudget()
     one, other = connected(budget=budget), connected(budget=budget)
     first = made(one, Plan(THOUSAND, script=REQUEST))
+    budget.total_limit = 2 * _stream_size(first) + SIZE + MESSAGE_OVERHEAD + 500
     second = made(other, Plan(THOUSAND, script=REQUEST))
     assert handler(first).reported[-1] == ("ended", C, [])
-    assert ("too large", C, 1500) in handler(second).reported
+    assert ("limit exceeded", C, "held_limit") in handler(second).reported
     assert status(other, second) == b"8"
     send(one, first, C, 10)
-    assert budget.bytes == 0
+    assert budget.bytes == _stream_size(first)
     third = made(other, Plan(THOUSAND, script=REQUEST))
     assert handler(third).reported[-1] == ("ended", C, [])
+
+
+def test_the_share_of_a_connection() -> None:
+    """The streams of a connection share its part; others are not affected."""
+    budget = HeldBytesBudget(connection_limit=10_000)
+    one, other = connected(budget=budget), connected(budget=budget)
+    calls = [made(one, Plan(THOUSAND, script=REQUEST)) for _ in range(4)]
+    reported = [("limit exceeded", C, "held_limit") in handler(each).reported for each in calls]
+    assert reported == sorted(reported)
+    assert (reported[0], reported[-1]) == (False, True)
+    assert handler(made(other, Plan(THOUSAND, script=REQUEST))).reported[-1] == ("ended", C, [])
+
+
+def test_streams_without_a_byte() -> None:
+    """A held stream counts with its headers, though it has no message."""
+    world = connected(budget=HeldBytesBudget(connection_limit=7000))
+    first, second, third = (made(world, Plan(THOUSAND, script=BOTH), whole=False) for _ in range(3))
+    assert handler(second).reported == [("opened",)]
+    assert handler(third).reported[:2] == [("opened",), ("limit exceeded", C, "held_limit")]
+    assert status(world, third) == b"8"
+    world.lose(C)
+    assert handler(first).gone
+    assert world.budget.bytes == 0
+
+
+def test_a_message_that_does_not_end() -> None:
+    """A message that takes longer than its time is answered, unless the handler decides."""
+    world = connected()
+    called = made(world, Plan(THOUSAND, script=REQUEST), whole=False)
+    assert called.stream is not None
+    world.push(C, called.stream, 500)
+    world.carry()
+    world.budget.tick(world.now + 59.0)
+    assert handler(called).reported == [("opened",)]
+    world.budget.tick(world.now + 61.0)
+    world.carry()
+    assert handler(called).reported[1] == ("limit exceeded", C, "held_time")
+    assert status(world, called) == b"8"
+    assert world.received(called, R).code == 8
+    assert world.budget.bytes == 0
+
+
+def test_messages_that_end() -> None:
+    """The time is that of one message: one that ends and a handler that waits are not limited."""
+    world = connected()
+    whole = made(world, Plan(THOUSAND, script=REQUEST))
+    several = made(world, Plan(Messages((900, 900, 900)), script=REQUEST), whole=False)
+    assert several.stream is not None
+    for part in (905, 100, 805):
+        world.push(C, several.stream, part)
+        world.carry()
+        world.now += 40.0
+        world.budget.tick(world.now)
+    world.budget.tick(world.now + 3600.0)
+    for called in (whole, several):
+        assert all(each[0] in ("opened", "message", "ended") for each in handler(called).reported)
 
 
 def test_a_handler_releases_a_message_over_the_limit() -> None:
     """A handler may release the direction instead, and then all of it is forwarded."""
 
     class PassingOn(Handler):
-        def too_large(self, side: Side, limit: int) -> None:
+        def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
             self.stream.release(side)
             self.finished.add(side)
 
