@@ -144,7 +144,8 @@ class LimitsConfig(Section, frozen=True):
     connections that hold little."""
     held_connection: Size | None = None
     """Message bytes that rules may hold of one connection. Above this, the rule's `on_error`
-    applies to the call that exceeds it. null: a quarter of `held`, at least `held_stream`."""
+    applies to the call that exceeds it. null: a quarter of `held`, or a
+    sixteenth more than `held_stream` if that is more."""
     held_time: Duration = Duration(60)
     """The time within which a held message has to arrive, a request with its end. After this, the
     rule's `on_error` applies."""

@@ -7,6 +7,7 @@
     ├── ProtocolError        a frame that RFC 9113 forbids where it stands
     ├── FrameSizeError       a frame longer or shorter than RFC 9113 allows
     ├── CompressionError     a header block that does not decode (RFC 7541)
+    ├── FlowControlError     more DATA than the connection's window (RFC 9113 section 5.2)
     └── LimitError           a limit of the reader is exceeded
 
 None is sent to a peer: the reader turns them into an event, and the bytes are still relayed.
@@ -54,6 +55,13 @@ class CompressionError(WireError):
     code = ErrorCode.COMPRESSION_ERROR
 
 
+class FlowControlError(WireError):
+    """More DATA than the window of the connection (RFC 9113 section 5.2)."""
+
+    reason = "flow_control_error"
+    code = ErrorCode.FLOW_CONTROL_ERROR
+
+
 class LimitError(WireError):
     """The peer exceeds a limit of the reader, for example `limits.header_block`."""
 
@@ -67,7 +75,14 @@ INTERNAL_ERROR: Final = "internal_error"
 REASONS: Final = (
     *(
         kind.reason
-        for kind in (NotHTTP2Error, ProtocolError, FrameSizeError, CompressionError, LimitError)
+        for kind in (
+            NotHTTP2Error,
+            ProtocolError,
+            FrameSizeError,
+            CompressionError,
+            FlowControlError,
+            LimitError,
+        )
     ),
     INTERNAL_ERROR,
 )

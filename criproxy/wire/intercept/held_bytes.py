@@ -54,10 +54,12 @@ class HeldBytesBudget:
         time_limit: float = DEFAULT_TIME_LIMIT,
     ) -> None:
         """The limits are in bytes and seconds. ``connection_limit`` None: a quarter of the total,
-        but not less than one stream may hold."""
+        but not less than one stream may hold with its overhead."""
         self.stream_limit = stream_limit
         self.total_limit = total_limit
-        self.connection_limit = connection_limit or max(total_limit // 4, stream_limit)
+        self.connection_limit = connection_limit or max(
+            total_limit // 4, stream_limit + stream_limit // 16
+        )
         self.time_limit = time_limit
         self.streams = 0
         self.bytes = 0

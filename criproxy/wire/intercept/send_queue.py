@@ -16,6 +16,7 @@ from collections import Counter, OrderedDict, deque
 from typing import Final
 
 from criproxy.wire.constants import DATA, FLAG_END_STREAM, FRAME_HEADER_SIZE, HEADERS, RST_STREAM
+from criproxy.wire.errors import FlowControlError
 from criproxy.wire.hpack.decoder import Header, TruncatedHeaders
 from criproxy.wire.hpack.encoder import Encoder, encode
 from criproxy.wire.http2 import frame_builder
@@ -254,7 +255,11 @@ class SendQueue:
         self._drain()
 
     def enqueue_data(self, raw: bytes) -> None:
-        """Send a DATA frame without padding in order."""
+        """Send a DATA frame without padding in order.
+
+        Raises FlowControlError if the sender has exceeded the window of the connection: what it
+        sends beyond would have to be queued without a limit.
+        """
         length = len(raw) - FRAME_HEADER_SIZE
         if self.takes(length):
             self.out.append(raw)
@@ -262,6 +267,8 @@ class SendQueue:
         else:
             self._append(_Queued(raw, length, False))
             self.queued += length
+            if self.queued > self.window.window + self.window.ledger:
+                raise FlowControlError(f"{self.queued} bytes of DATA exceed the window")
             self._drain()
 
     def _append(self, queued: _Queued) -> None:

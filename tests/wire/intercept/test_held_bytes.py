@@ -26,10 +26,10 @@ def test_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stream", "total", "share"), [(16 * MIB, 64 * MIB, 16 * MIB), (2, 100, 25), (50, 100, 50)]
+    ("stream", "total", "share"), [(16 * MIB, 64 * MIB, 17 * MIB), (2, 100, 25), (48, 100, 51)]
 )
 def test_default_share(stream: int, total: int, share: int) -> None:
-    """The share of a connection is a quarter of the total, at least what a stream may hold."""
+    """The share of a connection is a quarter of the total, at least a stream's and a sixteenth."""
     assert HeldBytesBudget(stream, total).connection_limit == share
 
 
@@ -48,7 +48,7 @@ def test_reserve() -> None:
     """Connections that hold all they may leave room for messages of usual size on others."""
     budget = HeldBytesBudget()
     held = filled(budget, 20)
-    assert held[:3] == [16 * MIB] * 3
+    assert held[:2] == [17 * MIB] * 2
     assert held == sorted(held, reverse=True)
     assert held[3] < 8 * MIB
     assert held[-1] >= 32 * KIB
