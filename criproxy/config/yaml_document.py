@@ -18,6 +18,7 @@ import yaml
 from criproxy.config.value_types import decode
 from criproxy.configtypes.section import Section
 from criproxy.errors import ConfigError
+from criproxy.printable import printable
 
 T = TypeVar("T")
 Keys = Sequence[str | int]
@@ -52,7 +53,7 @@ class Document:
         """Return an error with the line and the path of a value."""
         location, path = self.location(keys), _path(keys)
         return ConfigError(
-            one_line(f"{location}: {path}: {what}" if path else f"{location}: {what}")
+            printable(f"{location}: {path}: {what}" if path else f"{location}: {what}")
         )
 
     def location(self, keys: Keys) -> str:
@@ -117,18 +118,11 @@ def _yaml_errors(name: str) -> Iterator[None]:
         yield
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(one_line(f"{name}:{line}: not YAML: {error.problem}")) from error
+        raise ConfigError(printable(f"{name}:{line}: not YAML: {error.problem}")) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter from "\U00110000"
-        raise ConfigError(one_line(f"{name}: not YAML: {' '.join(str(error).split())}")) from error
+        raise ConfigError(printable(f"{name}: not YAML: {' '.join(str(error).split())}")) from error
     except RecursionError as error:
         raise ConfigError(f"{name}: is nested too deeply") from error
-
-
-def one_line(text: str) -> str:
-    """Return a text with escapes in place of characters that are not printable."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def _document(loader: yaml.SafeLoader, root: yaml.Node | None, name: str) -> Document:
@@ -180,7 +174,7 @@ class _Checker:
             seen.add(key.value)
 
     def _error(self, node: yaml.Node, what: str) -> ConfigError:
-        return ConfigError(one_line(f"{self._name}:{node.start_mark.line + 1}: {what}"))
+        return ConfigError(printable(f"{self._name}:{node.start_mark.line + 1}: {what}"))
 
 
 class _Loader(yaml.SafeLoader):

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from criproxy.configtypes.patterns import Matcher
+from criproxy.cri.environment import bytes_of
 from criproxy.cri.text_redaction import mark, merged_spans, redact_text
 
 _CREDENTIALS: Final = frozenset({"auth", "identity_token", "password", "registry_token"})
@@ -169,18 +170,14 @@ class Redactor:
         if _is_map(field):
             return _Conversion(field.json_name, self._map_conversion(field))
         convert = _mark_of if self._is_redacted(field) else self._value_conversion(field)
+        if convert is _mark_of and _is_environment(field):
+            convert = _mark_of_environment
         if field.is_repeated:
             return _Conversion(field.json_name, _each(convert))
         return _Conversion(field.json_name, convert)
 
     def _is_redacted(self, field: FieldDescriptor) -> bool:
-        owner = field.containing_type
-        return is_secret(field) or (
-            self._environment
-            and owner is not None
-            and owner.name == "KeyValue"
-            and field.name == "value"
-        )
+        return is_secret(field) or (self._environment and _is_environment(field))
 
     def _value_conversion(self, field: FieldDescriptor) -> _Convert | None:
         if field.message_type is not None:
@@ -238,6 +235,15 @@ def _mark_of(value: Any) -> str:
     if isinstance(value, Message):
         return mark(value.ByteSize())
     return mark(len(value if isinstance(value, bytes) else _encode(str(value))))
+
+
+def _is_environment(field: FieldDescriptor) -> bool:
+    owner = field.containing_type
+    return owner is not None and owner.name == "KeyValue" and field.name == "value"
+
+
+def _mark_of_environment(value: bytes | str) -> str:
+    return mark(len(value if isinstance(value, bytes) else bytes_of(value)))
 
 
 def _encode(text: str) -> bytes:

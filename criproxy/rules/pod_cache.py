@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from criproxy.cri.environment import decode_message
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import MethodName
@@ -218,7 +219,7 @@ _M = TypeVar("_M", bound=Message)
 
 def _decode(kind: type[_M], message: bytes) -> _M:
     try:
-        return kind.FromString(message)
+        return decode_message(kind, message)
     except DecodeError as error:
         raise EvaluationError("decode", f"{kind.DESCRIPTOR.full_name}: {error}") from error
 

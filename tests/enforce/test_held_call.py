@@ -182,6 +182,23 @@ def test_rewrite_request() -> None:
     run(main)
 
 
+def test_rewrite_with_a_value_that_is_not_utf8() -> None:
+    """A request of v1alpha2 is rewritten whatever its environment is, which is unchanged."""
+
+    async def main() -> None:
+        where = r'request.config.envs.exists(e, e.value.contains("\n"))'
+        rewrite = {"rewrite": {"request": {"config.log_path": '"x"'}}}
+        rules = Rules(rule(rewrite, "CreateContainer", where=where))
+        call = rules.call("runtime.v1alpha2.RuntimeService/CreateContainer")
+        envs = [v1.KeyValue(key="A", value=b"\xff\n")]
+        call.asks(v1.CreateContainerRequest(config=v1.ContainerConfig(envs=envs)))
+        expected = v1.ContainerConfig(envs=envs, log_path="x")
+        assert v1.CreateContainerRequest.FromString(call.done[0][2]).config == expected
+        assert call.call.rules == ("r0",)
+
+    run(main)
+
+
 def test_rewrite_response() -> None:
     """A rewritten response is forwarded in place of the original, before its trailers."""
 

@@ -311,6 +311,19 @@ def test_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pod_of(pod_cache, pod.id) is not None for pod in pods] == [True] * 3 + [False] * 6
 
 
+def test_values_that_are_not_utf8() -> None:
+    """A container of v1alpha2 is cached whatever its environment is."""
+    pod_cache = PodCache()
+    config = container_config()
+    config.envs.add(key="A", value=b"\xff")
+    request = v1.CreateContainerRequest(pod_sandbox_id=POD_ID, config=config)
+    response = v1.CreateContainerResponse(container_id=CONTAINER_ID)
+    pod_cache.update(
+        path("CreateContainer", v1alpha2), request.SerializeToString(), response.SerializeToString()
+    )
+    assert found(pod_cache, CONTAINER_ID)[1] == CONTAINER
+
+
 def test_undecodable() -> None:
     """A message that cannot be decoded is an EvaluationError and leaves the cache unchanged."""
     pod_cache = PodCache()

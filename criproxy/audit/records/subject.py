@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
+from criproxy.cri.environment import decode_message
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import MethodName
@@ -62,7 +63,7 @@ def decode(
         try:
             if compressed:
                 data = decompress(data, captured.encoding or None, limit)
-            message = kind.FromString(data)
+            message = decode_message(kind, data)
         except DecodeError:
             direction.unreadable = f"not a {kind.DESCRIPTOR.name}"
             break

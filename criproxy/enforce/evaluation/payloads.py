@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from criproxy.concurrency.steps import LARGE, LargeMessageExecutor, Steps
+from criproxy.cri.environment import decode_message, encode_message
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.messages.decompression import decompress
 
@@ -88,11 +89,11 @@ class HeldMessage:
     def payload(self) -> Steps[Payload]:
         """Return what is to be forwarded: the bytes that came, unless the message was replaced."""
         if self._changed and self._message is not None:
-            encode = self._message.SerializeToString
+            message = self._message
             try:
-                data: bytes = yield from self._executor.run(self.size, encode)
+                data: bytes = yield from self._executor.run(self.size, encode_message, message)
             except EvaluationError:  # waiting is not allowed now, but the change has to be kept
-                data = encode()
+                data = encode_message(message)
             self._payload = Payload(data)
             self._changed = False
         return self._payload
@@ -101,7 +102,7 @@ class HeldMessage:
         assert self._message_class is not None  # an unreadable one has its error
         try:
             data = uncompressed(self._payload, self._encoding, self._limit)
-            return self._message_class.FromString(data)
+            return decode_message(self._message_class, data)
         except DecodeError as error:
             name = self._message_class.DESCRIPTOR.name
             raise EvaluationError("decode", f"not a {name}") from error

@@ -4,7 +4,7 @@ The same rules apply at load to the types that CEL's checker reports (:func:`typ
 run time to values (:func:`converted`):
 
 - a number may be assigned to any numeric or enum field, a string also to an enum field, as a name;
-- a string may be assigned to a bytes field, as UTF-8;
+- a string may be assigned to a bytes field, as UTF-8; the text of a value becomes its bytes again;
 - a map may be assigned to a message field, with the names of its fields as keys;
 - null clears a message field, an element or a key.
 """
@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from criproxy.cri.environment import bytes_of
 from criproxy.rules.cel.expressions import suggestion
 from criproxy.rules.cel.typed_ast import DYN, AstNode, CelType
 from criproxy.rules.errors import EvaluationError
@@ -231,7 +232,7 @@ def _message(value: Any, target: AssignmentTarget, descriptor: Descriptor) -> Me
 def _text(value: Any, target: AssignmentTarget) -> str | bytes:
     if _is_bytes(target.field):
         _require(isinstance(value, str | bytes | bytearray), value, target)
-        return value.encode() if isinstance(value, str) else bytes(value)
+        return bytes_of(value) if isinstance(value, str) else bytes(value)
     _require(isinstance(value, str), value, target)
     return str(value)
 

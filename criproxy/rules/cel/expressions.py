@@ -6,17 +6,18 @@ In addition to CEL's standard functions there are its extensions for strings (``
 
 import difflib
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes without py.typed
 
+from criproxy.rules.cel.text_values import FUNCTIONS, TextExpression, with_text_values
 from criproxy.rules.cel.typed_ast import TypedAst
 from criproxy.rules.cel.variables import (
     POD_SUBJECTS,
     POOL,
     VariableTypes,
-    environment,
+    new_environment,
     no_variables,
 )
 from criproxy.rules.errors import EvaluationError
@@ -87,10 +88,12 @@ class Expression:
 
     def __init__(self, source: str, scope: VariableTypes) -> None:
         """Raises RuntimeError with CEL's message, or CompileError."""
-        self._program = environment(scope).compile(source)
-        self.source = source
-        self.names = frozenset(name for name in scope.variables() if _uses(source, name, scope))
-        self.tree = TypedAst(self._program.serialize())
+        text = _with_text_values(source, scope)
+        self.source = source if text is None else text.source
+        self._program = environment(scope).compile(self.source)
+        names = scope.variables()
+        self.names = frozenset(name for name in names if _uses(self.source, name, scope))
+        self.tree = TypedAst(self._program.serialize()) if text is None else text.tree
         _check_patterns(self.tree)
 
     def evaluate(self, activation: cel.Activation) -> Any:
@@ -106,6 +109,30 @@ class Expression:
         except RuntimeError as error:
             raise _failure(str(error)) from error
         raise _failure(str(value.value()))
+
+
+@cache  # bounded by the numbers of the CRI's methods and of variables
+def environment(scope: VariableTypes, without: str | None = None) -> cel.Env:
+    """Return the environment that compiles expressions, optionally without one variable."""
+    return new_environment(POOL, scope, without, FUNCTIONS)
+
+
+def _with_text_values(source: str, scope: VariableTypes) -> TextExpression | None:
+    """Return the expression with strings for the values of environment variables.
+
+    None if it has none, or if it only compiles with bytes: ``e.value == b"x"`` in CRI v1.
+    """
+    try:
+        text = with_text_values(source, scope)
+        if text is not None:
+            environment(scope).compile(text.source)
+    except RuntimeError as error:
+        try:
+            environment(scope).compile(source)
+        except RuntimeError:
+            raise error from None
+        return None
+    return text
 
 
 _expression = lru_cache(maxsize=_CACHED_EXPRESSIONS)(Expression)

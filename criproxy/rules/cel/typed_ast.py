@@ -56,9 +56,13 @@ class TypedAst:
         """Return the type of the node with an id."""
         return _kind(cast(bytes, self._kinds.get(number, b"")))
 
+    def position(self, number: int) -> int:
+        """Return the offset of the node with an id, in characters; of a selection, its dot."""
+        return cast(int, self._positions.get(number, 0) or 0)
+
     def location(self, number: int) -> str:
         """Return the location of the node with an id: line:column, both from 1."""
-        position = cast(int, self._positions.get(number, 0) or 0)
+        position = self.position(number)
         line = bisect_left(self._line_ends, position + 1)
         start = self._line_ends[line - 1] if line else 0
         return f"{line + 1}:{position - start + 1}"
@@ -76,6 +80,11 @@ class AstNode:
     def kind(self) -> CelType:
         """The node's type."""
         return self._tree.kind(self._number)
+
+    @property
+    def position(self) -> int:
+        """The node's offset in the source, in characters."""
+        return self._tree.position(self._number)
 
     @property
     def location(self) -> str:
@@ -117,6 +126,14 @@ class AstNode:
         """The function of a call and its arguments, a target first, otherwise None."""
         for call in self._messages(_CALL):
             return _only(call, 2).decode(), self._nodes(call[1] + call[3])
+        return None
+
+    @property
+    def selection(self) -> "tuple[CelType, str] | None":
+        """The type and the field of ``message.field``, otherwise None, also in ``has()``."""
+        for select in self._messages(_SELECT):
+            if not select[3]:  # test_only
+                return self._nodes(select[1])[0].kind, _only(select, 2).decode()
         return None
 
     def walk(self) -> "Iterator[AstNode]":

@@ -1,6 +1,6 @@
 """The variables of CEL expressions: their types, and their values in a call."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -136,17 +136,25 @@ class VariableTypes:
         return found
 
 
-@cache  # bounded by the numbers of the CRI's methods and of variables
-def environment(scope: VariableTypes, without: str | None = None) -> cel.Env:
-    """Return the environment that compiles expressions, optionally without one variable."""
+def new_environment(
+    pool: descriptor_pool.DescriptorPool,
+    scope: VariableTypes,
+    without: str | None = None,
+    functions: Sequence[cel.FunctionDecl] = (),
+) -> cel.Env:
+    """Return an environment that compiles expressions on the messages of a descriptor pool.
+
+    ``without`` is a variable that they may not use; ``functions`` are declared in addition.
+    """
     variables = scope.variables()
     if without is not None:
         del variables[without]
     return cel.NewEnv(
-        POOL,
+        pool,
         variables=variables,
         container=scope.container,
         extensions=[ext_strings.ExtStrings(), ext_encoders.ExtEncoders()],
+        functions=list(functions),
     )
 
 
@@ -171,7 +179,7 @@ class VariableValues:
         activation = self._activations.get(names)
         if activation is None:
             known = {name: value for name in names if (value := self._value(name)) is not None}
-            activation = self._activations[names] = environment(_ALL_CALLS).Activation(known)
+            activation = self._activations[names] = _all_calls().Activation(known)
         return activation
 
     def _value(self, name: str) -> Any:
@@ -186,7 +194,7 @@ class VariableValues:
 
 def no_variables(**but: Any) -> cel.Activation:
     """Return an activation without variables, except those in ``but``."""
-    return environment(_ALL_CALLS).Activation(but)
+    return _all_calls().Activation(but)
 
 
 def values_of(facts: Facts) -> VariableValues:
@@ -236,7 +244,11 @@ def _caller(facts: Facts) -> Message:
     )
 
 
-_ALL_CALLS: Final = VariableTypes()
+@cache
+def _all_calls() -> cel.Env:
+    return new_environment(POOL, VariableTypes())
+
+
 _FACTORIES: Final[Mapping[str, Callable[[Facts], Any]]] = {
     "pod": _pod,
     "container": _container,
