@@ -134,6 +134,11 @@ class LimitsConfig(Section, frozen=True):
     streams: int = 10_000
     """Calls in flight on one connection above which the connection is relayed without being
     parsed."""
+    frame_rate: int = 1000
+    """Frames per second of one connection that cost work and carry nothing, such as PING or empty
+    DATA, beyond those that come with each call. A client that sends more for 10 s, or as many at
+    once, is read from more slowly; after twice as many its connection ends with
+    ENHANCE_YOUR_CALM."""
     message: Size | None = None
     """Bytes of a message above which its call is reset on both sides; the client reports
     RESOURCE_EXHAUSTED. null: no limit."""
@@ -157,6 +162,8 @@ class LimitsConfig(Section, frozen=True):
             raise ValueError("connections has to be at least 1")
         if self.message is not None and self.message < 1:
             raise ValueError("message has to be at least 1")
+        if self.frame_rate < 1:
+            raise ValueError("frame_rate has to be at least 1")
         if self.held_stream < 1 or self.held < 1:
             raise ValueError("held_stream and held have to be at least 1")
         if self.header_list < 1 or self.header_fields < 1:

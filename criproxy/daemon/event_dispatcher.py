@@ -121,6 +121,15 @@ class EventDispatcher:
             note="new clients wait in the backlog; raise LimitNOFILE or limits.connections",
         )
 
+    def rate_exceeded(self, connection: Connection) -> None:
+        """See ListenerEvents."""
+        self._metrics.rate_exceeded.labels(connection.listener).inc()
+        self._log.warning(
+            "connection ended: too many frames that carry nothing",
+            **connection.fields(),
+            note="its client was slowed down before; see limits.frame_rate",
+        )
+
     async def sweep(self) -> None:
         """Warn of each call once when it becomes slow, and have those recorded that run for long.
 

@@ -229,6 +229,7 @@ class _Daemon:
             )
             made.append(listener)
             self._metrics.connections.labels(str(each.endpoint)).set(0)
+            self._metrics.rate_exceeded.labels(str(each.endpoint))
         return made
 
     def _stop_listening(self) -> None:
@@ -267,6 +268,7 @@ class _Daemon:
                 header_fields=configured.header_fields,
                 streams=configured.streams,
                 message=configured.message,
+                frame_rate=configured.frame_rate,
             )
             for share in shares
         ]

@@ -362,6 +362,13 @@ class Metrics:
         )
         for reason in REASONS:
             self.unread.labels(reason)
+        self.rate_exceeded = Counter(
+            "criproxy_rate_exceeded_connections_total",
+            "Connections that were ended because their clients sent too many frames that carry "
+            "nothing (`limits.frame_rate`).",
+            ("listener",),
+            registry=registry,
+        )
         self.runtime_up = Gauge(
             "criproxy_runtime_up",
             "1 if every configured runtime answered its last Version call, else 0.",

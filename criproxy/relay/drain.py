@@ -14,12 +14,10 @@ A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 
 import asyncio
 import contextlib
 import socket
-from abc import abstractmethod
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from criproxy.cri.methods import ENDLESS
-from criproxy.relay.notifier import ObservedConnection
 from criproxy.wire.constants import (
     FLAG_ACK,
     FRAME_HEADER_SIZE,
@@ -30,8 +28,10 @@ from criproxy.wire.constants import (
     ErrorCode,
 )
 from criproxy.wire.http2.frame_builder import frame, goaway
-from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import Side
+
+if TYPE_CHECKING:
+    from criproxy.relay.connection import RelayedConnection
 
 PING_PAYLOAD: Final = b"criproxy"
 """The payload of the PING whose ACK is waited for; a PING has eight bytes."""
@@ -48,57 +48,10 @@ _READ_SIZE: Final = 1 << 16
 _header: Final = Struct(">HBBBI").unpack_from
 
 
-class DrainedConnection(ObservedConnection):
-    """A connection that can be drained."""
-
-    drain: "Drain | None" = None
-
-    def start_draining(self) -> None:
-        """Begin to drain; :meth:`advance_drain` has to be called now and then from now on."""
-        self.drain = Drain(self)
-        self.advance_drain()
-
-    def advance_drain(self) -> None:
-        """Take the steps of the drain that are possible now."""
-        if self.drain is not None and self.is_relaying:
-            self.drain.advance()
-
-    @property
-    @abstractmethod
-    def is_relaying(self) -> bool:
-        """Whether bytes can be written to both sides."""
-
-    @property
-    @abstractmethod
-    def is_readable(self) -> bool:
-        """Whether frames can be inserted and calls be told apart."""
-
-    @property
-    @abstractmethod
-    def has_calls(self) -> bool:
-        """Whether calls are in flight, or bytes of one are held."""
-
-    @abstractmethod
-    def send_goaway(self, last_stream: int) -> None:
-        """Send GOAWAY(NO_ERROR) to the client, at the next frame boundary."""
-
-    @abstractmethod
-    def send_ping(self) -> bool:
-        """Send the PING to the client; return False if that has to wait.
-
-        Its ACK sets :attr:`Drain.acknowledged` and is not forwarded.
-        """
-
-    @abstractmethod
-    def end_call(self, call: Call) -> None:
-        """End a call with UNAVAILABLE towards the client and CANCEL towards the upstream, unless
-        that has to wait."""
-
-
 class Drain:
     """The state of one connection's drain."""
 
-    def __init__(self, connection: DrainedConnection) -> None:
+    def __init__(self, connection: "RelayedConnection") -> None:
         self.acknowledged = False
         """Whether the client has seen the GOAWAY: it opens no more streams here."""
         self.last_received = connection.clock()
@@ -158,7 +111,7 @@ class PingAckFilter:
         self._partial = b""
 
     @classmethod
-    def start(cls, connection: DrainedConnection, drain: Drain) -> "PingAckFilter | None":
+    def start(cls, connection: "RelayedConnection", drain: Drain) -> "PingAckFilter | None":
         """Return a filter for the client's next bytes; None if their frames are not known."""
         reader = connection.reader
         skip = len(PREFACE) if reader.not_started else reader.to_boundary(Side.CLIENT)

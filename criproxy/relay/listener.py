@@ -13,14 +13,17 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.capture import with_pull_requests
+from criproxy.relay.client_rate import ClientRate
+from criproxy.relay.connection import RelayedConnection
 from criproxy.relay.dial import ClientGoneError, DrainingError, dial
-from criproxy.relay.drain import DrainedConnection, send_away
+from criproxy.relay.drain import send_away
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.pair import Pair
 from criproxy.relay.policy import ActivePolicy
 from criproxy.relay.sockets import Access, SocketFile, access_of
+from criproxy.wire.http2.frame_rate import DEFAULT_FRAME_RATE
 from criproxy.wire.reading.connection import ConnectionReader
 from criproxy.wire.reading.message_capture import SelectCapture
 
@@ -56,6 +59,8 @@ class Limits:
     """Calls in flight on one connection above which it is relayed unread."""
     message: int | None = None
     """Bytes of a message above which its call ends with RESOURCE_EXHAUSTED; None for no limit."""
+    frame_rate: float = DEFAULT_FRAME_RATE
+    """Frames per second that cost work and carry nothing, above which a client is slowed down."""
 
 
 class DrainResult(NamedTuple):
@@ -80,6 +85,9 @@ class ListenerEvents(Protocol):
 
     def accept_paused(self, listener: str, reason: str) -> None:
         """Called when no more clients are accepted for now: they wait in the backlog."""
+
+    def rate_exceeded(self, connection: Connection) -> None:
+        """Called when a client is disconnected because it goes on sending too many frames."""
 
 
 class Listener:
@@ -139,7 +147,7 @@ class Listener:
         self._full = False
         self._draining = False
         self._serving: set[asyncio.Task[None]] = set()
-        self._connections: set[DrainedConnection] = set()
+        self._connections: set[RelayedConnection] = set()
 
     def serve(self, listening: socket.socket) -> None:
         """Accept clients at a listening socket, which belongs to this listener from now on."""
@@ -260,7 +268,7 @@ class Listener:
             return
         write_buffer = self._limits.write_buffer
         pair = Pair(connection, reader, self._notifier, self._clock, write_buffer, active_policy)
-        with self._drainable(pair):
+        with self._controlled(pair):
             await pair.run(client, runtime)
 
     async def _relay_split(
@@ -279,13 +287,18 @@ class Listener:
         split = Split(
             connection, reader, self._notifier, self._clock, dial, self._tasks, active_policy
         )
-        with self._drainable(split):
+        with self._controlled(split):
             await split.run(client)
 
     @contextmanager
-    def _drainable(self, connection: DrainedConnection) -> Iterator[None]:
-        """Drain a connection together with the listener."""
+    def _controlled(self, connection: RelayedConnection) -> Iterator[None]:
+        """Limit a connection's frame rate, and drain it together with the listener."""
         self._connections.add(connection)
+        connection.client_rate = ClientRate(
+            connection,
+            self._limits.frame_rate,
+            lambda: self._events.rate_exceeded(connection.connection),
+        )
         if self._draining:
             connection.start_draining()
         try:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from criproxy.peers.peer import Connection
+from criproxy.relay.connection import RelayedConnection
 from criproxy.relay.dial import is_hung_up
-from criproxy.relay.drain import PING_PAYLOAD, STOPPING, DrainedConnection, PingAckFilter
+from criproxy.relay.drain import PING_PAYLOAD, STOPPING, PingAckFilter
 from criproxy.relay.interceptor import DELIVERY, RelayInterceptor
 from criproxy.relay.notifier import Clock, Notifier
+from criproxy.relay.pausable import BACKPRESSURE, PausableProtocol
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import StatusCode
@@ -30,7 +32,7 @@ _READ_SIZE: Final = 1 << 18
 """Bytes that are read at once from a socket that has been closed by its peer."""
 
 
-class Pair(DrainedConnection):
+class Pair(RelayedConnection):
     """Relays bytes between two sockets. :meth:`run` lasts until both are closed."""
 
     def __init__(
@@ -137,35 +139,39 @@ class Pair(DrainedConnection):
 
     @property
     def is_relaying(self) -> bool:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         return self._client.is_open and self._runtime.is_open
 
     @property
     def is_readable(self) -> bool:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         return self.reader.reading
 
     @property
     def has_calls(self) -> bool:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         busy = self.interceptor is not None and self.interceptor.busy
         return busy or bool(self.reader.calls)
 
     def advance_drain(self) -> None:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         if self.is_relaying:
             self._runtime.insert_at_boundary()
             self._client.insert_at_boundary()
         super().advance_drain()
 
-    def send_goaway(self, last_stream: int) -> None:
-        """See DrainedConnection. A runtime's own GOAWAY that names a lower stream stays in force
+    def send_goaway(self, last_stream: int, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
+        """See RelayedConnection. A runtime's own GOAWAY that names a lower stream stays in force
         (RFC 9113 section 6.8)."""
         if last_stream <= self.reader.last_served:
-            self._client.insert(goaway(last_stream, ErrorCode.NO_ERROR))
+            self._client.insert(goaway(last_stream, code))
+
+    def pause_client(self, seconds: float) -> None:
+        """See RelayedConnection."""
+        self._client.throttle(seconds)
 
     def send_ping(self) -> bool:
-        """See DrainedConnection. The client's bytes are filtered from now on."""
+        """See RelayedConnection. The client's bytes are filtered from now on."""
         assert self.drain is not None
         if self.interceptor is not None and self.interceptor.leftover():
             return False
@@ -176,7 +182,7 @@ class Pair(DrainedConnection):
         return True
 
     def end_call(self, call: Call) -> None:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         headers_sent = bool(call.http_status)
         if self.interceptor is not None and not self.interceptor.raw:
             self.interceptor.end_call(call.stream, STOPPING, headers_sent)
@@ -208,7 +214,7 @@ class Pair(DrainedConnection):
             self._closed.set_result(None)
 
 
-class _SideProtocol(asyncio.Protocol):
+class _SideProtocol(PausableProtocol):
     """One side of a pair."""
 
     other: "_SideProtocol"
@@ -217,7 +223,6 @@ class _SideProtocol(asyncio.Protocol):
     def __init__(self, pair: Pair, side: Side) -> None:
         self._pair = pair
         self._side = side
-        self._transport: asyncio.Transport | None = None
         self._forward: Callable[[bytes], None] | None = None  # None until both sides are connected
         self._early: list[bytes] = []  # what came before that
         self._inserts: list[bytes] = []  # frames of ours to be inserted into this side's bytes
@@ -291,6 +296,8 @@ class _SideProtocol(asyncio.Protocol):
             data = self._insert_within(data, now)
         if data:
             self._relay(data, now)
+        if self._side is Side.CLIENT and pair.client_rate is not None:
+            pair.client_rate.check(len(data), now)
         if pair.drain is not None:
             pair.advance_drain()
 
@@ -328,14 +335,10 @@ class _SideProtocol(asyncio.Protocol):
                 asyncio.get_running_loop().call_later(_POLL_INTERVAL, self._watch_for_hang_up)
 
     def pause_writing(self) -> None:
-        transport = self.other._transport
-        if transport is not None and not transport.is_closing():
-            transport.pause_reading()
+        self.other.pause_reading(BACKPRESSURE)
 
     def resume_writing(self) -> None:
-        transport = self.other._transport
-        if transport is not None and not transport.is_closing():
-            transport.resume_reading()
+        self.other.resume_reading(BACKPRESSURE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

@@ -35,10 +35,13 @@ from h2.settings import SettingCodes, Settings
 
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.peer import Connection
-from criproxy.relay.drain import PING_PAYLOAD, STOPPING, DrainedConnection
+from criproxy.relay.connection import RelayedConnection
+from criproxy.relay.drain import PING_PAYLOAD, STOPPING
 from criproxy.relay.interceptor import RelayInterceptor
 from criproxy.relay.notifier import Clock, Notifier
+from criproxy.relay.pausable import BACKPRESSURE, PausableProtocol
 from criproxy.relay.policy import ActivePolicy
+from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
@@ -59,7 +62,7 @@ Dial = Callable[[bool], Coroutine[Any, Any, socket.socket]]
 """Connects to the image service (True) or to the runtime (False). Raises OSError."""
 
 
-class Split(DrainedConnection):
+class Split(RelayedConnection):
     """A client's connection and the two upstream connections that serve it."""
 
     def __init__(
@@ -152,6 +155,8 @@ class Split(DrainedConnection):
         else:
             self.notifier.relayed(self, Side.CLIENT, data, self._since)
             self._client.take(data)
+        if self.client_rate is not None:
+            self.client_rate.check(len(data), self._since)
         if self.drain is not None:
             self.drain.last_received = self._since
             self.advance_drain()
@@ -178,27 +183,31 @@ class Split(DrainedConnection):
 
     @property
     def is_relaying(self) -> bool:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         return self._client.is_connected and not self._client.is_closing
 
     @property
     def is_readable(self) -> bool:
-        """See DrainedConnection. Frames are h2's here, whatever the reader makes of them."""
+        """See RelayedConnection. Frames are h2's here, whatever the reader makes of them."""
         return True
 
     @property
     def has_calls(self) -> bool:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         busy = self._interceptor is not None and self._interceptor.busy
         return busy or bool(self._client.exchanges)
 
-    def send_goaway(self, last_stream: int) -> None:
-        """See DrainedConnection."""
-        self._client.h2.close_connection(last_stream_id=last_stream)
+    def send_goaway(self, last_stream: int, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
+        """See RelayedConnection."""
+        self._client.h2.close_connection(code, last_stream_id=last_stream)
         self.flush()
 
+    def pause_client(self, seconds: float) -> None:
+        """See RelayedConnection."""
+        self._client.throttle(seconds)
+
     def send_ping(self) -> bool:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         self._client.h2.ping(PING_PAYLOAD)
         self.flush()
         return True
@@ -209,7 +218,7 @@ class Split(DrainedConnection):
             self.drain.acknowledged = True
 
     def end_call(self, call: Call) -> None:
-        """See DrainedConnection."""
+        """See RelayedConnection."""
         exchange = self._client.exchanges.get(call.stream)
         if exchange is not None:
             exchange.fail(STOPPING)
@@ -263,7 +272,7 @@ class Split(DrainedConnection):
         return peer
 
 
-class _PeerConnection(asyncio.Protocol):
+class _PeerConnection(PausableProtocol):
     """An HTTP/2 connection to one peer."""
 
     def __init__(self, split: Split, client_side: bool) -> None:
@@ -273,7 +282,6 @@ class _PeerConnection(asyncio.Protocol):
         self.exchanges: dict[int, _Exchange] = {}
         self.closed = asyncio.get_running_loop().create_future()
         self._going = False
-        self._transport: asyncio.Transport | None = None
 
     @property
     def usable(self) -> bool:
@@ -333,12 +341,10 @@ class _PeerConnection(asyncio.Protocol):
         self._split.flush()
 
     def pause_writing(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self.pause_reading(BACKPRESSURE)
 
     def resume_writing(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self.resume_reading(BACKPRESSURE)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed.done():  # cancelled together with run()

@@ -75,6 +75,7 @@ class Recorder:
         self.unreachable: list[tuple[str, str, Peer, OSError]] = []
         self.paused: list[tuple[str, str]] = []
         self.refused: list[tuple[str, str]] = []
+        self.too_fast: list[Connection] = []
 
     def connection_opened(self, connection: Connection) -> None:
         self.opened.append(connection)
@@ -98,6 +99,9 @@ class Recorder:
 
     def accept_paused(self, listener: str, reason: str) -> None:
         self.paused.append((listener, reason))
+
+    def rate_exceeded(self, connection: Connection) -> None:
+        self.too_fast.append(connection)
 
     def calls(self, count: int) -> list[Seen]:
         """Wait until ``count`` calls have ended; return them in the order in which they began."""

@@ -1,0 +1,53 @@
+"""Slows down a client whose frames cost work and carry nothing, then ends its connection.
+
+What counts is told by :mod:`criproxy.wire.http2.frame_rate`. A connection that is not read any more
+is not limited: its bytes are forwarded, which costs no more than those of any other.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from criproxy.wire.constants import ErrorCode
+from criproxy.wire.http2.frame_rate import FrameRate
+
+if TYPE_CHECKING:
+    from criproxy.relay.connection import RelayedConnection
+
+_INTERVAL: Final = 0.02
+"""Seconds between two looks at a client's frames, unless it sends much at once."""
+
+_MUCH: Final = 4096
+"""Bytes of a client that are looked at in any case: they may be 455 empty frames."""
+
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds for which a client is not read from at once."""
+
+
+class ClientRate:
+    """Watches the frames of one client."""
+
+    def __init__(
+        self, connection: "RelayedConnection", limit: float, exceeded: Callable[[], None]
+    ) -> None:
+        """``limit``: frames per second. ``exceeded`` is called once, before the end."""
+        self._connection = connection
+        self._rate = FrameRate(limit, connection.clock())
+        self._exceeded = exceeded
+        self._next = 0.0
+        self._ended = False
+
+    def check(self, size: int, now: float) -> None:
+        """Act on ``size`` bytes of the client that have been relayed at ``now``, in seconds."""
+        if (now < self._next and size < _MUCH) or self._ended:
+            return
+        self._next = now + _INTERVAL
+        connection = self._connection
+        reader = connection.reader
+        pause = self._rate.update(reader.overhead, now)
+        if self._rate.is_exceeded:
+            self._ended = True
+            self._exceeded()
+            connection.send_goaway(reader.last_stream, ErrorCode.ENHANCE_YOUR_CALM)
+            connection.close()
+        elif pause > 0:
+            connection.pause_client(min(pause, _LONGEST_PAUSE))
