@@ -452,7 +452,7 @@ import grpc
 from criproxy.client import CriClient
 endpoint, container = sys.argv[1:]
 def run(number):
-    with CriClient(endpoint, timeout=LIMIT_SECONDS) as client:
+    with CriClient(endpoint, timeout=120) as client:
         for count in range(100000):
             try:
                 client.ExecSync(container_id=container, cmd=["echo", f"{number}-{count}"])
