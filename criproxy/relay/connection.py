@@ -13,7 +13,6 @@ class RelayedConnection(ObservedConnection):
     """A client's connection that can be drained, and whose client can be slowed down."""
 
     drain: Drain | None = None
-    client_rate: ClientRate | None = None
 
     def start_draining(self) -> None:
         """Begin to drain; :meth:`advance_drain` has to be called now and then from now on."""
@@ -55,6 +54,10 @@ class RelayedConnection(ObservedConnection):
     def end_call(self, call: Call) -> None:
         """End a call with UNAVAILABLE towards the client and CANCEL towards the upstream, unless
         that has to wait."""
+
+    @abstractmethod
+    def limit_client(self, rate: ClientRate) -> None:
+        """Have ``rate`` check what the client sends from now on."""
 
     @abstractmethod
     def pause_client(self, seconds: float) -> None:

@@ -294,11 +294,12 @@ class Listener:
     def _controlled(self, connection: RelayedConnection) -> Iterator[None]:
         """Limit a connection's frame rate, and drain it together with the listener."""
         self._connections.add(connection)
-        connection.client_rate = ClientRate(
+        rate = ClientRate(
             connection,
             self._limits.frame_rate,
             lambda: self._events.rate_exceeded(connection.connection),
         )
+        connection.limit_client(rate)
         if self._draining:
             connection.start_draining()
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from criproxy.peers.peer import Connection
+from criproxy.relay.client_rate import ClientRate
 from criproxy.relay.connection import RelayedConnection
 from criproxy.relay.dial import is_hung_up
 from criproxy.relay.drain import PING_PAYLOAD, STOPPING, PingAckFilter
@@ -166,6 +167,10 @@ class Pair(RelayedConnection):
         if last_stream <= self.reader.last_served:
             self._client.insert(goaway(last_stream, code))
 
+    def limit_client(self, rate: ClientRate) -> None:
+        """See RelayedConnection."""
+        self._client.check_rate = rate.check
+
     def pause_client(self, seconds: float) -> None:
         """See RelayedConnection."""
         self._client.throttle(seconds)
@@ -228,6 +233,7 @@ class _SideProtocol(PausableProtocol):
         self._inserts: list[bytes] = []  # frames of ours to be inserted into this side's bytes
         self._ended = False
         self.closed = False
+        self.check_rate: Callable[[int, float], None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -290,16 +296,22 @@ class _SideProtocol(PausableProtocol):
             return
         pair = self._pair
         now = pair.clock()
+        if pair.drain is None and not self._inserts:
+            self._relay(data, now)
+        else:
+            self._relay_around_inserts(data, now)
+        if self.check_rate is not None:
+            self.check_rate(len(data), now)
+
+    def _relay_around_inserts(self, data: bytes, now: float) -> None:
+        pair = self._pair
         if pair.drain is not None:
             data = pair.filter(self._side, data, now)
         if self._inserts:
             data = self._insert_within(data, now)
         if data:
             self._relay(data, now)
-        if self._side is Side.CLIENT and pair.client_rate is not None:
-            pair.client_rate.check(len(data), now)
-        if pair.drain is not None:
-            pair.advance_drain()
+        pair.advance_drain()
 
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair

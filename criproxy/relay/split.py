@@ -35,6 +35,7 @@ from h2.settings import SettingCodes, Settings
 
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.peer import Connection
+from criproxy.relay.client_rate import ClientRate
 from criproxy.relay.connection import RelayedConnection
 from criproxy.relay.drain import PING_PAYLOAD, STOPPING
 from criproxy.relay.interceptor import RelayInterceptor
@@ -79,6 +80,7 @@ class Split(RelayedConnection):
         self._active_policy = active_policy
         self._interceptor: RelayInterceptor | None = None  # None until there are rules
         self._released: list[bytes] | None = None  # what it forwards while it receives bytes
+        self._client_rate: ClientRate | None = None
         self._dial = dial
         self._tasks = tasks
         self._client = _PeerConnection(self, client_side=False)
@@ -155,8 +157,8 @@ class Split(RelayedConnection):
         else:
             self.notifier.relayed(self, Side.CLIENT, data, self._since)
             self._client.take(data)
-        if self.client_rate is not None:
-            self.client_rate.check(len(data), self._since)
+        if self._client_rate is not None:
+            self._client_rate.check(len(data), self._since)
         if self.drain is not None:
             self.drain.last_received = self._since
             self.advance_drain()
@@ -201,6 +203,10 @@ class Split(RelayedConnection):
         """See RelayedConnection."""
         self._client.h2.close_connection(code, last_stream_id=last_stream)
         self.flush()
+
+    def limit_client(self, rate: ClientRate) -> None:
+        """See RelayedConnection."""
+        self._client_rate = rate
 
     def pause_client(self, seconds: float) -> None:
         """See RelayedConnection."""
