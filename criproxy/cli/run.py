@@ -46,8 +46,8 @@ def command(config: Path | None, **options: str | None) -> None:
     """Run the daemon: relay calls to the container runtime, and report each.
 
     Options override the file. Endpoints are written unix:///path, unix://path or /path, with at
-    most 107 bytes of path. The rules are loaded again on SIGHUP and when one of their files
-    changes.
+    most 107 bytes of path. The configuration is loaded again on SIGHUP and when one of its
+    files changes.
 
     \b
     Examples:
@@ -57,14 +57,16 @@ def command(config: Path | None, **options: str | None) -> None:
 
     \b
     Signals:
-      SIGINT, SIGTERM                   stop: end calls in flight after limits.shutdown_grace
-      SIGHUP                            load the rules again, and reopen the log file
+      SIGINT, SIGTERM                   stop: let calls in flight end within limits.drain_timeout;
+                                        a second one cuts them
+      SIGHUP                            load the configuration again, and reopen the log file
       SIGUSR1                           reopen the log file
+      SIGUSR2                           upgrade: start the installed version and hand over to it
 
     \b
     Exit status: 0 stopped by a signal, 1 something needed is unavailable, 2 wrong options or a
     wrong file.
     """
-    from criproxy.daemon.server import serve
+    from criproxy.daemon.supervisor.supervisor import serve
 
     serve(configured(config, options))

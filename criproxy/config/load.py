@@ -1,5 +1,6 @@
 """Loading of the configuration file and of the rules in the files of ``rules_dir``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,8 @@ class LoadedConfig:
     """The configuration as written in the file."""
     files: FileStates = field(default_factory=FileStates)
     """All files that were read, including hook scripts."""
+    options: Mapping[str, str | None] = field(default_factory=dict)
+    """The command line's options, which override the file."""
 
     @property
     def directory(self) -> Path:

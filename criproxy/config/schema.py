@@ -17,6 +17,8 @@ from criproxy.rules.spec import CallersSpec, Globs, RulesMode, RuleSpec
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
 
+_FEWEST_DESCRIPTORS = 128
+
 Level = Literal["debug", "info", "warning", "error"]
 MethodLevel = Literal["debug", "info", "warning", "error", "off"]
 
@@ -46,6 +48,11 @@ class ListenerConfig(Section, frozen=True):
     """Which callers may connect, in addition to the socket's mode and owner: `{uid: [0],
     executable: ["/usr/bin/agent"]}`. Calls of other callers end with PERMISSION_DENIED. null: no
     further restriction."""
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether clients have fewer rights here than on the runtime's own socket."""
+        return self.profile != "full" or self.allow is not None
 
 
 class KubeletConfig(Section, frozen=True):
@@ -154,8 +161,9 @@ class LimitsConfig(Section, frozen=True):
     held_time: Duration = Duration(60)
     """The time within which a held message has to arrive, a request with its end. After this, the
     rule's `on_error` applies."""
-    shutdown_grace: Duration = Duration(2)
-    """The time that calls in flight have to end when the daemon stops."""
+    drain_timeout: Duration = Duration(30)
+    """The time that calls in flight have to end when the daemon stops, or when its workers are
+    replaced by a reload or an upgrade. Calls that are still in flight then are cut."""
 
     def __post_init__(self) -> None:
         if self.connections is not None and self.connections < 1:
@@ -176,6 +184,45 @@ class LimitsConfig(Section, frozen=True):
             raise ValueError("write_buffer, header_block and streams have to be at least 1")
 
 
+class WorkerLimits(Section, frozen=True):
+    """The resources of a worker process."""
+
+    nice: int = 0
+    """The worker's niceness (nice(2)): from 0, the highest priority, to 19."""
+    oom_score_adj: int | None = None
+    """How early the kernel ends the worker when memory is short (proc(5)): -1000 to 1000, the
+    highest first. null: as for the daemon."""
+    memory: Size | None = None
+    """The most address space that the worker may have (RLIMIT_AS). null: no limit."""
+    descriptors: int | None = None
+    """The most file descriptors that the worker may have, two for each client. null: as many as
+    the daemon."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.nice <= 19:  # the kernel's range
+            raise ValueError("nice has to be from 0 to 19")
+        if self.oom_score_adj is not None and abs(self.oom_score_adj) > 1000:
+            raise ValueError("oom_score_adj has to be from -1000 to 1000")
+        if self.descriptors is not None and self.descriptors < _FEWEST_DESCRIPTORS:
+            raise ValueError(f"descriptors has to be at least {_FEWEST_DESCRIPTORS}")
+
+
+class WorkersConfig(Section, frozen=True):
+    """The worker processes, which relay the clients' connections."""
+
+    isolation: Literal["listener", "none"] = "listener"
+    """`listener`: the listeners without `profile` and `allow` share one worker, and each other
+    listener has its own, so that its clients cannot slow down those of another. `none`: one worker
+    serves all listeners."""
+    full: WorkerLimits = WorkerLimits()
+    """The resources of the worker of the listeners without `profile` and `allow`."""
+    scoped: WorkerLimits = WorkerLimits(oom_score_adj=500)
+    """The resources of the worker of each other listener."""
+    stall_limit: Duration = Duration(60)
+    """The time after which a worker whose event loop does not turn is killed and started anew. 0:
+    never."""
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -187,6 +234,7 @@ class Config(Section, frozen=True):
     slow: SlowConfig = SlowConfig()
     probe: ProbeConfig = ProbeConfig()
     limits: LimitsConfig = LimitsConfig()
+    workers: WorkersConfig = WorkersConfig()
     rules: list[RuleSpec] = field(default_factory=list)
     """Rules, in the order in which they are evaluated."""
     rules_dir: str | None = None

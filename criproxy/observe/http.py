@@ -76,10 +76,15 @@ class Pages:
 class HTTPServer:
     """Serves pages at an address on its own threads."""
 
-    def __init__(self, host: str, port: int, pages: Pages) -> None:
-        """Bind and start serving; port 0 chooses a free one. Raises UnavailableError."""
+    def __init__(
+        self, host: str, port: int, pages: Pages, inherited: socket.socket | None = None
+    ) -> None:
+        """Bind and start serving; port 0 chooses a free one. Raises UnavailableError.
+
+        A listening socket that is ``inherited`` is served instead, and belongs to the server.
+        """
         try:
-            self._server = _Server((host, port), _Handler)
+            self._server = _Server((host, port), _Handler, inherited)
         except OSError as error:
             raise UnavailableError(
                 f"cannot serve metrics at {_address(host, port)}: {error.strerror or error}; "
@@ -90,6 +95,11 @@ class HTTPServer:
         """The bound address with its port."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
         self._thread.start()
+
+    @property
+    def fileno(self) -> int:
+        """The descriptor of the listening socket."""
+        return self._server.fileno()
 
     def close(self) -> None:
         """Stop serving."""
@@ -102,14 +112,24 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: type[WSGIRequestHandler],
+        inherited: socket.socket | None,
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._opened: dict[socket.socket, float] = {}  # when each connection was accepted
+        self._inherited = inherited
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
         # WSGIServer would resolve the host's name, which may take long.
-        TCPServer.server_bind(self)
+        if self._inherited is None:
+            TCPServer.server_bind(self)
+        else:
+            self.socket.close()
+            self.socket = self._inherited
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 

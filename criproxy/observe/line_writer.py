@@ -130,7 +130,10 @@ class LineWriter:
                 end = min(position + self._atomic, len(data))
                 if end < len(data):
                     end = data.rfind(b"\n", position, end) + 1 or end
-                position += os.write(self._fd, data[position:end])
+                written = os.write(self._fd, data[position:end])
+                position += written
+                if written < end - (position - written):
+                    data, position = _restart_line(data, position), 0
         except OSError as error:
             if not self._failing:
                 self._failing = True
@@ -148,3 +151,13 @@ class LineWriter:
         """Print an error to stderr, unless that is the log."""
         if self._path is not None:
             print(f"criproxy: {message}; what does not fit in memory is lost", file=sys.stderr)
+
+
+def _restart_line(data: bytes, position: int) -> bytes:
+    """Return what is to be written after a short write that ended at ``position``.
+
+    Another process may append its lines meanwhile, so a line that was begun is written again as a
+    whole, on a line of its own.
+    """
+    begin = data.rfind(b"\n", 0, position) + 1
+    return data[position:] if begin == position else b"\n" + data[begin:]

@@ -6,9 +6,10 @@ gRPC's codes, never from a client.
 """
 
 import platform
+import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
@@ -23,6 +24,7 @@ from prometheus_client.utils import floatToGoString
 
 from criproxy.cri.naming import resolve
 from criproxy.observe.calls_in_flight import CallsInFlight
+from criproxy.observe.metrics_merge import MergedCollector, Snapshot, snapshot
 from criproxy.peers.peer import Connection
 from criproxy.wire.errors import REASONS
 from criproxy.wire.reading.calls import Call
@@ -339,11 +341,19 @@ class AuditMetrics(Collector):
         yield refused
 
 
-class Metrics:
-    """All metrics of the daemon, in their own registry."""
+def log_lines_dropped(registry: CollectorRegistry) -> Counter:
+    """Register the counter of lost log lines, which every process has."""
+    return Counter(
+        "criproxy_log_lines_dropped_total",
+        "Log lines that were lost because the log could not be written.",
+        registry=registry,
+    )
 
-    def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float], version: str) -> None:
-        """``version`` is criproxy's own."""
+
+class Metrics:
+    """Everything that a worker exports, in a registry of its own."""
+
+    def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float]) -> None:
         self.registry = registry = CollectorRegistry()
         self.calls = CallMetrics(in_flight, clock)
         registry.register(self.calls)
@@ -369,24 +379,53 @@ class Metrics:
             ("listener",),
             registry=registry,
         )
+        self.log_lines_dropped = log_lines_dropped(registry)
+
+    def add_rules(self, counts: RuleCounts, held: Held) -> None:
+        """Export what is counted of rules, too."""
+        self.registry.register(RuleMetrics(counts, held))
+
+    def add_audit(self, counts: AuditCounts) -> None:
+        """Export what is counted of the audit log, too."""
+        self.registry.register(AuditMetrics(counts))
+
+
+class DaemonMetrics:
+    """What the supervisor exports: the merged metrics of all processes, and its own."""
+
+    def __init__(self, version: str, workers: Callable[[], Iterable[Snapshot]]) -> None:
+        """``version`` is criproxy's own; ``workers`` is called for each scrape, on its thread."""
+        own = CollectorRegistry()
+        ProcessCollector(registry=own)
+        self.log_lines_dropped = log_lines_dropped(own)
+        self.registry = registry = CollectorRegistry()
+        # First: asking the workers tells whether they are up.
+        registry.register(MergedCollector(lambda: [*workers(), snapshot(own)]))
         self.runtime_up = Gauge(
             "criproxy_runtime_up",
             "1 if every configured runtime answered its last Version call, else 0.",
             registry=registry,
         )
-        self.log_lines_dropped = Counter(
-            "criproxy_log_lines_dropped_total",
-            "Log lines that were lost because the log could not be written.",
-            registry=registry,
-        )
-        self.reload_success = Gauge(
+        self._reload_success = Gauge(
             "criproxy_config_reload_success",
-            "1 if the last loading of the rules succeeded, else 0.",
+            "1 if the last loading of the configuration succeeded, else 0.",
             registry=registry,
         )
-        self.reload_timestamp = Gauge(
+        self._reload_timestamp = Gauge(
             "criproxy_config_reload_timestamp_seconds",
-            "When the rules were last loaded successfully, in seconds since the epoch.",
+            "When the configuration was last loaded successfully, in seconds since the epoch.",
+            registry=registry,
+        )
+        self._worker_up = Gauge(
+            "criproxy_worker_up",
+            "1 if the worker answered when it was asked for its metrics, else 0.",
+            ("worker",),
+            registry=registry,
+        )
+        self._worker_restarts = Counter(
+            "criproxy_worker_restarts_total",
+            "How often a worker that had ended by itself was started anew.",
+            ("worker",),
             registry=registry,
         )
         build = Info("criproxy_build", "The running version; the value is 1.", registry=registry)
@@ -398,10 +437,16 @@ class Metrics:
             }
         )
 
-    def add_rules(self, counts: RuleCounts, held: Held) -> None:
-        """Add the metrics of rules."""
-        self.registry.register(RuleMetrics(counts, held))
+    def reloaded(self, success: bool) -> None:
+        """Note how a loading of the configuration has ended."""
+        self._reload_success.set(success)
+        if success:
+            self._reload_timestamp.set(time.time())
 
-    def add_audit(self, counts: AuditCounts) -> None:
-        """Add the metrics of the audit log."""
-        self.registry.register(AuditMetrics(counts))
+    def worker_restarted(self, name: str) -> None:
+        """Count a worker that was started anew."""
+        self._worker_restarts.labels(name).inc()
+
+    def worker_up(self, name: str, up: bool) -> None:
+        """Note whether a worker has answered."""
+        self._worker_up.labels(name).set(up)

@@ -263,7 +263,9 @@ def _refuse_if_taken(endpoint: Endpoint) -> None:
             "remove it or choose another path"
         )
     try:
-        connect(endpoint).close()
+        with connect(endpoint) as client:
+            if not Path(f"/proc/{peer_pid(client)}").exists():
+                return  # its supervisor has died, and the workers drain
     except ConnectionRefusedError:
         return  # stale
     except BlockingIOError:

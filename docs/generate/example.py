@@ -72,10 +72,12 @@ def configuration() -> str:
     return _HEAD + "".join(_keys(Config, 0))
 
 
-def _keys(kind: type[Section], depth: int) -> Iterator[str]:
+def _keys(kind: type[Section], depth: int, values: Section | None = None) -> Iterator[str]:
+    """Yield the keys of a section; their values are those of ``values``, or else the defaults."""
     described = attributes(kind)
     for field in msgspec.structs.fields(kind):
-        name, value = field.encode_name, default_of(field)
+        name = field.encode_name
+        value = default_of(field) if values is None else getattr(values, field.name)
         section, _ = section_of(field.type)
         text = described.get(field.name) or (summary(section) if section is not None else "")
         yield ("\n" if depth == 0 else "") + _comment(text, depth)
@@ -83,9 +85,9 @@ def _keys(kind: type[Section], depth: int) -> Iterator[str]:
             lines = _EXAMPLES[name].splitlines()
             yield "".join(f"# {line}".rstrip() + "\n" for line in lines) + END
         if contains_sections(value):
-            yield f"{name}:\n{_item(''.join(_keys(type(value[0]), depth + 1)))}"
+            yield f"{'  ' * depth}{name}:\n{_item(''.join(_keys(type(value[0]), depth + 1)))}"
         elif isinstance(value, Section):
-            yield f"{name}:\n{''.join(_keys(type(value), depth + 1))}"
+            yield f"{'  ' * depth}{name}:\n{''.join(_keys(type(value), depth + 1, value))}"
         else:
             yield f"{'  ' * depth}{name}: {text_of(value)}\n"
 

@@ -7,7 +7,8 @@ from prometheus_client.metrics_core import Metric
 from criproxy.audit.counts import DROPS, SinkCounts
 from criproxy.enforce.counts import DENIALS, Counts
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
-from criproxy.observe.metrics import Metrics
+from criproxy.observe.metrics import DaemonMetrics, Metrics
+from criproxy.observe.metrics_merge import snapshot
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.wire.errors import INTERNAL_ERROR, WireError
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
@@ -61,13 +62,16 @@ def exported() -> dict[str, Metric]:
     counts.count_failure("", "")
     counts.count_denial("", "", "")
     _NoRecords.sinks[""].dropped[""] = 1
-    metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
+    metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0)
     metrics.connections.labels("")
     metrics.add_rules(counts, HeldBytesBudget())
     metrics.add_audit(_NoRecords())
+    daemon = DaemonMetrics("0", lambda: [snapshot(metrics.registry)])
+    daemon.worker_up("", up=True)
+    daemon.worker_restarted("")
     return {
         family.name + _SUFFIXES.get(family.type, ""): family
-        for family in metrics.registry.collect()
+        for family in daemon.registry.collect()
         if family.name.startswith("criproxy_")
     }
 

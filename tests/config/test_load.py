@@ -40,7 +40,7 @@ limits:
   streams: 3
   held_stream: 1MiB
   held: 2MiB
-  shutdown_grace: 1h
+  drain_timeout: 1h
 rules_dir: rules.d
 rules_mode: dry-run
 rules:
@@ -102,7 +102,7 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     assert (probe.interval, probe.timeout) == (0.5, 1.5)
     assert (limits.connections, limits.runtime_wait, limits.write_buffer) == (7, 0, 65536)
     assert (limits.header_block, limits.message, limits.streams) == (65536, 16 << 20, 3)
-    assert limits.shutdown_grace == 3600
+    assert limits.drain_timeout == 3600
     assert (limits.held_stream, limits.held) == (1 << 20, 2 << 20)
     assert (config.rules_dir, config.rules_mode) == ("rules.d", "dry-run")
     slow, _, label, flaky = config.rules

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
@@ -227,7 +228,7 @@ def test_a_call_that_runs_for_long(runtime: EmbeddedRuntime, short_dir: Path) ->
 
 def test_calls_that_are_cut_off(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """Calls that are in flight when the daemon is told to stop are in the log when it has ended."""
-    limits = {"shutdown_grace": "10ms"}
+    limits = {"drain_timeout": "10ms"}
     with (
         audited(short_dir, runtime.endpoint, limits=limits) as proxy,
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
@@ -324,16 +325,20 @@ def test_what_cannot_be_is_one_line(
     assert not proxy.path.exists()
 
 
-def test_a_changed_section_needs_a_restart(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """A reload goes on with the audit log as it was, and says that a restart is needed."""
-    with (
-        audited(short_dir, runtime.endpoint) as proxy,
-        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
-    ):
-        proxy.reload(audit={"sinks": [{"stdout": {}}]})
-        assert proxy.event("changed keys need a restart")["keys"] == ["audit.sinks"]
+def test_a_changed_section_is_reloaded(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A reload puts another policy in force; the log goes on in the same file."""
+    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
         client.Version()
         record_of(short_dir, "Version")
+        audit = yaml.safe_load(proxy.file.read_text())["audit"]
+        nothing = {"level": "None", "methods": ["Version"]}
+        proxy.reload(audit=audit | {"policy": [nothing, {"level": "Metadata"}]})
+        assert proxy.event("configuration loaded")["keys"] == ["audit.policy"]
+        proxy.event("workers of before have ended")
+    with audited(short_dir, runtime.endpoint) as proxy, CriClient(proxy.endpoint) as client:
+        client.Version()
+        client.Status()
+        record_of(short_dir, "Status")
 
 
 def test_dropping(runtime: EmbeddedRuntime, short_dir: Path) -> None:

@@ -4,7 +4,7 @@ import structlog
 from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
-from criproxy.daemon.event_dispatcher import EventDispatcher
+from criproxy.daemon.worker.event_dispatcher import EventDispatcher
 from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
@@ -19,7 +19,7 @@ def test_a_full_listener_is_warned_of_now_and_then() -> None:
     )
     calls = CallsInFlight(SlowCalls(30.0, {}))
     call_log = CallLog(log, lambda line: None, "info", {}, lambda moment: moment)
-    watch = EventDispatcher(log, calls, call_log, Metrics(calls, lambda: now, "0"), lambda: now)
+    watch = EventDispatcher(log, calls, call_log, Metrics(calls, lambda: now), lambda: now)
 
     for moment, listener in ((100, "a"), (101, "a"), (101, "b"), (109.9, "a"), (110, "a")):
         now = moment

@@ -139,7 +139,7 @@ def test_socket_of_another_is_left_on_exit(proxy: Criproxy) -> None:
 
 def test_call_in_flight_ends_before_the_daemon(short_dir: Path) -> None:
     """A call that ends within the grace is answered after SIGTERM, and is in the log."""
-    limits = {"shutdown_grace": f"{LIMIT_SECONDS:g}s"}
+    limits = {"drain_timeout": f"{LIMIT_SECONDS:g}s"}
     with (
         CriPeer(short_dir / "cri.sock") as runtime,
         Criproxy(short_dir, f"unix://{runtime.path}", config={"limits": limits}) as proxy,

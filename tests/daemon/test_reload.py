@@ -10,20 +10,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import structlog
 import yaml
 
 from criproxy.client import CriClient
-from criproxy.config.load import load
-from criproxy.daemon.active_rules import ActiveRules, CompiledRules
-from criproxy.daemon.reload import Reloader
+from criproxy.config.load import LoadedConfig, load
+from criproxy.daemon.supervisor.reload import Reloader
 from criproxy.embedded.background import EmbeddedRuntime
-from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.log import Log
-from criproxy.observe.metrics import Metrics
 from tests.support.criproxy import Criproxy
 from tests.support.process import Process
 from tests.support.waiting import LIMIT_SECONDS, wait_until
@@ -205,16 +202,16 @@ def test_signal_opens_the_log_anew(runtime: EmbeddedRuntime, short_dir: Path) ->
         proxy.event("rules loaded")
 
 
-def test_keys_that_need_a_restart(ruled: Criproxy, files: Files) -> None:
-    """What else has changed is not applied, and named: the rules are, all the same."""
+def test_keys_beside_the_rules(ruled: Criproxy, files: Files) -> None:
+    """A change of other keys is applied as well, together with the rules, and named."""
     log = yaml.safe_load(files.config.read_text())["log"]
     files.change(
-        log=log | {"level": "error", "methods": {"Version": "off"}},
+        log=log | {"level": "info", "methods": {"Version": "off"}},
         limits={"streams": 5},
         rules=[rule("second")],
     )
-    warning = ruled.event("changed keys need a restart")
-    assert warning["keys"] == ["log.level", "log.methods", "limits.streams"]
+    loaded = ruled.event("configuration loaded")
+    assert loaded["keys"] == ["log.level", "log.methods", "limits.streams", "rules"]
     await_rules(ruled, "second")
 
 
@@ -261,7 +258,7 @@ def test_systemd_is_told(runtime: EmbeddedRuntime, short_dir: Path) -> None:
         systemd.settimeout(LIMIT_SECONDS)
         env = {"NOTIFY_SOCKET": str(short_dir / "notify")}
         with Criproxy(short_dir, runtime.endpoint, env=env) as proxy:
-            assert systemd.recv(100) == b"READY=1"
+            assert systemd.recv(100) == f"MAINPID={proxy.process.pid}\nREADY=1".encode()
             proxy.process.signal(signal.SIGHUP)
             reloading, _, when = systemd.recv(100).decode().partition("\n")
             assert reloading == "RELOADING=1"
@@ -306,35 +303,32 @@ def test_calls_pass_without_rules(proxy: Criproxy) -> None:
 
 
 def test_fault_of_ours(tmp_path: Path) -> None:
-    """What goes wrong in adopting rules is no end of reloading: it is told of, and they stay."""
+    """An exception of ours in a reload is reported, and does not end reloading."""
     path = tmp_path / "c.yaml"
     path.write_text("{}")
-    adopted: list[CompiledRules] = []
+    applied: list[list[str]] = []
+    results: list[bool] = []
 
-    class Rules:
-        def adopt(self, prepared: CompiledRules) -> None:
-            adopted.append(prepared)
-            if len(adopted) == 1:
-                raise RuntimeError("ours")
+    async def apply(loaded: LoadedConfig, keys: list[str]) -> None:
+        applied.append(keys)
+        if len(applied) == 1:
+            raise RuntimeError("ours")
 
-    metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0, "0")
-    value = metrics.registry.get_sample_value
     lines = structlog.testing.CapturingLogger()
     log: Log = structlog.wrap_logger(
         lines, wrapper_class=structlog.make_filtering_bound_logger(0), processors=[_fields]
     )
 
     async def reload_twice() -> None:
-        reloader = Reloader(load(path), cast(ActiveRules, Rules()), metrics, log)
-        assert value(SUCCESS) == 1
+        reloader = Reloader(load(path), apply, results.append, log)
         await reloader.reload()
-        assert value(SUCCESS) == 0
         await reloader.reload()
-        assert value(SUCCESS) == 1
 
     asyncio.run(reload_twice())
-    assert [call.kwargs["event"] for call in lines.calls] == ["reload failed", "rules loaded"]
-    assert isinstance(lines.calls[0].kwargs["exc_info"], RuntimeError)
+    assert results == [True, False, True]
+    (failed,) = lines.calls
+    assert failed.kwargs["event"] == "reload failed"
+    assert isinstance(failed.kwargs["exc_info"], RuntimeError)
 
 
 def _fields(

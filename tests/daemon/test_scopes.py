@@ -161,17 +161,19 @@ def test_rules_and_a_profile(runtime: EmbeddedRuntime, short_dir: Path) -> None:
         )
 
 
-def test_a_changed_profile_needs_a_restart(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """A reload leaves listeners and profiles as they were, and says so."""
+def test_a_changed_profile_is_reloaded(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A reload puts another profile in force, for the clients that are connected as well."""
     mine = {"mine": {"methods": ["Version"]}}
     with (
         scoped(short_dir, runtime, {"profile": "mine"}, profiles=mine) as (proxy, endpoint),
         CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
     ):
-        proxy.reload(profiles={"mine": {"methods": ["Status"]}})
-        assert proxy.event("changed keys need a restart")["keys"] == ["profiles"]
         assert failure_of(client.Version)[0] == "OK"
-        assert failure_of(client.Status)[0] == "PERMISSION_DENIED"
+        proxy.reload(profiles={"mine": {"methods": ["Status"]}})
+        assert proxy.event("configuration loaded")["keys"] == ["profiles"]
+        proxy.event("workers of before have ended")
+        assert failure_of(client.Version)[0] == "PERMISSION_DENIED"
+        assert failure_of(client.Status)[0] == "OK"
 
 
 @pytest.mark.parametrize(

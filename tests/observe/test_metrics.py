@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
-from criproxy.observe.metrics import Metrics
+from criproxy.observe.metrics import DaemonMetrics, Metrics
+from criproxy.observe.metrics_merge import snapshot
 from criproxy.peers.peer import Connection
 from criproxy.wire.errors import REASONS
 from criproxy.wire.grpc import StatusCode
@@ -39,7 +40,7 @@ def in_flight() -> CallsInFlight:
 
 @pytest.fixture
 def metrics(in_flight: CallsInFlight, clock: Clock) -> Metrics:
-    return Metrics(in_flight, clock, "1.2.3")
+    return Metrics(in_flight, clock)
 
 
 @pytest.fixture
@@ -223,9 +224,10 @@ def test_exported_text(metrics: Metrics) -> None:
     """Prometheus' parser accepts the exposition, which has the documented names."""
     metrics.calls.ended(CONNECTION, ended(b"Version"))
     metrics.connections.labels(CONNECTION.listener).inc()
-    metrics.runtime_up.set(True)
     metrics.add_rules(Counts(), Held())
-    text = generate_latest(metrics.registry).decode()
+    daemon = DaemonMetrics("1.2.3", lambda: [snapshot(metrics.registry)])
+    daemon.runtime_up.set(True)
+    text = generate_latest(daemon.registry).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert {
         "criproxy_calls",
@@ -246,6 +248,8 @@ def test_exported_text(metrics: Metrics) -> None:
         "criproxy_held_bytes",
         "criproxy_config_reload_success",
         "criproxy_config_reload_timestamp_seconds",
+        "criproxy_worker_up",
+        "criproxy_worker_restarts",
         "criproxy_build_info",
         "process_resident_memory_bytes",
     } <= set(families)

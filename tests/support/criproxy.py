@@ -93,7 +93,9 @@ class Criproxy:
         """Every line of its log so far; what waits to be written is not among them."""
         text = Path(self._log_file).read_text() if self._log_file else self.process.stderr
         whole = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        lines = [line for line in whole.splitlines() if line.startswith("{")]
+        # A full disk tears a line; it is written again as a whole.
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
     def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
         """The log's lines of one event, of those that have ``fields``."""
@@ -139,9 +141,9 @@ class Criproxy:
                 counts[labels["service"], labels["method"], labels["code"]] += int(sample.value)
         return counts
 
-    def get(self, page: str) -> tuple[int, str]:
-        """Fetch a page; return the HTTP status and the body."""
-        host, port = self.event("metrics")["address"].rsplit(":", 1)
+    def get(self, page: str, address: str = "") -> tuple[int, str]:
+        """Fetch a page, from its first address by default; return the HTTP status and the body."""
+        host, port = (address or self.event("metrics")["address"]).rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT_SECONDS)
         try:
             connection.request("GET", page)

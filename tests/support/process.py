@@ -1,5 +1,6 @@
 """Runs a child process whose output goes to files, and which is always ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -49,6 +50,7 @@ class Process:
                 stderr=err,
                 env=os.environ | self._env,
                 pass_fds=self._descriptors,
+                start_new_session=True,
             )
 
     @property
@@ -104,9 +106,10 @@ class Process:
             raise
 
     def kill(self) -> None:
-        """End it with SIGKILL, if it still runs, and wait for its end."""
-        if self.running:
-            self.signal(signal.SIGKILL)
+        """End it and all that it has started with SIGKILL, and wait for its end."""
+        if self._popen is not None:
+            with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+                os.killpg(self._popen.pid, signal.SIGKILL)
             self.wait()
 
     def __enter__(self) -> Self:

@@ -1,58 +1,64 @@
-"""Reloading: the rules are read again when somebody says so, or when their files change.
+"""Reloading: the configuration is read again on SIGHUP and when one of its files changes.
 
-All or nothing: what cannot be loaded leaves the rules of before in force, and is told of.
+It applies as a whole or not at all. Where only rules have changed, the workers compile them and put
+them in force when all of them could. Any other change starts new workers beside the old ones, which
+drain once the new ones serve.
 """
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from criproxy.config.file_states import FileStates
 from criproxy.config.load import LoadedConfig, load
-from criproxy.config.schema import Config
+from criproxy.config.options import with_options
 from criproxy.configtypes.section import Section
-from criproxy.daemon.active_rules import ActiveRules, CompiledRules, prepare
-from criproxy.daemon.systemd import notify, notify_reloading
-from criproxy.errors import ConfigError
+from criproxy.daemon.supervisor.systemd import notify, notify_reloading
+from criproxy.errors import ConfigError, CriproxyError
 from criproxy.observe.log import Log
-from criproxy.observe.metrics import Metrics
 
 _QUIET_MS: Final = 200
 """Milliseconds without a change after which a series of changes counts as over."""
 
 _LOOK_MS: Final = 5000
-"""Milliseconds after which the files are looked at although nobody has told of a change: a link's
-target may have changed somewhere else."""
+"""Milliseconds after which the files are looked at without notice of a change: the target of a link
+may have changed elsewhere."""
 
 _POLL_MS: Final = 2000
-"""Milliseconds between looks at the files where the kernel does not tell of changes."""
+"""Milliseconds between looks at the files where the kernel does not report changes."""
 
-_RELOADED: Final = frozenset({"rules", "rules_dir", "rules_mode"})
-"""The keys that a reload applies."""
+RULES_KEYS: Final = frozenset({"rules", "rules_dir", "rules_mode"})
+"""The keys that are applied without new workers."""
 
 
 class Reloader:
-    """Reads the rules again, one time after the other. They have been loaded once already."""
+    """Reads the configuration again, one time after the other."""
 
     def __init__(
-        self, loaded: LoadedConfig, rules: ActiveRules, metrics: Metrics, log: Log
+        self,
+        loaded: LoadedConfig,
+        apply: Callable[[LoadedConfig, list[str]], Awaitable[None]],
+        result: Callable[[bool], None],
+        log: Log,
     ) -> None:
-        """``loaded`` is what runs."""
+        """``loaded`` is what runs. ``apply`` puts another in force, given the keys that differ.
+
+        It raises CriproxyError where that is not possible. ``result`` is called after each attempt.
+        """
         self._path = loaded.path if loaded.path is not None and loaded.path.is_file() else None
-        self._running = loaded.written
+        self._running = loaded
         self._files = loaded.files
-        self._rules = rules
-        self._metrics = metrics
+        self._apply = apply
+        self._result = result
         self._log = log
         self._asked = asyncio.Event()
         self._one = asyncio.Lock()
-        self._succeeded()
+        result(True)
 
     def ask(self) -> None:
-        """Have the rules read again, as SIGHUP does."""
+        """Have the configuration read again, as SIGHUP does."""
         self._asked.set()
 
     async def run(self) -> None:
@@ -80,7 +86,7 @@ class Reloader:
                 await self.reload()
 
     async def reload(self) -> None:
-        """Read everything again; what of it can change while the daemon runs is in force then."""
+        """Read everything again and put it in force."""
         if self._path is None:
             note = "there is no configuration file that could be read again; give one with -c"
             self._log.warning("nothing to reload", note=note)
@@ -94,7 +100,7 @@ class Reloader:
 
     async def _change(self, polling: bool) -> None:
         """Wait until a file is another than it was. Raises OSError, or RuntimeError (watchfiles')
-        where changes are not to be had that way.
+        where changes are not reported that way.
         """
         from watchfiles import awatch  # a megabyte of memory, where there is a file to watch
 
@@ -115,47 +121,40 @@ class Reloader:
     async def _reload(self, path: Path) -> None:
         files = FileStates()
         try:
-            prepared = await asyncio.to_thread(_load, path, files)
-            self._rules.adopt(prepared)
-        except ConfigError as error:
+            loaded = await asyncio.to_thread(_load, path, files)
+            loaded = with_options(loaded, self._running.options)
+            keys = list(differing(self._running.written, loaded.written))
+            await self._apply(loaded, keys)
+        except CriproxyError as error:
             self._failed(error=str(error))
         except Exception as error:  # ours, not the file's
             self._failed(error=repr(error), exc_info=error)
         else:
-            self._succeeded()
-            self._log.info("rules loaded", rules=len(prepared.loaded.rules))
-            self._warn_of_the_rest(prepared.loaded.written)
+            self._running = loaded
+            self._result(True)
         finally:
             self._files = files
 
     def _failed(self, **fields: Any) -> None:
-        self._metrics.reload_success.set(0)
-        self._log.error("reload failed", **fields, note="the rules of before stay in force")
-
-    def _succeeded(self) -> None:
-        self._metrics.reload_success.set(1)
-        self._metrics.reload_timestamp.set(time.time())
-
-    def _warn_of_the_rest(self, written: Config) -> None:
-        """Name the keys whose change takes effect with a restart alone."""
-        keys = [key for key in _differing(self._running, written) if key not in _RELOADED]
-        if keys:
-            self._log.warning("changed keys need a restart", keys=keys)
+        self._result(False)
+        self._log.error(
+            "reload failed", **fields, note="the configuration of before stays in force"
+        )
 
 
-def _load(path: Path, files: FileStates) -> CompiledRules:
+def _load(path: Path, files: FileStates) -> LoadedConfig:
     loaded = load(path, files)
     if not path.stat().st_size:  # an editor's or a full disk's: without rules it would be open
         mend = "put a whole one in its place in one step, with 'rules: []' in it for none"
         raise ConfigError(f"{path}: is an empty file; {mend}")
-    return prepare(loaded)
+    return loaded
 
 
-def _differing(one: Section, other: Section, prefix: str = "") -> Iterator[str]:
-    """Name the keys that two sections differ in."""
+def differing(one: Section, other: Section, prefix: str = "") -> Iterator[str]:
+    """Yield the keys in which two sections differ."""
     for name in one.__struct_fields__:
         before, after = getattr(one, name), getattr(other, name)
-        if isinstance(before, Section):
-            yield from _differing(before, after, f"{prefix}{name}.")
+        if isinstance(before, Section) and isinstance(after, Section):
+            yield from differing(before, after, f"{prefix}{name}.")
         elif before != after:
             yield prefix + name

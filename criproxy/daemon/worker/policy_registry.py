@@ -16,10 +16,10 @@ if TYPE_CHECKING:  # what these import costs memory that is not paid for without
 
 
 class PolicyWrapper(Protocol):
-    """Who may have something to say before whatever else acts on calls."""
+    """Puts a policy of its own before every other: the gate of a blocking audit log."""
 
     def before(self, policy: Policy | None) -> Policy | None:
-        """Return what is to be asked in the place of ``policy``."""
+        """Return the policy that takes the place of ``policy``."""
 
 
 class PolicyRegistry:
@@ -31,12 +31,12 @@ class PolicyRegistry:
         profiles: Mapping[str, ProfileSpec],
         budget: HeldBytesBudget,
         counts: Counts,
-        gatekeeper: PolicyWrapper | None = None,
+        wrapper: PolicyWrapper | None = None,
     ) -> None:
-        """``profiles`` are those of the configuration; ``counts`` is told of refused callers."""
+        """``profiles`` are those of the configuration; ``counts`` counts rejected callers."""
         self._budget = budget
         self._counts = counts
-        self._gatekeeper = gatekeeper
+        self._wrapper = wrapper
         self._full = ActivePolicy(budget, self._before(None))
         self._scoped: dict[str, tuple[Profile, ActivePolicy]] = {}
         self._allow = {str(each.endpoint): each.allow for each in listeners}
@@ -45,20 +45,20 @@ class PolicyRegistry:
             if profile is not None:
                 self._scoped[str(each.endpoint)] = (profile, ActivePolicy(budget))
         self.scoped = bool(self._scoped)
-        """Whether some listener has a profile."""
+        """Whether a listener has a profile."""
         self.bound_pods = any(profile.restricts_pods for profile, _ in self._scoped.values())
-        """Whether some profile asks for pods."""
+        """Whether a profile selects by pod."""
 
-    def of(self, connection: Connection) -> ActivePolicy:
-        """Return what holds for a client that has just been accepted."""
+    def policy_of(self, connection: Connection) -> ActivePolicy:
+        """Return the active policy of a client that has just been accepted."""
         allow = self._allow.get(connection.listener)
         if allow is not None:
             from criproxy.enforce.policies.deny_policy import DenyAllPolicy, rejection_reason
 
             reason = rejection_reason(allow, connection.peer)
             if reason is not None:
-                refusal = DenyAllPolicy(reason, self._counts)
-                return ActivePolicy(self._budget, self._before(refusal))
+                denial = DenyAllPolicy(reason, self._counts)
+                return ActivePolicy(self._budget, self._before(denial))
         scoped = self._scoped.get(connection.listener)
         return self._full if scoped is None else scoped[1]
 
@@ -71,10 +71,10 @@ class PolicyRegistry:
         self._full.policy = self._before(rules if has_work else None)
         if rules is None or resources is None:
             return
-        for profile, book in self._scoped.values():
+        for profile, active in self._scoped.values():
             from criproxy.enforce.policies.profile_policy import ProfilePolicy
 
-            book.policy = self._before(ProfilePolicy(profile, resources, rules))
+            active.policy = self._before(ProfilePolicy(profile, resources, rules))
 
     def _before(self, policy: Policy | None) -> Policy | None:
-        return policy if self._gatekeeper is None else self._gatekeeper.before(policy)
+        return policy if self._wrapper is None else self._wrapper.before(policy)

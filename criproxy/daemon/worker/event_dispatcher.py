@@ -1,4 +1,4 @@
-"""Joins the relay to what is made of its events."""
+"""Dispatches the relay's events to the call log, the metrics and the audit log."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The rules in force, and what outlives a reload: what is remembered and what is counted."""
+"""The rules in force, and the state that outlives a reload: counters and the pod cache."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.config.rule_compilation import compiled
-from criproxy.daemon.policy_registry import PolicyRegistry
+from criproxy.daemon.worker.policy_registry import PolicyRegistry
 from criproxy.enforce.counts import Counts
 from criproxy.observe.log import Log
 from criproxy.relay.notifier import Clock
@@ -30,7 +30,7 @@ _TICK: Final = 1.0
 
 
 class DatedCounts(Counts):
-    """Counts that know when a rule matched last."""
+    """Counts with the time of each rule's last match."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class DatedCounts(Counts):
 
 @dataclass(frozen=True, slots=True)
 class CompiledRules:
-    """Rules that can be adopted. ``ruleset`` is None where there are none."""
+    """Rules that are compiled and not in force yet. ``ruleset`` is None where there are none."""
 
     loaded: LoadedConfig
     ruleset: "RuleSet | None" = None
@@ -54,21 +54,18 @@ class CompiledRules:
 
 
 def prepare(loaded: LoadedConfig) -> CompiledRules:
-    """Compile rules and load their hooks: takes its time, and may be done on any thread.
-
-    Raises ConfigError.
-    """
+    """Compile rules and load their hooks. Slow; safe on any thread. Raises ConfigError."""
     if not loaded.rules:
         return CompiledRules(loaded)
     return CompiledRules(loaded, *compiled(loaded))
 
 
 class ActiveRules:
-    """What is done to calls now. The relay finds it in ``books``."""
+    """Puts rules in force; listeners find the policies in ``registry``."""
 
     def __init__(
         self,
-        books: PolicyRegistry,
+        registry: PolicyRegistry,
         counts: DatedCounts,
         budget: HeldBytesBudget,
         tasks: Tasks,
@@ -76,8 +73,8 @@ class ActiveRules:
         clock: Clock,
         list_pods: Callable[["PodCache"], None],
     ) -> None:
-        """``list_pods`` has a memory learn what the runtimes have already; it returns at once."""
-        self.books = books
+        """``list_pods`` begins to fill a pod cache with what the runtimes have, and returns."""
+        self.registry = registry
         self.counts = counts
         self._budget = budget
         self._tasks = tasks
@@ -95,8 +92,8 @@ class ActiveRules:
         if self._timer is None:
             self._tick()
         ruleset = prepared.ruleset
-        updates_pod_cache = self.books.bound_pods or (ruleset is not None and ruleset.needs_pods)
-        if ruleset is None and not self.books.scoped:
+        updates_pod_cache = self.registry.bound_pods or (ruleset is not None and ruleset.needs_pods)
+        if ruleset is None and not self.registry.scoped:
             self._policy = None
         else:
             from criproxy.enforce.policies.rule_policy import RulePolicy
@@ -107,21 +104,21 @@ class ActiveRules:
             self._policy = RulePolicy(
                 rules, resources, prepared.hooks, self._policy, updates_pod_cache
             )
-            for rule in rules.rules:  # from the start there is a 0, for rates to begin at
+            for rule in rules.rules:  # a counter starts at 0, so that the first match is a rate
                 self.counts.matches[rule.name, rule.action, _mode(rule)] += 0
             if updates_pod_cache and not self._updates_pod_cache:
                 self._list_pods(resources.pod_cache)
-        self.books.adopt(self._policy, self._resources)
+        self.registry.adopt(self._policy, self._resources)
         self._ruleset = ruleset
         self._updates_pod_cache = updates_pod_cache
 
     def described(self) -> dict[str, Any]:
-        """Describe the rules in order, for /rules. Safe to ask for from another thread."""
+        """Return the rules in order with their counters, for /rules."""
         rules = () if self._ruleset is None else self._ruleset.rules
         return {"rules": [self._describe(rule) for rule in rules]}
 
     def close(self) -> None:
-        """Let go of what rules keep open."""
+        """Release the resources of rules."""
         if self._timer is not None:
             self._timer.cancel()
         if self._resources is not None:

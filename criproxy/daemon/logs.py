@@ -1,0 +1,21 @@
+"""The daemon's log, as the configuration describes it; each process opens it for itself."""
+
+import sys
+from collections.abc import Callable
+
+from criproxy.config.schema import LogConfig
+from criproxy.observe.line_writer import LineWriter
+from criproxy.observe.log import DaemonLog
+
+
+def open_log(config: LogConfig, dropped: Callable[[int], None]) -> tuple[LineWriter, DaemonLog]:
+    """Open the log file, or standard error; ``dropped`` is called with the number of lost lines.
+
+    Raises UnavailableError when the file cannot be opened.
+    """
+    colours = config.file is None and sys.stderr.isatty()
+    form = config.format or ("console" if colours else "json")
+    writer = LineWriter(config.file, dropped)
+    log = DaemonLog(writer, form, config.level, colours)
+    writer.loss_line = log.loss_line
+    return writer, log

@@ -1,0 +1,1 @@
+"""The supervisor: owns sockets, signals, pages and processes, and relays nothing itself."""

@@ -1,0 +1,172 @@
+"""The recorder process, as the supervisor sees it: started where there is an audit log, and kept.
+
+Each worker has a channel to the recorder. A recorder that ends by itself is started anew, and each
+worker is given a new channel; what it has not acknowledged is sent again there.
+"""
+
+import asyncio
+import pickle
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from criproxy.audit.spec import AuditSpec
+from criproxy.concurrency.tasks import Tasks
+from criproxy.daemon.control import ControlChannel, Message
+from criproxy.daemon.supervisor.spawner import SpawnerClient
+from criproxy.daemon.supervisor.worker_process import describe_status
+from criproxy.errors import CriproxyError, UnavailableError, UsageError
+from criproxy.observe.log import Log
+from criproxy.observe.metrics_merge import Snapshot, retire
+
+_STARTING: Final = 60.0
+"""Seconds that the recorder has to open its sinks."""
+
+_CLOSING: Final = 15.0
+"""Seconds that it has to write what waits at its end, before it is left alone."""
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 30.0
+
+
+class RecorderProcess:
+    """Starts the recorder, configures it, and makes channels to it."""
+
+    def __init__(
+        self, spawner: SpawnerClient, restarted: Callable[[], None], log: Log, tasks: Tasks
+    ) -> None:
+        """``restarted`` is called when another recorder serves: each worker needs a new channel."""
+        self._spawner = spawner
+        self._restarted = restarted
+        self._log = log
+        self._tasks = tasks
+        self._spec: AuditSpec | None = None
+        self._pid = 0
+        self._control: ControlChannel | None = None
+        self._configured: asyncio.Future[None] | None = None
+        self._ended = asyncio.Event()
+        self._closing = False
+        self._last: Snapshot = []
+        self._retired: Snapshot = []
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """The metrics that it reported last, and those of the recorders before it."""
+        return [self._last, self._retired]
+
+    async def configure(self, spec: AuditSpec | None) -> None:
+        """Have the sinks of ``spec`` opened, by a recorder that is started if there is none.
+
+        Raises UnavailableError and UsageError, and leaves the sinks of before in force.
+        """
+        if spec is None:  # the workers without audit log have no channel
+            return
+        if self._control is None:
+            await self._start()
+        await self._send_configuration(spec)
+        self._spec = spec
+
+    @contextmanager
+    def connect(self, spec: AuditSpec | None) -> Iterator[int | None]:
+        """Make a channel and yield the worker's end, which is closed afterwards; None without
+        ``spec``."""
+        if spec is None:
+            yield None
+            return
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            if self._control is not None:
+                self._control.send({"op": "channel"}, [theirs.fileno()])
+            yield ours.fileno()
+
+    def reopen(self) -> None:
+        """Have it open its files anew."""
+        if self._control is not None:
+            self._control.send({"op": "reopen"})
+
+    def exited(self, pid: int, status: int) -> bool:
+        """Called when a child of the spawner has ended; return whether it is the recorder."""
+        if pid != self._pid:
+            return False
+        if not self._closing:
+            self._log.error("recorder ended", pid=pid, how=describe_status(status))
+        return True
+
+    async def close(self) -> None:
+        """Let it write what waits, and wait for its end, after the workers have ended."""
+        self._closing = True
+        if self._control is not None:
+            self._control.finish()
+            try:
+                await asyncio.wait_for(self._ended.wait(), _CLOSING)
+            except TimeoutError:
+                self._log.error("recorder does not end", pid=self._pid, waited_s=_CLOSING)
+                self._control.close()
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            self._pid = await self._spawner.spawn("recorder", {"name": "audit"}, [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise UnavailableError(f"the recorder cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        self._control = ControlChannel(ours, self._received, self._lost)
+
+    async def _send_configuration(self, spec: AuditSpec) -> None:
+        assert self._control is not None
+        self._configured = asyncio.get_running_loop().create_future()
+        self._control.send({"op": "configure", "spec": pickle.dumps(spec)})
+        try:
+            await asyncio.wait_for(self._configured, _STARTING)
+        except TimeoutError:
+            what = f"the recorder has not opened its sinks within {_STARTING:g} s"
+            raise UnavailableError(what) from None
+        finally:
+            self._configured = None
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        operation = message["op"]
+        if operation == "metrics":
+            self._last = message["snapshot"]
+        elif operation == "error":
+            self._log.error("audit log in trouble", trouble=message["trouble"])
+        elif operation == "lost":
+            self._log.warning(
+                "audit records lost", records=message["records"], waited_s=message["waited_s"]
+            )
+        elif self._configured is not None and not self._configured.done():
+            if operation == "ready":
+                self._configured.set_result(None)
+            elif operation == "failed":
+                kind = UsageError if message["usage"] else UnavailableError
+                self._configured.set_exception(kind(message["error"]))
+
+    def _lost(self) -> None:
+        """Called when the recorder has closed its end, or has died."""
+        self._control = None
+        self._retired, self._last = retire(self._retired, self._last), []
+        if self._configured is not None and not self._configured.done():
+            self._configured.set_exception(UnavailableError("the recorder has ended"))
+        if self._closing:
+            self._ended.set()
+        elif self._spec is not None:
+            self._tasks.start(self._restart(self._spec), "restart of the recorder")
+
+    async def _restart(self, spec: AuditSpec) -> None:
+        pause = 0.0
+        while not self._closing:
+            await asyncio.sleep(pause)
+            pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            try:
+                if self._control is None:
+                    await self._start()
+                await self._send_configuration(spec)
+            except CriproxyError as error:
+                self._log.error("recorder does not start", error=str(error), next_try_s=pause)
+                continue
+            self._log.info("recorder started", pid=self._pid)
+            self._restarted()
+            return

@@ -1,0 +1,459 @@
+"""The supervisor: owns what must outlive the workers, and relays nothing itself.
+
+It has the listening sockets, the HTTP pages, the signals, and the lives of the other processes. It
+handles no byte of a client and evaluates no rule. Its life: open, start the workers, serve until
+told to stop, drain, exit.
+"""
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from criproxy import __version__
+from criproxy.concurrency.tasks import Tasks
+from criproxy.config.load import LoadedConfig
+from criproxy.config.schema import Config, ListenerConfig
+from criproxy.daemon.logs import open_log
+from criproxy.daemon.supervisor.health import RuntimeHealth
+from criproxy.daemon.supervisor.listening import (
+    Descriptors,
+    ListeningSockets,
+    passed_by_systemd,
+)
+from criproxy.daemon.supervisor.pages import WorkerPages
+from criproxy.daemon.supervisor.recorder_process import RecorderProcess
+from criproxy.daemon.supervisor.reload import RULES_KEYS, Reloader
+from criproxy.daemon.supervisor.spawner import SpawnerClient, name_process, start_spawner
+from criproxy.daemon.supervisor.systemd import notify, watchdog_interval
+from criproxy.daemon.supervisor.upgrade import Inheritance, inherited, upgrade
+from criproxy.daemon.supervisor.worker_pool import RetiredCounters, WorkerPool
+from criproxy.daemon.worker.worker import run_worker
+from criproxy.errors import ConfigError, CriproxyError, UnavailableError
+from criproxy.observe.http import HTTPServer, Pages
+from criproxy.observe.metrics import DaemonMetrics
+from criproxy.observe.metrics_merge import Snapshot
+from criproxy.relay.endpoints import find_runtime
+from criproxy.relay.own_sockets import OwnSockets
+
+clock = time.perf_counter
+
+_STARTING: Final = 60.0
+"""Seconds that workers have to start: they compile rules and load hooks."""
+
+_UPGRADE_MARGIN: Final = 10.0
+"""Seconds that a new supervisor has beyond that."""
+
+
+def serve(loaded: LoadedConfig) -> None:
+    """Run the daemon until SIGINT or SIGTERM.
+
+    Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.
+    """
+    systemd = passed_by_systemd(os.environ)
+    left = inherited(os.environ)
+    loaded = with_runtimes(loaded)
+    _import_what_is_configured(loaded.config)
+    # From here to the fork neither a thread nor an event loop may be made.
+    spawner = start_spawner({"worker": run_worker, "recorder": _run_recorder})
+    name_process("criproxy")
+    uvloop.run(_run(loaded, systemd, left, spawner))
+
+
+def _run_recorder(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
+    from criproxy.daemon.recorder import run_recorder
+
+    return run_recorder(descriptors[0])
+
+
+async def _run(
+    loaded: LoadedConfig,
+    systemd: Descriptors,
+    left: Inheritance,
+    spawner: socket.socket,
+) -> None:
+    await _Supervisor(loaded, systemd, left, spawner).run()
+
+
+class _Supervisor:
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        systemd: Descriptors,
+        left: Inheritance,
+        spawner: socket.socket,
+    ) -> None:
+        self._loaded = loaded
+        self._left = left
+        self._retired = RetiredCounters()
+        self._pages = WorkerPages(lambda: self._pool, self._retired, self._worker_up)
+        self._metrics = DaemonMetrics(__version__, self._snapshots)
+        self._writer, log = open_log(loaded.config.log, self._metrics.log_lines_dropped.inc)
+        self._log = log.log
+        self._background = Tasks(self._crashed)
+        self._spawner = SpawnerClient(spawner, self._exited, self._spawner_lost)
+        self._recorder = RecorderProcess(
+            self._spawner, self._reconnect, self._log, self._background
+        )
+        self._sockets = ListeningSockets({**systemd, **left.systemd}, left.listening, self._log)
+        self._pools: list[WorkerPool] = []
+        """The pool in force is the last; those before it drain."""
+        self._http: HTTPServer | None = None
+        self._health_task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._upgrading = False
+        self._upgraded = False
+        self._failed: BaseException | None = None
+
+    async def run(self) -> None:
+        """Open, serve until told to stop, and stop."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._loop_failed)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            await self._start()
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            await self._close()
+        if self._failed is not None:
+            raise CriproxyError(f"the daemon has ended: {self._failed!r}; the log has its trace")
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        config = self._loaded.config
+        self._sockets.open(config.listeners)
+        self._sockets.report_unused()
+        refuse_own_sockets(config)
+        await self._recorder.configure(config.audit)
+        await self._replace_pool(self._loaded)
+        self._http = self._start_http(config)
+        self._start_health()
+        self._report_listeners(config.listeners)
+        self._start_reloading()
+        self._start_watchdog()
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
+        loop.add_signal_handler(signal.SIGUSR2, self._begin_upgrade)
+        self._log.info("ready", version=__version__, pid=os.getpid())
+        notify(f"MAINPID={os.getpid()}\nREADY=1")
+        self._left.report_ready()
+
+    # Start
+
+    async def _replace_pool(self, loaded: LoadedConfig) -> None:
+        """Start workers for a configuration; those before them drain. Raises a CriproxyError."""
+        pool = WorkerPool(
+            loaded,
+            self._spawner,
+            self._sockets,
+            self._recorder,
+            self._retired,
+            self._metrics.worker_restarted,
+            self._log,
+            self._background,
+        )
+        self._pools.append(pool)
+        try:
+            await pool.start(_STARTING)
+        except BaseException:
+            self._pools.remove(pool)
+            raise
+        for each in self._pools[:-1]:
+            self._background.start(self._retire(each), "drain of the workers of before")
+
+    async def _retire(self, pool: WorkerPool) -> None:
+        finished, cut = await pool.drain(float(pool.loaded.config.limits.drain_timeout))
+        self._pools.remove(pool)
+        self._log.info("workers of before have ended", calls_finished=finished, calls_cut=cut)
+
+    def _report_listeners(self, listeners: Sequence[ListenerConfig]) -> None:
+        for each in listeners:
+            self._log.info(
+                "listening",
+                listener=str(each.endpoint),
+                runtime=str(each.runtime),
+                image=str(each.image or each.runtime),
+            )
+
+    def _start_health(self) -> None:
+        if self._health_task is not None:
+            self._health_task.cancel()
+        config = self._loaded.config
+        upstreams = [
+            upstream
+            for each in config.listeners
+            for upstream in (each.runtime, each.image)
+            if upstream is not None
+        ]
+        self._health = RuntimeHealth(
+            list(dict.fromkeys(upstreams)),
+            config.probe.interval,
+            config.probe.timeout,
+            self._log,
+            clock,
+            lambda up: self._metrics.runtime_up.set(up),
+        )
+        self._health_task = self._background.start(self._health.watch(), "runtime health")
+
+    def _start_http(self, config: Config) -> HTTPServer | None:
+        address = config.metrics.address
+        if address is None:
+            return None
+        workers = self._pages
+        pages = Pages(
+            self._metrics.registry,
+            health=workers.health,
+            readiness=self._readiness,
+            calls=workers.calls,
+            rules=workers.rules,
+        )
+        inherited = None if self._left.http is None else socket.socket(fileno=self._left.http)
+        if inherited is not None and not _is_at(inherited, address):
+            inherited.close()  # the address was changed since
+            inherited = None
+        self._left = replace(self._left, http=None)
+        server = HTTPServer(*address, pages, inherited)
+        self._log.info("metrics", address=server.address)
+        return server
+
+    def _readiness(self) -> str | None:
+        if self._stopping.is_set():
+            return "stopping"
+        patience = self._loaded.config.probe.timeout * 2 + 1
+        try:
+            return self._pages.on_loop(self._health.ask(), patience)
+        except (TimeoutError, RuntimeError):
+            return f"no answer within {patience:g} s"
+
+    def _start_reloading(self) -> None:
+        reloader = Reloader(self._loaded, self._apply, self._metrics.reloaded, self._log)
+        self._background.start(reloader.run(), "reload")
+        self._background.start(reloader.watch(), "watch of the configuration")
+
+        def hang_up() -> None:
+            self._reopen()
+            reloader.ask()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+
+    def _start_watchdog(self) -> None:
+        interval = watchdog_interval()
+        if interval is not None:
+            self._background.start(self._feed_watchdog(interval), "watchdog")
+
+    async def _feed_watchdog(self, interval: float) -> None:
+        """Report to systemd as long as every worker's event loop turns."""
+        while True:
+            if self._pool.turning:
+                notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    # Reload and upgrade
+
+    async def _apply(self, loaded: LoadedConfig, keys: list[str]) -> None:
+        """Put a configuration in force. Raises a CriproxyError, and leaves all as it was."""
+        loaded = with_runtimes(loaded)
+        if RULES_KEYS.issuperset(keys):
+            await self._apply_rules(loaded)
+        else:
+            await self._apply_all(loaded, keys)
+        self._loaded = loaded
+
+    async def _apply_rules(self, loaded: LoadedConfig) -> None:
+        """Have all workers compile the rules, then have all of them put these in force."""
+        pool = self._pool
+        data = pickle.dumps(loaded)
+        answers = await pool.ask("prepare", _STARTING, loaded=data)
+        for name in pool.processes:
+            if name not in answers:
+                raise UnavailableError(f"worker {name} does not answer")
+            if answers[name] is not None:
+                raise ConfigError(answers[name])
+        await pool.ask("adopt")
+        pool.loaded = loaded
+        self._log.info("rules loaded", rules=len(loaded.rules))
+
+    async def _apply_all(self, loaded: LoadedConfig, keys: list[str]) -> None:
+        """Start workers with the new configuration beside those that serve now."""
+        before, config = self._loaded, loaded.config
+        opened = self._sockets.open(config.listeners)
+        http = self._http
+        moved = config.metrics != before.config.metrics
+        try:
+            refuse_own_sockets(config)
+            if moved:
+                http = self._start_http(config)
+            await self._recorder.configure(config.audit)
+            await self._replace_pool(loaded)
+        except BaseException:
+            self._sockets.close(opened)
+            if moved and http is not None:
+                http.close()
+            raise
+        if moved and self._http is not None:
+            self._http.close()
+        self._http = http
+        self._loaded = loaded
+        self._sockets.close_unused(config.listeners)
+        self._sockets.grant(config.listeners)
+        self._start_health()
+        if config.log != before.config.log:
+            self._open_log(config)
+        self._report_listeners([each for each in config.listeners if each.endpoint in opened])
+        self._log.info("configuration loaded", keys=keys, rules=len(loaded.rules))
+
+    def _begin_upgrade(self) -> None:
+        if not self._upgrading:
+            self._upgrading = True
+            self._background.start(self._upgrade(), "upgrade")
+
+    async def _upgrade(self) -> None:
+        """Start a new supervisor, and stop once its workers serve."""
+        self._log.info("upgrade begins")
+        try:
+            pid = await upgrade(
+                self._sockets.descriptors(systemd=False),
+                self._sockets.descriptors(systemd=True),
+                None if self._http is None else self._http.fileno,
+                _STARTING + _UPGRADE_MARGIN,
+            )
+        except UnavailableError as error:
+            self._log.error("upgrade failed", error=str(error), note="this version goes on")
+            self._upgrading = False
+            return
+        self._log.info("upgraded", successor=pid)
+        self._upgraded = True
+        self._stopping.set()
+
+    # Stop
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():  # told so twice: nothing more is waited for
+            for each in self._pools:
+                each.cut()
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Have all workers let their calls end, and report how many did."""
+        if not self._upgraded:
+            notify("STOPPING=1")
+        timeout = float(self._loaded.config.limits.drain_timeout)
+        if self._upgraded:
+            self._sockets.abandon()
+            if self._http is not None:  # scrapes are for the successor from now on
+                self._http.close()
+                self._http = None
+        else:
+            self._sockets.unlink()
+        counts = await asyncio.gather(*(each.drain(timeout) for each in self._pools))
+        finished, cut = (sum(each) for each in zip(*counts, strict=True))
+        self._log.info("stopped", calls_finished=finished, calls_cut=cut)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(each.drain(0.0) for each in self._pools))
+        await self._recorder.close()
+        await self._background.cancel()
+        if self._upgraded:
+            self._sockets.abandon()
+        else:
+            self._sockets.close_all()
+        if self._http is not None:
+            self._http.close()
+        self._spawner.close()
+        self._writer.close()
+
+    # What is reported
+
+    def _snapshots(self) -> list[Snapshot]:
+        return [*self._pages.snapshots(), *self._recorder.snapshots]
+
+    def _worker_up(self, name: str, up: bool) -> None:
+        self._metrics.worker_up(name, up)
+
+    @property
+    def _pool(self) -> WorkerPool:
+        return self._pools[-1]
+
+    def _exited(self, pid: int, status: int) -> None:
+        if self._recorder.exited(pid, status):
+            return
+        for each in self._pools:
+            if each.exited(pid, status):
+                return
+
+    def _reconnect(self) -> None:
+        for each in self._pools:
+            each.reconnect()
+
+    def _spawner_lost(self) -> None:
+        """Start a new supervisor: this one cannot start workers any more."""
+        if not self._stopping.is_set():
+            self._log.error("the spawner has ended: a new supervisor takes over")
+            self._begin_upgrade()
+
+    def _open_log(self, config: Config) -> None:
+        writer, log = open_log(config.log, self._metrics.log_lines_dropped.inc)
+        self._writer.close()
+        self._writer, self._log = writer, log.log
+
+    def _reopen(self) -> None:
+        self._writer.reopen()
+        self._recorder.reopen()
+        for each in self._pools:
+            each.tell("reopen")
+
+    def _crashed(self, name: str, error: BaseException) -> None:
+        """End the daemon: it cannot do without any of its tasks, and must not go on unnoticed."""
+        self._log.error("task crashed", task=name, exc_info=error)
+        self._failed = error
+        self._stopping.set()
+
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._log.error(context["message"], exc_info=context.get("exception"))
+
+
+def with_runtimes(loaded: LoadedConfig) -> LoadedConfig:
+    """Fill in each listener's runtime where the configuration leaves it to be found.
+
+    Raises EndpointError when there is none.
+    """
+    listeners = [
+        msgspec.structs.replace(each, runtime=each.runtime or find_runtime())
+        for each in loaded.config.listeners
+    ]
+    return replace(loaded, config=msgspec.structs.replace(loaded.config, listeners=listeners))
+
+
+def refuse_own_sockets(config: Config) -> None:
+    """Raise EndpointError if the runtime of a listener is one of criproxy's own sockets."""
+    own = OwnSockets([each.endpoint for each in config.listeners], {os.getpid()})
+    for each in config.listeners:
+        for upstream in (each.runtime, each.image):
+            if upstream is not None:
+                own.refuse(each.endpoint, upstream)
+
+
+def _is_at(listening: socket.socket, address: tuple[str, int]) -> bool:
+    """Return whether a socket listens at an address, with any port where that is 0."""
+    host, port = listening.getsockname()[:2]
+    return bool(host == address[0] and address[1] in (0, port))
+
+
+def _import_what_is_configured(config: Config) -> None:
+    """Import what workers need: memory that is written before the fork is shared by all."""
+    if config.rules or config.rules_dir or any(each.is_scoped for each in config.listeners):
+        import criproxy.enforce.policies.deny_policy
+        import criproxy.enforce.policies.profile_policy
+        import criproxy.rules.compiled.ruleset
+    if config.audit is not None:
+        import criproxy.daemon.recorder
+        import criproxy.daemon.worker.audit  # noqa: F401

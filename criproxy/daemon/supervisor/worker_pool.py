@@ -1,0 +1,241 @@
+"""The workers of one configuration: all started, kept running, asked, and drained.
+
+A worker that ends without having been told to is started anew, at once the first time, then after
+pauses that double; the clients of its listeners wait in the backlog meanwhile, because the
+listening sockets are the supervisor's.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
+
+from criproxy.audit.spec import AuditSpec
+from criproxy.concurrency.tasks import Tasks
+from criproxy.config.load import LoadedConfig
+from criproxy.daemon.supervisor.spawner import SpawnerClient
+from criproxy.daemon.supervisor.worker_plan import WorkerPlan, plan_workers
+from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, describe_status
+from criproxy.errors import CriproxyError, UnavailableError
+from criproxy.observe.log import Log
+from criproxy.observe.metrics_merge import Snapshot, retire
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 30.0
+_STABLE: Final = 60.0
+"""Seconds after which a worker that ends is started at once again."""
+
+_KILL_MARGIN: Final = 10.0
+"""Seconds beyond the time for a drain after which a worker is killed."""
+
+_LOOK: Final = 1.0
+"""Seconds between looks at whether the event loops turn."""
+
+ANSWER: Final = 2.0
+"""Seconds that a worker has to answer a question."""
+
+
+class Listening(Protocol):
+    """Has the listening sockets."""
+
+    def sockets_of(self, plan: WorkerPlan) -> Sequence[Any]:
+        """Return the sockets of a plan's listeners, in their order."""
+
+
+class RecorderPort(Protocol):
+    """Makes channels to the recorder."""
+
+    def connect(self, spec: AuditSpec | None) -> AbstractContextManager[int | None]:
+        """Make a channel and yield the descriptor of the worker's end; None without ``spec``."""
+
+
+class WorkerPool:
+    """Runs a worker for each plan of a configuration."""
+
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        spawner: SpawnerClient,
+        listening: Listening,
+        recorder: RecorderPort,
+        retired: "RetiredCounters",
+        restarted: Callable[[str], None],
+        log: Log,
+        tasks: Tasks,
+    ) -> None:
+        """``restarted`` is called with the name of each worker that is started anew."""
+        self.loaded = loaded
+        self._spawner = spawner
+        self._listening = listening
+        self._recorder = recorder
+        self._retired = retired
+        self._log = log
+        self._tasks = tasks
+        self.plans = plan_workers(loaded.config)
+        self._current: dict[str, WorkerProcess] = {}
+        self._all: dict[int, WorkerProcess] = {}
+        self._early: dict[int, int] = {}
+        self._stopping = False
+        self._restarted = restarted
+
+    async def start(self, within: float) -> None:
+        """Start all workers; return when all of them serve.
+
+        Raises a CriproxyError when one does not; the others are told to end.
+        """
+        try:
+            async with asyncio.timeout(within):
+                for plan in self.plans:
+                    await self._start(plan)
+                await asyncio.gather(*(each.ready for each in self._current.values()))
+        except TimeoutError:
+            await self.drain(0.0)
+            late = [name for name, each in self._current.items() if not each.ready.done()]
+            what = f"worker {', '.join(late)} is not ready within {within:g} s"
+            raise UnavailableError(what) from None
+        except BaseException:
+            await self.drain(0.0)
+            raise
+        for plan in self.plans:
+            self._tasks.start(self._keep(plan), f"worker {plan.name}")
+        self._tasks.start(self._watch(), "watch of the workers")
+
+    def exited(self, pid: int, status: int) -> bool:
+        """Called when a child of the spawner has ended; return whether it is one of these."""
+        process = self._all.pop(pid, None)
+        if process is None:
+            self._early[pid] = status  # it ended before its id was known
+            return False
+        self._retired.add(process.snapshot)
+        process.ended(status)
+        return True
+
+    @property
+    def processes(self) -> Mapping[str, WorkerProcess]:
+        """The workers that serve now, by name."""
+        return self._current
+
+    @property
+    def turning(self) -> bool:
+        """Whether every worker's event loop turns."""
+        return all(each.alive for each in self._current.values())
+
+    async def ask(self, what: str, within: float = ANSWER, **fields: Any) -> dict[str, Any]:
+        """Ask all workers; those that do not answer ``within`` so many seconds are left out."""
+
+        async def ask(process: WorkerProcess) -> Any:
+            async with asyncio.timeout(within):
+                return await process.ask(what, **fields)
+
+        names = list(self._current)
+        answers = await asyncio.gather(
+            *(ask(self._current[name]) for name in names), return_exceptions=True
+        )
+        return {
+            name: answer
+            for name, answer in zip(names, answers, strict=True)
+            if not isinstance(answer, BaseException)
+        }
+
+    def reconnect(self) -> None:
+        """Give each worker a channel to the recorder that was started anew."""
+        for each in self._all.values():
+            with self._recorder.connect(self.loaded.config.audit) as channel:
+                if channel is not None:
+                    each.tell("recorder", [channel])
+
+    def tell(self, operation: str) -> None:
+        """Send a command to all workers."""
+        for each in self._all.values():
+            each.tell(operation)
+
+    async def drain(self, seconds: float) -> tuple[int, int]:
+        """Drain all workers and wait for their end; return how many calls finished, and were cut.
+
+        One that does not end in time is killed.
+        """
+        self._stopping = True
+        processes = list(self._all.values())
+        for each in processes:
+            each.drain(seconds)
+        if processes:
+            exits = [each.exited for each in processes]
+            await asyncio.wait(exits, timeout=seconds + _KILL_MARGIN)
+        for each in processes:
+            each.kill()
+        counts = [await each.drained for each in processes]
+        return sum(finished for finished, _ in counts), sum(cut for _, cut in counts)
+
+    def cut(self) -> None:
+        """End a drain: calls that are still in flight are cut."""
+        self.tell("cut")
+
+    async def _start(self, plan: WorkerPlan) -> WorkerProcess:
+        process = WorkerProcess(plan, self.loaded, self._log, self._lost)
+        with self._recorder.connect(self.loaded.config.audit) as channel:
+            await process.start(self._spawner, self._listening.sockets_of(plan), channel)
+        self._current[plan.name] = process
+        self._all[process.pid] = process
+        if process.pid in self._early:
+            self.exited(process.pid, self._early.pop(process.pid))
+        return process
+
+    def _lost(self, pid: int) -> None:
+        self.exited(pid, 0)
+
+    async def _keep(self, plan: WorkerPlan) -> None:
+        """Start a worker anew whenever it ends by itself. Never returns, unless all are to end."""
+        loop = asyncio.get_running_loop()
+        pause = 0.0
+        while True:
+            process, began = self._current[plan.name], loop.time()
+            await asyncio.wait(
+                (process.exited, process.failing), return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._stopping:
+                return
+            pause = 0.0 if loop.time() - began > _STABLE else pause
+            if process.exited.done():
+                how = describe_status(process.exited.result())
+            else:
+                how = f"a crash of the task {process.failing.result()!r}"
+            self._log.error(
+                "worker ended", worker=plan.name, pid=process.pid, how=how, restart_s=pause
+            )
+            await asyncio.sleep(pause)
+            pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._restarted(plan.name)
+            try:
+                process = await self._start(plan)
+                await process.ready
+            except (CriproxyError, OSError) as error:
+                self._log.error("worker does not start", worker=plan.name, error=str(error))
+            else:
+                self._log.info("worker started", worker=plan.name, pid=process.pid)
+
+    async def _watch(self) -> None:
+        """Report a worker whose event loop does not turn, with its stacks, and kill it at last."""
+        limit = self.loaded.config.workers.stall_limit
+        while True:
+            await asyncio.sleep(_LOOK)
+            for name, process in list(self._current.items()):
+                if process.exited.done():
+                    continue
+                process.missed += 1
+                if process.missed == STALLED and process.ready.done():
+                    stacks = await process.stacks()
+                    self._log.warning("worker stalled", worker=name, pid=process.pid, stacks=stacks)
+                elif limit and process.missed * _LOOK >= limit:
+                    self._log.error("worker killed: stalled", worker=name, pid=process.pid)
+                    process.kill()
+
+
+class RetiredCounters:
+    """What workers have counted that are gone."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot = []
+
+    def add(self, last: Snapshot) -> None:
+        """Keep the counters of a worker that has ended."""
+        self.snapshot = retire(self.snapshot, last)

@@ -1,0 +1,1 @@
+"""A worker: relays the connections of some listeners, in a process of its own."""

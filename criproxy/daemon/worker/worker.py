@@ -1,0 +1,329 @@
+"""A worker's life: it is told its configuration, serves its listeners, drains, and ends.
+
+The supervisor commands it over the control channel, and is answered there::
+
+    start      the configuration and the listening sockets; answered by ``ready`` or ``failed``
+    ask        metrics, calls in flight, rules: answered under the number of the question
+    prepare    compile rules without putting them in force; adopt puts them in force
+    recorder   a new channel to the recorder, after it was restarted
+    reopen     open log files anew
+    drain      accept no more clients, let calls in flight end, and exit
+
+A worker whose supervisor is gone drains too. It ignores the signals that a terminal or a service
+manager sends to the whole process group.
+"""
+
+import asyncio
+import faulthandler
+import pickle
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from criproxy.concurrency.tasks import Tasks
+from criproxy.config.load import LoadedConfig
+from criproxy.daemon.control import ControlChannel, Message
+from criproxy.daemon.logs import open_log
+from criproxy.daemon.worker.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
+from criproxy.daemon.worker.event_dispatcher import EventDispatcher, WallClock
+from criproxy.daemon.worker.limits import relay_limits
+from criproxy.daemon.worker.pod_listing import list_pods
+from criproxy.daemon.worker.policy_registry import PolicyRegistry
+from criproxy.errors import CriproxyError, UsageError
+from criproxy.observe.call_log import CallLog
+from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+from criproxy.observe.metrics import Metrics
+from criproxy.observe.metrics_merge import snapshot
+from criproxy.peers.credentials import Kubelet, peer_of
+from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.listener import Listener, captures_nothing
+from criproxy.relay.own_sockets import OwnSockets
+from criproxy.relay.sockets import Access
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
+
+if TYPE_CHECKING:  # importing these costs the memory of protobuf
+    from criproxy.daemon.worker.audit import Audit
+    from criproxy.rules.pod_cache import PodCache
+
+clock = time.perf_counter
+"""The clock that calls are timed with: monotonic seconds, to well under a microsecond."""
+
+_SWITCH_INTERVAL: Final = 0.001
+"""Seconds after which a thread that collects metrics gives the interpreter back to the relay."""
+
+_HEARTBEAT: Final = 0.5
+"""Seconds between messages that tell the supervisor that the loop turns."""
+
+_REPORT: Final = 5.0
+"""Seconds between reports of the metrics, which the supervisor keeps should the worker crash."""
+
+FATAL: Final = 70
+"""Exit status after an error of our own that the worker cannot go on from (sysexits.h)."""
+
+
+def run_worker(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
+    """Serve until told to stop; return the exit status.
+
+    ``arguments`` has the worker's ``name`` and whether it may be ``dumped`` on a signal; the first
+    descriptor is the control channel, the second takes stack traces (faulthandler).
+    """
+    control, stacks = descriptors
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    faulthandler.register(arguments["dump_signal"], file=stacks, all_threads=True)
+    sock = socket.socket(fileno=control)
+    return uvloop.run(_Worker(arguments["name"]).run(sock))
+
+
+class _Worker:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._started: asyncio.Future[tuple[Message, list[int]]]
+        self._draining: asyncio.Future[float]
+        self._control: ControlChannel
+        self._own_sockets: OwnSockets
+        self._listeners: list[Listener] = []
+        self._rules: ActiveRules
+        self._background: Tasks
+        self._cut = asyncio.Event()
+        self._prepared: CompiledRules | None = None
+        self._audit: Audit | None = None
+        self._status = 0
+
+    async def run(self, sock: socket.socket) -> int:
+        """Start, serve until told to drain, drain, and return the exit status."""
+        loop = asyncio.get_running_loop()
+        self._started, self._draining = loop.create_future(), loop.create_future()
+        self._control = ControlChannel(sock, self._received, self._supervisor_gone)
+        done, _ = await asyncio.wait(
+            (self._started, self._draining), return_when=asyncio.FIRST_COMPLETED
+        )
+        if self._started not in done:
+            return 0
+        message, descriptors = self._started.result()
+        try:
+            endpoints = [Endpoint(path) for path in message["endpoints"]]
+            self._own_sockets = OwnSockets(endpoints, {message["supervisor"]})
+            await self._serve(pickle.loads(message["loaded"]), descriptors)  # noqa: S301  # ours
+        except CriproxyError as error:
+            usage = isinstance(error, UsageError)
+            self._control.send({"op": "failed", "error": str(error), "usage": usage})
+            self._status = 1
+        await self._flush_control()
+        return self._status
+
+    async def _serve(self, loaded: LoadedConfig, descriptors: list[int]) -> None:
+        config = self._config = loaded.config
+        calls = self._calls = CallsInFlight(SlowCalls(config.slow.threshold, config.slow.methods))
+        self._metrics = Metrics(calls, clock)
+        self._writer, log = open_log(config.log, self._metrics.log_lines_dropped.inc)
+        self._log = log.log
+        call_log = CallLog(
+            log.log, log.record, config.log.level, config.log.methods, WallClock(clock)
+        )
+        self._events = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
+        asyncio.get_running_loop().set_exception_handler(self._loop_failed)
+        background = self._background = Tasks(self._fatal)
+        connections = Tasks(self._connection_crashed)
+        rules: ActiveRules | None = None
+        try:
+            prepared = prepare(loaded)
+            sockets = descriptors[: len(config.listeners)]
+            self._open_audit(descriptors[len(config.listeners) :])
+            rules = self._rules = self._make_rules(background, connections)
+            self._listeners = self._make_listeners(connections, rules)
+            rules.adopt(prepared)
+            for listener, descriptor in zip(self._listeners, sockets, strict=True):
+                listener.serve(socket.socket(fileno=descriptor))
+            background.start(self._events.sweep(), "slow calls")
+            background.start(self._heartbeat(), "heartbeat")
+            background.start(self._report(), "metrics report")
+            self._list_pods_for_audit(background)
+            self._control.send({"op": "ready"})
+            await self._drain(await self._draining)
+        finally:
+            for listener in self._listeners:
+                listener.stop_accepting()
+            await connections.cancel()
+            await background.cancel()
+            if rules is not None:
+                rules.close()
+            if self._audit is not None:
+                self._audit.close()
+            self._control.send({"op": "metrics", "snapshot": snapshot(self._metrics.registry)})
+            self._writer.close()
+
+    # Control
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        operation = message["op"]
+        if operation == "start":
+            self._started.set_result((message, descriptors))
+        elif operation == "drain":
+            self._stop(message["timeout"])
+        elif operation == "cut":
+            self._cut.set()
+        elif operation == "recorder" and self._audit is not None:
+            self._audit.reconnect(socket.socket(fileno=descriptors[0]))
+            self._list_pods_for_audit(self._background)
+        elif operation == "reopen":
+            self._reopen()
+        elif operation == "ask":
+            self._background.start(self._answer(message), f"answer to {message['what']}")
+
+    async def _answer(self, message: Message) -> None:
+        what = message["what"]
+        answer: Any = None
+        if what == "metrics":
+            answer = await asyncio.to_thread(snapshot, self._metrics.registry)
+        elif what == "calls":
+            answer = list(self._calls.described(clock()))
+        elif what == "rules":
+            answer = self._rules.described()
+        elif what == "prepare":
+            answer = await self._prepare(pickle.loads(message["loaded"]))  # noqa: S301  # ours
+        elif what == "adopt" and self._prepared is not None:
+            self._rules.adopt(self._prepared)
+            self._prepared = None
+        self._control.send({"op": "answer", "id": message["id"], "answer": answer})
+
+    async def _prepare(self, loaded: LoadedConfig) -> str | None:
+        """Compile rules, which a later ``adopt`` puts in force; return why they cannot be."""
+        try:
+            self._prepared = await asyncio.to_thread(prepare, loaded)
+        except CriproxyError as error:
+            return str(error)
+        return None
+
+    def _stop(self, timeout: float) -> None:
+        if not self._draining.done():
+            self._draining.set_result(timeout)
+
+    def _supervisor_gone(self) -> None:
+        """Drain: nobody is left who could start a successor or answer for this worker."""
+        if self._started.done() and not self._draining.done():
+            self._log.error("the supervisor has ended: this worker drains", worker=self._name)
+            self._stop(float(self._config.limits.drain_timeout))
+        else:
+            self._stop(0.0)
+
+    async def _drain(self, seconds: float) -> None:
+        """Let calls in flight end, for so many ``seconds`` at most, and report how many did."""
+        drains = [asyncio.ensure_future(each.drain(seconds)) for each in self._listeners]
+        cut = asyncio.ensure_future(self._cut.wait())
+        ended = asyncio.gather(*drains)
+        await asyncio.wait((ended, cut), return_when=asyncio.FIRST_COMPLETED)
+        cut.cancel()
+        if ended.done():
+            results = ended.result()
+            finished, left = (
+                sum(each.finished for each in results),
+                sum(each.cut for each in results),
+            )
+        else:
+            ended.cancel()
+            finished, left = 0, len(self._calls)
+        self._control.send({"op": "drained", "finished": finished, "cut": left})
+
+    async def _flush_control(self) -> None:
+        """Wait until the supervisor has read the last messages, or is gone."""
+        await self._control.flushed()
+        self._control.close()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            if not self._control.backlog:
+                self._control.send({"op": "alive"})
+            await asyncio.sleep(_HEARTBEAT)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(_REPORT)
+            metrics = await asyncio.to_thread(snapshot, self._metrics.registry)
+            self._control.send({"op": "metrics", "snapshot": metrics})
+
+    def _reopen(self) -> None:
+        self._writer.reopen()
+
+    # What is served
+
+    def _open_audit(self, channel: list[int]) -> None:
+        if self._config.audit is None:
+            return
+        from criproxy.daemon.worker.audit import Audit
+
+        channel_socket = socket.socket(fileno=channel[0])
+        audit = self._audit = Audit(
+            self._config.audit, self._log, clock, channel_socket, len(self._config.listeners)
+        )
+        self._events.call_observer = audit.call_observer
+        self._events.received_after = audit.received_after
+        self._metrics.add_audit(audit)
+
+    def _list_pods_for_audit(self, background: Tasks) -> None:
+        if self._audit is not None:
+            for runtime in {each.runtime for each in self._listeners}:
+                listing = list_pods(runtime, self._audit, self._log)
+                background.start(listing, f"pods of {runtime}, for the audit log")
+
+    def _make_rules(self, background: Tasks, connections: Tasks) -> ActiveRules:
+        def learn_pods(cache: "PodCache") -> None:
+            for runtime in {each.runtime for each in self._listeners}:
+                background.start(list_pods(runtime, cache, self._log), f"pods of {runtime}")
+
+        config, counts = self._config, DatedCounts()
+        limits = config.limits
+        budget = HeldBytesBudget(
+            limits.held_stream, limits.held, limits.held_connection, limits.held_time
+        )
+        registry = PolicyRegistry(config.listeners, config.profiles, budget, counts, self._audit)
+        rules = ActiveRules(registry, counts, budget, connections, self._log, clock, learn_pods)
+        self._metrics.add_rules(rules.counts, budget)
+        return rules
+
+    def _make_listeners(self, connections: Tasks, rules: ActiveRules) -> list[Listener]:
+        limits = relay_limits(self._config.limits, self._config.listeners, self._log)
+        kubelet = Kubelet(self._config.kubelet.executable, self._config.kubelet.unit)
+        made = []
+        for each, limit in zip(self._config.listeners, limits, strict=True):
+            assert each.runtime is not None  # the supervisor has filled it in
+            uid, gid = each.owner or (None, None)
+            listener = Listener(
+                each.endpoint,
+                each.runtime,
+                each.image or each.runtime,
+                Access(each.mode, uid, gid),
+                limit,
+                self._events,
+                self._events,
+                connections,
+                clock,
+                rules.registry.policy_of,
+                captures_nothing if self._audit is None else self._audit.call_observer.capture_for,
+                identify=partial(peer_of, kubelet=kubelet),
+                own_sockets=self._own_sockets,
+                failed=self._fatal,
+            )
+            made.append(listener)
+            self._metrics.connections.labels(str(each.endpoint)).set(0)
+            self._metrics.rate_exceeded.labels(str(each.endpoint))
+        return made
+
+    # What goes wrong
+
+    def _fatal(self, name: str, error: BaseException) -> None:
+        """End this worker: a task that it needs has crashed. The supervisor starts another."""
+        self._log.error("task crashed", task=name, worker=self._name, exc_info=error)
+        self._status = FATAL
+        self._control.send({"op": "fatal", "task": name})
+        self._stop(float(self._config.limits.drain_timeout))
+
+    def _connection_crashed(self, name: str, error: BaseException) -> None:
+        self._log.error("task crashed", task=name, exc_info=error)
+
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._log.error(context["message"], exc_info=context.get("exception"))

@@ -1,0 +1,164 @@
+"""A worker for each degree of trust: what happens to one of them happens to no other."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.criproxy import Criproxy
+from tests.support.process_tree import descendants, is_alive, named
+from tests.support.waiting import wait_until
+
+FULL, SCOPED = "criproxy:full", "criproxy:scoped"
+
+
+def listeners(directory: Path, runtime: EmbeddedRuntime) -> list[dict[str, Any]]:
+    return [
+        {"endpoint": f"unix://{directory}/proxy.sock", "runtime": runtime.endpoint},
+        {"endpoint": f"unix://{directory}/second.sock", "runtime": runtime.endpoint},
+        {
+            "endpoint": f"unix://{directory}/scoped.sock",
+            "runtime": runtime.endpoint,
+            "profile": "read-only",
+        },
+    ]
+
+
+@pytest.fixture
+def two(runtime: EmbeddedRuntime, short_dir: Path) -> Iterator[Criproxy]:
+    """A proxy with two full listeners and a scoped one."""
+    with Criproxy(short_dir, config={"listeners": listeners(short_dir, runtime)}) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def scoped(two: Criproxy, short_dir: Path) -> str:
+    """The endpoint of the scoped listener."""
+    return f"unix://{short_dir}/scoped.sock"
+
+
+def test_listeners_without_restrictions_share_a_worker(two: Criproxy) -> None:
+    """The full listeners have one worker, the one with a profile has its own."""
+    names = sorted(descendants(two.process.pid).values())
+    assert names == [FULL, SCOPED, "criproxy:spawn"]
+
+
+def test_one_worker_for_all(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """With isolation none a single worker serves all listeners, profiles included."""
+    config = {"listeners": listeners(short_dir, runtime), "workers": {"isolation": "none"}}
+    with Criproxy(short_dir, config=config) as proxy:
+        names = sorted(descendants(proxy.process.pid).values())
+        assert names == ["criproxy:all", "criproxy:spawn"]
+        with CriClient(f"unix://{short_dir}/scoped.sock") as client:
+            assert client.Version().runtime_name
+            with pytest.raises(grpc.RpcError) as error:
+                client.call("RemoveImage", image={"image": "x"})
+        assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_limits_of_a_worker(two: Criproxy) -> None:
+    """A scoped worker is the first that the kernel ends when memory is short."""
+
+    def score(name: str) -> int:
+        pid = named(two.process.pid, name)
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    assert score(SCOPED) == 500
+    assert score(FULL) < 500
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_worker_that_dies(two: Criproxy, scoped: str, number: signal.Signals) -> None:
+    """The worker of a scoped listener is started anew; a client of the full one notices nothing."""
+    with CriClient(two.endpoint) as client, CriClient(scoped) as other:
+        client.Version()
+        other.Version()
+        pid, full = named(two.process.pid, SCOPED), named(two.process.pid, FULL)
+        os.kill(pid, number)
+        two.event("worker started", worker="scoped")
+        for _ in range(20):
+            client.Version()
+        wait_until(lambda: bool(_answers(other)), "an answer at the scoped listener")
+        assert named(two.process.pid, FULL) == full
+        assert named(two.process.pid, SCOPED) != pid
+    assert two.event("worker ended")["how"] == number.name
+    assert two.metric("criproxy_worker_restarts_total", worker="scoped") == 1
+    assert two.metric("criproxy_worker_up", worker="scoped") == 1
+
+
+def test_no_counter_goes_down(two: Criproxy, scoped: str) -> None:
+    """The calls that a worker counted and reported stay counted after its end."""
+    with CriClient(scoped) as client:
+        for _ in range(5):
+            client.Version()
+    assert two.metric("criproxy_calls_total", method="Version", listener=scoped) == 5
+    os.kill(named(two.process.pid, SCOPED), signal.SIGKILL)
+    two.event("worker started", worker="scoped")
+    # What it counted after its last report is lost with it.
+    counted = two.metric("criproxy_calls_total", method="Version", listener=scoped)
+    with CriClient(scoped) as client:
+        client.Version()
+    after = two.metric("criproxy_calls_total", method="Version", listener=scoped)
+    assert after == counted + 1
+
+
+def test_a_worker_that_stands_still(two: Criproxy, scoped: str) -> None:
+    """A stopped worker holds up nobody else, and is reported."""
+    pid = named(two.process.pid, SCOPED)
+    with CriClient(two.endpoint) as client:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(20):
+                client.Version()
+            two.event("worker stalled", worker="scoped")
+            assert two.metric("criproxy_worker_up", worker="scoped") == 0
+            assert two.metric("criproxy_worker_up", worker="full") == 1
+            client.Version()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    with CriClient(scoped) as client:
+        assert client.Version().runtime_name
+
+
+def test_a_worker_that_stands_still_for_too_long(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Beyond stall_limit it is killed, and another one serves."""
+    config = {"listeners": listeners(short_dir, runtime), "workers": {"stall_limit": "3s"}}
+    with Criproxy(short_dir, config=config) as proxy:
+        pid = named(proxy.process.pid, SCOPED)
+        os.kill(pid, signal.SIGSTOP)
+        proxy.event("worker killed: stalled", worker="scoped")
+        proxy.event("worker started", worker="scoped")
+        with CriClient(f"unix://{short_dir}/scoped.sock") as client:
+            wait_until(lambda: bool(_answers(client)), "an answer of the new worker")
+
+
+def test_a_supervisor_that_dies(two: Criproxy, runtime: EmbeddedRuntime) -> None:
+    """Its workers end by themselves, and another daemon takes over the path."""
+    below = descendants(two.process.pid)
+    two.process.signal(signal.SIGKILL)
+    two.process.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in below), "end of all processes")
+    two.start()
+    with CriClient(two.endpoint) as client:
+        assert client.Version().runtime_name
+
+
+def test_signals_to_the_whole_group(two: Criproxy) -> None:
+    """Workers leave Ctrl-C to the supervisor: the daemon ends once, with status 0."""
+    os.killpg(two.process.pid, signal.SIGINT)
+    assert two.process.wait() == 0
+    assert "Traceback" not in two.process.stderr
+    assert two.event("stopped")["calls_cut"] == 0
+
+
+def _answers(client: CriClient) -> bool:
+    try:
+        return bool(client.Version().runtime_name)
+    except grpc.RpcError:
+        return False
