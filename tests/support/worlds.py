@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
+import hpack
+
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.intercept.interceptor import ConnectionInterceptor
@@ -378,7 +380,7 @@ class World:
                 self.reader, self._wanted, self._decide, self._signal_output, self.budget
             )
 
-    def _receive(self, side: Side, data: bytes) -> None:
+    def receive(self, side: Side, data: bytes) -> None:
         """Give the interceptor bytes of an end, as the relay does."""
         self.given[side] += data
         self.intercept(False)
@@ -441,7 +443,7 @@ class World:
         del out[:most]
         rest = [data[_CUT:]] if len(data) > _CUT else []
         for piece in (*self._cut(data[:_CUT]), *rest):
-            self._receive(side, piece)
+            self.receive(side, piece)
         return bool(data)
 
     def carry_out(self, side: Side, most: int = 1 << 30) -> bool:
@@ -587,3 +589,37 @@ def outgoing(messages: list[tuple[bytes, bool]], rest: list[Outgoing]) -> list[O
     """Return messages as one body, and what follows them."""
     body = b"".join(wire.message(payload, compressed=flag) for payload, flag in messages)
     return [bytearray(body), *rest] if body else rest
+
+
+class RawWorld(World):
+    """A world whose ends' bytes are written by hand; both sides' first SETTINGS have passed."""
+
+    def __init__(
+        self,
+        decide: Callable[[HeldStream], Hold | None] = lambda stream: None,
+        wanted: Callable[[bytes], bool] = lambda path: True,
+    ) -> None:
+        """``decide`` returns what to hold of a call, ``wanted`` whether it is asked."""
+        self._policy = decide
+        self._policy_wants = wanted
+        super().__init__()
+        self.receive(C, wire.PREFACE + wire.settings())
+        self.receive(R, wire.settings() + wire.settings(ack=True))
+        self.receive(C, wire.settings(ack=True))
+        for side in Side:
+            self.written(side)
+
+    def _wanted(self, path: bytes) -> bool:
+        return self._policy_wants(path)
+
+    def _decide(self, stream: HeldStream) -> Hold | None:
+        return self._policy(stream)
+
+    def blocks(self, side: Side, decoder: hpack.Decoder) -> dict[int, list[list[Header]]]:
+        """Return the header lists written to a side since the last call, by stream."""
+        lists: dict[int, list[list[Header]]] = {}
+        for frame in self.written(side):
+            if frame.kind == wire.HEADERS:
+                fields = decoder.decode(frame.payload, raw=True)
+                lists.setdefault(frame.stream, []).append([(bytes(n), bytes(v)) for n, v in fields])
+        return lists
