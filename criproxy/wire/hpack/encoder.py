@@ -1,7 +1,7 @@
 """Encodes header lists (RFC 7541)."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from criproxy.wire.hpack.decoder import ENTRY_OVERHEAD, STATIC_TABLE, Header, SensitiveHeader
@@ -36,8 +36,8 @@ def encode(headers: Iterable[Header]) -> bytes:
 class Encoder:
     """Re-encodes the header lists of one direction, with a dynamic table of its own.
 
-    The first block evicts all entries of the receiver's table. With a table, a field that the
-    sender refers to by an index is not sent in full each time.
+    The first block evicts all entries of the receiver's table. Fields of the sender's table are
+    inserted, so that one to which the sender refers by an index is not sent in full each time.
     """
 
     __slots__ = ("_entries", "_inserted", "_limit", "_names", "_numbers", "_size", "_updates")
@@ -59,8 +59,8 @@ class Encoder:
             self._updates = [0, limit] if self._updates[:1] == [0] and limit else [limit]
             self._evict(limit)
 
-    def encode(self, headers: Iterable[Header]) -> bytes:
-        """Encode the next block."""
+    def encode(self, headers: Iterable[Header], inserted: Collection[Header] = ()) -> bytes:
+        """Encode the next block; ``inserted``: the sender's table."""
         out = bytearray()
         for size in self._updates:
             _append_integer(out, _SIZE_UPDATE, 5, size)
@@ -71,16 +71,19 @@ class Encoder:
                 self._append_literal(out, _NEVER_INDEXED, 4, header)
             elif index:
                 _append_integer(out, _INDEXED, 7, index)
-            elif len(header[0]) + len(header[1]) + ENTRY_OVERHEAD > self._limit:
-                self._append_literal(out, _WITHOUT_INDEXING, 4, header)
-            else:
+            elif header in inserted and self._fits(header):
                 self._append_literal(out, _INDEXING, 6, header)
                 self._insert(header)
+            else:
+                self._append_literal(out, _WITHOUT_INDEXING, 4, header)
         return bytes(out)
 
     def _index(self, number: int | None) -> int:
         """Return the index of an entry by its number; 0 for None."""
         return 0 if number is None else _FIRST_DYNAMIC + self._inserted - number - 1
+
+    def _fits(self, header: Header) -> bool:
+        return len(header[0]) + len(header[1]) + ENTRY_OVERHEAD <= self._limit
 
     def _append_literal(self, out: bytearray, kind: int, bits: int, header: Header) -> None:
         name, value = header

@@ -107,7 +107,7 @@ class FrameDispatcher:
 
     def resume(self, side: Side, decoder: Decoder, last: int) -> None:
         """Adopt the reader's ``decoder`` and ``last`` stream after blocks were passed through."""
-        self._decoders[side] = decoder.copy()
+        self._decoders[side] = self.queues[side].decoder = decoder.copy()
         self._decoders[side].allow(LARGEST_TABLE)
         self._last = max(self._last, last)
 

@@ -170,6 +170,8 @@ class SendQueue:
         self._finishing: OrderedDict[int, HeldDirection] = OrderedDict()
         self._deferred = 0  # deferred blocks
         self._not_overtaken: set[HeaderBlock] = set()  # deferred blocks before all sent ones
+        self.decoder = flow.decoder
+        """The decoder of the sender's blocks."""
         self._table_limit = flow.decoder.least_allowed
         self._encoder: Encoder | None = None  # None until blocks are re-encoded
 
@@ -479,7 +481,8 @@ class SendQueue:
             return frame_builder.headers(stream, encode(fields), ended)
         if self._encoder is None:
             self._encoder = Encoder(self._table_limit)
-        return frame_builder.headers(stream, self._encoder.encode(fields), ended)
+        block = self._encoder.encode(fields, frozenset(self.decoder.table))
+        return frame_builder.headers(stream, block, ended)
 
 
 def _count_down(counter: Counter[int], stream: int) -> None:

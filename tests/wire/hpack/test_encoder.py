@@ -32,7 +32,7 @@ def test_every_list_decodes(limit: int, steps: list[tuple[list[Header], int | No
         if reduced is not None:
             encoder.reduce(reduced)
             limit = min(limit, reduced)
-        assert decoded(decoder, encoder.encode(fields)) == fields
+        assert decoded(decoder, encoder.encode(fields, fields)) == fields
         assert decoder.header_table_size == limit
         assert decoder.header_table._current_size <= limit
         assert (b"old", b"entry") not in decoder.header_table.dynamic_entries
@@ -42,18 +42,26 @@ def test_a_repeated_field_is_indexed() -> None:
     """A field of 4,000 bytes is encoded once, then as one byte, as is the name of another."""
     encoder, decoder = Encoder(4096), hpack.Decoder()
     field, other = (b"x-large", b"v" * 4000), (b"x-large", b"w")
-    first = encoder.encode([field, field, field])
+    first = encoder.encode([field, field, field], [field])
     assert 4000 < len(first) < 4030
     assert encoder.encode([field] * 10) == b"\xbe" * 10
-    assert len(encoder.encode([other])) == 3
+    assert len(encoder.encode([other])) == 4
     assert decoded(decoder, first) == [field] * 3
+
+
+def test_other_fields_are_not_inserted() -> None:
+    """A field that is not in the sender's table is not inserted, so that it evicts nothing."""
+    encoder, field = Encoder(4096), (b"x-large", b"v" * 4000)
+    encoder.encode([field], [field])
+    encoder.encode([(b"other", b"%d" % number) for number in range(100)], [field])
+    assert encoder.encode([field], [field]) == b"\xbe"
 
 
 def test_a_field_larger_than_the_table() -> None:
     """A field that the table cannot hold is not inserted, and evicts nothing."""
-    encoder = Encoder(100)
-    encoder.encode([(b"a", b"b")])
-    assert len(encoder.encode([(b"a", b"v" * 200)])) > 200
+    encoder, large = Encoder(100), (b"a", b"v" * 200)
+    encoder.encode([(b"a", b"b")], [(b"a", b"b")])
+    assert len(encoder.encode([large], [large])) > 200
     assert encoder.encode([(b"a", b"b")]) == b"\xbe"
 
 
@@ -61,7 +69,11 @@ def test_sensitive_fields_stay_so() -> None:
     """A field that must not be indexed is encoded as such (RFC 7541 section 7.1.3), each time."""
     secret = SensitiveHeader((b"authorization", b"secret"))
     encoder = Encoder(4096)
-    for block in (encode([secret]), Encoder(4096).encode([secret])[4:], encoder.encode([secret])):
+    for block in (
+        encode([secret]),
+        Encoder(4096).encode([secret], [secret])[4:],
+        encoder.encode([secret]),
+    ):
         assert b"secret" in block
     (field,) = hpack.Decoder().decode(encode([secret]), raw=True)
     assert isinstance(field, hpack.NeverIndexedHeaderTuple)
