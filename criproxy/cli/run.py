@@ -18,8 +18,8 @@ from criproxy.config.schema import DEFAULT_ENDPOINT
 @click.option(
     "--runtime-endpoint",
     metavar="ENDPOINT",
-    help="The runtime's socket.  [default: the first existing one of containerd's, CRI-O's, "
-    "cri-dockerd's and dockershim's]",
+    help="The runtime's socket.  [default: the first that answers the CRI, of containerd's, "
+    "CRI-O's, cri-dockerd's, dockershim's, k3s's, k0s's and MicroK8s's]",
 )
 @click.option(
     "--image-endpoint",

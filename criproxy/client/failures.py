@@ -10,6 +10,7 @@ import grpc
 from criproxy.client.client import CriClient
 from criproxy.errors import EndpointError, UnavailableError
 from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.socket_errors import describe_error
 
 OTHER_VERSION: Final = {"v1": "v1alpha2", "v1alpha2": "v1"}
 
@@ -36,11 +37,11 @@ def check_socket(endpoint: Endpoint) -> None:
         raise UnavailableError(
             f"{endpoint}: connection refused; the socket file is there but nobody listens on it"
         ) from None
-    except PermissionError:
-        raise UnavailableError(
-            f"{endpoint}: permission denied; run it as a user who may open the socket "
-            "(root, as a rule)"
-        ) from None
+    except PermissionError as error:
+        remedy = "run it as a user who may open the socket (root, as a rule)"
+        if os.geteuid() == 0:
+            remedy = describe_error(endpoint.path, error)
+        raise UnavailableError(f"{endpoint}: permission denied; {remedy}") from None
     except BlockingIOError:
         return  # The backlog is full: somebody listens, and the call's deadline decides.
     except OSError as error:

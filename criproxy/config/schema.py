@@ -30,8 +30,8 @@ class ListenerConfig(Section, frozen=True):
     """The unix socket on which criproxy listens. In front of CRI-O the path should end in
     `run/crio/crio.sock`, because the kubelet selects its stats provider by that suffix."""
     runtime: Endpoint | None = None
-    """The runtime's socket. null: the first existing socket of containerd, CRI-O, cri-dockerd and
-    dockershim, in the order that crictl uses."""
+    """The runtime's socket. null: the first that answers the CRI: of containerd, CRI-O, cri-dockerd
+    and dockershim, as crictl tries them, then of k3s, k0s and MicroK8s."""
     image: Endpoint | None = None
     """The image service's socket, if another process serves images. null: the runtime's socket."""
     mode: Mode | None = None

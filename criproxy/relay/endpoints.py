@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from criproxy.errors import EndpointError
+from criproxy.relay.socket_errors import describe_error
+from criproxy.relay.unary import find_cri_error
 
 MAX_PATH_BYTES: Final = 107
 """The longest socket path: sun_path has 108 bytes, one of them the closing NUL (unix(7))."""
@@ -14,8 +16,17 @@ WELL_KNOWN: Final = (
     "/run/crio/crio.sock",
     "/var/run/cri-dockerd.sock",
     "/var/run/dockershim.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
 )
-"""Where crictl looks for a runtime by default: containerd, CRI-O, cri-dockerd, dockershim."""
+"""Where runtimes listen: those that crictl tries by default (containerd, CRI-O, cri-dockerd,
+dockershim), then those of distributions."""
+
+_ROOTLESS: Final = "/run/user"
+_ROOTLESS_SOCKETS: Final = ("*/containerd.sock", "*/*/containerd.sock", "*/*/*/containerd.sock")
+_PROBE_SECONDS: Final = 2.0
+"""Seconds within which a runtime has to answer to be found."""
 
 
 class Endpoint:
@@ -89,19 +100,35 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(rest)
 
 
-def find_runtime(candidates: tuple[str, ...] = WELL_KNOWN) -> Endpoint:
-    """Return the first well-known endpoint that is a socket.
+def find_runtime(
+    candidates: tuple[str, ...] = WELL_KNOWN,
+    within: float = _PROBE_SECONDS,
+    rootless: Path = Path(_ROOTLESS),
+) -> Endpoint:
+    """Return the first well-known endpoint that answers the CRI, within ``within`` seconds.
 
-    Raises EndpointError, naming each candidate, if there is none.
+    Raises EndpointError, with what was found at each candidate, if there is none.
     """
+    found = []
     for path in candidates:
-        try:
-            if stat.S_ISSOCK(Path(path).stat().st_mode):
-                return Endpoint(path)
-        except OSError:
-            continue
+        error = why_no_runtime(path, within)
+        if error is None:
+            return Endpoint(path)
+        found.append(f"{path} ({error})")
+    for pattern in _ROOTLESS_SOCKETS:
+        found += [f"{path} (rootless; name it if it is meant)" for path in rootless.glob(pattern)]
     raise EndpointError(
-        "no runtime endpoint was given and none was found at "
-        + ", ".join(candidates)
+        "no runtime endpoint was given, and none answers the CRI: "
+        + ", ".join(found)
         + "; name one with --runtime-endpoint or listeners[].runtime"
     )
+
+
+def why_no_runtime(path: str, within: float = _PROBE_SECONDS) -> str | None:
+    """Return why the socket at a path is no runtime's; None if it answers the CRI."""
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return "no socket"
+        return find_cri_error(path, within)
+    except OSError as error:
+        return describe_error(path, error)

@@ -6,11 +6,13 @@ core, so that the daemon needs no gRPC stack (about 15 MiB of memory).
 
 import asyncio
 import contextlib
+import socket
+import time
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.socket_errors import describe_error
 from criproxy.wire import constants as http2
 from criproxy.wire import grpc
 from criproxy.wire.errors import WireError
@@ -19,11 +21,16 @@ from criproxy.wire.hpack.decoder import Header
 from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frames import FrameHandler, FrameReader
 
+if TYPE_CHECKING:  # that module finds runtimes with this one
+    from criproxy.relay.endpoints import Endpoint
+
 MAX_RESPONSE_BYTES: Final = 64 << 20
 """Bytes of a response that are accepted: four times the kubelet's limit. The windows have this size
 from the start, so that none has to be updated."""
 
 _CHUNK: Final = 1 << 18
+_LEAST_TIMEOUT: Final = 0.001
+"""Seconds; a timeout of 0 would make a socket non-blocking."""
 _STREAM: Final = 1
 _setting: Final = Struct(">HI").pack
 _prefix: Final = Struct(">BI")
@@ -44,7 +51,7 @@ class UnaryResponse:
     """The response message; empty if there is none."""
 
 
-async def call(endpoint: Endpoint, path: bytes, request: bytes) -> UnaryResponse:
+async def call(endpoint: "Endpoint", path: bytes, request: bytes) -> UnaryResponse:
     """Make a unary call: ``request`` and the response are messages without gRPC's prefix.
 
     Has no time limit. Raises OSError if the endpoint cannot be reached or closes the connection
@@ -69,7 +76,7 @@ async def call(endpoint: Endpoint, path: bytes, request: bytes) -> UnaryResponse
             await send.wait_closed()
 
 
-async def probe(endpoint: Endpoint, within: float) -> str | None:
+async def probe(endpoint: "Endpoint", within: float) -> str | None:
     """Call Version, of v1 and if that is unknown of v1alpha2, within ``within`` seconds.
 
     Returns None if the runtime answers with OK, else the reason why it is not ready.
@@ -83,10 +90,49 @@ async def probe(endpoint: Endpoint, within: float) -> str | None:
     except TimeoutError:
         return f"no answer within {within:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        return describe_error(endpoint.path, error)
     if answer.code is StatusCode.OK:
         return None
     return f"Version failed: {'unreadable answer' if answer.code is None else answer.code.name}"
+
+
+def find_cri_error(path: str, within: float) -> str | None:
+    """Call Version on a socket, blocking for at most ``within`` seconds.
+
+    Returns None if there is a CRI service, of whichever version and whatever its answer, else what
+    was found instead.
+    """
+    deadline = time.monotonic() + within
+    try:
+        for method in _VERSION:
+            answer = _call_blocking(path, method, deadline)
+            if answer.code is None:
+                return "something listens that does not speak gRPC"
+            if answer.code is not StatusCode.UNIMPLEMENTED:
+                return None
+    except TimeoutError:
+        return f"no answer within {within:g} s"
+    return "it answers, but has no CRI service (is the CRI plugin disabled?)"
+
+
+def _call_blocking(path: str, method: bytes, deadline: float) -> UnaryResponse:
+    """Make a call with an empty request. Raises OSError, and TimeoutError at the deadline."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(max(deadline - time.monotonic(), _LEAST_TIMEOUT))
+        sock.connect(path)
+        sock.sendall(_request(method, b""))
+        handler = _ResponseHandler()
+        reader = FrameReader(handler, preface=False)
+        while not handler.ended:
+            sock.settimeout(max(deadline - time.monotonic(), _LEAST_TIMEOUT))
+            data = sock.recv(_CHUNK)
+            if not data:
+                raise ConnectionError("it closes connections without an answer")
+            try:
+                reader.read(data, 0.0)
+            except WireError as error:
+                return UnaryResponse(None, str(error), b"")
+    return handler.response()
 
 
 class _ResponseHandler(FrameHandler):

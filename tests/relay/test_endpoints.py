@@ -1,13 +1,19 @@
 """Endpoints as users write them."""
 
 import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
+from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import EndpointError
 from criproxy.relay.endpoints import Endpoint, find_runtime, parse_endpoint
-from tests.support.raw_sockets import listening
+from tests.support.raw_sockets import dial, listening
 
 LONGEST = "/" + "a" * 106
 
@@ -80,18 +86,76 @@ def test_endpoints_are_values() -> None:
     assert repr(Endpoint("/a")) == "Endpoint('/a')"
 
 
-def test_runtime_is_found_where_it_is(short_dir: Path) -> None:
-    """The first well-known path that is a socket is the runtime's."""
-    absent, file, sock = (short_dir / name for name in ("absent", "file", "sock"))
-    file.touch()
-    with listening(sock):
-        assert find_runtime((str(absent), str(file), str(sock))) == Endpoint(str(sock))
+@pytest.fixture
+def places(short_dir: Path) -> Iterator[dict[str, str]]:
+    """What may be found where a runtime is looked for, and how it is described."""
+    (short_dir / "file").touch()
+    with (
+        listening(short_dir / "dead") as dead,
+        listening(short_dir / "hung"),
+        _answering(short_dir / "http", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        _answering(short_dir / "closes", b""),
+        serving(short_dir / "empty"),
+    ):
+        dead.close()
+        yield {
+            str(short_dir / "absent"): "No such file or directory",
+            str(short_dir / "file"): "no socket",
+            str(short_dir / "dead"): "Connection refused",
+            str(short_dir / "hung"): "no answer within 0.2 s",
+            str(short_dir / "http"): "something listens that does not speak gRPC",
+            str(short_dir / "closes"): "it closes connections without an answer",
+            str(short_dir / "empty"): "it answers, but has no CRI service "
+            "(is the CRI plugin disabled?)",
+        }
 
 
-def test_no_runtime_is_found(short_dir: Path) -> None:
-    """Where there is none, every place that was looked at is named, and how to name another."""
-    places = (str(short_dir / "one.sock"), str(short_dir / "two.sock"))
+def test_first_runtime_that_answers_is_found(places: dict[str, str], short_dir: Path) -> None:
+    """A stale file, and whatever else is no runtime, does not end the search."""
+    with EmbeddedRuntime(f"unix://{short_dir}/cri.sock") as runtime:
+        found = find_runtime((*places, f"{short_dir}/cri.sock"), 0.2)
+    assert str(found) == runtime.endpoint
+
+
+def test_no_runtime_is_found(places: dict[str, str], short_dir: Path) -> None:
+    """Where there is none, it is said what was found at each place, and how to name another."""
+    (short_dir / "1000/k3s/containerd").mkdir(parents=True)
+    rootless = short_dir / "1000/k3s/containerd/containerd.sock"
+    rootless.touch()
     with pytest.raises(EndpointError) as caught:
-        find_runtime(places)
-    assert all(place in str(caught.value) for place in places)
+        find_runtime(tuple(places), 0.2, short_dir)
+    for place, what in places.items():
+        assert f"{place} ({what})" in str(caught.value)
+    assert f"{rootless} (rootless" in str(caught.value)
     assert "--runtime-endpoint" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@contextmanager
+def _answering(path: Path, answer: bytes) -> Iterator[None]:
+    """Listen at a path; answer each client with these bytes, and close."""
+
+    def serve() -> None:
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                if not connection.recv(1 << 16):
+                    return
+                connection.sendall(answer)
+
+    with listening(path) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        dial(path).close()
+        thread.join()
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[None]:
+    """Serve gRPC at a path, without any service: a containerd whose CRI plugin is disabled."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_insecure_port(f"unix://{path}")
+    server.start()
+    yield
+    server.stop(None).wait()

@@ -10,6 +10,7 @@ from criproxy.observe.log import Log
 from criproxy.observe.metrics import Metrics
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.notifier import Clock
+from criproxy.relay.socket_errors import describe_error
 from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
@@ -103,7 +104,7 @@ class EventDispatcher:
             "client closed: runtime not there",
             listener=listener,
             runtime=runtime,
-            error=error.strerror or str(error),
+            error=describe_error(runtime.removeprefix("unix://"), error),
             pid=peer.pid,
             executable=peer.executable,
         )
