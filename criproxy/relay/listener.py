@@ -13,14 +13,14 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.capture import with_pull_requests
-from criproxy.relay.client_rate import ClientRate
-from criproxy.relay.connection import RelayedConnection
+from criproxy.relay.connections.client_rate import ClientRate
+from criproxy.relay.connections.drain import send_away
+from criproxy.relay.connections.pair import Pair
+from criproxy.relay.connections.relayed import RelayedConnection
 from criproxy.relay.dial import ClientGoneError, DrainingError, dial
-from criproxy.relay.drain import send_away
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.own_sockets import OwnSockets
-from criproxy.relay.pair import Pair
 from criproxy.relay.policy import ActivePolicy
 from criproxy.relay.sockets import Access, SocketFile, access_of
 from criproxy.wire.http2.frame_rate import DEFAULT_FRAME_RATE
@@ -278,7 +278,7 @@ class Listener:
         reader: ConnectionReader,
         active_policy: ActivePolicy,
     ) -> None:
-        from criproxy.relay.split import Split  # h2 is loaded only where it is needed
+        from criproxy.relay.connections.split import Split  # h2 is loaded only where it is needed
 
         def dial(image: bool) -> Coroutine[Any, Any, socket.socket]:
             to = self.image if image else self.runtime

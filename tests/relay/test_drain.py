@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from criproxy.relay.drain import PING_PAYLOAD, STOPPING
+from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING
 from criproxy.relay.listener import DrainResult
 from criproxy.wire.constants import LARGEST_STREAM, PREFACE
 from criproxy.wire.grpc import StatusCode

@@ -15,9 +15,10 @@ from criproxy.enforce.counts import Counts
 from criproxy.enforce.hooks.hook import Hook
 from criproxy.enforce.policies.rule_policy import RulePolicy
 from criproxy.enforce.resources import Resources
-from criproxy.relay import listener, split
-from criproxy.relay.pair import Pair
-from criproxy.relay.split import Split
+from criproxy.relay import listener
+from criproxy.relay.connections import split
+from criproxy.relay.connections.pair import Pair
+from criproxy.relay.connections.split import Split
 from criproxy.rules.compiled.ruleset import compile_rules
 from criproxy.rules.facts import Facts
 from criproxy.rules.pod_cache import PodCache

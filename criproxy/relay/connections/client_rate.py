@@ -11,7 +11,7 @@ from criproxy.wire.constants import ErrorCode
 from criproxy.wire.http2.frame_rate import FrameRate
 
 if TYPE_CHECKING:
-    from criproxy.relay.connection import RelayedConnection
+    from criproxy.relay.connections.relayed import RelayedConnection
 
 _INTERVAL: Final = 0.02
 """Seconds between two looks at a client's frames, unless it sends much at once."""

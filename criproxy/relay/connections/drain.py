@@ -31,7 +31,7 @@ from criproxy.wire.http2.frame_builder import frame, goaway
 from criproxy.wire.reading.connection import Side
 
 if TYPE_CHECKING:
-    from criproxy.relay.connection import RelayedConnection
+    from criproxy.relay.connections.relayed import RelayedConnection
 
 PING_PAYLOAD: Final = b"criproxy"
 """The payload of the PING whose ACK is waited for; a PING has eight bytes."""

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from criproxy.peers.peer import Connection
-from criproxy.relay.client_rate import ClientRate
-from criproxy.relay.connection import RelayedConnection
+from criproxy.relay.connections.client_rate import ClientRate
+from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING, PingAckFilter
+from criproxy.relay.connections.interceptor import DELIVERY, RelayInterceptor
+from criproxy.relay.connections.pausable import BACKPRESSURE, PausableProtocol
+from criproxy.relay.connections.relayed import RelayedConnection
 from criproxy.relay.dial import is_hung_up
-from criproxy.relay.drain import PING_PAYLOAD, STOPPING, PingAckFilter
-from criproxy.relay.interceptor import DELIVERY, RelayInterceptor
 from criproxy.relay.notifier import Clock, Notifier
-from criproxy.relay.pausable import BACKPRESSURE, PausableProtocol
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import StatusCode

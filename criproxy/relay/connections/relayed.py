@@ -2,8 +2,8 @@
 
 from abc import abstractmethod
 
-from criproxy.relay.client_rate import ClientRate
-from criproxy.relay.drain import Drain
+from criproxy.relay.connections.client_rate import ClientRate
+from criproxy.relay.connections.drain import Drain
 from criproxy.relay.notifier import ObservedConnection
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.reading.calls import Call

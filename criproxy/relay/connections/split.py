@@ -1,0 +1,251 @@
+"""Relays a client whose image service is another process than its runtime.
+
+One client connection carries calls to both services, so streams are relayed instead of bytes: each
+of the three connections is terminated by the `h2` library, and headers, message bytes, trailers,
+resets and half-closes are copied from stream to stream. SETTINGS, PING and windows are each
+connection's own. Slower than a Pair, and used only if a listener's `image` is not its `runtime`.
+
+Backpressure: a peer's window is opened again only for bytes that have been forwarded, so that at
+most one window is buffered per connection. A peer that does not read is not read from either.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from h2.errors import ErrorCodes
+
+from criproxy.concurrency.tasks import Tasks
+from criproxy.peers.peer import Connection
+from criproxy.relay.connections.client_rate import ClientRate
+from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING
+from criproxy.relay.connections.exchange import Exchange, Headers
+from criproxy.relay.connections.h2_peer import PeerConnection
+from criproxy.relay.connections.interceptor import RelayInterceptor
+from criproxy.relay.connections.relayed import RelayedConnection
+from criproxy.relay.notifier import Clock, Notifier
+from criproxy.relay.policy import ActivePolicy
+from criproxy.wire.constants import ErrorCode
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import ConnectionReader, Side
+
+_IMAGE_SERVICE: Final = b".ImageService/"
+
+Dial = Callable[[bool], Coroutine[Any, Any, socket.socket]]
+"""Connects to the image service (True) or to the runtime (False). Raises OSError."""
+
+
+class Split(RelayedConnection):
+    """A client's connection and the two upstream connections that serve it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        reader: ConnectionReader,
+        notifier: Notifier,
+        clock: Clock,
+        dial: Dial,
+        tasks: Tasks,
+        active_policy: ActivePolicy,
+    ) -> None:
+        super().__init__(connection, reader, notifier, clock)
+        self._active_policy = active_policy
+        self._interceptor: RelayInterceptor | None = None  # None until there are rules
+        self._released: list[bytes] | None = None  # what it forwards while it receives bytes
+        self._client_rate: ClientRate | None = None
+        self._dial = dial
+        self._tasks = tasks
+        self._client = PeerConnection(self, client_side=False)
+        self._upstreams: dict[bool, PeerConnection] = {}
+        self._dialling = {True: asyncio.Lock(), False: asyncio.Lock()}
+        self._since = clock()
+        self._flushing = False
+        self._unflushed = False
+
+    async def run(self, client: socket.socket) -> None:
+        """Serve a connected client until it has gone; owns the socket from now on."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: self._client, client)
+            await self._client.closed
+        finally:
+            self.notifier.ended(self, Side.RUNTIME)  # without effect if the client went first
+            for peer in (self._client, *self._upstreams.values()):
+                peer.abort()
+            client.close()
+
+    def woken(self) -> None:
+        """Called when an upstream has sent something, before it is handled."""
+        self._since = self.clock()
+
+    def flush(self) -> None:
+        """Write the output of each connection, and what the interceptor produces from it."""
+        self._unflushed = True
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            while self._unflushed:
+                self._unflushed = False
+                self._write_out()
+        finally:
+            self._flushing = False
+
+    def _write_out(self) -> None:
+        for peer in self._upstreams.values():
+            peer.write(peer.h2.data_to_send())
+        if data := self._client.h2.data_to_send():
+            if self._interceptor is not None:
+                self._interceptor.received(Side.RUNTIME, data, self._since)
+            else:
+                self._client.write(data)
+                self.notifier.relayed(self, Side.RUNTIME, data, self._since)
+
+    def from_client(self, data: bytes) -> None:
+        """Handle bytes of the client."""
+        self._since = self.clock()
+        book = self._active_policy
+        if (
+            book.policy is not None
+            and self._interceptor is None
+            and RelayInterceptor.can_begin(self, book, Side.CLIENT)
+        ):
+            self._interceptor = RelayInterceptor(
+                self,
+                book,
+                self._client.write,
+                self._take,
+                lambda: ([], []),
+                self.close,
+            )
+        if self._client.is_closing:  # rules cannot be enforced on it
+            return
+        if self._interceptor is not None:
+            self._released = []
+            self._interceptor.received(Side.CLIENT, data, self._since)
+            released, self._released = self._released, None
+            for piece in released:
+                self._client.take(piece)
+        else:
+            self.notifier.relayed(self, Side.CLIENT, data, self._since)
+            self._client.take(data)
+        if self._client_rate is not None:
+            self._client_rate.check(len(data), self._since)
+        if self.drain is not None:
+            self.drain.last_received = self._since
+            self.advance_drain()
+
+    def _take(self, data: bytes) -> None:
+        """Handle client bytes that the interceptor forwards, after the notifier has read them."""
+        if self._released is None:
+            self._client.take(data)
+        else:
+            self._released.append(data)
+
+    def cut(self, stream: int) -> None:
+        """See ObservedConnection."""
+        if self._interceptor is not None and self._interceptor.cut(stream):
+            return
+        exchange = self._client.exchanges.get(stream)
+        if exchange is not None:
+            exchange.refuse()
+            self.flush()
+
+    def close(self) -> None:
+        """See ObservedConnection."""
+        self._client.close()
+
+    @property
+    def is_relaying(self) -> bool:
+        """See RelayedConnection."""
+        return self._client.is_connected and not self._client.is_closing
+
+    @property
+    def is_readable(self) -> bool:
+        """See RelayedConnection. Frames are h2's here, whatever the reader makes of them."""
+        return True
+
+    @property
+    def has_calls(self) -> bool:
+        """See RelayedConnection."""
+        busy = self._interceptor is not None and self._interceptor.busy
+        return busy or bool(self._client.exchanges)
+
+    def send_goaway(self, last_stream: int, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
+        """See RelayedConnection."""
+        self._client.h2.close_connection(code, last_stream_id=last_stream)
+        self.flush()
+
+    def limit_client(self, rate: ClientRate) -> None:
+        """See RelayedConnection."""
+        self._client_rate = rate
+
+    def pause_client(self, seconds: float) -> None:
+        """See RelayedConnection."""
+        self._client.throttle(seconds)
+
+    def send_ping(self) -> bool:
+        """See RelayedConnection."""
+        self._client.h2.ping(PING_PAYLOAD)
+        self.flush()
+        return True
+
+    def ping_acknowledged(self, payload: bytes) -> None:
+        """Called when a client acknowledges a PING."""
+        if self.drain is not None and payload == PING_PAYLOAD:
+            self.drain.acknowledged = True
+
+    def end_call(self, call: Call) -> None:
+        """See RelayedConnection."""
+        exchange = self._client.exchanges.get(call.stream)
+        if exchange is not None:
+            exchange.fail(STOPPING)
+            self.flush()
+
+    def lost(self, peer: "PeerConnection") -> None:
+        """Handle the close of a connection; that of an upstream ends only its own calls."""
+        if peer is self._client:
+            if self._interceptor is not None:
+                self._interceptor.ended(Side.CLIENT)
+            self.notifier.ended(self, Side.CLIENT)
+        for exchange in list(peer.exchanges.values()):
+            if peer is self._client:
+                exchange.abandon(ErrorCodes.CANCEL)
+            else:
+                exchange.fail("the runtime closed the connection")
+        self.flush()
+
+    def begin(self, stream: int, headers: Headers) -> None:
+        """Open an exchange for a request of the client."""
+        path = next((value for name, value in headers if name == b":path"), b"")
+        image = _IMAGE_SERVICE in path
+        exchange = Exchange(self._client, stream)
+        exchange.request.add_headers(headers)
+        upstream = self._upstreams.get(image)
+        if upstream is not None and upstream.usable:
+            exchange.join(upstream)
+        else:
+            self._tasks.start(self._join_later(exchange, image), "dialling for a call")
+
+    async def _join_later(self, exchange: "Exchange", image: bool) -> None:
+        try:
+            async with self._dialling[image]:
+                upstream = self._upstreams.get(image)
+                if upstream is None or not upstream.usable:
+                    upstream = await self._connect(image)
+        except OSError as error:
+            exchange.fail(f"cannot reach the {'image service' if image else 'runtime'}: {error}")
+        else:
+            exchange.join(upstream)
+        self.flush()
+
+    async def _connect(self, image: bool) -> "PeerConnection":
+        sock = await self._dial(image)
+        peer = PeerConnection(self, client_side=True)
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: peer, sock=sock)
+        self._upstreams[image] = peer
+        if self._client.closed.done():
+            peer.abort()
+        return peer
