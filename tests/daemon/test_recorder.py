@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
-from tests.daemon.test_audit import audited, code_of, of, record_of
+from tests.daemon.test_audit import audited, code_of, of, record_of, stuck
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 JWT = r"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
@@ -115,3 +116,37 @@ def test_a_costly_argument(runtime: EmbeddedRuntime, short_dir: Path, on_full: s
         wait_until(lambda: len(of(short_dir, "Version")) == 100, "all records")
     for record in of(short_dir, "ExecSync"):
         assert record["requestObject"]["cmd"][2] == f"[redacted: {len(token)} bytes]"
+
+
+@pytest.mark.parametrize("on_full", ["drop", "block"])
+def test_shares_of_listeners(runtime: EmbeddedRuntime, short_dir: Path, on_full: str) -> None:
+    """However many denied calls a read-only client makes while a sink is stuck, calls on the full
+    listener neither wait nor lose their records."""
+    full, agent = f"unix://{short_dir}/proxy.sock", f"unix://{short_dir}/agent.sock"
+    listeners = [
+        {"endpoint": full, "runtime": runtime.endpoint},
+        {"endpoint": agent, "runtime": runtime.endpoint, "profile": "read-only"},
+    ]
+    sink = {"on_full": on_full, "max_wait": "100ms", "queue": {"records": 40}}
+    with (
+        audited(short_dir, runtime.endpoint, sink=sink, listeners=listeners) as proxy,
+        CriClient(full, timeout=LIMIT_SECONDS) as kubelet,
+        CriClient(agent, timeout=LIMIT_SECONDS) as client,
+    ):
+        codes: Counter[str] = Counter()
+
+        def overflows() -> bool:
+            """Make denied calls until there is no room for their records."""
+            for _ in range(50):
+                codes[code_of(lambda: client.StopContainer(container_id="x"))] += 1
+            if on_full == "block":
+                return codes["UNAVAILABLE"] > 0
+            return proxy.metric("criproxy_audit_dropped_total", sink="file") > 0
+
+        with stuck(short_dir):
+            wait_until(overflows, "calls without room for their records")
+            for _ in range(10):
+                assert code_of(kubelet.Status) == "OK"
+        wait_until(lambda: len(of(short_dir, "Status")) == 10, "the records of the full listener")
+    assert set(codes) <= {"PERMISSION_DENIED", "UNAVAILABLE"}
+    assert {each["listener"] for each in of(short_dir, "Status")} == {full}
