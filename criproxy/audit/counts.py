@@ -7,12 +7,12 @@ from typing import Final
 
 DROPS: Final[Mapping[str, str]] = {
     "queue_full": "The sink's queue was full.",
-    "intake_full": "The queue in front of the encoder was full.",
+    "intake_full": "More items of the listener waited for the recorder than its share.",
     "too_large": "The record is too large for one datagram of the sink.",
     "rejected": "The receiver rejected the record.",
     "refused": "The call was refused after `max_wait`, so it has no record of its own.",
     "failed": "An error in criproxy prevented the record from being made.",
-    "closing": "The daemon ended before the record was written.",
+    "closing": "The daemon ended before the record was sent or written.",
 }
 """The reasons for dropping a record (values of a metric's label) and their meanings."""
 

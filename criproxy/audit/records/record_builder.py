@@ -61,7 +61,8 @@ Event::
     rules                      The names of the rules that acted on the call.
     changes.rule, changes.half, changes.fields
                                A list of what rules changed: the rule, `request` or `response`, and
-                               at most 100 paths of fields. Values are never recorded.
+                               at most 100 paths of fields, or `(too large to compare)` for messages
+                               of more than 2 MiB. Values are never recorded.
     denied                     Why criproxy denied the call.
 
 Event at ResponseComplete::
