@@ -1,11 +1,12 @@
 """The recorder of a running daemon: what happens to it happens to no call."""
 
+import json
 import os
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.daemon.test_audit import audited, code_of, of, record_of, stuck
+from tests.support.audit_lines import verify
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 JWT = r"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
@@ -150,3 +152,54 @@ def test_shares_of_listeners(runtime: EmbeddedRuntime, short_dir: Path, on_full:
         wait_until(lambda: len(of(short_dir, "Status")) == 10, "the records of the full listener")
     assert set(codes) <= {"PERMISSION_DENIED", "UNAVAILABLE"}
     assert {each["listener"] for each in of(short_dir, "Status")} == {full}
+
+
+@pytest.mark.parametrize(("on_full", "fsync"), [("drop", "none"), ("block", "always")])
+def test_a_recorder_that_is_killed(
+    runtime: EmbeddedRuntime, short_dir: Path, on_full: str, fsync: str
+) -> None:
+    """After kill -9 of the recorder no call fails, each has its record, the chain of hashes holds,
+    and no counter goes down."""
+    sink: dict[str, Any] = {"on_full": on_full, "max_wait": f"{LIMIT_SECONDS}s"}
+    file = {"fsync": fsync, "chain": True}
+    with (
+        audited(short_dir, runtime.endpoint, file=file, sink=sink) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        proxy.event("pods listed")
+        calls = written = 0
+        for killed in range(1, 4):
+            target = calls + 30
+            while len(audit_ids(short_dir)) < target:
+                client.Status()
+                calls += 1
+            os.kill(recorder_of(short_dir), signal.SIGKILL)
+            for _ in range(30):
+                client.Status()
+                calls += 1
+            wait_until(
+                lambda killed=killed: len(proxy.events("recorder started")) == killed,
+                "a new recorder",
+            )
+            wait_until(lambda calls=calls: len(audit_ids(short_dir)) == calls, "all records")
+            before = written
+            written = int(proxy.metric("criproxy_audit_records_total", sink="file"))
+            assert written >= before
+        assert len(proxy.events("pods listed")) == 4
+        assert proxy.metric("criproxy_audit_dropped_total", sink="file") == 0
+        assert proxy.stop() == 0
+    assert verify(short_dir / "audit.jsonl").broken is None
+
+
+def audit_ids(directory: Path) -> set[str]:
+    """The ids of the calls of Status that are recorded: some may be recorded twice."""
+    return {each["auditID"] for each in whole_records(directory) if each.get("method") == "Status"}
+
+
+def whole_records(directory: Path) -> list[dict[str, Any]]:
+    """The records of a log in which there may be torn lines."""
+    found = []
+    for line in (directory / "audit.jsonl").read_bytes().split(b"\n"):
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found

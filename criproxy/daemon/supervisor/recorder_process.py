@@ -28,6 +28,8 @@ _CLOSING: Final = 15.0
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
+_STABLE: Final = 60.0
+"""Seconds after which a recorder that ends is started at once again."""
 
 
 class RecorderProcess:
@@ -47,6 +49,8 @@ class RecorderProcess:
         self._configured: asyncio.Future[None] | None = None
         self._ended = asyncio.Event()
         self._closing = False
+        self._began = 0.0
+        self._pause = 0.0
         self._last: Snapshot = []
         self._retired: Snapshot = []
 
@@ -156,16 +160,19 @@ class RecorderProcess:
             self._tasks.start(self._restart(self._spec), "restart of the recorder")
 
     async def _restart(self, spec: AuditSpec) -> None:
-        pause = 0.0
+        clock = asyncio.get_running_loop().time
+        if clock() - self._began > _STABLE:
+            self._pause = 0.0
         while not self._closing:
-            await asyncio.sleep(pause)
-            pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            await asyncio.sleep(self._pause)
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._began = clock()
             try:
                 if self._control is None:
                     await self._start()
                 await self._send_configuration(spec)
             except CriproxyError as error:
-                self._log.error("recorder does not start", error=str(error), next_try_s=pause)
+                self._log.error("recorder does not start", error=str(error), next_try_s=self._pause)
                 continue
             self._log.info("recorder started", pid=self._pid)
             self._restarted()
