@@ -17,7 +17,10 @@
 #   make bench   compare with other proxies, minutes; writes bench/RESULTS.md
 #   make chaos   restart, upgrade, kill and attack criproxy under load, over an hour; writes
 #                bench/RELIABILITY.md (CHAOS="--section kills --quick", CHAOS_RESTARTS=20, ...)
-#   make fuzz    try every property on many random examples (FUZZ_EXAMPLES=20000,
+#   make fuzz    fuzz what reads bytes of others with atheris (FUZZ_SECONDS=60 for each
+#                target, or FUZZ_RUNS; FUZZ_TARGETS="frames hpack")
+#   make fuzz-properties
+#                try every property on many random examples (FUZZ_EXAMPLES=20000,
 #                FUZZ_TESTS=tests/properties)
 
 PYTHON ?= python3
@@ -36,7 +39,8 @@ LOOPS ?= 4
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
-.PHONY: help demo test coverage test-busy lint fmt proto proto-check docs docs-reference bench chaos fuzz clean
+.PHONY: help demo test coverage test-busy lint fmt proto proto-check docs docs-reference bench chaos fuzz \
+	fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -90,7 +94,14 @@ bench: $(VENV)/.bench
 chaos: $(SETUP)
 	$(BIN)/python -m bench.chaos $(CHAOS)
 
-fuzz: $(SETUP)
+$(VENV)/.fuzz: $(SETUP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz $(FUZZ_TARGETS)
+
+fuzz-properties: $(SETUP)
 	CRIPROXY_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n $(WORKERS) -m hypothesis \
 		--timeout=0 $(FUZZ_TESTS)
 

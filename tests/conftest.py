@@ -4,7 +4,8 @@ A test marked ``e2e`` needs a real container runtime. Where the machine lacks on
 with the reason; with ``CRIPROXY_E2E=required`` in the environment it fails instead.
 
 Property tests try the same few examples on each run, without a limit on their time. With
-``CRIPROXY_FUZZ_EXAMPLES`` in the environment (``make fuzz``) they try that many random ones.
+``CRIPROXY_FUZZ_EXAMPLES`` in the environment (``make fuzz-properties``) they try that many random
+ones.
 """
 
 import os

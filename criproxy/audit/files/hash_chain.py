@@ -209,17 +209,18 @@ class _Check:
             )
 
     def _classify_gap(self, last: _ChainedLine, seen: _ChainedLine) -> None:
-        missing = range(last.sequence + 1, seen.sequence)
-        if len(missing) == 1 and self._torn and self._torn[-1] > last.number:
+        # No range: its length has to fit a C integer, and a sequence in a file may be any number.
+        first_gone, last_gone = last.sequence + 1, seen.sequence - 1
+        if first_gone == last_gone and self._torn and self._torn[-1] > last.number:
             self._break = ChainBreak(
-                "changed", self._torn[-1], f"it was record {missing[0]} and is none any more"
+                "changed", self._torn[-1], f"it was record {first_gone} and is none any more"
             )
             return
-        self._missing = (missing[0], last.digest)
+        self._missing = (first_gone, last.digest)
         gone = (
-            f"record {missing[0]}, which was before it, is gone"
-            if len(missing) == 1
-            else f"records {missing[0]} to {missing[-1]}, which were before it, are gone"
+            f"record {first_gone}, which was before it, is gone"
+            if first_gone == last_gone
+            else f"records {first_gone} to {last_gone}, which were before it, are gone"
         )
         self._break = ChainBreak("removed", seen.number, gone)
 

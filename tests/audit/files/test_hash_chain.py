@@ -83,6 +83,15 @@ def test_removed_records_are_named_by_the_one_behind_them() -> None:
     assert "records 3 to 4" in verdict.broken.message
 
 
+@pytest.mark.parametrize("sequence", [2**63, 2**64, 10**40])
+def test_a_sequence_may_be_any_number(sequence: int) -> None:
+    """A forged sequence that fits no machine integer is a break like others."""
+    lines = chained(3)
+    lines[2] = lines[2].replace(b'"sequence":3', b'"sequence":%d' % sequence)
+
+    assert broken(lines) == ("removed", 3)
+
+
 def test_swapped_records_are_reordered_and_not_removed() -> None:
     """A missing record that appears later is reported as moved."""
     lines = chained(6)
