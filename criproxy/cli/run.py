@@ -42,7 +42,13 @@ from criproxy.config.schema import DEFAULT_ENDPOINT
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="The lowest level that is written; debug includes calls that only read.  [default: info]",
 )
-def command(config: Path | None, **options: str | None) -> None:
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Take over from a criproxy that listens at the same sockets: it is stopped, without a "
+    "failed call, once this one serves.",
+)
+def command(config: Path | None, replace: bool, **options: str | None) -> None:
     """Run the daemon: relay calls to the container runtime, and report each.
 
     Options override the file. Endpoints are written unix:///path, unix://path or /path, with at
@@ -69,4 +75,4 @@ def command(config: Path | None, **options: str | None) -> None:
     """
     from criproxy.daemon.supervisor.supervisor import serve
 
-    serve(configured(config, options))
+    serve(configured(config, options), replace)

@@ -218,6 +218,10 @@ class WorkersConfig(Section, frozen=True):
     """The resources of the worker of the listeners without `profile` and `allow`."""
     scoped: WorkerLimits = WorkerLimits(oom_score_adj=500)
     """The resources of the worker of each other listener."""
+    bypass_after: int = 0
+    """How many times within 10 minutes a worker of listeners without `profile` and `allow` may end
+    by itself before these listeners are bypassed, as by `criproxy bypass on`, until `criproxy
+    bypass off`. 0: never."""
     stall_limit: Duration = Duration(60)
     """The time after which a worker whose event loop does not turn is killed and started anew. 0:
     never."""

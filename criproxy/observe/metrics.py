@@ -428,6 +428,12 @@ class DaemonMetrics:
             ("worker",),
             registry=registry,
         )
+        self.bypassed = Gauge(
+            "criproxy_listener_bypassed",
+            "1 if the listener's path leads to the runtime's socket (`criproxy bypass`), else 0.",
+            ("listener",),
+            registry=registry,
+        )
         build = Info("criproxy_build", "The running version; the value is 1.", registry=registry)
         build.info(
             {

@@ -164,11 +164,14 @@ class Listener:
             self._listening.close()
             self._listening = None
 
-    async def drain(self, within: float) -> DrainResult:
+    async def drain(self, within: float, last: bool = False) -> DrainResult:
         """Move the clients to another process, and return when all connections are closed.
 
-        Those that are open after ``within`` seconds are cut.
+        Those that are open after ``within`` seconds are cut. ``last``: no other process accepts at
+        this socket, so the clients that wait in its backlog are accepted, too.
         """
+        if last and self._listening is not None:
+            self._accept(self._listening)
         self.stop_accepting()
         self._draining = True
         ended, deadline = self._notifier.calls_ended, self._clock() + within

@@ -129,17 +129,18 @@ class BoundSocket:
         self._file.unlink()
 
 
-def bind(endpoint: Endpoint, access: Access) -> BoundSocket:
+def bind(endpoint: Endpoint, access: Access, replaced: int | None = None) -> BoundSocket:
     """Listen at an endpoint; makes parent directories and replaces a stale socket.
 
-    Raises EndpointError if something that is not a socket is at the path, and UnavailableError if
-    another process listens there or the file system refuses.
+    The socket of the process ``replaced`` is replaced, too: clients that connect from then on reach
+    this one. Raises EndpointError if something that is not a socket is at the path, and
+    UnavailableError if another process listens there or the file system refuses.
     """
     path = Path(endpoint.path)
     try:
         _make_directories(path.parent)
         with locked_directory(path.parent) as directory:
-            _refuse_if_taken(endpoint)
+            _refuse_if_taken(endpoint, replaced)
             # Through the open directory the temporary name is short, whatever the path's length.
             short = f"/proc/self/fd/{directory}/.criproxy.{os.getpid()}"
             sock = _listen(short, access)
@@ -252,7 +253,16 @@ def locked_directory(path: Path) -> Iterator[int]:
         os.close(directory)
 
 
-def _refuse_if_taken(endpoint: Endpoint) -> None:
+def listening_process(endpoint: Endpoint) -> int | None:
+    """Return the id of the process that listens at an endpoint; None where nobody does."""
+    try:
+        with connect(endpoint) as client:
+            return peer_pid(client)
+    except OSError:
+        return None
+
+
+def _refuse_if_taken(endpoint: Endpoint, replaced: int | None) -> None:
     try:
         found = os.stat(endpoint.path)
     except FileNotFoundError:
@@ -264,8 +274,9 @@ def _refuse_if_taken(endpoint: Endpoint) -> None:
         )
     try:
         with connect(endpoint) as client:
-            if not Path(f"/proc/{peer_pid(client)}").exists():
-                return  # its supervisor has died, and the workers drain
+            pid = peer_pid(client)
+            if pid == replaced or not Path(f"/proc/{pid}").exists():
+                return  # it is to be replaced; or its supervisor has died, and the workers drain
     except ConnectionRefusedError:
         return  # stale
     except BlockingIOError:

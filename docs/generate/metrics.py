@@ -69,6 +69,7 @@ def exported() -> dict[str, Metric]:
     daemon = DaemonMetrics("0", lambda: [snapshot(metrics.registry)])
     daemon.worker_up("", up=True)
     daemon.worker_restarted("")
+    daemon.bypassed.labels("")
     return {
         family.name + _SUFFIXES.get(family.type, ""): family
         for family in daemon.registry.collect()

@@ -237,3 +237,30 @@ def test_a_reload_is_all_or_nothing(
     assert set(outcomes) == {"OK"}
     assert not (short_dir / "new.sock").exists()
     assert proxy.metric("criproxy_config_reload_success") == 0
+
+
+def test_replacing_another_criproxy(
+    runtime: EmbeddedRuntime, proxy: Criproxy, short_dir: Path
+) -> None:
+    """With --replace a second daemon takes over the path of a first, which drains and ends."""
+    address = proxy.event("metrics")["address"]
+    config = {
+        "listeners": [{"endpoint": proxy.endpoint, "runtime": runtime.endpoint}],
+        "metrics": {"address": address},
+    }
+    second = Criproxy(short_dir, config=config, name="second", options=["--replace"])
+    with calling(proxy.endpoint) as outcomes, second:
+        assert proxy.process.wait() == 0
+        more(outcomes)
+        assert listening_pid(proxy.path) == second.process.pid
+        assert second.get("/healthz")[0] == 200
+        assert set(outcomes) == {"OK"}
+
+
+def test_replacing_something_else(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Only a criproxy is replaced: a runtime's socket is not taken over."""
+    config = {"listeners": [{"endpoint": runtime.endpoint, "runtime": runtime.endpoint + "x"}]}
+    second = Criproxy(short_dir, config=config, options=["--replace"])
+    status, said = second.fails()
+    assert status == 1
+    assert "another process listens there" in said

@@ -162,3 +162,28 @@ def _answers(client: CriClient) -> bool:
         return bool(client.Version().runtime_name)
     except grpc.RpcError:
         return False
+
+
+def test_bypass_after_repeated_ends(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Listeners of a worker that keeps ending are bypassed if configured, scoped ones never."""
+    config = {"listeners": listeners(short_dir, runtime), "workers": {"bypass_after": 2}}
+    with Criproxy(short_dir, config=config) as proxy:
+        for name in ("scoped", "full"):
+            for count in (1, 2):
+                os.kill(named(proxy.process.pid, f"criproxy:{name}"), signal.SIGKILL)
+                wait_until(
+                    lambda name=name, count=count: (
+                        len(proxy.events("worker started", worker=name)) == count
+                    ),
+                    "another worker",
+                )
+        bypassed = proxy.events("listener bypassed: its worker keeps ending")
+        assert [line["listener"] for line in bypassed] == [
+            f"unix://{short_dir}/proxy.sock",
+            f"unix://{short_dir}/second.sock",
+        ]
+        assert proxy.path.readlink() == short_dir / "cri.sock"
+        assert not (short_dir / "scoped.sock").is_symlink()
+        assert proxy.metric("criproxy_listener_bypassed") == 2
+        with CriClient(proxy.endpoint) as client:
+            assert client.Version().runtime_name

@@ -37,12 +37,14 @@ class Criproxy:
         launcher: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
+        options: Sequence[str] = (),
     ) -> None:
         """Relay from ``name``.sock in ``directory`` to ``runtime``, an endpoint.
 
         ``config`` is the file's content where more is to be said; what it leaves out of
         listeners, metrics, log and probe is one listener to ``runtime``, a free port, JSON of
-        everything, and patience. ``launcher`` is put before the command, ``env`` and
+        everything, and patience. ``launcher`` is put before the command, ``options`` behind it,
+        ``env`` and
         ``descriptors`` are Process's.
         """
         self.path = directory / f"{name}.sock"
@@ -56,6 +58,7 @@ class Criproxy:
         self.file = directory / f"{name}.yaml"
         self.file.write_text(yaml.safe_dump(content))
         command = [*launcher, sys.executable, "-m", "criproxy", "run", "-c", str(self.file)]
+        command += options
         output = directory / name
         self.process = Process(command, output=output, env=env, descriptors=descriptors)
 

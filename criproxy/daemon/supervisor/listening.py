@@ -9,16 +9,27 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from criproxy.config.schema import ListenerConfig
 from criproxy.daemon.supervisor.worker_plan import WorkerPlan
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.sockets import Access, BoundSocket, access_of, adopt, bind
+from criproxy.relay.sockets import (
+    Access,
+    BoundSocket,
+    access_of,
+    adopt,
+    bind,
+    listening_process,
+)
 
 _FIRST_PASSED: Final = 3
 """The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
+
+PROCESS_NAME: Final = "criproxy"
+"""The name of the supervisor (proc(5), comm)."""
 
 Descriptors = Mapping[str, int]
 """Descriptors of listening sockets, by their paths."""
@@ -45,8 +56,16 @@ def passed_by_systemd(environment: MutableMapping[str, str]) -> Descriptors:
 class ListeningSockets:
     """The sockets of all listeners, by endpoint."""
 
-    def __init__(self, systemd: Descriptors, inherited: Descriptors, log: Log) -> None:
-        """``systemd`` was passed by systemd, ``inherited`` by the supervisor before an upgrade."""
+    def __init__(
+        self, systemd: Descriptors, inherited: Descriptors, replace: bool, log: Log
+    ) -> None:
+        """``systemd`` was passed by systemd, ``inherited`` by the supervisor before an upgrade.
+
+        ``replace``: the sockets of another criproxy are taken over.
+        """
+        self._replace = replace
+        self.replaced: set[int] = set()
+        """The supervisors whose sockets were taken over."""
         self._systemd = systemd
         self._inherited = dict(inherited)
         self._log = log
@@ -137,8 +156,20 @@ class ListeningSockets:
         if descriptor is None:
             descriptor = self._systemd.get(path)
         if descriptor is None:
-            return bind(listener.endpoint, _access(listener))
+            replaced = _criproxy_at(listener.endpoint) if self._replace else None
+            bound = bind(listener.endpoint, _access(listener), replaced)
+            self.replaced |= {replaced} if replaced is not None else set()
+            return bound
         return adopt(socket.socket(fileno=descriptor), listener.endpoint)
+
+
+def _criproxy_at(endpoint: Endpoint) -> int | None:
+    """Return the process id of the supervisor that listens at an endpoint, if one does."""
+    pid = listening_process(endpoint)
+    try:
+        return pid if Path(f"/proc/{pid}/comm").read_text() == f"{PROCESS_NAME}\n" else None
+    except OSError:
+        return None
 
 
 def _real(endpoint: Endpoint) -> str:

@@ -6,6 +6,7 @@ told to stop, drain, exit.
 """
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
@@ -25,6 +26,7 @@ from criproxy.config.schema import Config, ListenerConfig
 from criproxy.daemon.logs import open_log
 from criproxy.daemon.supervisor.health import RuntimeHealth
 from criproxy.daemon.supervisor.listening import (
+    PROCESS_NAME,
     Descriptors,
     ListeningSockets,
     passed_by_systemd,
@@ -41,6 +43,7 @@ from criproxy.errors import ConfigError, CriproxyError, UnavailableError
 from criproxy.observe.http import HTTPServer, Pages
 from criproxy.observe.metrics import DaemonMetrics
 from criproxy.observe.metrics_merge import Snapshot
+from criproxy.relay.bypass import is_bypassed
 from criproxy.relay.endpoints import find_runtime
 from criproxy.relay.own_sockets import OwnSockets
 
@@ -49,12 +52,18 @@ clock = time.perf_counter
 _STARTING: Final = 60.0
 """Seconds that workers have to start: they compile rules and load hooks."""
 
+_HTTP_RETRY: Final = 0.1
+"""Seconds between attempts to have the HTTP address of a criproxy that is replaced."""
+
 _UPGRADE_MARGIN: Final = 10.0
 """Seconds that a new supervisor has beyond that."""
 
 
-def serve(loaded: LoadedConfig) -> None:
+def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     """Run the daemon until SIGINT or SIGTERM.
+
+    ``replace_running``: another criproxy that listens at the same sockets is stopped once this one
+    serves.
 
     Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.
     """
@@ -64,8 +73,8 @@ def serve(loaded: LoadedConfig) -> None:
     _import_what_is_configured(loaded.config)
     # From here to the fork neither a thread nor an event loop may be made.
     spawner = start_spawner({"worker": run_worker, "recorder": _run_recorder})
-    name_process("criproxy")
-    uvloop.run(_run(loaded, systemd, left, spawner))
+    name_process(PROCESS_NAME)
+    uvloop.run(_run(loaded, systemd, left, replace_running, spawner))
 
 
 def _run_recorder(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
@@ -78,9 +87,10 @@ async def _run(
     loaded: LoadedConfig,
     systemd: Descriptors,
     left: Inheritance,
+    replace_running: bool,
     spawner: socket.socket,
 ) -> None:
-    await _Supervisor(loaded, systemd, left, spawner).run()
+    await _Supervisor(loaded, systemd, left, replace_running, spawner).run()
 
 
 class _Supervisor:
@@ -89,6 +99,7 @@ class _Supervisor:
         loaded: LoadedConfig,
         systemd: Descriptors,
         left: Inheritance,
+        replace_running: bool,
         spawner: socket.socket,
     ) -> None:
         self._loaded = loaded
@@ -103,7 +114,9 @@ class _Supervisor:
         self._recorder = RecorderProcess(
             self._spawner, self._reconnect, self._log, self._background
         )
-        self._sockets = ListeningSockets({**systemd, **left.systemd}, left.listening, self._log)
+        self._sockets = ListeningSockets(
+            {**systemd, **left.systemd}, left.listening, replace_running, self._log
+        )
         self._pools: list[WorkerPool] = []
         """The pool in force is the last; those before it drain."""
         self._http: HTTPServer | None = None
@@ -136,7 +149,8 @@ class _Supervisor:
         refuse_own_sockets(config)
         await self._recorder.configure(config.audit)
         await self._replace_pool(self._loaded)
-        self._http = self._start_http(config)
+        self._stop_replaced()
+        self._http = await self._start_first_http(config)
         self._start_health()
         self._report_listeners(config.listeners)
         self._start_reloading()
@@ -203,6 +217,23 @@ class _Supervisor:
             lambda up: self._metrics.runtime_up.set(up),
         )
         self._health_task = self._background.start(self._health.watch(), "runtime health")
+
+    def _stop_replaced(self) -> None:
+        for pid in self._sockets.replaced:
+            self._log.info("another criproxy is replaced", pid=pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    async def _start_first_http(self, config: Config) -> HTTPServer | None:
+        """Serve the pages; where another criproxy is replaced, once it has ended."""
+        if self._sockets.replaced:
+            deadline = clock() + float(config.limits.drain_timeout) + _UPGRADE_MARGIN
+            while clock() < deadline:
+                try:
+                    return self._start_http(config)
+                except UnavailableError:
+                    await asyncio.sleep(_HTTP_RETRY)
+        return self._start_http(config)
 
     def _start_http(self, config: Config) -> HTTPServer | None:
         address = config.metrics.address
@@ -354,7 +385,8 @@ class _Supervisor:
                 self._http = None
         else:
             self._sockets.unlink()
-        counts = await asyncio.gather(*(each.drain(timeout) for each in self._pools))
+        last = not self._upgraded
+        counts = await asyncio.gather(*(each.drain(timeout, last) for each in self._pools))
         finished, cut = (sum(each) for each in zip(*counts, strict=True))
         self._log.info("stopped", calls_finished=finished, calls_cut=cut)
 
@@ -374,6 +406,9 @@ class _Supervisor:
     # What is reported
 
     def _snapshots(self) -> list[Snapshot]:
+        for each in self._loaded.config.listeners:
+            bypassed = each.runtime is not None and is_bypassed(each.endpoint, each.runtime)
+            self._metrics.bypassed.labels(str(each.endpoint)).set(bypassed)
         return [*self._pages.snapshots(), *self._recorder.snapshots]
 
     def _worker_up(self, name: str, up: bool) -> None:

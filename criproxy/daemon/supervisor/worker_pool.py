@@ -19,8 +19,12 @@ from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, de
 from criproxy.errors import CriproxyError, UnavailableError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire
+from criproxy.relay.bypass import bypass
 
 _FIRST_PAUSE: Final = 0.1
+_BYPASS_WINDOW: Final = 600.0
+"""Seconds within which the ends of a worker count for ``workers.bypass_after``."""
+
 _LONGEST_PAUSE: Final = 30.0
 _STABLE: Final = 60.0
 """Seconds after which a worker that ends is started at once again."""
@@ -149,15 +153,15 @@ class WorkerPool:
         for each in self._all.values():
             each.tell(operation)
 
-    async def drain(self, seconds: float) -> tuple[int, int]:
+    async def drain(self, seconds: float, last: bool = False) -> tuple[int, int]:
         """Drain all workers and wait for their end; return how many calls finished, and were cut.
 
-        One that does not end in time is killed.
+        One that does not end in time is killed. ``last``: no other worker accepts clients.
         """
         self._stopping = True
         processes = list(self._all.values())
         for each in processes:
-            each.drain(seconds)
+            each.drain(seconds, last)
         if processes:
             exits = [each.exited for each in processes]
             await asyncio.wait(exits, timeout=seconds + _KILL_MARGIN)
@@ -180,6 +184,22 @@ class WorkerPool:
             self.exited(process.pid, self._early.pop(process.pid))
         return process
 
+    def _bypass(self, plan: WorkerPlan) -> None:
+        """Have the clients of a worker that keeps ending reach the runtime directly."""
+        for each in plan.listeners:
+            if each.is_scoped or each.runtime is None or each.image not in (None, each.runtime):
+                continue
+            try:
+                bypass(each.endpoint, each.runtime)
+            except CriproxyError as error:
+                self._log.error("bypass failed", listener=str(each.endpoint), error=str(error))
+            else:
+                self._log.error(
+                    "listener bypassed: its worker keeps ending",
+                    listener=str(each.endpoint),
+                    note="rules and the audit log do not apply; end it with criproxy bypass off",
+                )
+
     def _lost(self, pid: int) -> None:
         self.exited(pid, 0)
 
@@ -187,6 +207,7 @@ class WorkerPool:
         """Start a worker anew whenever it ends by itself. Never returns, unless all are to end."""
         loop = asyncio.get_running_loop()
         pause = 0.0
+        ends: list[float] = []
         while True:
             process, began = self._current[plan.name], loop.time()
             await asyncio.wait(
@@ -202,6 +223,9 @@ class WorkerPool:
             self._log.error(
                 "worker ended", worker=plan.name, pid=process.pid, how=how, restart_s=pause
             )
+            ends = [each for each in ends if loop.time() - each < _BYPASS_WINDOW] + [loop.time()]
+            if len(ends) == self.loaded.config.workers.bypass_after:
+                self._bypass(plan)
             await asyncio.sleep(pause)
             pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._restarted(plan.name)

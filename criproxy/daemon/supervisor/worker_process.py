@@ -125,9 +125,12 @@ class WorkerProcess:
         finally:
             del self._questions[number]
 
-    def drain(self, timeout: float) -> None:
-        """Have it take no more clients, let calls in flight end, and exit."""
-        self.tell("drain", timeout=timeout)
+    def drain(self, seconds: float, last: bool) -> None:
+        """Have it take no more clients, let calls in flight end, and exit.
+
+        ``last``: clients that wait in the backlog are taken before.
+        """
+        self.tell("drain", seconds=seconds, last=last)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal."""

@@ -83,7 +83,7 @@ class _Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._started: asyncio.Future[tuple[Message, list[int]]]
-        self._draining: asyncio.Future[float]
+        self._draining: asyncio.Future[tuple[float, bool]]
         self._control: ControlChannel
         self._own_sockets: OwnSockets
         self._listeners: list[Listener] = []
@@ -144,7 +144,7 @@ class _Worker:
             background.start(self._report(), "metrics report")
             self._list_pods_for_audit(background)
             self._control.send({"op": "ready"})
-            await self._drain(await self._draining)
+            await self._drain(*await self._draining)
         finally:
             for listener in self._listeners:
                 listener.stop_accepting()
@@ -164,7 +164,7 @@ class _Worker:
         if operation == "start":
             self._started.set_result((message, descriptors))
         elif operation == "drain":
-            self._stop(message["timeout"])
+            self._stop(message["seconds"], message["last"])
         elif operation == "cut":
             self._cut.set()
         elif operation == "recorder" and self._audit is not None:
@@ -199,9 +199,9 @@ class _Worker:
             return str(error)
         return None
 
-    def _stop(self, timeout: float) -> None:
+    def _stop(self, seconds: float, last: bool = False) -> None:
         if not self._draining.done():
-            self._draining.set_result(timeout)
+            self._draining.set_result((seconds, last))
 
     def _supervisor_gone(self) -> None:
         """Drain: nobody is left who could start a successor or answer for this worker."""
@@ -211,9 +211,9 @@ class _Worker:
         else:
             self._stop(0.0)
 
-    async def _drain(self, seconds: float) -> None:
+    async def _drain(self, seconds: float, last: bool) -> None:
         """Let calls in flight end, for so many ``seconds`` at most, and report how many did."""
-        drains = [asyncio.ensure_future(each.drain(seconds)) for each in self._listeners]
+        drains = [asyncio.ensure_future(each.drain(seconds, last)) for each in self._listeners]
         cut = asyncio.ensure_future(self._cut.wait())
         ended = asyncio.gather(*drains)
         await asyncio.wait((ended, cut), return_when=asyncio.FIRST_COMPLETED)
