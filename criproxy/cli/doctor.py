@@ -11,9 +11,7 @@ from criproxy.cli.support.settings import config_option
 from criproxy.printable import printable
 
 if TYPE_CHECKING:
-    from criproxy.config.schema import Config
     from criproxy.doctor.findings import Finding
-    from criproxy.relay.endpoints import Endpoint
 
 _EPILOG: Final = """\
 \b
@@ -24,6 +22,9 @@ Examples:
 \b
 Exit status: 0 no findings, 1 findings, 2 an option is wrong.
 """
+
+_USUAL: Final = Path("/etc/criproxy/config.yaml")
+"""The configuration that is read without -c, if it exists."""
 
 _COLOURS: Final = {"OK": "green", "WARN": "yellow", "FAIL": "red", "cannot tell": "cyan"}
 _INDENT: Final = 13
@@ -38,7 +39,7 @@ _INDENT: Final = 13
     "--runtime-endpoint",
     metavar="E",
     help="The runtime's socket: unix:///path or a bare path. Without it the configuration's, else "
-    "the first found where crictl looks.",
+    "the first that answers where runtimes usually listen.",
 )
 @click.option(
     "-o",
@@ -53,32 +54,25 @@ def command(config: Path | None, runtime_endpoint: str | None, output: str) -> N
 
     It examines who is connected to the runtime's socket, the modes and owners of sockets, the
     endpoint of the kubelet, containers that have the socket mounted, and criproxy itself. It
-    changes nothing. Run it as root; it reports what it cannot examine without the rights.
+    changes nothing. Run it as root; it reports what it cannot examine without the rights, and what
+    is not there. Without -c it reads /etc/criproxy/config.yaml, if that exists.
     """
     from criproxy.config.load import LoadedConfig, load
     from criproxy.config.schema import Config
     from criproxy.doctor.examine import examine
+    from criproxy.doctor.node.runtimes import runtimes_of
     from criproxy.doctor.node.system import System
+    from criproxy.relay.endpoints import parse_endpoint
 
+    option = None if runtime_endpoint is None else parse_endpoint(runtime_endpoint)
+    if config is None and _USUAL.exists():
+        config = _USUAL
     loaded = LoadedConfig(Config()) if config is None else load(config)
-    findings = examine(System(), loaded.config, _runtimes(loaded.config, runtime_endpoint))
+    system = System()
+    runtimes = runtimes_of(loaded.config, system, option)
+    findings = examine(system, loaded.config, runtimes, configured=config is not None)
     click.echo(_as_json(findings) if output == "json" else _as_text(findings))
     sys.exit(1 if any(finding.found for finding in findings) else 0)
-
-
-def _runtimes(config: "Config", option: str | None) -> "list[Endpoint]":
-    """Return the runtimes' sockets: the option's, else the listeners' upstreams."""
-    from criproxy.relay.endpoints import find_runtime, parse_endpoint
-
-    if option is not None:
-        return [parse_endpoint(option)]
-    found = [
-        each
-        for listener in config.listeners
-        for each in (listener.runtime or find_runtime(), listener.image)
-        if each is not None
-    ]
-    return list(dict.fromkeys(found))
 
 
 def _as_json(findings: "list[Finding]") -> str:

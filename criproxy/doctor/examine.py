@@ -20,7 +20,12 @@ CHECKS: Final[Sequence[Callable[[Facts], Iterable[Finding]]]] = (
 )
 
 
-def examine(system: System, config: Config, runtimes: Sequence[Endpoint]) -> list[Finding]:
-    """Gather the node's facts and return the findings of every check."""
-    facts = gather(system, config, runtimes)
+def examine(
+    system: System, config: Config, runtimes: Sequence[Endpoint], configured: bool = True
+) -> list[Finding]:
+    """Gather the node's facts and return the findings of every check.
+
+    ``configured``: whether ``config`` was read from a file.
+    """
+    facts = gather(system, config, runtimes, configured)
     return [finding for check in CHECKS for finding in check(facts)]

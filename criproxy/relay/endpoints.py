@@ -23,8 +23,9 @@ WELL_KNOWN: Final = (
 """Where runtimes listen: those that crictl tries by default (containerd, CRI-O, cri-dockerd,
 dockershim), then those of distributions."""
 
-_ROOTLESS: Final = "/run/user"
-_ROOTLESS_SOCKETS: Final = ("*/containerd.sock", "*/*/containerd.sock", "*/*/*/containerd.sock")
+ROOTLESS: Final = "/run/user"
+ROOTLESS_SOCKETS: Final = ("*/containerd.sock", "*/*/containerd.sock", "*/*/*/containerd.sock")
+"""Where the sockets of users' own runtimes are; they are never chosen unless they are named."""
 _PROBE_SECONDS: Final = 2.0
 """Seconds within which a runtime has to answer to be found."""
 
@@ -103,7 +104,7 @@ def parse_endpoint(text: str) -> Endpoint:
 def find_runtime(
     candidates: tuple[str, ...] = WELL_KNOWN,
     within: float = _PROBE_SECONDS,
-    rootless: Path = Path(_ROOTLESS),
+    rootless: Path = Path(ROOTLESS),
 ) -> Endpoint:
     """Return the first well-known endpoint that answers the CRI, within ``within`` seconds.
 
@@ -115,7 +116,7 @@ def find_runtime(
         if error is None:
             return Endpoint(path)
         found.append(f"{path} ({error})")
-    for pattern in _ROOTLESS_SOCKETS:
+    for pattern in ROOTLESS_SOCKETS:
         found += [f"{path} (rootless; name it if it is meant)" for path in rootless.glob(pattern)]
     raise EndpointError(
         "no runtime endpoint was given, and none answers the CRI: "

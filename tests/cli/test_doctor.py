@@ -24,7 +24,9 @@ def invoke(*arguments: str, color: bool = False) -> Result:
 
 
 def find(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
-    monkeypatch.setattr("criproxy.doctor.examine.examine", lambda *arguments: list(findings))
+    monkeypatch.setattr(
+        "criproxy.doctor.examine.examine", lambda *arguments, **options: list(findings)
+    )
 
 
 def test_nothing_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +77,31 @@ def test_json(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_endpoint_is_a_usage_error() -> None:
     """An endpoint that is no unix socket's is the user's mistake."""
     assert isinstance(invoke("--runtime-endpoint", "tcp://h:1").exception, EndpointError)
+
+
+def test_without_configuration_and_runtime(
+    monkeypatch: pytest.MonkeyPatch, short_dir: Path
+) -> None:
+    """A node with nothing on it is examined as well: it is said what is not there."""
+    monkeypatch.setattr(doctor, "_USUAL", short_dir / "absent.yaml")
+    monkeypatch.setattr("criproxy.doctor.node.runtimes.WELL_KNOWN", (f"{short_dir}/r.sock",))
+    monkeypatch.setattr("criproxy.doctor.checks.sockets.WELL_KNOWN", (f"{short_dir}/r.sock",))
+    result = invoke()
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert (
+        f"cannot tell  sockets: there is no runtime's socket: not at {short_dir}" in result.output
+    )
+    assert (
+        "cannot tell  listeners: unix:///run/criproxy/criproxy.sock is not there" in result.output
+    )
+
+
+def test_usual_configuration(monkeypatch: pytest.MonkeyPatch, short_dir: Path) -> None:
+    """Without -c, criproxy's usual configuration is read where it exists."""
+    usual = short_dir / "c.yaml"
+    usual.write_text(f"listeners: [{{endpoint: {short_dir}/p.sock, runtime: {short_dir}/r.sock}}]")
+    monkeypatch.setattr(doctor, "_USUAL", usual)
+    assert f"FAIL         listeners: unix://{short_dir}/p.sock is not there" in invoke().output
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to see everything")

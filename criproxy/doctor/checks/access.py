@@ -70,14 +70,6 @@ def access_of(path: Path) -> SocketAccess | None:
     return SocketAccess(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def is_socket(path: Path) -> bool:
-    """Return whether a path is a socket, as far as this process may read it."""
-    try:
-        return stat.S_ISSOCK(path.stat().st_mode)
-    except OSError:
-        return False
-
-
 def writable_parent(path: Path, root: Path = Path("/")) -> Path | None:
     """Return the nearest directory above a file in which users other than root may replace it.
 

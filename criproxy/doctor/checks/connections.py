@@ -6,6 +6,7 @@ from typing import Final
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
 from criproxy.doctor.node.kubelet_config import is_supervisor, uses_criproxy
+from criproxy.doctor.node.runtimes import OTHER_SOCKETS
 from criproxy.doctor.node.system import Process
 from criproxy.relay.endpoints import Endpoint
 
@@ -13,6 +14,10 @@ NAME: Final = "connections"
 
 _NATIVE: Final = frozenset({"ctr", "nerdctl", "dockerd", "buildkitd"})
 """Clients of containerd's native API, which shares the CRI's socket."""
+
+
+_SHIM: Final = "containerd-shim"
+"""The beginning of the names of containerd's shims, which report to it over ttrpc."""
 
 
 def check(facts: Facts) -> Iterator[Finding]:
@@ -27,6 +32,20 @@ def check(facts: Facts) -> Iterator[Finding]:
         return
     for runtime in facts.runtimes:
         yield from _at(facts, runtime)
+    for path, clients in facts.other_clients.items():
+        for pid, count in sorted(clients.items()):
+            process = facts.system.process(pid)
+            if pid not in facts.runtime_pids and not process.name.startswith(_SHIM):
+                yield _of_other(process, path, count)
+
+
+def _of_other(process: Process, path: str, count: int) -> Finding:
+    what = OTHER_SOCKETS.get(path, "the sockets of containerd's shims")
+    held = f"{process} holds {_connections(count)} to {what} ({path}), which criproxy does not see"
+    remedy = "if it is not part of the runtime, stop it, and restrict who is root"
+    if path.endswith("/nri.sock"):
+        remedy = "if this NRI plugin is not wanted, remove it: it may change every container"
+    return Finding(NAME, Outcome.WARN, held, remedy)
 
 
 def _at(facts: Facts, runtime: Endpoint) -> Iterator[Finding]:

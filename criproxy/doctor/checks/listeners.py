@@ -9,11 +9,11 @@ from criproxy.doctor.checks.access import (
     access_of,
     can_connect,
     groups_of,
-    is_socket,
     writable_parent,
 )
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
+from criproxy.doctor.node.system import is_socket
 
 NAME: Final = "listeners"
 
@@ -50,6 +50,10 @@ def _of(facts: Facts, listener: ListenerConfig) -> Iterator[Finding]:
         what = (
             f"{listener.endpoint} is no socket" if access else f"{listener.endpoint} is not there"
         )
+        if not facts.configured and access is None:
+            remedy = "name criproxy's configuration with -c, or start it"
+            yield Finding(NAME, Outcome.CANNOT_TELL, what, remedy)
+            return
         yield Finding(NAME, Outcome.FAIL, what, "start criproxy with this configuration")
         return
     yield from _alive(facts, listener)

@@ -6,7 +6,15 @@ from typing import Final
 
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
-from criproxy.doctor.node.mountinfo import Mount, MountLocation, locate, parse, visible_path
+from criproxy.doctor.node.mountinfo import (
+    Mount,
+    MountLocation,
+    is_removed,
+    locate,
+    parse,
+    visible_path,
+)
+from criproxy.doctor.node.runtimes import SHIMS, other_sockets
 
 NAME: Final = "mounts"
 
@@ -15,6 +23,13 @@ def check(facts: Facts) -> Iterator[Finding]:
     """Check one process of each mount namespace other than the node's."""
     own = parse(facts.system.text(os.getpid(), "mountinfo") or facts.system.text(1, "mountinfo"))
     wanted = list(_wanted(facts, own))
+    further = list(_further_wanted(facts, own))
+    scoped = [
+        (each.endpoint.path, location)
+        for each in facts.config.listeners
+        if each.profile != "full"
+        and (location := locate(_real(facts, each.endpoint.path), own)) is not None
+    ]
     # The doctor may run in a container: the node's tree is that of the first process.
     roots = {locate("/", own), locate("/", parse(facts.system.text(1, "mountinfo"))), None}
     seen, unreadable = _namespaces(facts)
@@ -23,11 +38,13 @@ def check(facts: Facts) -> Iterator[Finding]:
         mounts = parse(facts.system.text(pid, "mountinfo"))
         if _sees_node_tree(facts, pid, roots, mounts):
             continue
-        for path, location, is_listener in wanted:
-            inside = visible_path(location, mounts)
-            if inside is not None:
-                found = True
-                yield _mounted(facts, pid, path, inside, is_listener)
+        findings = [
+            *_with_full_rights(facts, pid, wanted, mounts),
+            *_further(facts, pid, further, mounts),
+            *_mounted_files(facts, pid, scoped, mounts),
+        ]
+        found = found or bool(findings)
+        yield from findings
     if unreadable:
         unsure = (
             f"whether every process is without the runtime's socket: {unreadable} would not tell"
@@ -48,13 +65,24 @@ def _wanted(facts: Facts, own: list[Mount]) -> Iterator[tuple[str, MountLocation
         yield from _located(facts, listener.endpoint.path, own, True)
 
 
+def _further_wanted(facts: Facts, own: list[Mount]) -> Iterator[tuple[str, MountLocation]]:
+    """Yield the runtimes' further sockets, and the directory of the shims' sockets."""
+    for path in (*(path for path, _ in other_sockets(facts.system)), SHIMS):
+        for _, location, _ in _located(facts, path, own, False):
+            yield path, location
+
+
 def _located(
     facts: Facts, path: str, own: list[Mount], is_listener: bool
 ) -> Iterator[tuple[str, MountLocation, bool]]:
-    real = os.path.realpath(facts.system.path(path))
+    real = _real(facts, path)
     location = locate(real, own)
     if location is not None and os.path.lexists(real):
         yield path, location, is_listener
+
+
+def _real(facts: Facts, path: str) -> str:
+    return os.path.realpath(facts.system.path(path))
 
 
 def _namespaces(facts: Facts) -> tuple[list[int], int]:
@@ -88,19 +116,75 @@ def _sees_node_tree(
     return locate("/", mounts) in roots
 
 
+def _with_full_rights(
+    facts: Facts, pid: int, wanted: list[tuple[str, MountLocation, bool]], mounts: list[Mount]
+) -> Iterator[Finding]:
+    for path, location, is_listener in wanted:
+        inside = visible_path(location, mounts)
+        if inside is not None:
+            yield _mounted(facts, pid, path, inside, is_listener)
+
+
 def _mounted(facts: Facts, pid: int, path: str, inside: str, is_listener: bool) -> Finding:
     process = facts.system.process(pid)
     what = f"{process} sees {path} at {inside}"
-    scoped = next((each for each in facts.config.listeners if each.profile != "full"), None)
-    instead = (
-        f"mount {scoped.endpoint.path} (profile {scoped.profile}) instead"
-        if scoped is not None
-        else "mount the socket of a listener with profile: read-only instead"
-    )
     if facts.is_kubelet(pid):
         return Finding(NAME, Outcome.OK, f"{what}: it is the kubelet")
     if is_listener:
         what += ", with every right of the node's root"
-        return Finding(NAME, Outcome.WARN, what, instead)
-    remedy = f"{instead}; a read-only mount does not keep it from connecting"
+        return Finding(NAME, Outcome.WARN, what, _instead(facts))
+    remedy = f"{_instead(facts)}; a read-only mount does not keep it from connecting"
     return Finding(NAME, Outcome.FAIL, f"{what}, past criproxy", remedy)
+
+
+def _further(
+    facts: Facts, pid: int, further: list[tuple[str, MountLocation]], mounts: list[Mount]
+) -> Iterator[Finding]:
+    """Report in one finding which further sockets of runtimes a process sees."""
+    seen = [
+        f"{path} at {inside}"
+        for path, location in further
+        if (inside := visible_path(location, mounts)) is not None
+    ]
+    if seen and not facts.is_kubelet(pid):
+        what = f"{facts.system.process(pid)} sees {', '.join(seen)}, past criproxy"
+        remedy = "leave the mount out, unless it is an NRI plugin or part of the runtime"
+        yield Finding(NAME, Outcome.WARN, what, remedy)
+
+
+def _mounted_files(
+    facts: Facts, pid: int, scoped: list[tuple[str, MountLocation]], mounts: list[Mount]
+) -> Iterator[Finding]:
+    """Report mounts of a scoped socket's file: after a restart of criproxy they lead nowhere."""
+    for path, location in scoped:
+        for mount in mounts:
+            removed = is_removed(mount, location)
+            if removed or MountLocation(mount.device, mount.root) == location:
+                what = f"{facts.system.process(pid)} has the file {path} mounted at {mount.point}"
+                what += (
+                    ": it is a removed one, which nobody answers"
+                    if removed
+                    else ": it leads nowhere once criproxy has been restarted"
+                )
+                yield Finding(NAME, Outcome.WARN, what, _instead(facts))
+
+
+def _instead(facts: Facts) -> str:
+    """Advise a mount that has few rights and outlasts a restart of criproxy."""
+    full = {os.path.dirname(each.endpoint.path) for each in facts.full}
+    scoped = [each for each in facts.config.listeners if each.profile != "full"]
+    apart = [each for each in scoped if os.path.dirname(each.endpoint.path) not in full]
+    lasting = "not the socket, whose file is another one after a restart"
+    if apart:
+        directory = os.path.dirname(apart[0].endpoint.path)
+        return f"mount the directory {directory} (profile {apart[0].profile}) instead, {lasting}"
+    if scoped:
+        endpoint = scoped[0].endpoint
+        return (
+            f"give {endpoint} (profile {scoped[0].profile}) a directory of its own, without the "
+            f"socket with full rights, and mount that directory instead, {lasting}"
+        )
+    return (
+        "give it a listener with profile: read-only in a directory of its own, and mount that "
+        f"directory instead, {lasting}"
+    )

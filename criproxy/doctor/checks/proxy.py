@@ -19,8 +19,10 @@ _ANYWHERE: Final = ("0.0.0.0", "::", "*")  # noqa: S104 - what is warned of
 def check(facts: Facts) -> Iterator[Finding]:
     """Check the running criproxy, its audit log and its HTTP address."""
     if facts.criproxy_pids:
-        for pid in sorted(facts.criproxy_pids):
-            yield from _process(facts, pid)
+        found = [each for pid in sorted(facts.criproxy_pids) for each in _process(facts, pid)]
+        fine = [each for each in found if each.outcome is Outcome.OK]
+        yield from fine[:1]  # one line for the processes that are as they should be
+        yield from (each for each in found if each.outcome is not Outcome.OK)
     else:
         what = "what criproxy runs as: nobody is seen to listen at its endpoints"
         remedy = "start it, name its configuration with -c, or run this as root"

@@ -9,20 +9,20 @@ from criproxy.doctor.checks.access import (
     SocketAccess,
     access_of,
     group_name,
-    is_socket,
     user_name,
     writable_parent,
 )
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
+from criproxy.doctor.node.runtimes import SHIMS, other_sockets, shim_sockets
+from criproxy.doctor.node.system import is_socket
+from criproxy.relay.endpoints import ROOTLESS, ROOTLESS_SOCKETS, WELL_KNOWN
 
 NAME: Final = "sockets"
 
 OTHERS: Final = (
     "/run/containerd/containerd.sock",
-    "/run/containerd/containerd.sock.ttrpc",
     "/run/k3s/containerd/containerd.sock",
-    "/run/k3s/containerd/containerd.sock.ttrpc",
     "/run/k0s/containerd.sock",
     "/var/snap/microk8s/common/run/containerd.sock",
     "/run/crio/crio.sock",
@@ -36,6 +36,10 @@ OTHERS: Final = (
 
 def check(facts: Facts) -> Iterator[Finding]:
     """Check mode, owner and directory of the runtimes' sockets and of other existing ones."""
+    if not facts.runtimes:
+        what = f"there is no runtime's socket: not at {', '.join(WELL_KNOWN)}"
+        remedy = "start the runtime, or name its socket with --runtime-endpoint"
+        yield Finding(NAME, Outcome.CANNOT_TELL, what, remedy)
     looked = set()
     for runtime in facts.runtimes:
         looked.add(facts.system.path(runtime.path).resolve())
@@ -45,6 +49,37 @@ def check(facts: Facts) -> Iterator[Finding]:
         if real not in looked and is_socket(real):
             looked.add(real)
             yield _of(facts, path, "another runtime's socket")
+    for path, what in other_sockets(facts.system):
+        yield _of(facts, path, what)
+    yield from _of_shims(facts)
+    yield from _rootless(facts)
+
+
+def _of_shims(facts: Facts) -> Iterator[Finding]:
+    """Report the shims' sockets that others than root may use, and how many root alone may."""
+    try:
+        findings = [_of(facts, path, "a shim's socket") for path in shim_sockets(facts.system)]
+    except OSError:
+        what = f"who may connect to the shims' sockets in {SHIMS}"
+        findings = [Finding(NAME, Outcome.CANNOT_TELL, what, "run it as root")]
+    closed = sum(each.outcome is Outcome.OK for each in findings)
+    yield from (each for each in findings if each.outcome is not Outcome.OK)
+    if closed:
+        what = f"the sockets of {closed} shims in {SHIMS} let root alone in"
+        yield Finding(NAME, Outcome.OK, what)
+
+
+def _rootless(facts: Facts) -> Iterator[Finding]:
+    """Report the sockets of rootless runtimes: their users manage their own containers."""
+    for pattern in ROOTLESS_SOCKETS:
+        for path in sorted(facts.system.path(ROOTLESS).glob(pattern)):
+            if is_socket(path):
+                shown = f"/{path.relative_to(facts.system.root)}"
+                what = (
+                    f"a rootless runtime's socket {shown}: criproxy is not in front of it, and "
+                    "it is the user's"
+                )
+                yield Finding(NAME, Outcome.OK, what)
 
 
 def _of(facts: Facts, path: str, what: str) -> Finding:

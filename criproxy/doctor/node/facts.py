@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from criproxy.config.schema import Config, ListenerConfig
+from criproxy.doctor.node.runtimes import SHIMS, other_sockets
 from criproxy.doctor.node.sock_diag import LISTEN, UnixSocket
 from criproxy.doctor.node.system import System
 from criproxy.errors import UnavailableError
@@ -21,12 +22,16 @@ class Facts:
     config: Config
     runtimes: Sequence[Endpoint]
     """The sockets of the runtimes and of separate image services."""
+    configured: bool = True
+    """Whether the configuration was read from a file, rather than being the default."""
     sockets_error: str = ""
     """Why the kernel's sockets could not be read; empty if they were."""
     listening: set[str] = field(default_factory=set)
     """Paths of runtimes' sockets with a listening socket."""
     clients: dict[str, Counter[int]] = field(default_factory=dict)
     """Number of connections by pid, by the path of a runtime's socket."""
+    other_clients: dict[str, Counter[int]] = field(default_factory=dict)
+    """The same of the runtimes' further sockets; those of all shims by the directory's path."""
     unidentified: Counter[str] = field(default_factory=Counter)
     """Number of connections without a known process, by path."""
     unreadable: int = 0
@@ -70,9 +75,11 @@ class Facts:
         return "run" in words and (named or words[1:3] == ("-m", "criproxy"))
 
 
-def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Facts:
+def gather(
+    system: System, config: Config, runtimes: Sequence[Endpoint], configured: bool = True
+) -> Facts:
     """Read the kernel's sockets and the processes that hold the relevant ones. Never raises."""
-    facts = Facts(system, config, runtimes)
+    facts = Facts(system, config, runtimes, configured=configured)
     try:
         sockets = system.sockets()
     except UnavailableError as error:
@@ -83,7 +90,11 @@ def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Fact
         each.endpoint.path: _listening(_at(system, each.endpoint.path, sockets))
         for each in config.listeners
     }
+    at_other = {path: _at(system, path, sockets) for path, _ in other_sockets(system)}
+    at_other[SHIMS] = [each for each in sockets if _is_of_shim(system, each)]
     wanted = {each.inode for found in at_listener.values() for each in found}
+    for found in at_other.values():
+        wanted |= _clients(found)
     for found in at_runtime.values():
         wanted |= {each.inode for each in _listening(found)}
         wanted |= _clients(found)
@@ -92,6 +103,9 @@ def gather(system: System, config: Config, runtimes: Sequence[Endpoint]) -> Fact
         facts.criproxy[path] = sorted(
             {pid for each in found for pid in holders.get(each.inode, [])}
         )
+    for path, found in at_other.items():
+        pids = [pid for peer in _clients(found) for pid in holders.get(peer, [])]
+        facts.other_clients[path] = Counter(pids)
     for path, found in at_runtime.items():
         listening = _listening(found)
         if listening:
@@ -121,6 +135,11 @@ def _at(system: System, path: str, sockets: list[UnixSocket]) -> list[UnixSocket
     return [
         each for each in sockets if each.name in names or (file is not None and each.file == file)
     ]
+
+
+def _is_of_shim(system: System, each: UnixSocket) -> bool:
+    """Return whether a socket is bound below the directory of the shims' sockets."""
+    return each.name.startswith((f"{SHIMS}/", f"{system.path(SHIMS)}/"))
 
 
 def _clients(sockets: list[UnixSocket]) -> set[int]:

@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+_REMOVED: Final = "//deleted"
+"""What the kernel appends to the path of a mounted file that has been removed."""
+
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -40,6 +43,11 @@ def parse(text: str) -> list[Mount]:
         options += f",{after[2]}" if len(after) > 2 else ""
         found.append(Mount(device, _unescape(root), _unescape(point), kind, options))
     return found
+
+
+def is_removed(mount: Mount, location: MountLocation) -> bool:
+    """Return whether a mount is of a file that has been removed from a location."""
+    return mount.device == location.device and mount.root == f"{location.path}{_REMOVED}"
 
 
 def locate(path: str, mounts: Sequence[Mount]) -> MountLocation | None:

@@ -6,6 +6,7 @@ A process's data is read on demand: a machine may have ten thousand processes.
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Final
 from criproxy.doctor.node.sock_diag import UnixSocket, unix_sockets
 from criproxy.errors import CriproxyError
 from criproxy.peers.cgroups import CgroupLocation, cgroup_location
-from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.endpoints import Endpoint, why_no_runtime
 
 CAP_SYS_PTRACE: Final = 19
 """Bit of the capability to read other processes' /proc (capabilities(7))."""
@@ -62,6 +63,14 @@ class Process:
         return ", ".join(words)
 
 
+def is_socket(path: Path) -> bool:
+    """Return whether a path is a socket, as far as this process may read it."""
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return False
+
+
 def version_error(endpoint: Endpoint) -> str | None:
     """Call Version on a socket; return None if it answers, else the reason in one line."""
     from criproxy.client.failures import ask_version  # grpcio is slow to import
@@ -82,6 +91,7 @@ class System:
     """Directory that absolute paths are relative to."""
     sockets: Callable[[], list[UnixSocket]] = unix_sockets
     version_error: Callable[[Endpoint], str | None] = version_error
+    why_no_runtime: Callable[[str], str | None] = why_no_runtime
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     which: Callable[[str], str | None] = shutil.which
 

@@ -76,11 +76,69 @@ def test_whole_run(placed: Node) -> None:
     ]
 
 
-def test_scoped_socket(placed: Node) -> None:
-    """A container with the scoped socket is as it should be."""
-    mounts = [OVERLAY, "51 50 0:21 /criproxy/read-only.sock /cri.sock rw - tmpfs tmpfs rw"]
+APART = "/run/criproxy-agents/read-only.sock"
+WITH_DIRECTORY = f"""
+listeners:
+- {{endpoint: unix://{PROXY}, runtime: {RUNTIME}}}
+- {{endpoint: unix://{APART}, runtime: {RUNTIME}, profile: read-only}}
+"""
+
+
+def test_directory_of_a_scoped_socket(placed: Node) -> None:
+    """A container with the scoped socket's directory is as it should be, and what is advised."""
+    placed.socket(APART)
+    config = parse(WITH_DIRECTORY, "test")
+    mounts = [OVERLAY, "51 50 0:21 /criproxy-agents /run/criproxy rw - tmpfs tmpfs rw"]
     placed.process(20, "/app", mounts=mounts, namespace=2, cgroup=IN_POD)
-    assert said([*check(placed.facts())]) == [NONE]
+    assert said([*check(placed.facts(config))]) == [NONE]
+    mounts = [OVERLAY, "51 50 0:21 /containerd /run/containerd rw - tmpfs tmpfs rw"]
+    placed.process(21, "/app", mounts=mounts, namespace=3, cgroup=IN_POD)
+    [finding] = check(placed.facts(config))
+    assert finding.remedy.startswith("mount the directory /run/criproxy-agents (profile read-only)")
+
+
+@pytest.mark.parametrize(
+    ("root", "what"),
+    [
+        ("/criproxy/read-only.sock", "it leads nowhere once criproxy has been restarted"),
+        ("/criproxy/read-only.sock//deleted", "it is a removed one, which nobody answers"),
+    ],
+)
+def test_file_of_a_scoped_socket(placed: Node, root: str, what: str) -> None:
+    """A mounted file is stale after a restart: the directory is what to mount."""
+    mounts = [OVERLAY, f"51 50 0:21 {root} /cri.sock rw - tmpfs tmpfs rw"]
+    placed.process(20, "/app", mounts=mounts, namespace=2, cgroup=IN_POD)
+    [finding] = check(placed.facts())
+    assert finding.outcome is Outcome.WARN
+    assert finding.what.endswith(f"has the file {SCOPED} mounted at /cri.sock: {what}")
+    assert "a directory of its own" in finding.remedy
+
+
+def test_other_ways_in(placed: Node) -> None:
+    """NRI's, ttrpc's and debug sockets, and the shims' directory, are looked for as well."""
+    paths = ["/run/nri/nri.sock", "/run/containerd/debug.sock", "/run/containerd/s/0a1b"]
+    for path in paths:
+        placed.socket(path)
+    mounts = [
+        OVERLAY,
+        "51 50 0:21 /nri /var/run/nri rw - tmpfs tmpfs rw",
+        "52 50 0:21 /containerd/s /shims rw - tmpfs tmpfs rw",
+    ]
+    placed.process(20, "/app", mounts=mounts, namespace=2, cgroup=IN_POD)
+    [finding] = check(placed.facts())
+    assert finding.outcome is Outcome.WARN
+    assert "/run/nri/nri.sock at /var/run/nri/nri.sock" in finding.what
+    assert "/run/containerd/s at /shims" in finding.what
+    assert "debug" not in finding.what
+
+
+@pytest.mark.parametrize("separator", ["\r", "\u2028", "\x85"])
+def test_mount_points_with_line_separators(placed: Node, separator: str) -> None:
+    """A container cannot hide its mount behind a mount point with a line separator."""
+    mounts = [OVERLAY, f"51 50 0:21 /containerd /a{separator}b ro - tmpfs tmpfs rw"]
+    placed.process(20, "/app", mounts=mounts, namespace=2, cgroup=IN_POD)
+    [finding] = check(placed.facts())
+    assert f"at /a{separator}b/containerd.sock" in finding.what
 
 
 def test_service_of_the_node(placed: Node) -> None:

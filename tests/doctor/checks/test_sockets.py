@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from criproxy.config.load import parse
 from criproxy.doctor.checks.access import SocketAccess
 from criproxy.doctor.checks.sockets import access_finding, check
 from criproxy.doctor.findings import Outcome
+from criproxy.doctor.node.facts import gather
 from tests.doctor.nodes import RUNTIME, Node, said
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the sockets are")
@@ -77,3 +79,40 @@ def test_socket_out_of_sight(node: Node, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("criproxy.doctor.checks.sockets.access_of", refuse)
     [finding] = check(node.facts())
     assert (finding.outcome, finding.remedy) == (Outcome.CANNOT_TELL, "run it as root")
+
+
+@as_root
+def test_other_ways_in(node: Node) -> None:
+    """NRI's, ttrpc's, debug and shims' sockets are for root alone, too."""
+    node.socket(RUNTIME.path)
+    node.socket("/run/nri/nri.sock", 0o666)
+    node.socket("/run/containerd/debug.sock")
+    node.socket("/run/containerd/containerd.sock.ttrpc", 0o622)
+    for name, mode in (("0a", 0o600), ("0b", 0o600), ("0c", 0o666)):
+        node.socket(f"/run/containerd/s/{name}", mode)
+    node.file("/run/containerd/s/x")
+    found = {what.split(" (")[0]: outcome for outcome, what in said([*check(node.facts())])}
+    assert found == {
+        f"the runtime's socket {RUNTIME.path}": "OK",
+        "containerd's socket for ttrpc /run/containerd/containerd.sock.ttrpc": "FAIL",
+        "containerd's debug socket /run/containerd/debug.sock": "OK",
+        "the socket for NRI plugins /run/nri/nri.sock": "FAIL",
+        "a shim's socket /run/containerd/s/0c": "FAIL",
+        "the sockets of 2 shims in /run/containerd/s let root alone in": "OK",
+    }
+
+
+def test_no_runtime_at_all(node: Node) -> None:
+    """Where no runtime is found, that is said, with where it was looked for."""
+    [finding] = check(gather(node.system, parse("", "test"), []))
+    assert finding.outcome is Outcome.CANNOT_TELL
+    assert "/run/crio/crio.sock" in finding.what
+
+
+def test_rootless_runtimes(node: Node) -> None:
+    """A user's own runtime is named: criproxy is not in front of it."""
+    node.socket(RUNTIME.path)
+    node.socket("/run/user/1000/k3s/containerd/containerd.sock")
+    findings = [each for each in check(node.facts()) if "rootless" in each.what]
+    assert [each.outcome for each in findings] == [Outcome.OK]
+    assert "/run/user/1000/k3s/containerd/containerd.sock" in findings[0].what
