@@ -46,6 +46,7 @@ CLIENTS = {
     "containerRuntimeEndpoint": str(DEFAULT_ENDPOINT),
     "runtime-endpoint": str(DEFAULT_ENDPOINT),
     "image-endpoint": str(DEFAULT_ENDPOINT),
+    "kubelet-arg": [f"container-runtime-endpoint={DEFAULT_ENDPOINT}"],
 }
 """Keys of the clients' own files, and what they have to be."""
 
