@@ -68,7 +68,7 @@ def test_calls_by_code(metrics: Metrics, value: Value) -> None:
     assert value(name, listener=elsewhere.listener, **VERSION, code="OK") == 1
 
 
-def test_versions_are_told_apart(metrics: Metrics, value: Value) -> None:
+def test_versions_are_distinguished(metrics: Metrics, value: Value) -> None:
     """The service label includes the API version."""
     metrics.calls.ended(CONNECTION, ended(b"/runtime.v1alpha2.ImageService/ListImages"))
     assert (

@@ -208,11 +208,14 @@ class RecorderClient:
         self._flush()
 
     def close(self, within: float) -> int:
-        """Send what waits for at most ``within`` seconds; return the number of unsent items."""
+        """Send what waits for at most ``within`` seconds; return the number of unsent items.
+
+        If a sink blocks, wait until all records are written, too.
+        """
         self._closed = True
         if self._channel is not None:
             self._append_dropped()
-            self._send_rest(self._channel, monotonic() + within)
+            self._finish(self._channel, monotonic() + within)
         unsent = 0
         if self._output or self._channel is None:
             unsent = sum(len(lane.sizes) for lane in self._by_number)
@@ -338,12 +341,21 @@ class RecorderClient:
             sent -= len(first)
             self._output.popleft()
 
-    def _send_rest(self, channel: socket.socket, deadline: float) -> None:
-        """Send all output, waiting until ``deadline`` at most."""
+    def _finish(self, channel: socket.socket, deadline: float) -> None:
+        """Send all output and, if a sink blocks, read until all records are written."""
         with suppress(OSError):
             while self._output and (left := deadline - monotonic()) > 0:
                 channel.settimeout(left)
                 self._send_some(channel)
+            while self._has_entries() and (left := deadline - monotonic()) > 0:
+                channel.settimeout(left)
+                data = channel.recv(_CHUNK)
+                if not data:
+                    return
+                self._receive(data)
+
+    def _has_entries(self) -> bool:
+        return self.blocking and any(lane.entries for lane in self._by_number)
 
     # The channel
 
@@ -388,6 +400,9 @@ class RecorderClient:
         if not data:
             self._lost()
             return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         self._input += data
         for status in self._statuses():
             self._apply(status)

@@ -49,6 +49,7 @@ class RecorderProcess:
         self._configured: asyncio.Future[None] | None = None
         self._ended = asyncio.Event()
         self._closing = False
+        self._restarting = False
         self._began = 0.0
         self._pause = 0.0
         self._last: Snapshot = []
@@ -156,7 +157,8 @@ class RecorderProcess:
             self._configured.set_exception(UnavailableError("the recorder has ended"))
         if self._closing:
             self._ended.set()
-        elif self._spec is not None:
+        elif self._spec is not None and not self._restarting:
+            self._restarting = True
             self._tasks.start(self._restart(self._spec), "restart of the recorder")
 
     async def _restart(self, spec: AuditSpec) -> None:
@@ -174,6 +176,7 @@ class RecorderProcess:
             except CriproxyError as error:
                 self._log.error("recorder does not start", error=str(error), next_try_s=self._pause)
                 continue
+            self._restarting = False
             self._log.info("recorder started", pid=self._pid)
             self._restarted()
             return

@@ -130,7 +130,7 @@ def test_what_cannot_be_written_in_time_counts_as_dropped() -> None:
     assert counts.backlog == 0
 
 
-def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
+def test_a_fault_in_making_a_record_is_counted_and_logged_once() -> None:
     """A record that cannot be made is dropped in every sink; the others are written."""
 
     def fail(made: Item) -> Line:
@@ -151,7 +151,7 @@ def test_a_fault_in_making_a_record_is_counted_and_said_once() -> None:
     assert len(complaints) == 1
 
 
-def test_troubles_are_said_when_they_begin_and_end() -> None:
+def test_errors_are_logged_when_they_begin_and_end() -> None:
     """An error is logged once when it begins and once when it ends."""
     gate, counts = Gate(opened=False), SinkCounts()
     refused = 0
@@ -174,7 +174,7 @@ def test_troubles_are_said_when_they_begin_and_end() -> None:
     assert complaints == ["audit sink test: the disk is full", "audit sink test works again"]
 
 
-def test_a_rejected_notice_is_told_again_with_the_next_records() -> None:
+def test_a_rejected_dropped_record_is_included_in_the_next() -> None:
     """A rejected Dropped record is included in the next one."""
     gate, counts = Gate(), SinkCounts()
     gate.refuse = lambda lines: Progress(len(lines), lost=len(lines), reason="rejected")

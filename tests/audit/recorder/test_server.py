@@ -25,9 +25,9 @@ from tests.support.audited import KUBELET, observed
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 _PROCESS = """
-import socket, sys
-from criproxy.daemon.audit import run_recorder
-sys.exit(run_recorder(socket.socket(fileno=int(sys.argv[1]))))
+import sys
+from criproxy.daemon.recorder import run_recorder
+sys.exit(run_recorder(int(sys.argv[1])))
 """
 
 

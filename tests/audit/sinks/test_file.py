@@ -89,7 +89,7 @@ def test_a_file_is_made_with_its_directory_and_mode(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_what_cannot_be_opened_is_said_with_the_mend(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     """A file that cannot be opened is one error line that names it."""
     (tmp_path / "file").touch()
     with pytest.raises(UnavailableError, match=r"cannot open the audit log .*; set its path"):
@@ -473,7 +473,7 @@ def test_fsync_comes_at_intervals(outlet: Opener) -> None:
     assert len(synced) == 2
 
 
-def test_a_failed_fsync_is_said_and_not_durable(outlet: Opener) -> None:
+def test_a_failed_fsync_is_logged_and_not_durable(outlet: Opener) -> None:
     """After a failed sync records are not reported as durable."""
 
     def sync(fd: int) -> None:

@@ -108,7 +108,7 @@ def test_over_udp() -> None:
     assert [_parse(message)[-1] for message in messages] == [record(0), record(1)]
 
 
-def test_what_is_too_large_for_a_datagram_is_dropped_and_told() -> None:
+def test_what_is_too_large_for_a_datagram_is_dropped_and_reported() -> None:
     """A record too large for a datagram is dropped, counted and reported."""
     counts = SinkCounts()
     complaints: list[str] = []

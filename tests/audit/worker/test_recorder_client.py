@@ -307,6 +307,22 @@ def test_items_are_sent_again_over_a_new_channel() -> None:
     assert numbers(gate.lines) == [2, 3, 4, 5, 6, 7]
 
 
+def test_closing_waits_for_records_that_must_not_be_lost() -> None:
+    """With a blocking sink, closing returns when the records of all items are written."""
+
+    async def test() -> None:
+        world = World(BLOCK)
+        results: list[bool] = []
+        world.client.submit(item(0), results.append)
+        closing = asyncio.create_task(asyncio.to_thread(world.theirs.recv, 1 << 16))
+        await closing
+        world.report(0, taken=1, done=1)
+        assert world.close(LIMIT_SECONDS) == 0
+        assert results == [True]
+
+    asyncio.run(test())
+
+
 def test_without_a_recorder_items_are_bounded() -> None:
     """While there is no recorder, ``drop`` counts what is over the limit, and ``block`` is full."""
 
