@@ -31,7 +31,7 @@ from criproxy.config.load import parse
 from criproxy.errors import ConfigError
 from criproxy.wire.errors import WireError
 from criproxy.wire.hpack.decoder import Decoder
-from criproxy.wire.http2.windows import HeldBytesBudget
+from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.intercept.interceptor import ConnectionInterceptor
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.connection import ConnectionReader, Side
