@@ -56,11 +56,6 @@ class Intake:
         self._closed = False
         self._changed = threading.Condition()
 
-    @property
-    def waiting(self) -> int:
-        """The number of listeners with items."""
-        return len(self._turns)
-
     def put(self, listener: str, item: WaitingItem) -> None:
         """Append an item. Thread-safe."""
         with self._changed:

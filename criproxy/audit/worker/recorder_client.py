@@ -34,7 +34,16 @@ _COLLECTING: Final = 0.005
 """Seconds for which items are collected before they are sent together."""
 
 _AT_ONCE: Final = 256 << 10
-"""Bytes that are sent without collecting more."""
+"""Bytes of items that are sent without collecting more."""
+
+_LANE_TURN: Final = 64 << 10
+"""Bytes of a lane's items that are sent before those of the next lane."""
+
+_LOOP_TURN: Final = 1 << 20
+"""Bytes that are sent before the event loop does other work: some 100 µs."""
+
+_FRAME: Final = 256
+"""Bytes that a frame counts beside its item's size."""
 
 _BUFFERS: Final = 64
 """Buffers of one system call: far below IOV_MAX."""
@@ -49,7 +58,7 @@ class ChannelLimits(NamedTuple):
     """How much may wait for the recorder, of all lanes together."""
 
     items: int = 20_000
-    bytes: int = 64 << 20
+    bytes: int = 32 << 20
 
 
 LIMITS: Final = ChannelLimits()
@@ -70,6 +79,8 @@ class _Lane:
         self.number = number
         self.entries: deque[_Entry] = deque()
         """Items that are not written, the oldest first."""
+        self.unsent: deque[_Entry] = deque()
+        """The last of them: those that have no frame in the output yet."""
         self.first = 0
         """The number of the first entry, counted from 0 since the channel was opened."""
         self.sizes: deque[int] = deque()
@@ -84,6 +95,7 @@ class _Lane:
         """Count from 0 on a new channel; all entries have to be made into records again."""
         self.first = 0
         self.full = False
+        self.unsent = self.entries.copy()
         self.sizes = deque(entry.item.size for entry in self.entries)
         self.bytes = sum(self.sizes)
 
@@ -122,7 +134,7 @@ class RecorderClient:
         self._next_slot = 0
         self._dropped: Counter[str] = Counter()
         self._output: deque[bytes | memoryview] = deque()
-        self._output_bytes = 0
+        self._unsent_bytes = 0  # of the items in all lanes' ``unsent``
         self._input = bytearray()
         self._loop = asyncio.get_running_loop()
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -135,11 +147,6 @@ class RecorderClient:
     def full(self) -> bool:
         """Whether a sink that blocks has no room for the calls of some listener."""
         return self.blocking and any(map(self._is_full, self._by_number))
-
-    @property
-    def connected(self) -> bool:
-        """Whether the recorder has not closed the channel."""
-        return self._channel is not None
 
     def is_full(self, listener: str) -> bool:
         """Return whether a sink that blocks has no room for a listener's calls."""
@@ -163,14 +170,15 @@ class RecorderClient:
             return
         entry = _Entry(encode_item(item), connection, done)
         lane.entries.append(entry)
+        lane.unsent.append(entry)
         lane.sizes.append(entry.item.size)
         lane.bytes += entry.item.size
         if not self.blocking and len(lane.entries) > 2 * self._items:
             lane.entries.popleft()  # a sink is stuck; its record is in the recorder's queue
             lane.first += 1
-        if self._channel is not None:
-            self._send(lane, entry)
-            if done is not None or self._output_bytes >= _AT_ONCE:
+        self._unsent_bytes += entry.item.size
+        if self._channel is not None and not self._writing:
+            if done is not None or self._unsent_bytes >= _AT_ONCE:
                 self._flush()
             else:
                 self._schedule_flush()
@@ -203,8 +211,7 @@ class RecorderClient:
         self._connect(channel)
         for lane in self._by_number:
             lane.restart()
-            for entry in lane.entries:
-                self._send(lane, entry)
+        self._unsent_bytes = sum(lane.bytes for lane in self._by_number)
         self._flush()
 
     def close(self, within: float) -> int:
@@ -214,15 +221,15 @@ class RecorderClient:
         """
         self._closed = True
         if self._channel is not None:
-            self._append_dropped()
             self._finish(self._channel, monotonic() + within)
         unsent = 0
-        if self._output or self._channel is None:
+        if self._output or self._channel is None or any(lane.unsent for lane in self._by_number):
             unsent = sum(len(lane.sizes) for lane in self._by_number)
             for each in self._counts.values():
                 each.dropped["closing"] += unsent
         self._disconnect()
         for lane in self._by_number:
+            lane.unsent.clear()
             entries, lane.entries = lane.entries, deque()
             for entry in entries:
                 if entry.done is not None:
@@ -264,9 +271,20 @@ class RecorderClient:
 
     # Output
 
-    def _send(self, lane: _Lane, entry: _Entry) -> None:
+    def _fill_output(self) -> None:
+        """Make frames of the next items, some of each lane."""
         if self._dropped:
-            self._append_dropped()
+            self._append(dropped_frame(self._dropped))
+            self._dropped.clear()
+        for lane in self._by_number:
+            room = _LANE_TURN
+            while lane.unsent and room > 0:
+                entry = lane.unsent.popleft()
+                self._unsent_bytes -= entry.item.size
+                room -= entry.item.size + _FRAME
+                self._append_entry(lane, entry)
+
+    def _append_entry(self, lane: _Lane, entry: _Entry) -> None:
         connection = entry.connection
         slot = lane.number if connection is None else self._slot_of(lane, connection)
         buffers = entry.item.frame(slot)
@@ -294,15 +312,9 @@ class RecorderClient:
         self._append(connection_frame(slot, lane.number, connection))
         return slot
 
-    def _append_dropped(self) -> None:
-        if self._dropped:
-            self._append(dropped_frame(self._dropped))
-            self._dropped.clear()
-
     def _append(self, data: bytes) -> None:
         if data:
             self._output.append(data)
-            self._output_bytes += len(data)
 
     def _schedule_flush(self) -> None:
         if self._flush_timer is None and not self._writing:
@@ -312,41 +324,48 @@ class RecorderClient:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
-        if self._channel is None:
+        channel = self._channel
+        if channel is None:
             return
-        self._append_dropped()
+        left = _LOOP_TURN
         try:
-            while self._output:
-                self._send_some(self._channel)
+            while left > 0 and (sent := self._send_some(channel)):
+                left -= sent
         except (BlockingIOError, InterruptedError):
-            if not self._writing:
-                self._writing = True
-                self._loop.add_writer(self._channel.fileno(), self._flush)
-            return
+            left = 0
         except OSError:
             self._lost()
             return
-        if self._writing:
+        if left <= 0 and not self._writing:
+            self._writing = True
+            self._loop.add_writer(channel.fileno(), self._flush)
+        elif left > 0 and self._writing:
             self._writing = False
-            self._loop.remove_writer(self._channel.fileno())
+            self._loop.remove_writer(channel.fileno())
 
-    def _send_some(self, channel: socket.socket) -> None:
-        sent = channel.sendmsg(list(islice(self._output, _BUFFERS)))
-        self._output_bytes -= sent
-        while sent:
+    def _send_some(self, channel: socket.socket) -> int:
+        """Send some of the next items; return the number of bytes, 0 if there is nothing left."""
+        if not self._output:
+            self._fill_output()
+            if not self._output:
+                return 0
+        sent = left = channel.sendmsg(list(islice(self._output, _BUFFERS)))
+        while left:
             first = self._output[0]
-            if sent < len(first):
-                self._output[0] = memoryview(first)[sent:]
-                return
-            sent -= len(first)
+            if left < len(first):
+                self._output[0] = memoryview(first)[left:]
+                break
+            left -= len(first)
             self._output.popleft()
+        return sent
 
     def _finish(self, channel: socket.socket, deadline: float) -> None:
         """Send all output and, if a sink blocks, read until all records are written."""
         with suppress(OSError):
-            while self._output and (left := deadline - monotonic()) > 0:
+            while (left := deadline - monotonic()) > 0:
                 channel.settimeout(left)
-                self._send_some(channel)
+                if not self._send_some(channel):
+                    break
             while self._has_entries() and (left := deadline - monotonic()) > 0:
                 channel.settimeout(left)
                 data = channel.recv(_CHUNK)
@@ -373,7 +392,6 @@ class RecorderClient:
             self._flush_timer.cancel()
             self._flush_timer = None
         self._output.clear()
-        self._output_bytes = 0
         self._input.clear()
         if channel is not None:
             self._loop.remove_reader(channel.fileno())

@@ -316,7 +316,7 @@ def test_memory_stays_flat_over_many_records() -> None:
         for step in range(first, last, 1000):
             for number in range(step, step + 1000):
                 running.submit(item(number))
-            wait_until(lambda: not running.intake.waiting and not running.full, "room")
+            wait_until(lambda end=step + 1000: lane.items == end and not running.full, "room")
             lane.results.clear()
 
     submit(0, count // 10)
