@@ -113,6 +113,7 @@ class Listener:
         *,
         own_sockets: OwnSockets,
         failed: Callable[[str, BaseException], None],
+        shields_reads: bool = False,
     ) -> None:
         """``access``: the configured owner and mode of the socket; what it leaves open is copied
         from the runtime's socket when that is first reached. None: both stay as they are.
@@ -123,7 +124,8 @@ class Listener:
         closed.
 
         ``own_sockets`` are never dialled as an upstream. ``failed`` is called with a name and the
-        error if clients cannot be accepted any more.
+        error if clients cannot be accepted any more. ``shields_reads``: calls that change nothing
+        are made again if the runtime restarts before it has answered them.
         """
         self.endpoint = endpoint
         self.runtime = runtime
@@ -141,6 +143,7 @@ class Listener:
         self._identify = identify
         self._own_sockets = own_sockets
         self._failed = failed
+        self._shields_reads = shields_reads
         self._listening: socket.socket | None = None
         self._file: SocketFile | None = None  # None once owner and mode need no more copying
         self._clients = 0
@@ -259,7 +262,7 @@ class Listener:
             select_capture=with_pull_requests(self._capture_for(connection)),
         )
         active_policy = self._policy_of(connection)
-        if self.image != self.runtime:
+        if self.image != self.runtime or self._shields_reads:
             await self._relay_split(client, connection, reader, active_policy)
             return
         try:
@@ -288,7 +291,14 @@ class Listener:
             return self._dial(client, connection, to, lambda: False)  # its other calls go on
 
         split = Split(
-            connection, reader, self._notifier, self._clock, dial, self._tasks, active_policy
+            connection,
+            reader,
+            self._notifier,
+            self._clock,
+            dial,
+            self._tasks,
+            active_policy,
+            self._shields_reads,
         )
         with self._controlled(split):
             await split.run(client)

@@ -119,6 +119,11 @@ class MessageCounter:
         self._left = 0  # bytes missing of the current message
         self._prefix = b""  # an incomplete prefix
 
+    @property
+    def at_boundary(self) -> bool:
+        """Whether all messages that have begun are complete."""
+        return not (self._left or self._prefix)
+
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Count ``data[start:end]``."""
         if not self._left and not self._prefix and end - start >= PREFIX_SIZE:

@@ -141,10 +141,12 @@ class Relay:
         shared: socket.socket | None = None,
         name: str = "proxy.sock",
         own: Sequence[Path] = (),
+        shields_reads: bool = False,
         **limits: Any,
     ) -> None:
         self.path = directory / name
         self._own = own
+        self._shields_reads = shields_reads
         self.socket: socket.socket
         """The listening one, which another relay may share."""
         self.runtime = runtime
@@ -209,6 +211,7 @@ class Relay:
             self._capture_for,
             own_sockets=OwnSockets([Endpoint(str(path)) for path in self._own or (self.path,)]),
             failed=lambda name, error: self.crashes.append(error),
+            shields_reads=self._shields_reads,
         )
         bound: BoundSocket | None = None
         try:

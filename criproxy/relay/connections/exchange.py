@@ -2,23 +2,54 @@
 
 from collections import deque
 from contextlib import suppress
+from typing import Final
 
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error, StreamClosedError
 
 from criproxy.relay.connections.h2_peer import PeerConnection
-from criproxy.wire.grpc import StatusCode
+from criproxy.wire.grpc import MessageCounter, StatusCode
 
 Headers = list[tuple[bytes, bytes]]
+
+_RESPONSE_FIELDS: Final = (b":status", b"content-type")
+"""What trailers do not have of a response that consists of them alone."""
+
+
+_RECORDED: Final = 64 << 10
+"""Bytes of a request that are kept to be sent again; those of reads are a filter or an id."""
+
+_PIECE: Final = 64
+"""Bytes that a piece of data counts for beside its own."""
 
 
 class Exchange:
     """One call: the client's stream and, once it has one, the upstream's."""
 
-    def __init__(self, client: PeerConnection, stream: int) -> None:
+    def __init__(
+        self,
+        client: PeerConnection,
+        stream: int,
+        *,
+        image: bool,
+        repeats: bool,
+        endless: bool,
+    ) -> None:
+        """``repeats``: it may be made again if its upstream is lost before it answers.
+
+        ``endless``: so may it after whole messages of the response, which go on with those of the
+        next upstream.
+        """
+        self.image = image
+        """Whether it is a call of the image service."""
+        self._repeats = repeats
+        self._endless = endless
+        self._restarted = False
         self._sides: dict[PeerConnection, int] = {client: stream}
         self._client = client
         self.request = Direction(client, stream)
+        if repeats:
+            self.request.record()
         self.response: Direction | None = None
         client.exchanges[stream] = self
 
@@ -38,9 +69,39 @@ class Exchange:
         self._sides[upstream] = theirs
         upstream.exchanges[theirs] = self
         self.request.sink, self.request.sink_stream = upstream, theirs
+        resumed = self.response is not None
         self.response = Direction(upstream, theirs)
         self.response.sink, self.response.sink_stream = self._client, stream
+        if self._endless:
+            self.response.messages = MessageCounter()
+        if resumed:
+            self.response.resume()
         self.pump()
+
+    def restart(self) -> bool:
+        """Prepare to be made again on another upstream, this one being lost.
+
+        Returns False if that cannot be: the call may change something, or the client has had some
+        of the response already.
+        """
+        begun = self.response is not None and self.response.begun
+        if not self._repeats or self.request.recorded is None:
+            return False
+        if begun:
+            assert self.response is not None
+            if not self._endless or not self.response.is_between_messages:
+                return False
+        elif self._restarted and not self._endless:
+            return False  # it may be what the upstream crashes from
+        self._restarted = True
+        for peer, stream in list(self._sides.items()):
+            if peer is not self._client:
+                del self._sides[peer]
+                peer.exchanges.pop(stream, None)
+        self.request.rewind()
+        if not begun:
+            self.response = None
+        return True
 
     def pump(self) -> None:
         """Forward what the windows allow, in both directions."""
@@ -103,13 +164,54 @@ class Direction:
         self._waiting: deque[Headers | bytes] = deque()
         self._credits: deque[int] = deque()  # flow-controlled bytes of each piece of data
         self._end_waits = False
+        self._resumed = False
+        self.recorded: list[Headers | bytes] | None = None
+        """All that the source has sent; None if that is not recorded, or too much."""
+        self.messages: MessageCounter | None = None
+
+    def record(self) -> None:
+        """Keep what the source sends from now on, to be able to :meth:`rewind`."""
+        self.recorded = []
+        self._room = _RECORDED
+
+    def rewind(self) -> None:
+        """Send all that was recorded again, to a sink that is yet to be set."""
+        assert self.recorded is not None
+        self.drop()
+        self.sink = None
+        self.begun = self.ended = False
+        self._waiting.extend(self.recorded)
+        self._credits.extend(0 for item in self.recorded if isinstance(item, bytes))
+
+    def resume(self) -> None:
+        """Go on with a response whose headers the sink has from an earlier source."""
+        self.begun = self._resumed = True
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether all that came are whole messages, and the sink has them all."""
+        return not self._waiting and self.messages is not None and self.messages.at_boundary
 
     def add_headers(self, headers: Headers) -> None:
         """Append headers or trailers of the source."""
+        if self._resumed:
+            self._resumed = False
+            if not any(name == b"grpc-status" for name, _ in headers):
+                return
+            headers = [each for each in headers if each[0] not in _RESPONSE_FIELDS]
+        if self.recorded is not None:
+            self.recorded.append(headers)
         self._waiting.append(headers)
 
     def add_data(self, data: bytes, credit: int) -> None:
         """Append data of the source; ``credit``: its flow-controlled bytes."""
+        if self.messages is not None:
+            self.messages.feed(data, 0, len(data))
+        if self.recorded is not None:
+            self._room -= len(data) + _PIECE
+            self.recorded.append(data)
+            if self._room < 0:
+                self.recorded = None
         self._waiting.append(data)
         self._credits.append(credit)
 

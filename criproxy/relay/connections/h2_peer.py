@@ -47,6 +47,9 @@ class Owner(Protocol):
     def from_client(self, data: bytes) -> None:
         """Called with the client's bytes; :meth:`PeerConnection.take` handles them."""
 
+    def left_out(self, exchange: "Exchange") -> None:
+        """Called when an upstream's GOAWAY leaves a call out: it was not processed."""
+
     def lost(self, peer: "PeerConnection") -> None:
         """Called when a connection is closed."""
 
@@ -152,7 +155,7 @@ class PeerConnection(PausableProtocol):
             self._going = True
             for stream, exchange in list(self.exchanges.items()):
                 if self._client_side and stream > (event.last_stream_id or 0):
-                    exchange.abandon(ErrorCodes.REFUSED_STREAM)
+                    self._owner.left_out(exchange)
             return
         found = self.exchanges.get(getattr(event, "stream_id", None) or 0)
         if found is None:

@@ -3,7 +3,8 @@
 One client connection carries calls to both services, so streams are relayed instead of bytes: each
 of the three connections is terminated by the `h2` library, and headers, message bytes, trailers,
 resets and half-closes are copied from stream to stream. SETTINGS, PING and windows are each
-connection's own. Slower than a Pair, and used only if a listener's `image` is not its `runtime`.
+connection's own. Slower than a Pair, and used only if a listener's `image` is not its `runtime`, or
+if it shields reads from restarts of the runtime.
 
 Backpressure: a peer's window is opened again only for bytes that have been forwarded, so that at
 most one window is buffered per connection. A peer that does not read is not read from either.
@@ -17,6 +18,7 @@ from typing import Any, Final
 from h2.errors import ErrorCodes
 
 from criproxy.concurrency.tasks import Tasks
+from criproxy.cri.methods import ENDLESS, READS
 from criproxy.peers.peer import Connection
 from criproxy.relay.connections.client_rate import ClientRate
 from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING
@@ -29,6 +31,9 @@ from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
+
+_RESTART_DELAY: Final = 0.1
+"""Seconds before a call is made again, so that an upstream that crashes at once costs little."""
 
 _IMAGE_SERVICE: Final = b".ImageService/"
 
@@ -48,12 +53,15 @@ class Split(RelayedConnection):
         dial: Dial,
         tasks: Tasks,
         active_policy: ActivePolicy,
+        shields_reads: bool = False,
     ) -> None:
+        """``shields_reads``: calls that change nothing are made again if their upstream is lost."""
         super().__init__(connection, reader, notifier, clock)
         self._active_policy = active_policy
         self._interceptor: RelayInterceptor | None = None  # None until there are rules
         self._released: list[bytes] | None = None  # what it forwards while it receives bytes
         self._client_rate: ClientRate | None = None
+        self._shields_reads = shields_reads
         self._dial = dial
         self._tasks = tasks
         self._client = PeerConnection(self, client_side=False)
@@ -212,23 +220,45 @@ class Split(RelayedConnection):
         for exchange in list(peer.exchanges.values()):
             if peer is self._client:
                 exchange.abandon(ErrorCodes.CANCEL)
-            else:
+            elif not self._restart(exchange):
                 exchange.fail("the runtime closed the connection")
         self.flush()
+
+    def left_out(self, exchange: Exchange) -> None:
+        """Called when an upstream's GOAWAY leaves a call out: it was not processed."""
+        if not self._restart(exchange):
+            exchange.abandon(ErrorCodes.REFUSED_STREAM)
+
+    def _restart(self, exchange: Exchange) -> bool:
+        """Make a call again whose upstream is lost; return False if it cannot be."""
+        if not exchange.restart():
+            return False
+        self._tasks.start(self._join_later(exchange, _RESTART_DELAY), "making a call again")
+        return True
 
     def begin(self, stream: int, headers: Headers) -> None:
         """Open an exchange for a request of the client."""
         path = next((value for name, value in headers if name == b":path"), b"")
         image = _IMAGE_SERVICE in path
-        exchange = Exchange(self._client, stream)
+        method = path.rpartition(b"/")[2]
+        exchange = Exchange(
+            self._client,
+            stream,
+            image=image,
+            repeats=self._shields_reads and method.decode("latin-1") in READS,
+            endless=method in ENDLESS,
+        )
         exchange.request.add_headers(headers)
         upstream = self._upstreams.get(image)
         if upstream is not None and upstream.usable:
             exchange.join(upstream)
         else:
-            self._tasks.start(self._join_later(exchange, image), "dialling for a call")
+            self._tasks.start(self._join_later(exchange), "dialling for a call")
 
-    async def _join_later(self, exchange: "Exchange", image: bool) -> None:
+    async def _join_later(self, exchange: Exchange, delay: float = 0.0) -> None:
+        image = exchange.image
+        if delay:
+            await asyncio.sleep(delay)
         try:
             async with self._dialling[image]:
                 upstream = self._upstreams.get(image)
