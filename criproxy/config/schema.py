@@ -48,11 +48,21 @@ class ListenerConfig(Section, frozen=True):
     """Which callers may connect, in addition to the socket's mode and owner: `{uid: [0],
     executable: ["/usr/bin/agent"]}`. Calls of other callers end with PERMISSION_DENIED. null: no
     further restriction."""
+    shield: Literal["reads"] | None = None
+    """`reads`: calls that change nothing, and that a runtime has not begun to answer when it goes
+    away, are made again once it is back, and streams of events go on. Calls that may change
+    something never are. Costs time for each call: HTTP/2 is terminated by criproxy then. null:
+    nothing is made again."""
 
     @property
     def is_scoped(self) -> bool:
         """Whether clients have fewer rights here than on the runtime's own socket."""
         return self.profile != "full" or self.allow is not None
+
+    @property
+    def shields_reads(self) -> bool:
+        """Whether reads are made again if the runtime restarts."""
+        return self.shield == "reads"
 
 
 class KubeletConfig(Section, frozen=True):

@@ -20,7 +20,7 @@ class ListenerUse:
     scoped: bool
     """Whether its clients are restricted by a profile or an ``allow``."""
     split: bool
-    """Whether its image service is another process than its runtime."""
+    """Whether a client has one connection to the runtime and one to the image service."""
 
     @property
     def per_client(self) -> int:

@@ -21,7 +21,10 @@ def relay_limits(
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uses = [
-        ListenerUse(scoped=each.is_scoped, split=each.image not in (None, each.runtime))
+        ListenerUse(
+            scoped=each.is_scoped,
+            split=each.shields_reads or each.image not in (None, each.runtime),
+        )
         for each in listeners
     ]
     shares = connection_shares(max(0, hard - _OWN), uses)

@@ -307,6 +307,7 @@ class _Worker:
                 identify=partial(peer_of, kubelet=kubelet),
                 own_sockets=self._own_sockets,
                 failed=self._fatal,
+                shields_reads=each.shields_reads,
             )
             made.append(listener)
             self._metrics.connections.labels(str(each.endpoint)).set(0)
