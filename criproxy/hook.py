@@ -20,7 +20,7 @@ from criproxy.wire.grpc import StatusCode
 
 if TYPE_CHECKING:  # not at run time, so that a script's import stays cheap
     from criproxy.peers.peer import Peer
-    from criproxy.rules.facts import Container, Facts, Pod
+    from criproxy.rules.facts import Container, Facts, Image, Pod
 
 __all__ = ["Call", "Deny", "StatusCode"]
 
@@ -88,6 +88,12 @@ class Call:
         """The container of the call: id, name, image, labels, annotations, pod_id. None if
         unknown."""
         return self._facts.container
+
+    @property
+    def image(self) -> "Image | None":
+        """The image of the call or of its container: name (the user's, not an id), registry,
+        repository, tag, digest, id. None if the call has none."""
+        return self._facts.image
 
     @property
     def caller(self) -> "Peer":

@@ -5,7 +5,7 @@ Worker to recorder::
     CONNECTION   describes a connection under the number of a slot, which may be used again
     CALL         a call at one of its stages, on the connection in a slot
     UNREAD       a connection that is no longer parsed
-    LISTING      a runtime's pods and containers
+    LISTING      a runtime's pods, containers and images
     DROPPED      records that the worker has dropped, to be reported in the log
 
 Each frame is a header (:data:`HEADER`), fields in MessagePack, and message bytes that are not
@@ -107,7 +107,7 @@ decode_status: Final = msgspec.msgpack.Decoder(list[LaneStatus]).decode
 _decode_call: Final = msgspec.msgpack.Decoder(_CallFields).decode
 _decode_connection: Final = msgspec.msgpack.Decoder(tuple[int, Connection]).decode
 _decode_unread: Final = msgspec.msgpack.Decoder(tuple[str, str, float]).decode
-_decode_length: Final = msgspec.msgpack.Decoder(int).decode
+_decode_lengths: Final = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
 _decode_dropped: Final = msgspec.msgpack.Decoder(dict[str, int]).decode
 
 
@@ -132,7 +132,8 @@ def encode_item(item: Item) -> EncodedItem:
         return _encode_call(item)
     if isinstance(item, UnreadConnection):
         return _encoded(Kind.UNREAD, encode((item.reason, item.detail, item.at)), ())
-    return _encoded(Kind.LISTING, encode(len(item.pods)), (item.pods, item.containers))
+    parts = (item.pods, item.containers, item.images)
+    return _encoded(Kind.LISTING, encode(tuple(map(len, parts))), parts)
 
 
 def connection_frame(slot: int, lane: int, connection: Connection) -> bytes:
@@ -166,8 +167,7 @@ def decode_dropped(fields: bytes) -> dict[str, int]:
 def decode_item(kind: Kind, fields: bytes, payload: bytes, connection: Connection | None) -> Item:
     """Decode a CALL, UNREAD or LISTING frame; a listing has no connection."""
     if kind is Kind.LISTING:
-        end = _decode_length(fields)
-        return RuntimeListing(payload[:end], payload[end:])
+        return RuntimeListing(*map(_Payload(payload).take, _decode_lengths(fields)))
     assert connection is not None
     if kind is Kind.UNREAD:
         return UnreadConnection(connection, *_decode_unread(fields))

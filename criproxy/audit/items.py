@@ -33,10 +33,11 @@ class CallAtStage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuntimeListing:
-    """A runtime's encoded responses to ListPodSandbox and ListContainers."""
+    """A runtime's encoded responses to ListPodSandbox, ListContainers and ListImages."""
 
     pods: bytes
     containers: bytes
+    images: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

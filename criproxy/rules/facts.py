@@ -28,7 +28,8 @@ class Pod:
 @dataclass(frozen=True, slots=True)
 class Container:
     """A container: ``id`` is the runtime's (empty before CreateContainer is answered), ``pod_id``
-    its pod sandbox's."""
+    its pod sandbox's; ``image`` is the image's name as it was written, or its id if that is not
+    known, and ``image_id`` the id if the container was created with it."""
 
     id: str
     name: str
@@ -36,6 +37,23 @@ class Container:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     pod_id: str = ""
+    image_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image; what is not known is empty.
+
+    ``name`` is the full name with registry and tag or digest: ``docker.io/library/nginx:latest``;
+    ``repository`` is the part between registry and tag; ``id`` is the runtime's.
+    """
+
+    name: str = ""
+    registry: str = ""
+    repository: str = ""
+    tag: str = ""
+    digest: str = ""
+    id: str = ""
 
 
 class Metadata(Mapping[str, str]):
@@ -75,8 +93,8 @@ class Metadata(Mapping[str, str]):
 class Facts:
     """The properties of a call; not to be modified (a frozen dataclass would be slower).
 
-    ``request`` is None before its message has been received, and outside the CRI; ``pod`` and
-    ``container`` are the call's subject, None if unknown.
+    ``request`` is None before its message has been received, and outside the CRI; ``pod``,
+    ``container`` and ``image`` are the call's subject, None if unknown.
     """
 
     method_name: MethodName
@@ -86,13 +104,18 @@ class Facts:
     request: "Message | None" = None
     pod: Pod | None = None
     container: Container | None = None
+    image: Image | None = None
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     """Values derived from these facts, cached for all rules of the call."""
 
     def with_request(
-        self, request: "Message | None", pod: Pod | None, container: Container | None
+        self,
+        request: "Message | None",
+        pod: Pod | None,
+        container: Container | None,
+        image: Image | None,
     ) -> "Facts":
-        """Return these facts with a request, a pod and a container."""
+        """Return these facts with a request and its subject."""
         return Facts(
             self.method_name,
             self.listener,
@@ -101,4 +124,5 @@ class Facts:
             request,
             pod,
             container,
+            image,
         )

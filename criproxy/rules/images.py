@@ -37,6 +37,7 @@ from google.protobuf.message import Message
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
+from criproxy.rules.image_names import HUB, OLD_HUB, is_registry, normalized
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "ImageSpec": ("image", "image_ref"),
@@ -47,10 +48,6 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The fields that contain names, by the message's short name, in both API versions."""
 
-_HUB: Final = "docker.io"
-_OLD_HUB: Final = "index.docker.io"
-_ID: Final = re.compile(r"(?:sha256:|sha512:)?[0-9a-f]+")
-
 
 class PairError(ValueError):
     """A pair of patterns that cannot be used: its index, and the key ``from`` or ``to``."""
@@ -59,31 +56,6 @@ class PairError(ValueError):
         super().__init__(message)
         self.index = index
         self.key = key
-
-
-# Names
-# -----
-
-
-def _normalized(name: str) -> str | None:
-    """Return a name with its registry and tag; None for an id, and for an image without a name."""
-    if not name or "<" in name or _ID.fullmatch(name):  # "<none>:<none>": an image without a name
-        return None
-    if "@" not in name and ":" not in name.rpartition("/")[2]:
-        name += ":latest"
-    registry, slash, rest = name.partition("/")
-    if not slash or not _is_registry(registry):
-        registry, rest = _HUB, name
-    if registry == _OLD_HUB:
-        registry = _HUB
-    if registry == _HUB and "/" not in rest:
-        rest = "library/" + rest
-    return f"{registry}/{rest}"
-
-
-def _is_registry(part: str) -> bool:
-    """Return whether the part before the first slash is a registry, not a user of Docker Hub."""
-    return part == "localhost" or "." in part or ":" in part or part != part.lower()
 
 
 # Patterns
@@ -125,14 +97,14 @@ def _pattern(index: int, key: str, text: str) -> _Pattern:
         raise PairError(index, key, f"{text!r} needs one *, as in docker.io/*")
     registry, slash, rest = text.partition("/")
     anywhere = key == "from" and text.startswith("*")
-    if not anywhere and not (slash and _is_registry(registry)):
+    if not anywhere and not (slash and is_registry(registry)):
         raise PairError(
             index, key, f"{text!r} does not begin with a registry; write it in full: docker.io/*"
         )
     prefix, _, suffix = text.partition("*")
-    if registry in (_HUB, _OLD_HUB) and "/" not in rest and re.search("[:@].*[*]", rest):
+    if registry in (HUB, OLD_HUB) and "/" not in rest and re.search("[:@].*[*]", rest):
         raise PairError(index, key, f"{text!r} is docker.io/library/{rest} when written in full")
-    return _Pattern(prefix.replace(_OLD_HUB + "/", _HUB + "/"), suffix)
+    return _Pattern(prefix.replace(OLD_HUB + "/", HUB + "/"), suffix)
 
 
 def _check_order(pairs: Sequence[_Pair]) -> None:
@@ -242,7 +214,7 @@ class ImageMap:
 
     def forward(self, name: str) -> str:
         """Return the name that is sent to the runtime; ``name`` if no pair matches."""
-        full = _normalized(name)
+        full = normalized(name)
         return name if full is None else self._sent(full) or name
 
     def backward(self, name: str) -> str:
@@ -251,7 +223,7 @@ class ImageMap:
         ``forward`` of the result is ``name``, normalized; a name for which there is no such result
         is returned unchanged.
         """
-        full = _normalized(name)
+        full = normalized(name)
         if full is None:
             return name
         for pair in self._pairs:
@@ -274,5 +246,5 @@ class ImageMap:
     def _sent(self, full: str) -> str | None:
         for pair in self._pairs:
             if (sent := pair.from_.translate(full, pair.to)) is not None:
-                return _normalized(sent)  # a name of docker.io may change
+                return normalized(sent)  # a name of docker.io may change
         return None

@@ -1,4 +1,4 @@
-"""The cache of pods and containers by the runtime's ids.
+"""The cache of pods, containers and images by the runtime's ids.
 
 Most calls contain only an id. Its pod or container is known from the call that created it
 (RunPodSandbox, CreateContainer, RestorePod), and from one listing when the proxy starts;
@@ -9,7 +9,8 @@ Like a runtime, the cache accepts a unique prefix of an id; otherwise a rule abo
 avoided by omitting an id's last letter. A pod that was removed without the proxy stays in the
 cache, and a prefix that it shares with another is unknown until then; whole ids are always found.
 
-The image of a container is the one that it was created with: from a kubelet, mostly an id.
+The names of images are known from pulls and from a listing at the start, so that a container that a
+kubelet creates by the id of an image has the name of the image, too (see image_names).
 """
 
 from bisect import bisect_left, insort
@@ -24,11 +25,15 @@ from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import MethodName
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.rules.errors import EvaluationError
-from criproxy.rules.facts import Container, Pod
+from criproxy.rules.facts import Container, Image, Pod
+from criproxy.rules.image_names import id_of, image_name, image_of, normalized
 
 LIMIT: Final = 10_000
 """Pods, and containers, that are cached; above it the oldest is removed. A node has hundreds; the
 limit bounds what a client can add."""
+
+_NAMES: Final = 64
+"""Names of one image that are cached."""
 
 
 class _Identified(Protocol):
@@ -91,12 +96,14 @@ class PodCache:
     def __init__(self) -> None:
         self._pods: _Table[Pod] = _Table()
         self._containers: _Table[Container] = _Table()
+        self._image_names: dict[str, tuple[str, ...]] = {}
         self._updates: Mapping[str, Callable[[Any, Any], None]] = {
             "RunPodSandbox": self._run_pod,
             "RestorePod": self._restore_pod,
             "RemovePodSandbox": self._remove_pod,
             "CreateContainer": self._create_container,
             "RemoveContainer": self._remove_container,
+            "PullImage": self._pull_image,
         }
         self._wanted = {
             path.encode(): method
@@ -122,8 +129,8 @@ class PodCache:
                 _decode(response_class(method), response),
             )
 
-    def add_listing(self, pods: bytes, containers: bytes) -> None:
-        """Add the responses of ListPodSandbox and ListContainers, in either API version.
+    def add_listing(self, pods: bytes, containers: bytes, images: bytes = b"") -> None:
+        """Add the responses of ListPodSandbox, ListContainers and ListImages.
 
         Items from calls are newer and stay unchanged. Raises EvaluationError for a message that
         cannot be decoded; then the cache is unchanged.
@@ -131,21 +138,24 @@ class PodCache:
         # The fields that are read have the same numbers and types in v1alpha2.
         listed_pods = _decode(v1.ListPodSandboxResponse, pods)
         listed_containers = _decode(v1.ListContainersResponse, containers)
+        for image in _decode(v1.ListImagesResponse, images).images:
+            self._add_names(image.id, (*image.repo_tags, *image.repo_digests))
         self._pods.add_older(
             _pod(each.id, each) for each in sorted(listed_pods.items, key=_created)
         )
         self._containers.add_older(
-            _container(each.id, each.pod_sandbox_id, each)
+            self._container(each.id, each.pod_sandbox_id, each, trusted=True)
             for each in sorted(listed_containers.containers, key=_created)
         )
 
     def find(
-        self, method_name: MethodName, request: Message
+        self, method_name: MethodName, request: Message, trusted: bool = False
     ) -> tuple[Pod | None, Container | None]:
         """Return the pod and the container that a request is about, None if unknown.
 
         An id takes precedence over a configuration in the request, as at the runtime. The ids in
-        the filter of a listing are ignored.
+        the filter of a listing are ignored. ``trusted``: whether the client is the kubelet, whose
+        word on the name of an image counts.
         """
         if method_name.api_version is None:
             return None, None
@@ -161,8 +171,26 @@ class PodCache:
             if kind == "PodSandboxConfig":
                 pod = pod or _pod("", config)
             elif kind == "ContainerConfig":
-                container = _container("", pod.id if pod else "", config)
+                container = self._container("", pod.id if pod else "", config, trusted)
         return pod, container
+
+    def image(
+        self, request: Message, container: Container | None, trusted: bool = False
+    ) -> Image | None:
+        """Return the image that a request names, otherwise that of its container."""
+        spec = _image_spec(request)
+        if spec is not None:
+            return image_of(self._image_name(spec, trusted), id_of(spec.image))
+        return None if container is None else image_of(container.image, container.image_id)
+
+    def image_name(
+        self, request: Message, container: Container | None, trusted: bool = False
+    ) -> str:
+        """Return the name of that image as it was written, or its id; empty if there is none."""
+        spec = _image_spec(request)
+        if spec is not None:
+            return self._image_name(spec, trusted)
+        return "" if container is None else container.image
 
     def container(self, id_: str) -> tuple[Pod | None, Container | None]:
         """Return the pod and the container of a container's or a pod sandbox's id."""
@@ -192,7 +220,7 @@ class PodCache:
             config = configs.get(restored.name)
             if config is not None:
                 self._containers.add(
-                    _container(restored.container_id, response.pod_sandbox_id, config)
+                    self._container(restored.container_id, response.pod_sandbox_id, config)
                 )
 
     def _remove_pod(self, request: v1.RemovePodSandboxRequest, _: Any) -> None:
@@ -206,12 +234,39 @@ class PodCache:
     def _create_container(self, request: v1.CreateContainerRequest, response: Any) -> None:
         pod = self._pods.find(request.pod_sandbox_id)
         pod_id = request.pod_sandbox_id if pod is None else pod.id
-        self._containers.add(_container(response.container_id, pod_id, request.config))
+        self._containers.add(self._container(response.container_id, pod_id, request.config))
 
     def _remove_container(self, request: v1.RemoveContainerRequest, _: Any) -> None:
         container = self._containers.find(request.container_id)
         if container is not None:
             self._containers.remove(container.id)
+
+    def _pull_image(self, request: v1.PullImageRequest, response: v1.PullImageResponse) -> None:
+        self._add_names(response.image_ref, (request.image.image,))
+
+    def _add_names(self, id_: str, names: tuple[str, ...]) -> None:
+        """Add names of an image, the newest first; above the limit the oldest image is removed."""
+        known = self._image_names.pop(id_, ())
+        full = [name for each in (*names, *known) if (name := normalized(each)) is not None]
+        if id_ and full:
+            self._image_names[id_] = tuple(dict.fromkeys(full))[:_NAMES]
+        if len(self._image_names) > LIMIT:
+            del self._image_names[next(iter(self._image_names))]
+
+    def _image_name(self, spec: Any, trusted: bool) -> str:
+        return image_name(spec, self._image_names.get(spec.image, ()), trusted)
+
+    def _container(self, id_: str, pod_id: str, message: Any, trusted: bool = False) -> Container:
+        """Return the container of a ContainerConfig, or of a Container from a listing."""
+        return Container(
+            id=id_,
+            name=message.metadata.name,
+            image=self._image_name(message.image, trusted),
+            labels=dict(message.labels),
+            annotations=dict(message.annotations),
+            pod_id=pod_id,
+            image_id=id_of(message.image.image),
+        )
 
 
 _M = TypeVar("_M", bound=Message)
@@ -240,16 +295,9 @@ def _pod(id_: str, message: Any) -> Pod:
     )
 
 
-def _container(id_: str, pod_id: str, message: Any) -> Container:
-    """Return the container of a ContainerConfig, or of a Container from a listing."""
-    return Container(
-        id=id_,
-        name=message.metadata.name,
-        image=message.image.image,
-        labels=dict(message.labels),
-        annotations=dict(message.annotations),
-        pod_id=pod_id,
-    )
+def _image_spec(request: Message) -> Any:
+    spec = _inner(request, "image")
+    return spec if spec is not None and spec.DESCRIPTOR.name == "ImageSpec" else None
 
 
 def _text(request: Message, name: str) -> str:

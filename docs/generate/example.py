@@ -33,7 +33,7 @@ rules:
   rewrite: {request: {image.image: '"mirror.local/" + request.image.image'}}
 - name: only-signed
   mode: dry-run
-  match: {methods: [CreateContainer], where: '!request.config.image.image.startsWith("reg.corp/")'}
+  match: {methods: [CreateContainer], where: 'image.registry != "registry.corp"'}
   deny: {code: PERMISSION_DENIED, message: "image not allowed on this node"}
 """,
     "profiles": """\

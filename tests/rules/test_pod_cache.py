@@ -13,7 +13,7 @@ from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
 from criproxy.rules import pod_cache as module
 from criproxy.rules.errors import EvaluationError
-from criproxy.rules.facts import Container, Pod
+from criproxy.rules.facts import Container, Image, Pod
 from criproxy.rules.pod_cache import PodCache, _Table
 
 POD_ID = "aa" * 32
@@ -116,7 +116,7 @@ def test_created_pods_and_containers(api: Any) -> None:
 def test_wants() -> None:
     """Only calls that create or remove pods and containers update the cache; listings do not."""
     pod_cache = PodCache()
-    for name in ("ListPodSandbox", "ListContainers", "ContainerStatus", "PullImage", "Nothing"):
+    for name in ("ListPodSandbox", "ListContainers", "ContainerStatus", "ImageStatus", "Nothing"):
         assert not pod_cache.wants(path(name))
     pod_cache.update(path("ListContainers"), b"\xff", b"\xff")
 
@@ -322,6 +322,86 @@ def test_values_that_are_not_utf8() -> None:
         path("CreateContainer", v1alpha2), request.SerializeToString(), response.SerializeToString()
     )
     assert found(pod_cache, CONTAINER_ID)[1] == CONTAINER
+
+
+IMAGE_ID = "sha256:" + "ab" * 32
+
+
+def created(pod_cache: PodCache, spec: v1.ImageSpec, trusted: bool = False) -> Container:
+    """Return the container of a CreateContainer with an image."""
+    request = v1.CreateContainerRequest(config=v1.ContainerConfig(image=spec))
+    container = pod_cache.find(resolve(path("CreateContainer")), request, trusted)[1]
+    assert container is not None
+    return container
+
+
+def listed_images(*names: str) -> bytes:
+    digests = [name for name in names if "@" in name]
+    tags = [name for name in names if "@" not in name]
+    image = v1.Image(id=IMAGE_ID, repo_tags=tags, repo_digests=digests)
+    data: bytes = v1.ListImagesResponse(images=[image]).SerializeToString()
+    return data
+
+
+def test_image_of_a_pull() -> None:
+    """An id that a pull returned has the name that was pulled, in either API version."""
+    for api in (v1, v1alpha2):
+        pod_cache = PodCache()
+        request = api.PullImageRequest(image=api.ImageSpec(image="nginx:1"))
+        update(pod_cache, "PullImage", request, api.PullImageResponse(image_ref=IMAGE_ID))
+        container = created(pod_cache, v1.ImageSpec(image=IMAGE_ID))
+        assert (container.image, container.image_id) == ("docker.io/library/nginx:1", IMAGE_ID)
+
+
+@pytest.mark.parametrize(
+    ("spec", "trusted", "name"),
+    [
+        (v1.ImageSpec(image="nginx:1", user_specified_image="other"), True, "nginx:1"),
+        (v1.ImageSpec(image=IMAGE_ID), False, "registry.corp/a/b:2"),
+        (v1.ImageSpec(image=IMAGE_ID, user_specified_image="registry.corp/a/b"), False, None),
+        (v1.ImageSpec(image=IMAGE_ID, user_specified_image="x/y:1"), False, "registry.corp/a/b:2"),
+        (v1.ImageSpec(image=IMAGE_ID, user_specified_image="x/y:1"), True, None),
+        (v1.ImageSpec(image="sha256:" + "cd" * 32, user_specified_image="x/y:1"), False, None),
+        (v1.ImageSpec(image="sha256:" + "cd" * 32), True, "sha256:" + "cd" * 32),
+    ],
+)
+def test_name_of_an_image(spec: v1.ImageSpec, trusted: bool, name: str | None) -> None:
+    """The user's words name an image by its id if the kubelet passes them on, if the image is of
+    that repository, or if nothing else is known; otherwise a known name does."""
+    pod_cache = PodCache()
+    images = listed_images("registry.corp/a/b:2", "registry.corp/a/b@sha256:" + "ef" * 32)
+    pod_cache.add_listing(b"", b"", images)
+    assert created(pod_cache, spec, trusted).image == (name or spec.user_specified_image)
+
+
+def test_image_fact() -> None:
+    """The image has its parts; for a call with an id, it is that of the container."""
+    pod_cache = PodCache()
+    run_pod(pod_cache)
+    create_container(pod_cache)
+    stop = v1.StopContainerRequest(container_id=CONTAINER_ID)
+    container = found(pod_cache, CONTAINER_ID)[1]
+    assert pod_cache.image(stop, container) == Image(
+        "docker.io/library/nginx:1", "docker.io", "library/nginx", "1"
+    )
+    pull = v1.PullImageRequest(image=v1.ImageSpec(image="a.io/b/c:1@sha256:ab"))
+    digest = Image("a.io/b/c:1@sha256:ab", "a.io", "b/c", "1", "sha256:ab")
+    assert pod_cache.image(pull, None) == digest
+    remove = v1.RemoveImageRequest(image=v1.ImageSpec(image=IMAGE_ID))
+    assert pod_cache.image(remove, None) == Image(id=IMAGE_ID)
+    assert pod_cache.image(v1.VersionRequest(), None) is None
+
+
+def test_names_of_images_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limits, the oldest image and the oldest names are removed."""
+    monkeypatch.setattr(module, "LIMIT", 2)
+    monkeypatch.setattr(module, "_NAMES", 2)
+    pod_cache = PodCache()
+    for id_, name in (("a1", "v"), ("b1", "w"), ("b1", "x"), ("b1", "y"), ("c1", "z")):
+        request = v1.PullImageRequest(image=v1.ImageSpec(image=name))
+        update(pod_cache, "PullImage", request, v1.PullImageResponse(image_ref=id_))
+    names = [f"docker.io/library/{name}:latest" for name in ("y", "x", "z")]
+    assert [*pod_cache._image_names.values()] == [tuple(names[:2]), (names[2],)]
 
 
 def test_undecodable() -> None:

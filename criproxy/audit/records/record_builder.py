@@ -47,7 +47,7 @@ Event::
                                The pod that the call is about.
     container.id, container.name, container.image
                                The container that the call is about; the image is the one with
-                               which the container was created.
+                               which the container was created, by its name where that is known.
     image                      The image that the request names, otherwise the container's.
     requestObject              From level `Request`: the request as the client sent it.
     responseObject             At level `RequestResponse`: the response as the client received it.
@@ -191,7 +191,7 @@ class RecordBuilder:
         if isinstance(item, UnreadConnection):
             return self._unread(item)
         with suppress(EvaluationError):  # undecodable: records have ids without names then
-            self.pod_cache.add_listing(item.pods, item.containers)
+            self.pod_cache.add_listing(item.pods, item.containers, item.images)
         return None
 
     def _event(self, item: CallAtStage) -> Record | None:
@@ -219,6 +219,7 @@ class RecordBuilder:
             request.first,
             response.first if updates_pod_cache else None,
             self.pod_cache,
+            item.connection.peer.kubelet,
         )
         record = self._record(item, method_name, subject, request, response)
         if updates_pod_cache and request.data and response.data:

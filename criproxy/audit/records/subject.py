@@ -146,16 +146,20 @@ class CallSubject:
 
 
 def subject_of(
-    method_name: MethodName, request: Message | None, response: Message | None, pod_cache: PodCache
+    method_name: MethodName,
+    request: Message | None,
+    response: Message | None,
+    pod_cache: PodCache,
+    trusted: bool,
 ) -> CallSubject:
-    """Return the subject of a call.
+    """Return the subject of a call. ``trusted``: whether the caller is the kubelet.
 
     ``response`` is that of a call that returned a new id, None for any other. Ids that the pod
     cache does not know are taken from the request.
     """
     if request is None or not has_subject(method_name):
         return CallSubject()
-    pod, container = pod_cache.find(method_name, request)
+    pod, container = pod_cache.find(method_name, request, trusted)
     return CallSubject(
         pod=pod,
         container=container,
@@ -166,21 +170,13 @@ def subject_of(
         container_id=(container.id if container else "")
         or _text(request, "container_id")
         or _text(response, "container_id"),
-        image=_image(request) or (container.image if container else ""),
+        image=pod_cache.image_name(request, container, trusted),
     )
 
 
 def _text(message: Message | None, name: str) -> str:
     value = getattr(message, name, "")
     return value if isinstance(value, str) else ""
-
-
-def _image(request: Any) -> str:
-    """Return the image that a request names, or ""."""
-    spec = getattr(request, "image", None) or getattr(
-        getattr(request, "config", None), "image", None
-    )
-    return _text(spec, "image")
 
 
 def _non_empty(**fields: str) -> dict[str, str]:

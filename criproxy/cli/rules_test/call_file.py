@@ -104,15 +104,20 @@ def _call(document: Document) -> CallFileEntry:
     method = _method(document, spec)
     request = _message(document, ("request",), request_class(method), spec.request)
     named = resolve(method.path.encode())
-    pod, container = PodCache().find(named, request)
+    caller = spec.caller.peer()
+    pod_cache = PodCache()
+    pod, container = pod_cache.find(named, request, caller.kubelet)
+    if spec.container is not None:
+        container = Container(**_fields(spec.container))
     facts = Facts(
         method_name=named,
         listener=spec.listener,
-        caller=spec.caller.peer(),
+        caller=caller,
         metadata=spec.metadata,
         request=request,
         pod=pod if spec.pod is None else Pod(**_fields(spec.pod)),
-        container=container if spec.container is None else Container(**_fields(spec.container)),
+        container=container,
+        image=pod_cache.image(request, container, caller.kubelet),
     )
     return CallFileEntry(method, facts, _responses(document, method, spec))
 

@@ -87,9 +87,9 @@ class Audit:
         if call is not None:
             call.denied = REFUSED
 
-    def add_listing(self, pods: bytes, containers: bytes) -> None:
-        """Submit a runtime's responses to ListPodSandbox and ListContainers."""
-        self._client.submit(RuntimeListing(pods, containers))
+    def add_listing(self, pods: bytes, containers: bytes, images: bytes) -> None:
+        """Submit a runtime's responses to ListPodSandbox, ListContainers and ListImages."""
+        self._client.submit(RuntimeListing(pods, containers, images))
 
     def close(self) -> None:
         """Send what waits for the recorder, within a few seconds."""

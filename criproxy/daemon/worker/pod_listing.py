@@ -19,8 +19,8 @@ _TIMEOUT: Final = 60.0
 class PodListingReceiver(Protocol):
     """A pod cache, or an object that forwards the listing to one."""
 
-    def add_listing(self, pods: bytes, containers: bytes) -> None:
-        """Add the pods and containers of the responses of ListPodSandbox and ListContainers.
+    def add_listing(self, pods: bytes, containers: bytes, images: bytes) -> None:
+        """Add the responses of ListPodSandbox, ListContainers and ListImages.
 
         Raises EvaluationError if they cannot be decoded.
         """
@@ -34,7 +34,8 @@ async def list_pods(runtime: Endpoint, receiver: PodListingReceiver, log: Log) -
             async with asyncio.timeout(_TIMEOUT):
                 pods = await _list(runtime, "ListPodSandbox")
                 containers = await _list(runtime, "ListContainers")
-            receiver.add_listing(pods, containers)
+                images = await _list_images(runtime)
+            receiver.add_listing(pods, containers, images)
         except (OSError, EvaluationError) as error:
             if str(error) != error_text:
                 error_text = str(error)
@@ -50,10 +51,18 @@ async def list_pods(runtime: Endpoint, receiver: PodListingReceiver, log: Log) -
             return
 
 
-async def _list(runtime: Endpoint, method: str) -> bytes:
+async def _list_images(runtime: Endpoint) -> bytes:
+    """Return the images of a runtime; none if another process serves images."""
+    try:
+        return await _list(runtime, "ListImages", "ImageService")
+    except OSError:
+        return b""
+
+
+async def _list(runtime: Endpoint, method: str, service: str = "RuntimeService") -> bytes:
     """Return the response to an empty request. Raises OSError if the call fails."""
     for version in ("v1", "v1alpha2"):
-        path = f"/runtime.{version}.RuntimeService/{method}"
+        path = f"/runtime.{version}.{service}/{method}"
         response = await call(runtime, path.encode(), b"")
         if response.code is not StatusCode.UNIMPLEMENTED:
             break

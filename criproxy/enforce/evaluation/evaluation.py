@@ -208,10 +208,12 @@ class RuleEvaluation:
         """Return the facts with the request, which is decoded at the first call."""
         if self._facts.request is None and self._request is not None:
             message = yield from self._request.message()
-            pod = container = None
+            pod = container = image = None
             if self._find_pods:
-                pod, container = self._resources.pod_cache.find(self._facts.method_name, message)
-            self._facts = self._facts.with_request(message, pod, container)
+                cache, trusted = self._resources.pod_cache, self._facts.caller.kubelet
+                pod, container = cache.find(self._facts.method_name, message, trusted)
+                image = cache.image(message, container, trusted)
+            self._facts = self._facts.with_request(message, pod, container, image)
         return self._facts
 
     # Before the request is forwarded.
@@ -224,7 +226,9 @@ class RuleEvaluation:
             yield from self._executor.execute(active, effect, request, self._facts, "request")
             if request.decoded is not self._facts.request:
                 facts = self._facts
-                self._facts = facts.with_request(request.decoded, facts.pod, facts.container)
+                self._facts = facts.with_request(
+                    request.decoded, facts.pod, facts.container, facts.image
+                )
 
     def _request_effect(self, active: ActiveRule, request: HeldMessage) -> Steps[Effect | None]:
         match active.rule.action:

@@ -13,10 +13,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 from criproxy.rules.facts import Facts
 
-SUBJECTS: Final = frozenset({"request", "pod", "container"})
+SUBJECTS: Final = frozenset({"request", "pod", "container", "image"})
 """The variables that are known only after the request's message has been received."""
 
-POD_SUBJECTS: Final = frozenset({"pod", "container"})
+POD_SUBJECTS: Final = frozenset({"pod", "container", "image"})
+"""The variables that are looked up in the pod cache."""
 
 _PACKAGE: Final = "criproxy.rules"
 POOL: Final = descriptor_pool.Default()
@@ -37,6 +38,14 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "labels": "map",
         "annotations": "map",
     },
+    "Image": {
+        "name": "string",
+        "registry": "string",
+        "repository": "string",
+        "tag": "string",
+        "digest": "string",
+        "id": "string",
+    },
     "Caller": {
         "pid": "int64",
         "uid": "int64",
@@ -53,6 +62,9 @@ VARIABLES: Final[Mapping[str, str]] = {
     "response": "The response message. Only `rewrite.response` and `drop` may use it.",
     "pod": "The pod that the call is about.",
     "container": "The container that the call is about.",
+    "image": "The image of the call, or of its container, by the name that a person uses, also if "
+    "a kubelet names it by its id. `name` is the full name, `docker.io/library/nginx:latest`, and "
+    "`repository` the part between registry and tag. What is not known is empty.",
     "caller": "The process that made the call.",
     "listener": "The endpoint that received the call.",
     "method": "The short name of the method: `PullImage`.",
@@ -124,6 +136,7 @@ class VariableTypes:
         found = {
             "pod": cel.Type(f"{_PACKAGE}.Pod"),
             "container": cel.Type(f"{_PACKAGE}.Container"),
+            "image": cel.Type(f"{_PACKAGE}.Image"),
             "caller": cel.Type(f"{_PACKAGE}.Caller"),
             "listener": string,
             "api_version": string,
@@ -232,6 +245,20 @@ def _container(facts: Facts) -> Message | None:
     )
 
 
+def _image(facts: Facts) -> Message | None:
+    image = facts.image
+    if image is None:
+        return None
+    return _CLASSES["Image"](
+        name=image.name,
+        registry=image.registry,
+        repository=image.repository,
+        tag=image.tag,
+        digest=image.digest,
+        id=image.id,
+    )
+
+
 def _caller(facts: Facts) -> Message:
     caller = facts.caller
     return _CLASSES["Caller"](
@@ -252,6 +279,7 @@ def _all_calls() -> cel.Env:
 _FACTORIES: Final[Mapping[str, Callable[[Facts], Any]]] = {
     "pod": _pod,
     "container": _container,
+    "image": _image,
     "caller": _caller,
     "listener": lambda facts: facts.listener,
     "api_version": lambda facts: facts.method_name.api_version or "",

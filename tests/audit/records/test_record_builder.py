@@ -630,6 +630,7 @@ def test_what_has_to_be_kept(path: str) -> None:
         "RemovePodSandbox",
         "CreateContainer",
         "RemoveContainer",
+        "PullImage",
     }
     none = made.limits(method_name, "None")
     assert bool(none.request and none.response) == updates_pod_cache

@@ -175,11 +175,13 @@ def test_reads_pass(path: str) -> None:
 
 
 def test_images_only_is_not_held() -> None:
-    """Calls that images-only allows pass unchanged; the others are denied."""
+    """Calls that images-only allows pass unchanged; the others are denied. Pulls are followed where
+    rules use names of images."""
 
     async def main() -> None:
         scoped = Scoped(name="images-only")
-        assert scoped.call(f"{IMAGES}/PullImage").hold is None
+        assert scoped.call(f"{IMAGES}/ListImages").hold is None
+        assert scoped.call(f"{IMAGES}/RemoveImage").hold is None
         assert scoped.call("Version").hold is None
         denied(scoped.call("ListContainers"), "method")
 

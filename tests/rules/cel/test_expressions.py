@@ -7,18 +7,19 @@ from criproxy.peers.peer import Peer
 from criproxy.rules.cel.expressions import CompileError, compiled, source_of
 from criproxy.rules.cel.variables import VariableTypes, VariableValues, values_of
 from criproxy.rules.errors import EvaluationError
-from criproxy.rules.facts import Container, Facts, Pod
+from criproxy.rules.facts import Container, Facts, Image, Pod
 from tests.support.rules import facts
 
 PULL = "/runtime.v1.ImageService/PullImage"
 SCOPE = VariableTypes("runtime.v1.PullImageRequest", None, "runtime.v1")
 POD = Pod("p1", "shop", "web-0", "uid-1", {"app": "web"}, {"note": "x"})
+IMAGE = Image("a.io/b:1", "a.io", "b", "1", "", "sha256:1")
 CONTAINER = Container("c1", "main", "nginx", {"tier": "front"}, {"a": "b"}, "p1")
 
 
 def call(**more: Any) -> Facts:
     request = v1.PullImageRequest(image=v1.ImageSpec(image="docker.io/nginx"))
-    known = {"pod": POD, "container": CONTAINER, "metadata": {"x-id": "7"}}
+    known = {"pod": POD, "container": CONTAINER, "image": IMAGE, "metadata": {"x-id": "7"}}
     return facts(PULL, request, **{**known, **more})
 
 
@@ -34,6 +35,8 @@ def evaluate(source: str, of: Facts) -> Any:
         ("[pod.namespace, pod.name, pod.uid]", ["shop", "web-0", "uid-1"]),
         ("pod.labels['app'] + pod.annotations.note", "webx"),
         ("[container.id, container.name, container.image]", ["c1", "main", "nginx"]),
+        ("[image.name, image.registry, image.repository]", ["a.io/b:1", "a.io", "b"]),
+        ("[image.tag, image.digest, image.id]", ["1", "", "sha256:1"]),
         ("container.labels.tier + container.annotations['a']", "frontb"),
         ("[caller.pid, caller.uid, caller.gid]", [7, 0, 0]),
         ("caller.executable", "/usr/bin/kubelet"),
@@ -139,6 +142,7 @@ def test_compile_errors(source: str, error: str) -> None:
     [
         ("pod.name", {"pod": None}, "unknown_pod", "the call's pod is not known"),
         ("container.name", {"container": None}, "unknown_pod", "the call's container is not known"),
+        ("image.name", {"image": None}, "unknown_pod", "the call's image is not known"),
         ("has(pod.labels.x)", {"pod": None}, "unknown_pod", "the call's pod is not known"),
         ("metadata['none']", {}, "cel", 'Key not found in map : "none"'),
         ("pod.labels['none']", {}, "cel", 'Key not found in map : "none"'),
