@@ -5,14 +5,14 @@ Imported only if the configuration has an audit log, since protobuf costs memory
 
 import socket
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.recorder.server import serve_recorder
+from criproxy.daemon.wall_clock import WallClock
 from criproxy.observe.metrics import SinkMetrics
 from criproxy.observe.metrics_merge import Snapshot, snapshot
 
@@ -34,10 +34,4 @@ def run_recorder(control: int) -> int:
         finally:
             registry.unregister(metrics)
 
-    return serve_recorder(socket.socket(fileno=control), describe, wall_clock_ns(time.perf_counter))
-
-
-def wall_clock_ns(clock: Callable[[], float]) -> Callable[[float], int]:
-    """Return a function that converts times of a monotonic clock to nanoseconds since the epoch."""
-    offset = time.time_ns() - round(clock() * 1e9)
-    return lambda moment: offset + round(moment * 1e9)
+    return serve_recorder(socket.socket(fileno=control), describe, WallClock().ns)

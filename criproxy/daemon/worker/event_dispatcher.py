@@ -1,7 +1,6 @@
 """Dispatches the relay's events to the call log, the metrics and the audit log."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final
 
 from criproxy.observe.call_log import CallLog
@@ -22,17 +21,6 @@ _SWEEP: Final = 0.5
 
 _REPEAT: Final = 10.0
 """Seconds until the same warning of a full listener may come again."""
-
-
-class WallClock:
-    """Turns times of a clock that only grows into the time of day."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._offset = time.time() - clock()
-
-    def __call__(self, moment: float) -> float:
-        """Seconds since the epoch; right to what the system's clock was when this was made."""
-        return moment + self._offset
 
 
 class EventDispatcher:

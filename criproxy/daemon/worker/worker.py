@@ -29,8 +29,9 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.daemon.control import ControlChannel, Message
 from criproxy.daemon.logs import open_log
+from criproxy.daemon.wall_clock import WallClock
 from criproxy.daemon.worker.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
-from criproxy.daemon.worker.event_dispatcher import EventDispatcher, WallClock
+from criproxy.daemon.worker.event_dispatcher import EventDispatcher
 from criproxy.daemon.worker.limits import relay_limits
 from criproxy.daemon.worker.pod_listing import list_pods
 from criproxy.daemon.worker.policy_registry import PolicyRegistry
@@ -122,9 +123,7 @@ class _Worker:
         self._metrics = Metrics(calls, clock)
         self._writer, log = open_log(config.log, self._metrics.log_lines_dropped.inc)
         self._log = log.log
-        call_log = CallLog(
-            log.log, log.record, config.log.level, config.log.methods, WallClock(clock)
-        )
+        call_log = CallLog(log.log, log.record, config.log.level, config.log.methods, WallClock())
         self._events = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
         asyncio.get_running_loop().set_exception_handler(self._loop_failed)
         background = self._background = Tasks(self._fatal)
