@@ -1,6 +1,8 @@
 """Runtimes that are absent, come back, or are several."""
 
 import contextlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -9,6 +11,7 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
+from tests.support.process import Process
 from tests.support.raw_sockets import dial, receive_all
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -106,3 +109,45 @@ def test_image_calls_go_to_the_image_endpoint(short_dir: Path) -> None:
             ("runtime.v1.RuntimeService", "ListPodSandbox", "OK"): 1,
             ("runtime.v1.RuntimeService", "PodSandboxStatus", "NOT_FOUND"): 1,
         }
+
+
+def test_shielded_reads(short_dir: Path) -> None:
+    """With `shield: reads` a stream of events outlives a runtime that is killed."""
+    runtime = f"unix://{short_dir}/cri.sock"
+    listener = {
+        "endpoint": f"unix://{short_dir}/proxy.sock",
+        "runtime": runtime,
+        "shield": "reads",
+    }
+    with (
+        Criproxy(short_dir, config={"listeners": [listener]}) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        command = [sys.executable, "-m", "criproxy", "runtime", "--listen", runtime]
+        with Process(command, output=short_dir / "runtime") as killed:
+            assert client.Version().runtime_name
+            events = client.GetContainerEvents()
+            wait_until(lambda: "GetContainerEvents" in proxy.get("/calls")[1], "events in flight")
+            killed.kill()
+        with EmbeddedRuntime(runtime), ThreadPoolExecutor(1) as thread:
+            event = thread.submit(next, events)
+            pods: list[str] = []
+
+            def comes() -> bool:
+                metadata = {"name": f"web-{len(pods)}", "namespace": "default", "uid": "1"}
+                pods.append(client.RunPodSandbox(config={"metadata": metadata}).pod_sandbox_id)
+                return event.done()
+
+            wait_until(comes, "event of a pod")
+            assert event.result().pod_sandbox_status.id in pods
+
+
+def test_runtime_that_leads_to_criproxy(short_dir: Path) -> None:
+    """A runtime's path that is a link to criproxy's socket is refused, and not dialled."""
+    runtime = short_dir / "cri.sock"
+    with Criproxy(short_dir, f"unix://{runtime}") as proxy:
+        runtime.symlink_to(proxy.path)
+        with dial(proxy.path) as client:
+            assert receive_all(client) == b""
+        told = proxy.event("client closed: runtime not there")
+        assert str(proxy.path) in told["error"]
