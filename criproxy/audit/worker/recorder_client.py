@@ -109,12 +109,13 @@ class RecorderClient:
         sinks: Sequence[SinkSpec],
         counts: Mapping[str, SinkCounts],
         lanes: int,
-        log_error: Callable[[str], None],
+        lost: Callable[[], None],
         limits: ChannelLimits = LIMITS,
     ) -> None:
         """``channel`` is a stream socket. ``counts`` are counters of dropped records by sink.
 
-        ``lanes`` is the number of listeners, which have an equal share of ``limits`` each.
+        ``lanes`` is the number of listeners, which have an equal share of ``limits`` each. ``lost``
+        is called when the recorder has closed the channel.
         """
         blocking = [spec for spec in sinks if spec.on_full == "block"]
         self.blocking = bool(blocking)
@@ -124,7 +125,7 @@ class RecorderClient:
         self.max_wait = min((float(spec.max_wait) for spec in blocking), default=0.0)
         """Seconds that a call may wait for room: the least of those sinks'."""
         self._counts = counts
-        self._log_error = log_error
+        self._report_lost = lost
         self._items = max(1, limits.items // max(1, lanes))
         self._bytes = max(1, limits.bytes // max(1, lanes))
         self._lanes: dict[str, _Lane] = {}
@@ -205,14 +206,20 @@ class RecorderClient:
         if slot is not None:
             self._connections[slot] = None
 
-    def reconnect(self, channel: socket.socket) -> None:
-        """Use a new channel; items without a written record are sent again."""
-        self._disconnect()
+    def reconnect(self, channel: socket.socket) -> bool:
+        """Use a new channel if the recorder has closed the one before; return whether it is used.
+
+        Items without a written record are sent again.
+        """
+        if self._channel is not None:
+            channel.close()
+            return False
         self._connect(channel)
         for lane in self._by_number:
             lane.restart()
         self._unsent_bytes = sum(lane.bytes for lane in self._by_number)
         self._flush()
+        return True
 
     def close(self, within: float) -> int:
         """Send what waits for at most ``within`` seconds; return the number of unsent items.
@@ -402,10 +409,7 @@ class RecorderClient:
 
     def _lost(self) -> None:
         self._disconnect()
-        self._log_error(
-            "the recorder has ended; items wait in memory until it is started again, "
-            "as far as their limit goes"
-        )
+        self._report_lost()
 
     def _read(self) -> None:
         assert self._channel is not None

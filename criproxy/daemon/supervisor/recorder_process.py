@@ -60,6 +60,11 @@ class RecorderProcess:
         """The metrics that it reported last, and those of the recorders before it."""
         return [self._last, self._retired]
 
+    @property
+    def is_running(self) -> bool:
+        """Whether channels can be made; else each worker is given one later."""
+        return self._control is not None and not self._restarting
+
     async def configure(self, spec: AuditSpec | None) -> None:
         """Have the sinks of ``spec`` opened, by a recorder that is started if there is none.
 

@@ -8,6 +8,7 @@ listening sockets are the supervisor's.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final, Protocol
 
 from criproxy.audit.spec import AuditSpec
@@ -48,6 +49,10 @@ class Listening(Protocol):
 
 class RecorderPort(Protocol):
     """Makes channels to the recorder."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether channels can be made; if not, each worker is given one later."""
 
     def connect(self, spec: AuditSpec | None) -> AbstractContextManager[int | None]:
         """Make a channel and yield the descriptor of the worker's end; None without ``spec``."""
@@ -144,9 +149,14 @@ class WorkerPool:
     def reconnect(self) -> None:
         """Give each worker a channel to the recorder that was started anew."""
         for each in self._all.values():
+            self._reconnect(each)
+
+    def _reconnect(self, process: WorkerProcess) -> None:
+        if self._recorder.is_running:
             with self._recorder.connect(self.loaded.config.audit) as channel:
-                if channel is not None:
-                    each.tell("recorder", [channel])
+                # Making the channel shows whether the recorder has just ended.
+                if channel is not None and self._recorder.is_running:
+                    process.tell("recorder", [channel])
 
     def tell(self, operation: str) -> None:
         """Send a command to all workers."""
@@ -176,6 +186,7 @@ class WorkerPool:
 
     async def _start(self, plan: WorkerPlan) -> WorkerProcess:
         process = WorkerProcess(plan, self.loaded, self._log, self._lost)
+        process.recorder_lost = partial(self._reconnect, process)
         with self._recorder.connect(self.loaded.config.audit) as channel:
             await process.start(self._spawner, self._listening.sockets_of(plan), channel)
         self._current[plan.name] = process

@@ -62,6 +62,8 @@ class WorkerProcess:
         """Its exit status, negative for a signal."""
         self.missed = 0
         """Looks at it, one a second, since its event loop has turned."""
+        self.recorder_lost: Callable[[], None] = lambda: None
+        """Called when its channel to the recorder was closed: it needs another."""
         self._loaded = loaded
         self._log = log
         self._lost = lost
@@ -219,6 +221,8 @@ class WorkerProcess:
             self.snapshot = message["snapshot"]
         elif operation == "drained":
             self.drained.set_result((message["finished"], message["cut"]))
+        elif operation == "recorder_lost":
+            self.recorder_lost()
         elif operation == "fatal":
             self.failing.set_result(message["task"])
 

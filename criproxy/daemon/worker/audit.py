@@ -4,6 +4,7 @@ Imported only if the configuration has an audit log, since protobuf costs memory
 """
 
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from criproxy.audit.counts import AuditCounts
@@ -32,11 +33,18 @@ class Audit:
     """The audit log in a worker. It is the gate's AuditLog (:mod:`criproxy.relay.audit_gate`)."""
 
     def __init__(
-        self, spec: AuditSpec, log: Log, clock: Clock, channel: socket.socket, listeners: int
+        self,
+        spec: AuditSpec,
+        log: Log,
+        clock: Clock,
+        channel: socket.socket,
+        listeners: int,
+        lost: Callable[[], object],
     ) -> None:
         """Use a channel to the recorder. To be made on the event loop.
 
         ``clock`` is the calls' clock, in seconds; ``listeners`` the number of the worker's.
+        ``lost`` is called when the recorder has ended: ``reconnect`` needs another channel.
         """
         self._log = log
         self._clock = clock
@@ -47,7 +55,8 @@ class Audit:
         """Counters of the records that this worker has dropped, by sink."""
         self.refused_calls = 0
         """Calls that were refused because they could not be recorded."""
-        self._client = RecorderClient(channel, spec.sinks, self.sinks, listeners, self._log_error)
+        self._lost = lost
+        self._client = RecorderClient(channel, spec.sinks, self.sinks, listeners, self._report_lost)
         self.call_observer = CallObserver(
             AuditPolicy(spec.policy), spec.message, self._client, CaptureBudget(_CAPTURE_BUDGET)
         )
@@ -60,8 +69,8 @@ class Audit:
         self.when_room = self._client.when_room
         self.is_full = self._client.is_full
         self.reconnect = self._client.reconnect
-        """Uses another channel after the recorder was restarted. The new recorder knows no pods:
-        a listing has to be submitted again."""
+        """Uses another channel if the recorder has ended, and returns whether it does. The new
+        recorder knows no pods: a listing has to be submitted again."""
 
     @property
     def full(self) -> bool:
@@ -97,5 +106,10 @@ class Audit:
         if unsent:
             self._log.warning("audit records lost", records=unsent, waited_s=_CLOSING)
 
-    def _log_error(self, trouble: str) -> None:
-        self._log.error("audit log in trouble", trouble=trouble)
+    def _report_lost(self) -> None:
+        self._log.error(
+            "audit log in trouble",
+            trouble="the recorder has ended; items wait in memory until it is started again, "
+            "as far as their limit goes",
+        )
+        self._lost()

@@ -166,9 +166,8 @@ class _Worker:
             self._stop(message["seconds"], message["last"])
         elif operation == "cut":
             self._cut.set()
-        elif operation == "recorder" and self._audit is not None:
-            self._audit.reconnect(socket.socket(fileno=descriptors[0]))
-            self._list_pods_for_audit(self._background)
+        elif operation == "recorder":
+            self._reconnect_recorder(socket.socket(fileno=descriptors[0]))
         elif operation == "reopen":
             self._reopen()
         elif operation == "ask":
@@ -257,11 +256,22 @@ class _Worker:
 
         channel_socket = socket.socket(fileno=channel[0])
         audit = self._audit = Audit(
-            self._config.audit, self._log, clock, channel_socket, len(self._config.listeners)
+            self._config.audit,
+            self._log,
+            clock,
+            channel_socket,
+            len(self._config.listeners),
+            lost=lambda: self._control.send({"op": "recorder_lost"}),
         )
         self._events.call_observer = audit.call_observer
         self._events.received_after = audit.received_after
         self._metrics.add_audit(audit)
+
+    def _reconnect_recorder(self, channel: socket.socket) -> None:
+        if self._audit is None:  # the audit log is opened with another, and asks if that is dead
+            channel.close()
+        elif self._audit.reconnect(channel):
+            self._list_pods_for_audit(self._background)
 
     def _list_pods_for_audit(self, background: Tasks) -> None:
         if self._audit is not None:

@@ -119,7 +119,7 @@ def client_of(
     channel: socket.socket, spec: AuditSpec, counts: SinkCounts, items: int = 20_000, lanes: int = 1
 ) -> RecorderClient:
     limits = ChannelLimits(items)
-    return RecorderClient(channel, spec.sinks, {"file": counts}, lanes, lambda _: None, limits)
+    return RecorderClient(channel, spec.sinks, {"file": counts}, lanes, lambda: None, limits)
 
 
 def ids(path: Path) -> list[int]:
@@ -235,7 +235,8 @@ def test_killed_under_load(
             submitted += 1
             recorder = start()
             recorder.configure(spec)
-            client.reconnect(recorder.channel())
+            await until(lambda: client._channel is None)
+            assert client.reconnect(recorder.channel())
         await until(lambda: set(ids(path)) == set(range(submitted)))
         assert client.close(LIMIT_SECONDS) == 0
         assert counts.dropped == {}
