@@ -108,7 +108,7 @@ class SocketFile:
 
 
 class BoundSocket:
-    """A listening socket of this process and its place in the file system."""
+    """A listening socket of this process and its file."""
 
     def __init__(self, sock: socket.socket, endpoint: Endpoint) -> None:
         self.socket = sock
