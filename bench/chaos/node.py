@@ -13,9 +13,8 @@ from typing import Any, Final, Self
 
 from bench.processes import family, pss_bytes
 from criproxy.embedded.process import RuntimeProcess
-from criproxy.peers.credentials import peer_pid
 from tests.support.criproxy import Criproxy
-from tests.support.raw_sockets import dial
+from tests.support.raw_sockets import listening_pid
 from tests.support.waiting import wait_until
 
 PODS: Final = 20
@@ -68,8 +67,7 @@ class Node:
     @property
     def pid(self) -> int:
         """The supervisor: the process that listens."""
-        with dial(self.path) as client:
-            return peer_pid(client)
+        return listening_pid(self.path)
 
     @property
     def runtime_pid(self) -> int:

@@ -14,9 +14,8 @@ from criproxy.cli.bypass import command
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UsageError
-from criproxy.peers.credentials import peer_pid
 from tests.support.criproxy import Criproxy
-from tests.support.raw_sockets import dial
+from tests.support.raw_sockets import listening_pid
 from tests.support.waiting import LIMIT_SECONDS
 
 
@@ -46,12 +45,6 @@ def run(name: str, file: Path, *options: str) -> tuple[int, list[dict[str, Any]]
     """Run a command; return its exit status and what it says of each listener."""
     result = invoke(name, file, "-o", "json", *options)
     return result.exit_code, json.loads(result.output)["listeners"]
-
-
-def listening_pid(path: Path) -> int:
-    """Return the process that listens at a socket: the test's own has the runtime."""
-    with dial(path) as client:
-        return peer_pid(client)
 
 
 def invoke(name: str, file: Path, *options: str) -> Result:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from criproxy.peers.credentials import peer_pid
 from tests.support.waiting import LIMIT_SECONDS
 
 
@@ -18,6 +19,12 @@ def dial(path: Path) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def listening_pid(path: Path) -> int:
+    """The process that listens at a socket: the last that has called listen() on it."""
+    with dial(path) as client:
+        return peer_pid(client)
 
 
 @contextlib.contextmanager
