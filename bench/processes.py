@@ -42,6 +42,14 @@ def pss_bytes(pid: int) -> dict[int, int]:
     return found
 
 
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, even if nobody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 def settle(pid: int) -> None:
     """Wait until a process and its descendants use no CPU time, or for half a minute."""
     deadline = time.monotonic() + SETTLE_SECONDS

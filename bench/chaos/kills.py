@@ -12,6 +12,7 @@ from bench.chaos.load import EndedCall, Load, describe
 from bench.chaos.node import Node
 from bench.chaos.report import Report, Verdict
 from bench.chaos.sizes import Sizes
+from bench.processes import has_ended
 from tests.support.waiting import wait_until
 
 KINDS: Final = ("full", "scoped", "recorder", "spawn", "supervisor")
@@ -54,7 +55,7 @@ def _kind(node: Node, kind: str, times: int, verdicts: list[Verdict]) -> list[st
             _wait(load, 20)
             killed = time.monotonic()
             os.kill(found[0], signal.SIGKILL)
-            wait_until(lambda pid=found[0]: _is_gone(pid), "end of a process")
+            wait_until(lambda pid=found[0]: has_ended(pid), "end of a process")
             gone = time.monotonic()
             if kind == "supervisor":
                 node.start_daemon()
@@ -85,13 +86,6 @@ def _kinds(node: Node) -> set[str]:
 def _wait(load: Load, more: int) -> None:
     wanted = load.completed() + more
     wait_until(lambda: load.completed() >= wanted, "calls that end")
-
-
-def _is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def _verify(log: Path) -> Verdict:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bench.processes import family, pss_bytes
+from bench.processes import family, has_ended, pss_bytes
 from criproxy.embedded.process import RuntimeProcess
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import listening_pid
@@ -158,7 +158,7 @@ def _end(pid: int) -> None:
     os.kill(pid, signal.SIGTERM)
     time.sleep(0.1)
     os.kill(pid, signal.SIGTERM)  # a second one ends calls in flight
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), f"end of process {pid}")
+    wait_until(lambda: has_ended(pid), f"end of process {pid}")
 
 
 def _count(directory: str) -> int:

@@ -11,7 +11,7 @@ from bench.chaos.load import Load, describe
 from bench.chaos.node import Node
 from bench.chaos.report import Report, Verdict
 from bench.chaos.sizes import Sizes
-from bench.processes import MIB
+from bench.processes import MIB, has_ended
 from tests.attacks.inputs import unread_lists
 from tests.support import wire
 from tests.support.raw_sockets import dial
@@ -81,13 +81,9 @@ def _event(node: Node, number: int) -> None:
         supervisor = node.pid
         os.kill(supervisor, signal.SIGUSR2)
         wait_until(lambda: node.pid != supervisor, "successor")
-        wait_until(lambda: not any(map(_runs, before)), "end of the processes of before")
+        wait_until(lambda: all(map(has_ended, before)), "end of the processes of before")
     else:
         os.kill(node.pid, signal.SIGHUP)
-
-
-def _runs(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def _slow_clients(node: Node, before: list[socket.socket]) -> list[socket.socket]:

@@ -162,9 +162,12 @@ class _Spawner:
                     return
 
     def _serve(self, *own: int) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(
-            self._sock, _LARGEST, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._sock, _LARGEST, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:  # the supervisor was killed with reports unread
+            return False
         if not data:
             return False
         request = decode(data)

@@ -175,13 +175,14 @@ class _Supervisor:
             self._log,
             self._background,
         )
+        before = self._pools[-1:]  # those before it drain already
         self._pools.append(pool)
         try:
             await pool.start(_STARTING)
         except BaseException:
             self._pools.remove(pool)
             raise
-        for each in self._pools[:-1]:
+        for each in before:
             self._background.start(self._retire(each), "drain of the workers of before")
 
     async def _retire(self, pool: WorkerPool) -> None:
