@@ -21,6 +21,7 @@ SAMPLES: Final = 20
 FLAT_MIB: Final = 4.0
 FLAT_COUNT: Final = 10
 SLOW_CLIENTS: Final = 3
+DRAIN_SECONDS: Final = 3
 
 
 def soak(directory: Path, sizes: Sizes) -> Report:
@@ -31,7 +32,9 @@ def soak(directory: Path, sizes: Sizes) -> Report:
     """
     rows: list[list[str]] = []
     samples: list[tuple[float, int, int]] = []
-    with Node(directory, kept=False) as node:
+    # Slow clients' calls never end by themselves: a drain cuts them.
+    config = {"limits": {"drain_timeout": f"{DRAIN_SECONDS}s"}}
+    with Node(directory, kept=False, config=config) as node:
         slow: list[socket.socket] = []
         began = time.monotonic()
         with Load(node.endpoint, rate=sizes.soak_rate) as load:
