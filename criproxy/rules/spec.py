@@ -16,6 +16,7 @@ Action: TypeAlias = Literal["rewrite", "rewrite_images", "delay", "fault", "deny
 RulesMode: TypeAlias = Literal["enforce", "dry-run"]
 OnError: TypeAlias = Literal["pass", "fail"]
 When: TypeAlias = Literal["before", "after"]
+Auth: TypeAlias = Literal["drop", "keep"]
 
 ACTIONS: Final[tuple[Action, ...]] = (
     "rewrite",
@@ -310,6 +311,10 @@ class RuleSpec(Section, frozen=True):
     """Change fields of the request or response, or add request headers."""
     rewrite_images: list[ImagePairSpec] | None = None
     """Rename images in requests, and back in responses."""
+    auth: Auth = "drop"
+    """What happens to the credentials of a PullImage whose registry is changed by `rewrite` or
+    `rewrite_images`: `drop`, because they are those of the other registry, or `keep`. Credentials
+    that `rewrite` itself sets are sent."""
     delay: DelaySpec | None = None
     """Make calls wait."""
     fault: FaultSpec | None = None
@@ -333,6 +338,8 @@ class RuleSpec(Section, frozen=True):
             )
         if self.rewrite_images is not None and not self.rewrite_images:
             raise ValueError("rewrite_images has to have at least one pair of from and to")
+        if self.auth == "keep" and self.action not in ("rewrite", "rewrite_images"):
+            raise ValueError("auth: keep is for rewrite and rewrite_images")
 
     @property
     def action(self) -> Action:

@@ -1,7 +1,8 @@
 """A rule, compiled for each method that it matches."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -17,10 +18,15 @@ from criproxy.rules.compiled.method_program import (
 )
 from criproxy.rules.errors import EvaluationError, RuleError
 from criproxy.rules.facts import Facts
+from criproxy.rules.image_names import image_of
 from criproxy.rules.images import ImageMap, PairError
 from criproxy.rules.spec import Action, RuleSpec
 
 _Key = tuple[str, str]
+
+_PULL: Final = "PullImage"
+_AUTH: Final = re.compile(r"auth(\.|$)")
+"""A field path of a pull's credentials."""
 
 
 class Rule:
@@ -40,6 +46,8 @@ class Rule:
         self.fails_closed: Final = spec.fails
         self.continues: Final = spec.continue_
         self._images = self._image_map()
+        sets_auth = spec.rewrite is not None and any(map(_AUTH.match, spec.rewrite.request))
+        self._keeps_auth = spec.auth == "keep" or sets_auth
         selected = [method for method in methods if self._selects(method)]
         self._programs: Mapping[_Key, MethodProgram] = self._compile(selected)
         self._program_outside_cri = self._compile_outside_cri(bool(selected))
@@ -111,15 +119,19 @@ class Rule:
     def rewrite_request(self, facts: Facts) -> Message:
         """Return a changed copy of the request, or the request itself if nothing changes.
 
-        Raises EvaluationError.
+        Credentials stay with their registry, see ``auth``. Raises EvaluationError.
         """
         request = facts.request
         if request is None:
             raise EvaluationError("decode", "there is no request to look at")
         if self._images is not None:
-            return _changed(request, self._images.request)
-        rewriting = self._program(facts.method_name).request
-        return request if rewriting is None else rewriting.apply(request, values_of(facts))
+            after = _changed(request, self._images.request)
+        else:
+            rewriting = self._program(facts.method_name).request
+            after = request if rewriting is None else rewriting.apply(request, values_of(facts))
+        if after is not request and not self._keeps_auth and facts.method_name.method == _PULL:
+            _drop_auth(request, after)
+        return after
 
     def rewrite_response(self, facts: Facts, response: Message) -> Message:
         """Return a changed copy of a response, or of one message of a stream, or the message itself
@@ -220,6 +232,12 @@ def _header(name: str, value: str) -> bytes:
     if not value.isascii() or not value.isprintable() or value != value.strip():
         raise EvaluationError("cel", f"{name}: {value[:80]!r} cannot be the value of a header")
     return value.encode()
+
+
+def _drop_auth(before: Any, after: Any) -> None:
+    """Clear the credentials of a pull, in place, if it is from another registry than before."""
+    if image_of(before.image.image).registry != image_of(after.image.image).registry:
+        after.ClearField("auth")
 
 
 def _changed(message: Message, change: Callable[[Message], bool]) -> Message:

@@ -282,6 +282,43 @@ def test_images_are_renamed_both_ways() -> None:
     assert rule.rewrite_request(facts(PULL, other)) is other
 
 
+MIRROR = "rewrite_images: [{from: 'docker.io/*', to: 'mirror.local/*'}]"
+ELSEWHERE = "rewrite: {request: {image.image: '\"mirror.local/x\"'}}"
+
+
+@pytest.mark.parametrize("module", [v1, v1alpha2])
+@pytest.mark.parametrize(
+    ("rule", "image", "password"),
+    [
+        (MIRROR, "nginx", ""),
+        (f"{MIRROR}, auth: keep", "nginx", "s"),
+        (MIRROR, "quay.io/x", "s"),
+        ("rewrite_images: [{from: 'docker.io/a/*', to: 'docker.io/b/*'}]", "a/x", "s"),
+        (ELSEWHERE, "docker.io/x", ""),
+        (ELSEWHERE, "mirror.local/y", "s"),
+        (f"{ELSEWHERE}, auth: keep", "docker.io/x", "s"),
+        (
+            "rewrite: {request: {image.image: '\"m.local/x\"', auth.password: '\"new\"'}}",
+            "docker.io/x",
+            "new",
+        ),
+        ("rewrite: {request: {image.annotations: '{}'}}", "docker.io/x", "s"),
+    ],
+)
+def test_credentials_stay_with_their_registry(
+    module: Any, rule: str, image: str, password: str
+) -> None:
+    """A pull from a changed registry has no credentials, unless the rule keeps or sets them."""
+    request = pull(image, module)
+    request.auth.password = "s"
+    request.image.annotations["a"] = "b"
+    path = f"/{module.DESCRIPTOR.package}.ImageService/PullImage"
+    after = one_rule("PullImage", rule).rewrite_request(facts(path, request))
+    assert after.auth.password == password
+    assert after.HasField("auth") is bool(password)
+    assert request.auth.password == "s"
+
+
 def test_metadata() -> None:
     """Added headers are bytes, in order; a value that no header can have raises EvaluationError."""
     rule = one_rule(
