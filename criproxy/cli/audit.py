@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from criproxy.audit.files.query import COLUMNS
-from criproxy.cli.support.tables import print_table
+from criproxy.cli.support.tables import print_table, without_alike
 from criproxy.errors import UsageError
 from criproxy.printable import printable
 
@@ -157,6 +157,7 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
     help="The maximum number of records; 0: all.  "
     f"[default: {_DEFAULT_ROWS} for a table, else all]",
 )
+@click.option("--wide", is_flag=True, help="Show all of a table, whatever the terminal's width.")
 def query(
     files: tuple[Path, ...],
     where: str | None,
@@ -165,10 +166,12 @@ def query(
     sql: str | None,
     output: str,
     limit: int | None,
+    wide: bool,
 ) -> None:
     """Query the records of FILES in SQL.
 
-    The answer is a table that fits the terminal, or with -o json the records themselves. This needs
+    The answer is a table that fits the terminal, or with -o json the records themselves. To fit,
+    columns that are empty or alike are left out, and long cells shortened. This needs
     DuckDB: pip install 'criproxy[query]'. Nothing is written, and no other file is read. Lines
     that are no records are skipped and counted.
     """
@@ -195,7 +198,7 @@ def query(
     if output == "json":
         _print_json(answer.columns, answer.rows, limit)
     else:
-        _print_rows(answer.columns, answer.rows, limit)
+        _print_rows(answer.columns, answer.rows, limit, wide)
     skipped = log.skipped()
     if skipped:
         click.echo(f"criproxy: {skipped} lines skipped that are no records", err=True)
@@ -320,7 +323,13 @@ def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int 
             click.echo(json.dumps(dict(zip(columns, row, strict=True)), default=str))
 
 
-def _print_rows(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int | None) -> None:
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _print_rows(
+    columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int | None, wide: bool
+) -> None:
     shown: list[tuple[str, ...]] = [tuple(column.upper() for column in columns)]
     more = False
     for row in rows:
@@ -328,7 +337,13 @@ def _print_rows(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int 
             more = True
             break
         shown.append(tuple("-" if cell is None else printable(str(cell)) for cell in row))
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width, left_out = None, dict[str, str]()
+    if _is_terminal() and not wide:
+        width = shutil.get_terminal_size().columns
+        shown, left_out = without_alike(shown, width)
     print_table(shown, width)
+    if left_out:
+        values = ", ".join(f"{name} {value}" for name, value in left_out.items())
+        click.echo(f"criproxy: the same in all: {values}; --wide shows all", err=True)
     if more:
         click.echo(f"criproxy: the first {limit} of more; --limit 0 shows all", err=True)

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from criproxy.audit.files.hash_chain import GENESIS, START, ChainLink, digest, link
-from criproxy.cli import cli
+from criproxy.audit.files.reader import files_of
+from criproxy.cli import audit, cli
 from criproxy.errors import CriproxyError, UsageError
 
 ASIDE = "audit.jsonl.{:08}-20261123T101500Z"
@@ -169,6 +170,61 @@ class TestQuery:
             ["2025-11-23", "10:00:01.000", *called, "web-1", "-", "OK", "0.100", "s"],
             ["2025-11-23", "10:00:08.000", *called, "web-8", "-", "OK", "0.800", "s"],
         ]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("audit.jsonl.10.gz", "audit.jsonl.2", "audit.jsonl.1"),
+            ("audit.jsonl-20251121.gz", "audit.jsonl-20251122", "audit.jsonl-20251123"),
+            ("audit-20251121.jsonl.gz", "audit-20251122.jsonl", "audit-2025-11-23.jsonl"),
+            ("audit.3.jsonl.gz", "audit.2.jsonl", "audit.1.jsonl"),
+            ("audit.jsonl-20251121", "audit.jsonl.1", ASIDE.format(7)),
+        ],
+    )
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_what_logrotate_renamed(
+        self, tmp_path: Path, names: tuple[str, ...], whole: bool
+    ) -> None:
+        """A log, or its directory, includes the files that logrotate renamed, in their order."""
+        for number, name in enumerate((*names, "audit.jsonl"), 1):
+            data = record(number)
+            (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        for other in ("other.jsonl.1", "audit.jsonl.bak", "audit-2.jsonl"):
+            (tmp_path / other).write_bytes(b"" if whole else record(9))
+        given = tmp_path if whole else tmp_path / "audit.jsonl"
+        assert [each.name for each in files_of([tmp_path / "audit.jsonl"])] == [
+            *names,
+            "audit.jsonl",
+        ]
+        result = ask("query", given, "-o", "json")
+        found = [json.loads(line)["auditID"] for line in result.output.splitlines()]
+        assert sorted(found) == ["id-1", "id-2", "id-3", "id-4"]
+
+    def test_compression_that_cannot_be_read(self, tmp_path: Path) -> None:
+        """What logrotate compressed otherwise is named, and not silently left out."""
+        (tmp_path / "audit.jsonl").write_bytes(record(1))
+        (tmp_path / "audit.jsonl.1.xz").write_bytes(b"")
+        assert refusal("query", tmp_path / "audit.jsonl").startswith(
+            f"{tmp_path}/audit.jsonl.1.xz: xz cannot be read; decompress it"
+        )
+
+    @pytest.mark.parametrize("wide", [False, True])
+    def test_terminal(self, log: Path, monkeypatch: pytest.MonkeyPatch, wide: bool) -> None:
+        """On a terminal the table fits it: empty and alike columns go; --wide shows all."""
+        monkeypatch.setattr(audit, "_is_terminal", lambda: True)
+        monkeypatch.setenv("COLUMNS", "60")
+        result = ask("query", log, *(["--wide"] if wide else []))
+        header, *rows = result.stdout.splitlines()
+        assert len(rows) == 10
+        assert ("CONTAINER" in header) is wide
+        if wide:
+            assert result.stderr == ""
+        else:
+            assert all(len(line) <= 60 for line in (header, *rows))
+            assert result.stderr == (
+                "criproxy: the same in all: CONTAINER -, EXECUTABLE agent, "
+                "METHOD ExecSync; --wide shows all\n"
+            )
 
     def test_records(self, log: Path) -> None:
         """With -o json the records come as they are, one a line."""

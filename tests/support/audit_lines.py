@@ -10,8 +10,9 @@ from typing import Any
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.dropped import timestamp
+from criproxy.audit.files.file_names import in_write_order
 from criproxy.audit.files.hash_chain import ChainReport, check
-from criproxy.audit.files.rotation import in_write_order, rotated_files
+from criproxy.audit.files.rotation import rotated_files
 from criproxy.audit.items import Item, UnreadConnection
 from criproxy.audit.recorder.encoder import RecordEncoder
 from criproxy.audit.recorder.intake import Intake, WaitingItem

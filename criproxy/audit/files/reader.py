@@ -4,10 +4,14 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from criproxy.audit.files.rotation import in_write_order, is_rotated, rotated_files
+from criproxy.audit.files.file_names import in_write_order, is_current, log_file
+from criproxy.audit.files.rotation import rotated_from
 from criproxy.errors import UnavailableError, UsageError
+
+_UNREADABLE: Final = (".bz2", ".xz", ".zst")
+"""Suffixes of compressed files that DuckDB, or Python 3.11, cannot read."""
 
 Progress = Callable[[int], None]
 """Called with the number of further bytes that were read from the disk."""
@@ -23,19 +27,34 @@ def files_of(given: Sequence[Path]) -> list[Path]:
     for path in given:
         if path.is_dir():
             found += _in_directory(path)
-        elif is_rotated(path):
+            continue
+        rotated = _rotated_of(path) if is_current(path) else []
+        found += rotated
+        if path.exists() or not rotated:
             found.append(_existing(path))
-        else:
-            aside = rotated_files(path) if path.parent.is_dir() else []
-            found += [each.path for each in aside]
-            if path.exists() or not aside:
-                found.append(_existing(path))
-    return in_write_order(dict.fromkeys(found))
+    ordered = in_write_order(dict.fromkeys(found))
+    for path in ordered:
+        if path.suffix in _UNREADABLE:
+            raise UsageError(
+                f"{path}: {path.suffix[1:]} cannot be read; decompress it, or let logrotate "
+                "compress with gzip"
+            )
+    return ordered
+
+
+def _rotated_of(log: Path) -> list[Path]:
+    if not log.parent.is_dir():
+        return []
+    return sorted(
+        each
+        for each in log.parent.iterdir()
+        if each != log and log_file(each).log == log and each.is_file()
+    )
 
 
 def _in_directory(directory: Path) -> list[Path]:
     files = [each for each in directory.iterdir() if each.is_file()]
-    found = [each for each in files if each.suffix == ".jsonl" or is_rotated(each)]
+    found = [each for each in files if log_file(each).log.suffix == ".jsonl" or rotated_from(each)]
     if not found:
         raise UsageError(f"{directory}: has no audit log (*.jsonl); name its files")
     return sorted(found)

@@ -1,4 +1,4 @@
-"""Names, orders, compresses and removes rotated files of an audit log.
+"""Names, compresses and removes rotated files of an audit log.
 
 ``audit.jsonl`` is renamed to ``audit.jsonl.00000017-20261123T101500Z``; compression appends
 ``.gz``. The number increases by one with each rotation and determines the order, whatever the clock
@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,9 +34,12 @@ class RotatedFile(NamedTuple):
     compressed: bool
 
 
-def is_rotated(path: Path) -> bool:
-    """Return whether a file's name is that of a rotated file."""
-    return _NAME.fullmatch(path.name) is not None
+def rotated_from(path: Path) -> tuple[Path, RotatedFile] | None:
+    """Return the log that a rotated file is of, and what its name says; None for other files."""
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        return None
+    return path.with_name(name[1]), RotatedFile(int(name[2]), path, bool(name[3]))
 
 
 def rotated_files(path: Path) -> list[RotatedFile]:
@@ -54,28 +57,6 @@ def rotated_files(path: Path) -> list[RotatedFile]:
                 if one.compressed or one.number not in found:
                     found[one.number] = one
     return [found[number] for number in sorted(found)]
-
-
-def in_write_order(paths: Iterable[Path]) -> list[Path]:
-    """Sort files in the order in which they were written, the current file of each log last.
-
-    Files without rotated ones come first, in the given order. A file that is there both plain and
-    compressed is returned once.
-    """
-    paths = list(paths)
-    groups: dict[str, dict[int, Path]] = {}
-    current = {str(path) for path in paths if not _NAME.fullmatch(path.name)}
-    for path in paths:
-        if name := _NAME.fullmatch(path.name):
-            group = groups.setdefault(str(path.parent / name[1]), {})
-            if name[3] or int(name[2]) not in group:
-                group[int(name[2])] = path
-    ordered = [path for path in paths if str(path) in current and str(path) not in groups]
-    for base, group in groups.items():
-        ordered += [group[number] for number in sorted(group)]
-        if base in current:
-            ordered.append(Path(base))
-    return ordered
 
 
 def next_rotated_name(path: Path, wall_ns: int) -> Path:

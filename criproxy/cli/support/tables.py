@@ -8,12 +8,15 @@ import click
 _GAP: Final = "  "
 _MIN_WIDTH: Final = 8
 """Minimum width of a shrunk column, in characters."""
+_NOTHING: Final = "-"
+"""What stands in a cell without a value."""
 
 
 def print_table(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
     """Print rows in aligned columns; the first row is the header.
 
-    ``width`` is the terminal's, in characters: the widest cells are cut to fit. None: unlimited.
+    ``width`` is the terminal's, in characters: in the widest columns, cells are cut in the middle
+    to fit. None: unlimited.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
@@ -23,10 +26,36 @@ def print_table(rows: Sequence[Sequence[str]], width: int | None = None) -> None
         click.echo(_GAP.join(cells).rstrip())
 
 
+def without_alike(
+    rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[tuple[str, ...]], dict[str, str]]:
+    """Leave columns out of a table that is wider than ``width`` characters.
+
+    Empty ones go first, then from the left those in which all cells are the same, until it fits.
+    Returns the rest, with at least one column, and the value of each column that was left out.
+    """
+    columns = list(zip(*rows, strict=True))
+    left_out: dict[str, str] = {}
+    alike = [each for each in columns if len(set(each[1:])) == 1]
+    for column in sorted(alike, key=lambda each: each[1] != _NOTHING):
+        if _width(columns) <= width or len(columns) == 1:
+            break
+        columns.remove(column)
+        left_out[column[0]] = column[1]
+    return list(zip(*columns, strict=True)), left_out
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
+
+
 def _shrink(widths: list[int], limit: int) -> None:
     while sum(widths) > limit and (widest := max(widths)) > _MIN_WIDTH:
         widths[widths.index(widest)] -= 1
 
 
 def _fit(cell: str, width: int) -> str:
-    return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
+    if len(cell) <= width:
+        return cell.ljust(width)
+    head = width // 2
+    return f"{cell[:head]}\N{HORIZONTAL ELLIPSIS}{cell[len(cell) - (width - head - 1) :]}"

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 
 from criproxy.audit.counts import AuditCounts
-from criproxy.audit.files.rotation import in_write_order
+from criproxy.audit.files.file_names import in_write_order
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import FileSpec, JournaldSpec, OtlpSpec, QueueSpec, SinkSpec, SyslogSpec
 from criproxy.configtypes.values import Duration
