@@ -133,13 +133,13 @@ class ControlChannel:
 
     def _read(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._sock, _CHUNK, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors, _, _ = socket.recv_fds(self._sock, _CHUNK, _MOST_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data, descriptors = b"", []
+        for each in descriptors:  # recv_fds() of Python 3.11 ignores MSG_CMSG_CLOEXEC
+            os.set_inheritable(each, False)
         self._descriptors.extend(descriptors)
         if not data:
             self._lost()
@@ -148,9 +148,16 @@ class ControlChannel:
         while self._open and len(self._input) >= _LENGTH.size:
             length, count = _LENGTH.unpack_from(self._input)
             end = _LENGTH.size + length
+            if length > _LARGEST_BACKLOG:
+                self._lost()
+                return
             if len(self._input) < end:
                 return
-            message = decode(self._input[_LENGTH.size : end])
+            try:
+                message = decode(self._input[_LENGTH.size : end])
+            except msgspec.DecodeError:  # the process is not sound any more
+                self._lost()
+                return
             del self._input[:end]
             self._received(message, [self._descriptors.popleft() for _ in range(count)])
 
