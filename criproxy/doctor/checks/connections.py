@@ -35,8 +35,14 @@ def check(facts: Facts) -> Iterator[Finding]:
     for path, clients in facts.other_clients.items():
         for pid, count in sorted(clients.items()):
             process = facts.system.process(pid)
-            if pid not in facts.runtime_pids and not process.name.startswith(_SHIM):
+            if pid not in facts.runtime_pids and not _is_of_runtime(process):
                 yield _of_other(process, path, count)
+
+
+def _is_of_runtime(process: Process) -> bool:
+    """Return whether a process is a shim, or a containerd of this node: Docker's has shims, too."""
+    is_own = process.uid == 0 and process.cgroup.container is None
+    return is_own and (process.name == "containerd" or process.name.startswith(_SHIM))
 
 
 def _of_other(process: Process, path: str, count: int) -> Finding:

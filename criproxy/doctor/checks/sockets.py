@@ -1,7 +1,7 @@
 """Checks who may connect to the runtimes' sockets and so bypass criproxy."""
 
 import grp
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,8 @@ from criproxy.doctor.checks.access import (
 )
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
-from criproxy.doctor.node.runtimes import SHIMS, other_sockets, shim_sockets
-from criproxy.doctor.node.system import is_socket
+from criproxy.doctor.node.runtimes import attach_sockets, other_sockets, shim_sockets
+from criproxy.doctor.node.system import System, is_socket
 from criproxy.relay.endpoints import ROOTLESS, ROOTLESS_SOCKETS, WELL_KNOWN
 
 NAME: Final = "sockets"
@@ -51,22 +51,26 @@ def check(facts: Facts) -> Iterator[Finding]:
             yield _of(facts, path, "another runtime's socket")
     for path, what in other_sockets(facts.system):
         yield _of(facts, path, what)
-    yield from _of_shims(facts)
+    yield from _of_many(facts, shim_sockets, "a shim's socket", "shims' sockets")
+    yield from _of_many(
+        facts, attach_sockets, "a container's streams", "sockets of CRI-O's streams"
+    )
     yield from _rootless(facts)
 
 
-def _of_shims(facts: Facts) -> Iterator[Finding]:
-    """Report the shims' sockets that others than root may use, and how many root alone may."""
+def _of_many(
+    facts: Facts, paths: Callable[[System], list[str]], what: str, all_of_them: str
+) -> Iterator[Finding]:
+    """Report sockets that others than root may use, and how many root alone may."""
     try:
-        findings = [_of(facts, path, "a shim's socket") for path in shim_sockets(facts.system)]
+        findings = [_of(facts, path, what) for path in paths(facts.system)]
     except OSError:
-        what = f"who may connect to the shims' sockets in {SHIMS}"
-        findings = [Finding(NAME, Outcome.CANNOT_TELL, what, "run it as root")]
+        unsure = f"who may connect to the {all_of_them}"
+        findings = [Finding(NAME, Outcome.CANNOT_TELL, unsure, "run it as root")]
     closed = sum(each.outcome is Outcome.OK for each in findings)
     yield from (each for each in findings if each.outcome is not Outcome.OK)
     if closed:
-        what = f"the sockets of {closed} shims in {SHIMS} let root alone in"
-        yield Finding(NAME, Outcome.OK, what)
+        yield Finding(NAME, Outcome.OK, f"{closed} of the {all_of_them} let root alone in")
 
 
 def _rootless(facts: Facts) -> Iterator[Finding]:

@@ -18,6 +18,9 @@ OTHER_SOCKETS: Final = {
 }
 """Further sockets of runtimes, over which containers can be changed: criproxy does not see them."""
 
+_CRIO: Final = "/run/crio"
+"""CRI-O's directory, in which conmon has one for each container."""
+
 SHIMS: Final = "/run/containerd/s"
 """The directory with the sockets of containerd's shims, also of k3s's: one for each pod."""
 
@@ -49,6 +52,15 @@ def other_sockets(system: System) -> Iterator[tuple[str, str]]:
     for path, what in OTHER_SOCKETS.items():
         if is_socket(system.path(path)):
             yield path, what
+
+
+def attach_sockets(system: System) -> list[str]:
+    """Return the paths of the sockets for the streams of CRI-O's containers. Raises OSError."""
+    directory = system.path(_CRIO)
+    if not directory.exists():
+        return []
+    found = (each / "attach" for each in directory.iterdir())
+    return sorted(f"{_CRIO}/{each.parent.name}/attach" for each in found if is_socket(each))
 
 
 def shim_sockets(system: System) -> list[str]:

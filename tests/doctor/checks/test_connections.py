@@ -227,6 +227,7 @@ NRI, SHIM = "/run/nri/nri.sock", "/run/containerd/s/0a1b"
         ("/run/containerd/containerd.sock.ttrpc", "/usr/bin/containerd-shim-runc-v2", False),
         ("/run/containerd/containerd.sock.ttrpc", "/opt/agent", True),
         (SHIM, "/usr/bin/containerd", False),
+        (SHIM, "/opt/docker/containerd", False),
         (SHIM, "/opt/agent", True),
     ],
 )

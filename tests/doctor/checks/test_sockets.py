@@ -10,7 +10,7 @@ from criproxy.doctor.checks.access import SocketAccess
 from criproxy.doctor.checks.sockets import access_finding, check
 from criproxy.doctor.findings import Outcome
 from criproxy.doctor.node.facts import gather
-from tests.doctor.nodes import RUNTIME, Node, said
+from tests.doctor.nodes import CONTAINER, RUNTIME, Node, said
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the sockets are")
 
@@ -83,7 +83,7 @@ def test_socket_out_of_sight(node: Node, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @as_root
 def test_other_ways_in(node: Node) -> None:
-    """NRI's, ttrpc's, debug and shims' sockets are for root alone, too."""
+    """NRI's, ttrpc's, debug, shims' and CRI-O's sockets are for root alone, too."""
     node.socket(RUNTIME.path)
     node.socket("/run/nri/nri.sock", 0o666)
     node.socket("/run/containerd/debug.sock")
@@ -91,6 +91,7 @@ def test_other_ways_in(node: Node) -> None:
     for name, mode in (("0a", 0o600), ("0b", 0o600), ("0c", 0o666)):
         node.socket(f"/run/containerd/s/{name}", mode)
     node.file("/run/containerd/s/x")
+    node.socket(f"/run/crio/{CONTAINER}/attach", 0o777)
     found = {what.split(" (")[0]: outcome for outcome, what in said([*check(node.facts())])}
     assert found == {
         f"the runtime's socket {RUNTIME.path}": "OK",
@@ -98,7 +99,8 @@ def test_other_ways_in(node: Node) -> None:
         "containerd's debug socket /run/containerd/debug.sock": "OK",
         "the socket for NRI plugins /run/nri/nri.sock": "FAIL",
         "a shim's socket /run/containerd/s/0c": "FAIL",
-        "the sockets of 2 shims in /run/containerd/s let root alone in": "OK",
+        "2 of the shims' sockets let root alone in": "OK",
+        f"a container's streams /run/crio/{CONTAINER}/attach": "FAIL",
     }
 
 
