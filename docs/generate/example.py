@@ -29,8 +29,9 @@ action. Test rules with: criproxy rules test. For example:
 
 rules:
 - name: mirror-docker-hub
-  match: {methods: [PullImage], where: 'request.image.image.startsWith("docker.io/")'}
-  rewrite: {request: {image.image: '"mirror.local/" + request.image.image'}}
+  match: {methods: ["*Image*", "*Container*"]}
+  rewrite_images: [{from: "docker.io/*", to: "mirror.local/*"}]
+  continue: true
 - name: only-signed
   mode: dry-run
   match: {methods: [CreateContainer], where: 'image.registry != "registry.corp"'}

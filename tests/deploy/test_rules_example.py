@@ -32,7 +32,7 @@ EVENTS = [{"container_event_type": f"CONTAINER_{kind}_EVENT"} for kind in ("CREA
 CASES: list[tuple[str, str, dict[str, Any], list[str]]] = [
     (
         *("mirror-docker-hub", "PullImage", {"request": {"image": {"image": "docker.io/a:1"}}}),
-        ["-  image: docker.io/a:1", "+  image: mirror.local/docker.io/a:1"],
+        ["-  image: docker.io/a:1", "+  image: mirror.local/hub/library/a:1"],
     ),
     (
         *("team-label", "RunPodSandbox", {"request": {"config": POD}}),

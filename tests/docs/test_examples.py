@@ -128,14 +128,14 @@ def rehearse(directory: Path, text: str, call: str) -> list[str]:
 CASES = {
     "mirror-docker-hub": (
         "method: PullImage\nrequest: {image: {image: docker.io/a}}",
-        "+  image: mirror.local/docker.io/a",
+        "+  image: mirror.local/library/a:latest",
     ),
     "team-label": (
         "method: RunPodSandbox\nrequest: {config: {metadata: {namespace: shop}}}",
         "+    team: blue-shop",
     ),
     "slow-pulls": (
-        "method: PullImage\nrequest: {image: {image: quay.io/a}}",
+        "method: PullImage\nrequest: {image: {image: nginx}}",
         "  slow-pulls         acts: delay: 2s ± 0.5s, before, 10 % of calls",
     ),
     "flaky-start": (
@@ -184,7 +184,7 @@ def test_error_that_is_shown(
 ) -> None:
     """The error of a misspelt field is what ``rules check`` says, and where."""
     shown = next(each.text for each in blocks("text") if "undefined field" in each.text)
-    (tmp_path / "rules.yaml").write_text(RULES.replace("image.image.starts", "image.imagee.starts"))
+    (tmp_path / "rules.yaml").write_text(RULES.replace("image.registry ==", "image.registri =="))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["criproxy", "rules", "check", "rules.yaml"])
     with pytest.raises(SystemExit):
