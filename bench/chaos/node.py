@@ -27,7 +27,8 @@ class Node:
 
     Its listeners are ``proxy.sock``, which has the profile full, and ``scoped.sock``, which is
     read-only. With ``kept``, both are bound here and passed to each daemon, as systemd does. The
-    runtime is the embedded one unless ``runtime`` is the endpoint of another.
+    runtime is the embedded one unless ``runtime`` is the endpoint of another. With ``shield``,
+    reads of the full listener that are in flight when the runtime restarts are made again.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Node:
         *,
         kept: bool = True,
         runtime: str = "",
+        shield: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
@@ -47,9 +49,10 @@ class Node:
             None if runtime else RuntimeProcess(f"unix://{directory}/r.sock", "none", PODS)
         )
         upstream = runtime or f"unix://{directory}/r.sock"
+        more = {"shield": "reads"} if shield else {}
         self.content: dict[str, Any] = {
             "listeners": [
-                {"endpoint": self.endpoint, "runtime": upstream},
+                {"endpoint": self.endpoint, "runtime": upstream} | more,
                 {"endpoint": self.scoped, "runtime": upstream, "profile": "read-only"},
             ],
             "log": {"level": "info", "methods": {"*": "off"}},

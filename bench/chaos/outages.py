@@ -89,23 +89,26 @@ def outages(directory: Path, sizes: Sizes) -> Report:
     """
     rows: list[list[str]] = []
     verdicts: list[Verdict] = []
-    if not missing():
-        (directory / "containerd").mkdir()
-        rows.append(_containerd(directory / "containerd", sizes.outages, verdicts))
-    (directory / "recorder").mkdir()
-    rows.append(_recorder(directory / "recorder", sizes.outages, verdicts))
+    for name, shield in (("", False), (", shielded", True)):
+        place = directory / ("shielded" if shield else "plain")
+        place.mkdir()
+        if not missing():
+            row = _containerd(place, shield, sizes.outages, verdicts)
+            rows.append([row[0] + name, *row[1:]])
+        row = _recorder(place, shield, sizes.outages, verdicts)
+        rows.append([row[0] + name, *row[1:]])
     header = ["runtime", "restarts", "calls", "failed", "hung", "worst call", "sent twice"]
     about = (outages.__doc__ or "").replace("\n    ", "\n")
     return Report("outages", "Restarts of the runtime", about, header, rows, verdicts)
 
 
-def _containerd(directory: Path, times: int, verdicts: list[Verdict]) -> list[str]:
+def _containerd(directory: Path, shield: bool, times: int, verdicts: list[Verdict]) -> list[str]:
     with ExitStack() as stack:
         runtime = stack.enter_context(Containerd(directory / "c"))
         runtime.import_image()
         pods = stack.enter_context(Pods(runtime))
         pods.start(pods.direct, pods.pod(pods.direct, "chaos"))
-        node = stack.enter_context(Node(directory, runtime=runtime.endpoint))
+        node = stack.enter_context(Node(directory, runtime=runtime.endpoint, shield=shield))
         load = stack.enter_context(Load(node.endpoint, mutating=False))
         for _ in range(times):
             _more_calls(load)
@@ -113,10 +116,11 @@ def _containerd(directory: Path, times: int, verdicts: list[Verdict]) -> list[st
         _more_calls(load)
         record = load.record
     failures = describe(record.failures)
+    how = "with shielding" if shield else "without shielding"
     verdicts += [
-        Verdict("no call hangs over a restart of containerd", str(record.hung), not record.hung),
+        Verdict(f"{how}, no call hangs over restarts", str(record.hung), not record.hung),
         Verdict(
-            "calls fail with UNAVAILABLE or with containerd's own error while it starts",
+            f"{how}, calls fail with UNAVAILABLE or with containerd's own error while it starts",
             f"{len(record.failures)}: {failures}",
             all(map(_is_expected, record.failures)),
         ),
@@ -125,7 +129,9 @@ def _containerd(directory: Path, times: int, verdicts: list[Verdict]) -> list[st
     return ["containerd", str(times), str(load.completed()), failed, str(record.hung), worst, "-"]
 
 
-def _recorder(directory: Path, times: int, verdicts: list[Verdict]) -> list[str]:
+def _recorder(directory: Path, shield: bool, times: int, verdicts: list[Verdict]) -> list[str]:
+    directory = directory / "r"
+    directory.mkdir()
     path = directory / "runtime.sock"
     stop = threading.Event()
     sent: list[str] = []
@@ -141,7 +147,10 @@ def _recorder(directory: Path, times: int, verdicts: list[Verdict]) -> list[str]
                     codes[error.code().name] += 1
                 sent.append(name)
 
-    with RecordingRuntime(path) as runtime, Node(directory, runtime=f"unix://{path}") as node:
+    with (
+        RecordingRuntime(path) as runtime,
+        Node(directory, runtime=f"unix://{path}", shield=shield) as node,
+    ):
         threads = [threading.Thread(target=pull, args=(node.endpoint,)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -155,7 +164,8 @@ def _recorder(directory: Path, times: int, verdicts: list[Verdict]) -> list[str]
             thread.join()
     twice = sum(count > 1 for count in runtime.asked.values())
     hung = codes["DEADLINE_EXCEEDED"]
-    verdicts.append(Verdict("nothing that changes state is sent twice", str(twice), not twice))
+    how = "with shielding" if shield else "without shielding"
+    verdicts.append(Verdict(f"{how}, no change is sent twice", str(twice), not twice))
     failed = str(codes.total())
     return ["recording", str(times), str(len(sent)), failed, str(hung), "-", str(twice)]
 
