@@ -50,7 +50,7 @@ async def serve(
     *,
     intercept: "Callable[[grpc.aio.Channel], grpc.aio.ServerInterceptor[Any, Any]] | None" = None,
 ) -> None:
-    """Serve ``listen`` until the process is told to end; ``intercept`` makes an interceptor."""
+    """Serve ``listen`` until SIGTERM or SIGINT; ``intercept`` makes an interceptor."""
     options = [*UNLIMITED, ("grpc.default_authority", "localhost")]
     async with grpc.aio.insecure_channel(f"unix:{upstream}", options) as channel:
         interceptors = [intercept(channel)] if intercept else []

@@ -27,7 +27,7 @@ from criproxy.cri.pb.runtime_v1_pb2 import VersionResponse
 PERMISSION_DENIED: Final = 7
 UNAVAILABLE: Final = 14
 DELAY_MS: Final = 1
-"""How long a delayed call waits: the least that both proxies can be told."""
+"""Delay of a delayed call: the smallest that both proxies accept."""
 
 Rule = Mapping[str, Any]
 

@@ -129,8 +129,8 @@ class ProxyProcess:
             if ended:
                 break
             time.sleep(_POLL_SECONDS)
-        said = self._stderr.read_text(errors="replace").strip() or "no word of why"
-        raise UnavailableError(f"the proxy did not start: {said}")
+        output = self._stderr.read_text(errors="replace").strip() or "no word of why"
+        raise UnavailableError(f"the proxy did not start: {output}")
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         if self._log.exists():

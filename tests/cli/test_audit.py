@@ -72,7 +72,7 @@ def log(tmp_path: Path) -> Path:
 
 class TestVerify:
     def test_whole_chain(self, log: Path) -> None:
-        """A log is looked at with what was put aside of it, and its last hash is told."""
+        """A log is verified with its rotated files, and its last hash is printed."""
         result = ask("verify", log)
         last = log.read_bytes().splitlines()[-1]
         assert result.exit_code == 0
@@ -119,7 +119,7 @@ class TestVerify:
         assert result.output.startswith(f"FAILED: {log}:1: removed: records 4 to 6, ")
 
     def test_torn_line(self, log: Path) -> None:
-        """A line that a crash has torn is told, and no tampering."""
+        """A line that a crash has torn is reported, and does not break the chain."""
         lines = log.read_bytes().splitlines()
         write(log, [*lines[:2], b'{"kind":"Ev', *lines[2:]])
         result = ask("verify", log)
@@ -127,7 +127,7 @@ class TestVerify:
         assert f"{log}:3: torn by a crash, which is no tampering" in result.output
 
     def test_hashes_that_were_kept(self, log: Path) -> None:
-        """A hash that was kept has to be found again, and the beginning can be said."""
+        """A kept hash has to be in the log, and the hash before the first record can be given."""
         kept = digest(log.read_bytes().splitlines()[1])
         assert ask("verify", log, "--contains", kept, "--from", GENESIS).exit_code == 0
         lines, _ = chained(record(number, code="KO") for number in range(10))
@@ -143,7 +143,7 @@ class TestVerify:
         assert result.output.startswith(f"FAILED: the chain begins behind {GENESIS}, not behind 1")
 
     def test_no_chain(self, tmp_path: Path) -> None:
-        """A log without a chain is said to be one, with the mend."""
+        """A log without a chain is an error that names the option for one."""
         log = tmp_path / "audit.jsonl"
         write(log, [record(1), record(2)])
         assert refusal("verify", log) == (
@@ -280,7 +280,7 @@ class TestQuery:
         assert "\\x1b[31mred" in result.output
 
     @pytest.mark.parametrize(
-        ("options", "said"),
+        ("options", "message"),
         [
             (("--where", "nosuch = 1"), 'Referenced column "nosuch" not found'),
             (("--where", "method ="), "syntax error"),
@@ -289,11 +289,13 @@ class TestQuery:
             (("--sql", "select 1", "--since", "1h"), "--sql is a whole question"),
         ],
     )
-    def test_questions_that_are_none(self, log: Path, options: tuple[str, ...], said: str) -> None:
+    def test_questions_that_are_none(
+        self, log: Path, options: tuple[str, ...], message: str
+    ) -> None:
         """A question that cannot be answered, or reaches for other files, is one clear error."""
         result = ask("query", log, *options)
         assert isinstance(result.exception, UsageError)
-        assert said in str(result.exception)
+        assert message in str(result.exception)
         assert "\n" not in str(result.exception)
 
     @pytest.mark.parametrize("option", ["--where", "--sql"])
@@ -308,11 +310,11 @@ class TestQuery:
         assert log.read_bytes() == before
 
     def test_columns_are_told(self, log: Path) -> None:
-        """Who asks for a column that there is not is told of those that there are."""
+        """An unknown column is an error that names the columns."""
         assert "the columns are time, began, " in refusal("query", log, "--where", "nosuch = 1")
         assert "duration" in ask("query", "--help").output
 
     def test_without_duckdb(self, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without DuckDB the mend is told."""
+        """Without DuckDB the error names the command that installs it."""
         monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
         assert refusal("query", log).endswith("install it with: pip install 'criproxy[query]'")

@@ -174,7 +174,7 @@ def test_a_second_signal_gives_up_on_a_runtime_that_hangs(start: Start, short_di
 def test_what_cannot_be_is_one_line(
     start: Start, arguments: Sequence[str], status: int, says: str
 ) -> None:
-    """What the user can mend is one line on stderr, with the exit status of its kind."""
+    """A user's mistake is one line on stderr, with the exit status of its kind."""
     demo = start(*arguments)
     assert demo.wait() == status
     assert says in demo.stderr

@@ -30,7 +30,7 @@ def find(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
 
 
 def test_nothing_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is well and what cannot be told is no finding: status 0."""
+    """The outcomes OK and cannot tell are no findings: status 0."""
     find(monkeypatch, FINE, UNSURE)
     result = invoke("--runtime-endpoint", "/run/x.sock")
     assert (result.exit_code, result.output) == (
@@ -82,7 +82,7 @@ def test_wrong_endpoint_is_a_usage_error() -> None:
 def test_without_configuration_and_runtime(
     monkeypatch: pytest.MonkeyPatch, short_dir: Path
 ) -> None:
-    """A node with nothing on it is examined as well: it is said what is not there."""
+    """An empty node can be examined: the report names what is missing."""
     monkeypatch.setattr(doctor, "_USUAL", short_dir / "absent.yaml")
     monkeypatch.setattr("criproxy.doctor.node.runtimes.WELL_KNOWN", (f"{short_dir}/r.sock",))
     monkeypatch.setattr("criproxy.doctor.checks.sockets.WELL_KNOWN", (f"{short_dir}/r.sock",))
@@ -106,19 +106,19 @@ def test_usual_configuration(monkeypatch: pytest.MonkeyPatch, short_dir: Path) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to see everything")
 def test_real_node(short_dir: Path) -> None:
-    """Of a criproxy that runs it is told that it answers and that nobody goes past it."""
+    """For a running criproxy the report has that it answers and that nobody bypasses it."""
     runtime = f"unix://{short_dir}/cri.sock"
     with EmbeddedRuntime(runtime), Criproxy(short_dir, runtime) as criproxy:
         result = invoke("-c", str(criproxy.file), "-o", "json")
-    said = {
+    found = {
         (row["check"], row["outcome"], row["what"]) for row in json.loads(result.output)["findings"]
     }
-    assert ("connections", "OK", f"nobody but criproxy is connected to {runtime} now") in said
+    assert ("connections", "OK", f"nobody but criproxy is connected to {runtime} now") in found
     assert (
         "listeners",
         "OK",
         f"{criproxy.endpoint} (profile full, 0660 root:root) answers",
-    ) in said
+    ) in found
 
 
 def test_listener_that_is_dead(short_dir: Path) -> None:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from criproxy.cli import rules
 from criproxy.cli.rules_test.call_file import read_calls
 from criproxy.cli.rules_test.output import format_simulation
-from criproxy.cli.rules_test.simulation import simulate as rehearse_call
+from criproxy.cli.rules_test.simulation import simulate
 from criproxy.config.load import load_rules
 from criproxy.config.rule_compilation import compiled
 from criproxy.errors import ConfigError, UnavailableError, UsageError
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def rehearse(file: Path, text: str, call: str = PULL, *options: str, status: int = 0) -> list[str]:
+def simulated(file: Path, text: str, call: str = PULL, *options: str, status: int = 0) -> list[str]:
     """Try rules out on calls; return the lines."""
     file.write_text(text)
     result = invoke("test", file, "--call", "-", *options, stdin=call)
@@ -105,14 +105,14 @@ class TestCheck:
         ],
     )
     def test_line_of_the_very_key(self, file: Path, text: str, line: int, keys: str) -> None:
-        """What only compiling finds is told with the line of its key."""
+        """An error of compilation names the line of its key."""
         file.write_text(MIRROR.replace("name: mirror", "name: first") + text)
         error = error_of(invoke("check", file))
         assert error.startswith(f"{file}:{line + 3}: [1].{keys}"), error
         assert "\n" not in error
 
     def test_script_that_cannot_be_loaded(self, file: Path) -> None:
-        """A hook's script is loaded: what is wrong with it is told at the rule's key."""
+        """A hook's script is loaded, and its error is reported at the rule's key."""
         file.write_text(written(rule("a", {"hook": {"script": "a.py"}})))
         expected = f"[0].hook.script: {file.parent}/a.py: cannot be read: No such file or directory"
         assert expected in error_of(invoke("check", file))
@@ -125,7 +125,7 @@ class TestCheck:
 class TestTest:
     def test_rewritten_request(self, file: Path) -> None:
         """A rule that acts is named, and the request shown as a diff."""
-        assert rehearse(file, MIRROR) == [
+        assert simulated(file, MIRROR) == [
             "PullImage (v1) by uid 0, /usr/bin/kubelet",
             "  mirror  acts: rewrite",
             "--- request as it comes",
@@ -153,15 +153,15 @@ class TestTest:
         ],
     )
     def test_why_not(self, file: Path, match: dict[str, Any], why: str) -> None:
-        """Of a rule that does not match it is said which part of its match does not hold."""
-        lines = rehearse(file, written(rule("a", {"deny": {}}, match=match)))
+        """A rule that does not match names the part of its match that does not hold."""
+        lines = simulated(file, written(rule("a", {"deny": {}}, match=match)))
         assert lines[1].startswith(f"  a  no: {why}")
         assert len(lines) == 2
 
     def test_nothing_to_do(self, file: Path) -> None:
         """A rule whose globs match a method that it has no business with says that."""
         action = {"rewrite_images": [{"from": "docker.io/*", "to": "b.io/*"}]}
-        lines = rehearse(
+        lines = simulated(
             file, written(rule("a", action, match={"methods": ["*"]})), "method: Version"
         )
         assert lines[1] == "  a  no: rewrite_images: nothing to do in Version"
@@ -172,7 +172,7 @@ class TestTest:
         again = {"continue": True}
         deny = {"deny": {"message": "no"}}
         text = written(rule("a", add, **again), rule("b", add, **again), rule("c", deny, **again))
-        lines = rehearse(file, text + written(rule("d", add)))
+        lines = simulated(file, text + written(rule("d", add)))
         assert lines[1:5] == [
             "  a  acts: rewrite",
             "  b  acts: rewrite",
@@ -189,7 +189,7 @@ class TestTest:
         text = written(
             rule("a", {"deny": {}}, mode="dry-run"), rule("b", {"delay": {"fixed": "1s"}})
         )
-        assert rehearse(file, text)[1:] == [
+        assert simulated(file, text)[1:] == [
             "  a  would act: deny: PERMISSION_DENIED",
             "  b  acts: delay: 1s, before, 100 % of calls",
         ]
@@ -201,7 +201,7 @@ class TestTest:
             rule("b", {"fault": {"drop": "true"}}, match={"methods": ["GetContainerEvents"]}),
         )
         calls = "method: PullImage\nresponse: {imageRef: y}\n---\n"
-        lines = rehearse(file, text, calls + "method: GetContainerEvents\nresponse: [{}, {}]\n")
+        lines = simulated(file, text, calls + "method: GetContainerEvents\nresponse: [{}, {}]\n")
         assert lines[3:7] == [
             "--- response as it comes",
             "+++ response as it goes on",
@@ -215,10 +215,10 @@ class TestTest:
         [("fail", ["answer INTERNAL: criproxy: rule a: "]), ("pass", [])],
     )
     def test_rule_that_fails(self, file: Path, on_error: str, answer: list[str]) -> None:
-        """A rule that cannot be evaluated is told with what comes of the call, and status 1."""
+        """A rule that cannot be evaluated is shown with the call's outcome; the status is 1."""
         match = {"where": 'metadata["absent"] == "x"'}
         text = written(rule("a", {"deny": {}}, match=match, on_error=on_error))
-        lines = rehearse(file, text, status=1)
+        lines = simulated(file, text, status=1)
         assert lines[1].startswith("  a  fails: cel: ")
         assert lines[1].endswith(f"; on_error: {on_error}")
         assert len(lines) == 2 + len(answer)
@@ -242,7 +242,7 @@ class TestTest:
             "metadata": {"h": "v"},
         }
         match = {"methods": ["StopContainer"], "where": where}
-        lines = rehearse(file, written(rule("a", {"deny": {}}, match=match)), yaml.safe_dump(call))
+        lines = simulated(file, written(rule("a", {"deny": {}}, match=match)), yaml.safe_dump(call))
         assert lines[:2] == [
             "StopContainer (v1alpha2) by uid 5, /x",
             "  a  acts: deny: PERMISSION_DENIED",
@@ -260,16 +260,16 @@ class TestTest:
         ],
     )
     def test_who_is_the_kubelet(self, file: Path, caller: dict[str, Any], is_it: bool) -> None:
-        """Whether the caller is the kubelet need not be said where its looks tell."""
+        """Whether the caller is the kubelet follows from its executable unless it is given."""
         text = written(rule("a", {"deny": {}}, match={"callers": {"kubelet": is_it}}))
         call = yaml.safe_dump({"method": "PullImage", "caller": caller})
-        assert "acts" in rehearse(file, text, call)[1]
+        assert "acts" in simulated(file, text, call)[1]
 
     def test_pod_of_the_request(self, file: Path) -> None:
         """A pod that the request itself describes need not be given."""
         match = {"methods": ["RunPodSandbox"], "where": 'pod.namespace == "n"'}
         call = "method: RunPodSandbox\nrequest: {config: {metadata: {namespace: n}}}\n"
-        assert "acts" in rehearse(file, written(rule("a", {"deny": {}}, match=match)), call)[1]
+        assert "acts" in simulated(file, written(rule("a", {"deny": {}}, match=match)), call)[1]
 
     def test_hooks_are_asked_if_wanted(self, file: Path) -> None:
         """A script is run with --run-hooks alone; a denial of its is the answer."""
@@ -281,8 +281,8 @@ class TestTest:
         )
         text = written(rule("a", {"hook": {"script": "a.py"}}))
         calls = PULL + "---\n" + PULL.replace("docker.io/a", "bad")
-        assert rehearse(file, text)[1:] == ["  a  acts: hook: a.py (not asked; see --run-hooks)"]
-        lines = rehearse(file, text, calls, "--run-hooks")
+        assert simulated(file, text)[1:] == ["  a  acts: hook: a.py (not asked; see --run-hooks)"]
+        lines = simulated(file, text, calls, "--run-hooks")
         assert "+  image: docker.io/a!" in lines
         assert lines[-2:] == [
             "  a  acts: hook: denies",
@@ -296,13 +296,13 @@ class TestTest:
             "async def response(call): raise Deny('ABORTED', call.request.image.image)\n"
         )
         text = written(rule("a", {"hook": {"script": "a.py"}}))
-        lines = rehearse(file, text, PULL + "response: {}\n", "--run-hooks")
+        lines = simulated(file, text, PULL + "response: {}\n", "--run-hooks")
         assert lines[-1] == "answer ABORTED: docker.io/a (the runtime is asked)"
 
     def test_colours(self, file: Path) -> None:
         """For a terminal, what acts and what differs is coloured; the words are the same."""
         (call,) = read_calls(_write(file.parent / "call.yaml", PULL))
-        simulation = rehearse_call(compiled(load_rules(file))[0], {}, call)
+        simulation = simulate(compiled(load_rules(file))[0], {}, call)
         plain = format_simulation(simulation, colours=False, hooks_run=False)
         coloured = format_simulation(simulation, colours=True, hooks_run=False)
         assert [click.unstyle(line) for line in coloured] == plain
@@ -345,7 +345,7 @@ class TestTest:
         ],
     )
     def test_wrong_call(self, file: Path, call: str, expected: str) -> None:
-        """What is wrong with a call is told with its line."""
+        """An error in a call names its line."""
         error = error_of(invoke("test", file, "--call", "-", stdin=call))
         assert error.startswith(expected), error
         assert "\n" not in error
@@ -365,8 +365,8 @@ RULE = {
 class TestList:
     @pytest.fixture
     def address(self) -> Iterator[str]:
-        said = {"rules": [RULE, RULE | {"name": "b", "last_match": "2026-11-23T01:02:03Z"}]}
-        pages = Pages(CollectorRegistry(), lambda: None, lambda: None, dict, lambda: said)
+        page = {"rules": [RULE, RULE | {"name": "b", "last_match": "2026-11-23T01:02:03Z"}]}
+        pages = Pages(CollectorRegistry(), lambda: None, lambda: None, dict, lambda: page)
         server = HTTPServer("127.0.0.1", 0, pages)
         yield server.address
         server.close()
@@ -381,8 +381,8 @@ class TestList:
 
     def test_json(self, address: str) -> None:
         """For programs it is what /rules says."""
-        said = json.loads(invoke("list", "--address", address, "-o", "json").output)
-        assert said["rules"][0] == RULE
+        page = json.loads(invoke("list", "--address", address, "-o", "json").output)
+        assert page["rules"][0] == RULE
 
     def test_address_of_the_configuration(self, address: str, tmp_path: Path) -> None:
         """The daemon's configuration says where it is."""
