@@ -37,7 +37,13 @@ def recorder_of(directory: Path) -> int:
 def stopped(pid: int) -> Iterator[None]:
     """Stop a process, and let it go on afterwards."""
     os.kill(pid, signal.SIGSTOP)
+
+    def is_stopped() -> bool:
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in threads)
+
     try:
+        wait_until(is_stopped, "every thread stopped")
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -87,9 +87,26 @@ class _Lane:
         """Of the last entries: those that are not made into records yet."""
         self.bytes = 0
         """The sum of ``sizes``."""
+        self.kept_bytes = 0
+        """Of all entries."""
         self.full = False
         """What the recorder reports."""
         self.waiting: list[Callable[[], None]] = []
+
+    def append(self, entry: _Entry) -> None:
+        """Append an item that is to be sent."""
+        self.entries.append(entry)
+        self.unsent.append(entry)
+        self.sizes.append(entry.item.size)
+        self.bytes += entry.item.size
+        self.kept_bytes += entry.item.size
+
+    def pop(self) -> _Entry:
+        """Remove the oldest item."""
+        entry = self.entries.popleft()
+        self.kept_bytes -= entry.item.size
+        self.first += 1
+        return entry
 
     def restart(self) -> None:
         """Count from 0 on a new channel; all entries have to be made into records again."""
@@ -170,13 +187,11 @@ class RecorderClient:
                 done(False)
             return
         entry = _Entry(encode_item(item), connection, done)
-        lane.entries.append(entry)
-        lane.unsent.append(entry)
-        lane.sizes.append(entry.item.size)
-        lane.bytes += entry.item.size
-        if not self.blocking and len(lane.entries) > 2 * self._items:
-            lane.entries.popleft()  # a sink is stuck; its record is in the recorder's queue
-            lane.first += 1
+        lane.append(entry)
+        if not self.blocking:
+            # Beyond these limits a sink is stuck, and the records are in the recorder's queue.
+            while self._keeps_too_much(lane) and len(lane.entries) > len(lane.sizes):
+                lane.pop()
         self._unsent_bytes += entry.item.size
         if self._channel is not None and not self._writing:
             if done is not None or self._unsent_bytes >= _AT_ONCE:
@@ -237,8 +252,8 @@ class RecorderClient:
         self._disconnect()
         for lane in self._by_number:
             lane.unsent.clear()
-            entries, lane.entries = lane.entries, deque()
-            for entry in entries:
+            while lane.entries:
+                entry = lane.pop()
                 if entry.done is not None:
                     entry.done(False)
             self._call_waiting(lane)
@@ -254,7 +269,15 @@ class RecorderClient:
         return lane
 
     def _is_full(self, lane: _Lane) -> bool:
-        return lane.full or len(lane.sizes) >= self._items or lane.bytes >= self._bytes
+        return (
+            lane.full
+            or len(lane.sizes) >= self._items
+            or lane.bytes >= self._bytes
+            or self._keeps_too_much(lane)
+        )
+
+    def _keeps_too_much(self, lane: _Lane) -> bool:
+        return len(lane.entries) > 2 * self._items or lane.kept_bytes > 2 * self._bytes
 
     def _call_waiting(self, lane: _Lane) -> None:
         waiting, lane.waiting = lane.waiting, []
@@ -268,10 +291,10 @@ class RecorderClient:
             lane.bytes -= lane.sizes.popleft()
         failed = set(status.failed)
         while lane.first < status.done:
-            entry = lane.entries.popleft()
+            number = lane.first
+            entry = lane.pop()
             if entry.done is not None:
-                entry.done(lane.first not in failed)
-            lane.first += 1
+                entry.done(number not in failed)
         lane.full = status.full
         if lane.waiting and not self._is_full(lane):
             self._call_waiting(lane)

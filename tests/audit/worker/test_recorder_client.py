@@ -371,6 +371,29 @@ def test_kept_items_of_a_stuck_sink_are_bounded() -> None:
     asyncio.run(test())
 
 
+@pytest.mark.parametrize("sinks", [DROP, BLOCK], ids=["drop", "block"])
+def test_kept_items_are_bounded_in_bytes(sinks: list[SinkSpec]) -> None:
+    """Items that wait for a stuck sink are limited in bytes: a client that drops keeps the last of
+    them, and one that blocks is full."""
+
+    async def test() -> None:
+        world = World(sinks, ChannelLimits(bytes=10_000))
+        lane = world.client._lane("unix:///run/criproxy/criproxy.sock")
+        request = v1.ExecSyncRequest(cmd=["x" * 6_000])
+        for number in range(1, 11):
+            if world.client.full:
+                break
+            world.client.submit(observed("ExecSync", request))
+            await until(lambda: not world.client._unsent_bytes)
+            world.report(0, taken=number, done=0)
+            await until(lambda: not lane.sizes)
+        assert lane.kept_bytes <= 30_000
+        assert len(lane.entries) == (4 if world.client.blocking else 3)
+        world.close()
+
+    asyncio.run(test())
+
+
 def test_connections_share_a_bounded_number_of_slots() -> None:
     """Many connections, open and closed, are told apart, and descriptions are bounded."""
     gate = Gate()
