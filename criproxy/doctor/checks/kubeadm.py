@@ -4,12 +4,11 @@ kubeadm writes the kubelet's flags and configuration anew. It takes the endpoint
 instance-config.yaml (1.32 and later), or from an annotation of the Node object.
 """
 
-import shlex
 from collections.abc import Iterator
 from typing import Final
 
 from criproxy.doctor.findings import Finding, Outcome
-from criproxy.doctor.node.command_flags import flag
+from criproxy.doctor.node.command_flags import flag, split_words
 from criproxy.doctor.node.facts import Facts
 from criproxy.doctor.node.kubelet_config import profile_at
 from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
@@ -65,6 +64,7 @@ def _flags(facts: Facts) -> list[str]:
     """Return the kubelet's flags that kubeadm has written; empty where it has not."""
     try:
         text = facts.system.path(FLAGS).read_text()
-        return [word for value in shlex.split(text) for word in value.partition("=")[2].split()]
+        values = (word.partition("=")[2] for word in split_words(text))
+        return [word for value in values for word in split_words(value)]
     except (OSError, ValueError):
         return []

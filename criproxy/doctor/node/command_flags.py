@@ -1,5 +1,6 @@
 """Parses command-line flags as Go's pflag does."""
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -28,3 +29,11 @@ def flag(command: Sequence[str], *names: str) -> str | None:
 def pair(arguments: Sequence[str], name: str) -> str | None:
     """Return the last value of ``name=value`` in a list, as of k3s's ``--kubelet-arg``."""
     return flag([f"--{each.lstrip('-')}" for each in arguments], name)
+
+
+def split_words(text: str) -> list[str]:
+    """Split a command line into words as a shell does; at blanks where its quotes do not close."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()

@@ -1,10 +1,9 @@
 """Reads the flags of the kubelet within MicroK8s's kubelite, which are in a file, one a line."""
 
 import re
-import shlex
 from typing import Final
 
-from criproxy.doctor.node.command_flags import flag
+from criproxy.doctor.node.command_flags import flag, split_words
 from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
 
 _ARGS: Final = "/var/snap/microk8s/current/args/kubelet"
@@ -27,7 +26,7 @@ def microk8s_flags(files: ProcessFiles) -> tuple[list[str], str]:
     words = []
     for line in files.text(files.path(name)).split("\n"):
         if line.strip() and not line.lstrip().startswith("#"):
-            words += _split(_VARIABLE.sub(value_of, line))
+            words += split_words(_VARIABLE.sub(value_of, line))
     return words, name
 
 
@@ -35,10 +34,3 @@ def _snap_variables(args: str) -> dict[str, str]:
     """Return snapd's variables, as the path of a file in SNAP_DATA tells them."""
     data = args.removesuffix("/args/kubelet")
     return {"SNAP_DATA": data, "SNAP_COMMON": f"{data.rpartition('/')[0]}/common"}
-
-
-def _split(line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError:
-        return line.split()

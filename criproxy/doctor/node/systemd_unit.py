@@ -4,12 +4,12 @@ k3s hides its flags from /proc, since they may contain passwords: its unit has t
 """
 
 import re
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from criproxy.doctor.node.command_flags import split_words
 from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
 
 _DIRECTORIES: Final = (
@@ -37,7 +37,7 @@ def unit_command(files: ProcessFiles, unit: str) -> list[str]:
         raise UndeterminedError(f"{unit} has {len(commands)} commands", remedy)
     if "$" in commands[0]:
         raise UndeterminedError(f"the command of {unit} has variables", remedy)
-    return _split(commands[0].lstrip(_PREFIXES))
+    return split_words(commands[0].lstrip(_PREFIXES))
 
 
 def unit_variable(files: ProcessFiles, unit: str, name: str) -> str | None:
@@ -47,7 +47,7 @@ def unit_variable(files: ProcessFiles, unit: str, name: str) -> str | None:
     """
     found = None
     for value in _values(files, unit, "Environment"):
-        for word in _split(value):
+        for word in split_words(value):
             key, _, content = word.partition("=")
             found = content if key == name else found
     for value in _values(files, unit, "EnvironmentFile"):
@@ -58,7 +58,7 @@ def unit_variable(files: ProcessFiles, unit: str, name: str) -> str | None:
         for line in files.text(file).split("\n"):
             key, _, content = line.strip().partition("=")
             if key == name:
-                found = "".join(_split(content))
+                found = "".join(split_words(content))
     return found
 
 
@@ -83,10 +83,3 @@ def _files(files: ProcessFiles, unit: str) -> Iterator[Path]:
             for file in files.drop_ins(files.path(f"{directory}/{unit}.d"), ".conf"):
                 drop_ins[file.name] = file
     yield from (drop_ins[name] for name in sorted(drop_ins))
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
