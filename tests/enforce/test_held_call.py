@@ -82,6 +82,10 @@ class FakeHook:
         self.seen: list[tuple[str, Message, Facts]] = []
         self._outcome, self._takes = outcome, takes
 
+    def start(self, log: object) -> None: ...
+
+    def stop(self) -> None: ...
+
     async def request(self, message: Message, facts: Facts) -> Message:
         return await self._do("request", message, facts)
 

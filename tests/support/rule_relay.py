@@ -139,6 +139,7 @@ class RuleRelay(Relay):
 
     def __exit__(self, *exception: Any) -> None:
         try:
+            self.call(lambda: self._policy.close() if self._policy is not None else None)
             super().__exit__(*exception)
         finally:
             self._patch.undo()
@@ -187,6 +188,10 @@ class GateHook:
         self.has_request = phase == "request"
         self.has_response = phase == "response"
         self.opened = asyncio.Event()
+
+    def start(self, log: object) -> None: ...
+
+    def stop(self) -> None: ...
 
     async def request(self, message: Message, facts: Facts) -> Message:
         await self.opened.wait()

@@ -182,8 +182,12 @@ class _Simulator:
         ask = hook.request if phase == "request" else hook.response
 
         async def within() -> Message:
-            async with asyncio.timeout(hook.timeout):
-                return await ask(message, self._facts)
+            try:
+                async with asyncio.timeout(hook.timeout):
+                    return await ask(message, self._facts)
+            finally:
+                hook.stop()
+                await asyncio.sleep(0)  # what is stopped is closed by then
 
         try:
             return asyncio.run(within())

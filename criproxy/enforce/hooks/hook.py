@@ -1,8 +1,10 @@
 """Hooks: user code that is called with a call's messages, as a script or as a webhook."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
@@ -16,6 +18,16 @@ if TYPE_CHECKING:  # importing protobuf costs memory
 
 _timeout: Final = ContextVar[asyncio.Timeout]("timeout")
 """The timeout of the hook call in the current task."""
+
+
+class Log(Protocol):
+    """The methods of a structlog logger that hooks and handlers use."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Log an expected event."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Log an event that needs attention."""
 
 
 class HookDenial(Exception):  # noqa: N818 - an effect, not an error
@@ -43,6 +55,12 @@ class Hook(Protocol):
     """Whether it can deny calls, where the rule does not say whether it may."""
     timeout: float
     """Seconds that it may take for a message, without those of its own delays."""
+
+    def start(self, log: Log) -> None:
+        """Prepare for calls; called on the event loop when the hook's rule is put in force."""
+
+    def stop(self) -> None:
+        """End what :meth:`start` and calls have begun; on the event loop, when no calls follow."""
 
     async def request(self, message: "Message", facts: "Facts") -> "Message":
         """Process a request before the runtime gets it."""
@@ -78,9 +96,14 @@ async def call_hook(
         raise EvaluationError(kind, detail) from denial
 
 
-async def delay(seconds: float) -> None:
-    """Wait on behalf of the hook that is being called, without counting it to its timeout."""
+def timeout_extension() -> Callable[[float], None]:
+    """Return a function that extends the timeout of the current hook call by a number of
+    seconds."""
     timeout = _timeout.get(None)
-    if timeout is not None and (until := timeout.when()) is not None:
-        timeout.reschedule(until + max(seconds, 0.0))
-    await asyncio.sleep(seconds)
+
+    def extend(seconds: float) -> None:
+        if timeout is not None and (until := timeout.when()) is not None:
+            with contextlib.suppress(RuntimeError):  # it is over
+                timeout.reschedule(until + max(seconds, 0.0))
+
+    return extend

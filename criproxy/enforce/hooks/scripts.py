@@ -1,168 +1,207 @@
-"""Hooks that are Python files: functions ``request`` and ``response`` that are given the call.
+"""Hooks that are Python files, with functions ``request`` and ``response``.
 
-A plain function runs in a thread, so that it may block; an async one runs on the loop, and may not.
+A script runs in a process of its own (criproxy.enforce.hooks.runner): one that computes does not
+hold the worker's interpreter, and one that does not return is killed at its time limit and started
+anew. Its global variables are lost then.
 """
 
 import asyncio
-import inspect
-import itertools
-import sys
-import traceback
+import os
 import weakref
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import Message
 
-from criproxy.concurrency.threads import DaemonThreads
-from criproxy.enforce.hooks.hook import HookDenial, delay
-from criproxy.hook import Call, Deny
+from criproxy.concurrency.steps import LARGE
+from criproxy.concurrency.tasks import run_in_thread_if
+from criproxy.enforce.hooks import runner_protocol as protocol
+from criproxy.enforce.hooks.hook import HookDenial, Log, timeout_extension
+from criproxy.enforce.hooks.runner_process import (
+    LOAD_TIME,
+    RunnerProcess,
+    ScriptSource,
+    kill_process,
+    start_process,
+)
+from criproxy.enforce.hooks.script import ScriptError
+from criproxy.enforce.hooks.script_output import ScriptOutput
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.spec import HookSpec
+from criproxy.wire.grpc import StatusCode
 
-Function = Callable[[Call], Any]
+_START_INTERVAL: Final = 1.0
+"""Seconds between two starts of a script's process: one that always crashes must not take the
+CPU."""
 
-WORKERS: Final = 8
-"""Threads that a script's plain functions have. One that overruns its time limit cannot be stopped,
-and keeps its thread; so many may do so before the script is not called any more."""
-
-_TEXT: Final = 500
-"""Characters of an exception's text that are told: it goes into the log, and to the client."""
-
-_numbers: Final = itertools.count(1)
-
-
-class ScriptError(ValueError):
-    """A script that cannot be used: one line with file, line and reason."""
+_RETIRED: Final = 2
+"""Processes with overdue calls that may finish their other calls; further ones are killed."""
 
 
 class ScriptHook:
-    """Asks a script. Made anew, it loads the file anew."""
+    """Calls a script. A new one reads the file anew."""
 
     def __init__(self, spec: HookSpec, base_dir: Path) -> None:
-        """``base_dir`` is what a relative path starts from. Raises ScriptError."""
+        """Load the script in a process that ends then. ``base_dir``: where a relative path begins.
+
+        Raises ScriptError.
+        """
         assert spec.script is not None
-        self._path = base_dir / spec.script
-        module = _load(self._path)
-        weakref.finalize(self, sys.modules.pop, module.__name__, None)
-        self._request = _function(module, "request", self._path)
-        self._response = _function(module, "response", self._path)
-        if self._request is None and self._response is None:
-            raise ScriptError(f"{self._path}: needs a function request(call) or response(call)")
-        self.has_deny = any(value is Deny for value in vars(module).values())
-        self.has_request = self._request is not None
-        self.has_response = self._response is not None
+        script = _read(base_dir / spec.script)
+        loaded = _load(script)
+        self.has_deny = loaded.has_deny
+        self.has_request = loaded.has_request
+        self.has_response = loaded.has_response
         self.timeout = float(spec.timeout)
-        self._workers = DaemonThreads(WORKERS, f"criproxy-{self._path.name}")
+        self._runners = _Runners(script)
+        weakref.finalize(self, self._runners.stop_from_any_thread)
+
+    def start(self, log: Log | None) -> None:
+        """Start the process, on the event loop. What the script prints goes to ``log``."""
+        self._runners.start(log)
 
     async def request(self, message: Message, facts: Facts) -> Message:
         """See Hook."""
-        return await self._ask(self._request, message, facts)
+        return await self._call("request", message, facts)
 
     async def response(self, message: Message, facts: Facts) -> Message:
         """See Hook."""
-        return await self._ask(self._response, message, facts)
+        return await self._call("response", message, facts)
 
-    async def _ask(self, function: Function | None, message: Message, facts: Facts) -> Message:
-        if function is None:
+    def stop(self) -> None:
+        """See Hook. Without this the process ends when the hook is collected."""
+        self._runners.stop()
+
+    async def _call(self, phase: str, message: Message, facts: Facts) -> Message:
+        size = message.ByteSize()
+        call = await run_in_thread_if(size > LARGE, _encode, phase, message, facts)
+        runner = self._runners.current()
+        outcome = await runner.call(call, self.timeout, timeout_extension())
+        if outcome.denial is not None:
+            code, text = outcome.denial
+            raise HookDenial(StatusCode(code), text)
+        if outcome.error is not None:
+            raise EvaluationError("script", outcome.error)
+        if outcome.changed is None:
             return message
-        if inspect.iscoroutinefunction(function):
-            call = Call(_copy(message), facts, delay)
-            try:
-                _refuse_result(await function(call))
-            except asyncio.CancelledError:
-                raise
-            except (Exception, SystemExit) as error:  # SystemExit would end the daemon
-                raise self._failure(error) from error
-            return _outcome(call, message)
-        if self._workers.stuck:
-            raise EvaluationError("timeout", f"all workers are stuck in {self._path.name}")
-        return await self._workers.run(lambda: self._call(function, message, facts))
-
-    def _call(self, function: Function, message: Message, facts: Facts) -> Message:
-        call = Call(_copy(message), facts, None)
-        try:
-            _refuse_result(function(call))
-        except BaseException as error:
-            raise self._failure(error) from error
-        return _outcome(call, message)
-
-    def _failure(self, error: BaseException) -> Exception:
-        if isinstance(error, EvaluationError):
-            return error
-        if isinstance(error, Deny):
-            return HookDenial(error.code, str(error.message))
-        return EvaluationError("script", _told(error, self._path, self._path.name))
+        changed = outcome.changed
+        parse = type(message).FromString
+        return await run_in_thread_if(len(changed) > LARGE, parse, changed)
 
 
-def _load(path: Path) -> ModuleType:
-    """Run a script as a module of its own; nothing of what it was earlier is used."""
+class _Runners:
+    """The current process of a script, and those that finish their calls."""
+
+    def __init__(self, script: ScriptSource) -> None:
+        self._script = script
+        self._log: Log | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner = 0
+        self._current: RunnerProcess | None = None
+        self._retired: list[RunnerProcess] = []
+        self._earliest = 0.0
+
+    def start(self, log: Log | None) -> None:
+        self._log = log
+        self.current()
+
+    def current(self) -> RunnerProcess:
+        """Return the process for the next call; start one if there is none."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self.stop_from_any_thread()
+            self._loop, self._earliest, self._owner = loop, 0.0, os.getpid()
+        if self._current is None:
+            output = None if self._log is None else partial(_log_line, self._log, self._script)
+            runner = RunnerProcess(self._script, ScriptOutput(output), self._ended)
+            self._current = runner
+            now = loop.time()
+            delay = max(self._earliest - now, 0.0)
+            self._earliest = now + delay + _START_INTERVAL
+            runner.start(delay)
+        return self._current
+
+    def _ended(self, runner: RunnerProcess) -> None:
+        """Give no more calls to a process, which is overdue or has ended."""
+        if runner is self._current:
+            self._current = None
+            self._retired.append(runner)
+            while len(self._retired) > _RETIRED:
+                self._retired.pop(0).kill()
+        if runner.has_ended and runner in self._retired:
+            self._retired.remove(runner)
+
+    def stop(self) -> None:
+        """Kill the processes, on the event loop."""
+        for runner in self._take():
+            runner.kill()
+
+    def _take(self) -> list[RunnerProcess]:
+        runners = [*self._retired, *([self._current] if self._current else [])]
+        self._current, self._retired = None, []
+        return runners
+
+    def stop_from_any_thread(self) -> None:
+        """Kill the processes, also where the event loop has ended."""
+        runners = self._take()
+        if self._loop is None or self._owner != os.getpid():
+            return  # started by the process that this one was forked from
+        for runner in runners:
+            if self._loop.is_closed():
+                runner.kill_process()
+            else:
+                self._loop.call_soon_threadsafe(runner.kill)
+
+
+def _read(path: Path) -> ScriptSource:
     try:
-        source = path.read_bytes()
+        return ScriptSource(path, path.read_bytes())
     except OSError as error:
         raise ScriptError(f"{path}: cannot be read: {error.strerror}") from error
-    module = ModuleType(f"_criproxy_hook_{next(_numbers)}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look there for the types of their fields
+
+
+def _load(script: ScriptSource) -> protocol.Loaded:
+    """Load a script in a process of its own, which ends then. Raises ScriptError."""
+    process, channel = start_process(None)
     try:
-        code = compile(source, str(path), "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102 - that is what a hook is for
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
-        raise ScriptError(_told(error, path, str(path))) from error
-    return module
+        with channel:
+            channel.settimeout(LOAD_TIME)
+            channel.sendall(protocol.frame(script.load()))
+            answer = protocol.receive(channel, protocol.from_runner)
+    except TimeoutError:
+        raise ScriptError(f"{script.path}: not loaded within {LOAD_TIME:g} s") from None
+    except (EOFError, OSError):
+        status = process.wait()
+        raise ScriptError(f"{script.path}: ended with status {status} while loading") from None
+    finally:
+        kill_process(process)
+    if isinstance(answer, protocol.LoadFailed):
+        raise ScriptError(answer.error)
+    assert isinstance(answer, protocol.Loaded)
+    return answer
 
 
-def _function(module: ModuleType, name: str, path: Path) -> Function | None:
-    function = getattr(module, name, None)
-    if function is None:
-        return None
-    if not inspect.isfunction(function):
-        raise ScriptError(f"{path}: {name} has to be a function, this is {function!r}")
-    place = f"{path}:{inspect.unwrap(function).__code__.co_firstlineno}"
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ScriptError(f"{place}: {name} must not yield")
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError as error:
-        raise ScriptError(f"{place}: {name} has to take one argument, the call") from error
-    return function
+def _encode(phase: str, message: Message, facts: Facts) -> protocol.Call:
+    request = facts.request
+    if request is message:
+        request = None
+    return protocol.Call(
+        0,
+        phase,
+        message.DESCRIPTOR.full_name,
+        message.SerializeToString(),
+        facts.method_name,
+        facts.listener,
+        facts.caller,
+        dict(facts.metadata),
+        facts.pod,
+        facts.container,
+        "" if request is None else request.DESCRIPTOR.full_name,
+        None if request is None else request.SerializeToString(),
+    )
 
 
-def _copy(message: Message) -> Message:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
-
-
-def _refuse_result(result: object) -> None:
-    """A result would be lost silently: that of a coroutine, or a message meant to go on."""
-    if inspect.iscoroutine(result):
-        result.close()
-    if result is not None:
-        what = type(result).__name__
-        raise TypeError(f"returned {what}; a hook returns nothing, it changes call.message")
-
-
-def _outcome(call: Call, message: Message) -> Message:
-    after = call.message
-    if type(after) is not type(message):
-        ours, theirs = type(message).__name__, type(after).__name__
-        raise EvaluationError("script", f"call.message is {theirs} now, it has to be {ours}")
-    return message if after == message else after
-
-
-def _told(error: BaseException, path: Path, name: str) -> str:
-    """Tell in one line what was raised, and by which line of the script."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{name}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")[:_TEXT]
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(path)
-    ]
-    return f"{text} ({name}:{lines[-1]})" if lines else f"{text} ({name})"
+def _log_line(log: Log, script: ScriptSource, line: str) -> None:
+    log.info("script output", script=str(script.path), line=line)

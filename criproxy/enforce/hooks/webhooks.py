@@ -8,22 +8,20 @@ import asyncio
 import ssl
 import uuid
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, ParamSpec, TypeVar
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import httpcore
 from google.protobuf.message import Message
 
+from criproxy.concurrency.tasks import run_in_thread_if
 from criproxy.enforce.hooks.call_review import ReviewError, decode_answer, encode_review
+from criproxy.enforce.hooks.hook import Log
 from criproxy.enforce.hooks.json_patch import PatchError, apply_patch, to_json
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.spec import HookSpec
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 CONNECTIONS: Final = 32
 """Connections to a webhook at most; with all of them busy, calls wait within their timeout. That is
@@ -69,6 +67,12 @@ class Webhook:
         self._shown_url = spec.url.partition("?")[0]
         self._pool: httpcore.AsyncConnectionPool | None = None
 
+    def start(self, log: Log) -> None:
+        """See Hook: connections are made when they are needed."""
+
+    def stop(self) -> None:
+        """See Hook: connections are closed when the webhook is collected."""
+
     async def request(self, message: Message, facts: Facts) -> Message:
         """See Hook."""
         return await self._review("request", message, facts)
@@ -90,13 +94,13 @@ class Webhook:
         size = message.ByteSize()
         if phase == "response" and facts.request is not None:
             size += facts.request.ByteSize()
-        document = await _run(size, to_json, message)
-        body = await _run(size, encode_review, uid, phase, document, facts)
+        document = await run_in_thread_if(size >= _LARGE, to_json, message)
+        body = await run_in_thread_if(size >= _LARGE, encode_review, uid, phase, document, facts)
         try:
             patch = decode_answer(await self._post(body), uid)
             if not patch:
                 return message
-            after = await _run(size, apply_patch, document, patch)
+            after = await run_in_thread_if(size >= _LARGE, apply_patch, document, patch)
         except ReviewError as error:
             raise EvaluationError("webhook", str(error)) from error
         except PatchError as error:
@@ -170,13 +174,6 @@ def _parse_unix_target(url: str) -> WebhookTarget:
             f"{path}: has {len(path)} bytes; a socket's path has {_SOCKET_PATH} at most"
         )
     return WebhookTarget(f"http://localhost/{rest}", path)
-
-
-async def _run(size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that processes about ``size`` bytes, in a thread if that takes long."""
-    if size < _LARGE:
-        return function(*args, **kwargs)
-    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def _close_pool(pool: httpcore.AsyncConnectionPool, loop: asyncio.AbstractEventLoop) -> None:

@@ -57,6 +57,14 @@ class RulePolicy:
             )
             for rule in ruleset.rules
         }
+        for hook in hooks.values():
+            hook.start(resources.log)
+
+    def close(self) -> None:
+        """Stop the hooks, when no calls follow."""
+        for active in self._active.values():
+            if active.hook is not None:
+                active.hook.stop()
 
     def wanted(self, path: bytes) -> bool:
         """Return whether calls of a ``:path`` may have to be held."""

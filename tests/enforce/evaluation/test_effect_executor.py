@@ -26,6 +26,10 @@ class Hook:
     def __init__(self, image: str = "") -> None:
         self._image = image
 
+    def start(self, log: object) -> None: ...
+
+    def stop(self) -> None: ...
+
     async def request(self, message: Message, facts: Facts) -> Message:
         if not self._image:
             raise HookDenial(StatusCode.ABORTED, "no")
