@@ -10,7 +10,9 @@
 
 A script defines a function ``request``, which is called before the runtime receives a request, or
 ``response``, which is called before the client receives a response (of a server stream: each
-message), or both. Each has one parameter, the Call, and may be async.
+message), or both. Each has one parameter, the Call, and may be async. The script runs in a process
+of its own, which is started anew when a call exceeds the time limit of the hook: global variables
+are lost then.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

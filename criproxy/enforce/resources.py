@@ -2,12 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from criproxy.concurrency.steps import LargeMessageExecutor
 from criproxy.concurrency.tasks import Tasks
 from criproxy.enforce.counts import Counts
-from criproxy.enforce.hooks.hook import Log
 from criproxy.rules.pod_cache import PodCache
+
+
+class Log(Protocol):
+    """The methods of a structlog logger that hooks and handlers use."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Log an expected event."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Log an event that needs attention."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

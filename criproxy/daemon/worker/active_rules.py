@@ -121,6 +121,8 @@ class ActiveRules:
         """Release the resources of rules."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._policy is not None:
+            self._policy.close()
         if self._resources is not None:
             self._resources.message_executor.close()
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
@@ -12,22 +12,13 @@ from criproxy.wire.grpc import StatusCode
 if TYPE_CHECKING:  # importing protobuf costs memory
     from google.protobuf.message import Message
 
+    from criproxy.enforce.resources import Log
     from criproxy.rules.facts import Facts
     from criproxy.rules.spec import HookSpec
 
 
 _timeout: Final = ContextVar[asyncio.Timeout]("timeout")
 """The timeout of the hook call in the current task."""
-
-
-class Log(Protocol):
-    """The methods of a structlog logger that hooks and handlers use."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Log an expected event."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Log an event that needs attention."""
 
 
 class HookDenial(Exception):  # noqa: N818 - an effect, not an error
@@ -56,7 +47,7 @@ class Hook(Protocol):
     timeout: float
     """Seconds that it may take for a message, without those of its own delays."""
 
-    def start(self, log: Log) -> None:
+    def start(self, log: "Log") -> None:
         """Prepare for calls; called on the event loop when the hook's rule is put in force."""
 
     def stop(self) -> None:

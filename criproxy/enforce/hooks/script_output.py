@@ -12,6 +12,9 @@ _LINES: Final = 100
 _SIZE: Final = 4 << 10
 """Bytes that are read at a time, and of a line that is logged in one part."""
 
+_PIPE_SIZE: Final = 64 << 10
+"""Bytes that a pipe holds (pipe(7))."""
+
 
 class ScriptOutput:
     """A pipe for the output of one runner. Without ``log``, the output is this process's stderr."""
@@ -47,7 +50,7 @@ class ScriptOutput:
         if self._reader is not None:
             self._loop.remove_reader(self._reader)
             with contextlib.suppress(BlockingIOError):
-                self._buffer += os.read(self._reader, _SIZE)
+                self._buffer += os.read(self._reader, _PIPE_SIZE)
             self._close_reader()
 
     def _read(self) -> None:
@@ -73,7 +76,7 @@ class ScriptOutput:
         assert self._log is not None
         *lines, self._buffer = self._buffer.split(b"\n", _LINES)
         if self._buffer and (at_end or (len(lines) < _LINES and len(self._buffer) > _SIZE)):
-            lines.append(self._buffer)
+            lines.append(self._buffer[: 4 * _SIZE])
             self._buffer = b""
         for line in lines:
             self._log(line.decode(errors="replace"))

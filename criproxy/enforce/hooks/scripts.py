@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from criproxy.concurrency.steps import LARGE
 from criproxy.concurrency.tasks import run_in_thread_if
 from criproxy.enforce.hooks import runner_protocol as protocol
-from criproxy.enforce.hooks.hook import HookDenial, Log, timeout_extension
+from criproxy.enforce.hooks.hook import HookDenial, timeout_extension
 from criproxy.enforce.hooks.runner_process import (
     LOAD_TIME,
     RunnerProcess,
@@ -27,6 +27,7 @@ from criproxy.enforce.hooks.runner_process import (
 )
 from criproxy.enforce.hooks.script import ScriptError
 from criproxy.enforce.hooks.script_output import ScriptOutput
+from criproxy.enforce.resources import Log
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.spec import HookSpec

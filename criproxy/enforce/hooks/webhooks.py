@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 
 from criproxy.concurrency.tasks import run_in_thread_if
 from criproxy.enforce.hooks.call_review import ReviewError, decode_answer, encode_review
-from criproxy.enforce.hooks.hook import Log
 from criproxy.enforce.hooks.json_patch import PatchError, apply_patch, to_json
+from criproxy.enforce.resources import Log
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.spec import HookSpec
