@@ -42,6 +42,9 @@ LARGEST_TABLE: Final = 64 << 10
 """The largest dynamic table that is mirrored, in bytes. Known peers use 4 KiB; the reading of a
 connection with a larger table stops."""
 
+_MAX_SIZE_UPDATES: Final = 16
+"""Maximum table size updates of a block; an encoder needs two (section 4.2)."""
+
 _MAX_STRINGS: Final = 1024
 """Entries of the cache of Huffman-coded strings, which is cleared when full."""
 
@@ -195,8 +198,9 @@ class Decoder:
         """Decode a whole header block: names and values, in order.
 
         Returns TruncatedHeaders for a list over the limits. Raises CompressionError when the block
-        is malformed, and LimitError when it asks for a table over 64 KiB, or when a list exceeds
-        the limits twofold; the decoder must not be used again after either.
+        is malformed, and LimitError when it asks for a table over 64 KiB or is too costly: when it
+        has more than 16 table size updates, twice as many fields as a list may have, or more bytes
+        of literals to be decoded than a list may have. Do not use the decoder again after either.
         """
         if len(block) > LONG_BLOCK:
             return self._decode_long(block)
@@ -222,7 +226,7 @@ class Decoder:
                 elif byte >= 0x40 or byte < 0x20:  # literal (section 6.2)
                     position = self._literal(block, position, headers)
                 else:  # table size update (section 6.3)
-                    position = self._size_update(block, position, len(headers))
+                    position = self._size_updates(block, position, len(headers))
         except IndexError:
             raise CompressionError("a header block ends too early or names no entry") from None
         return headers if len(headers) <= self._unchecked else self._within_limits(headers)
@@ -265,7 +269,7 @@ class Decoder:
             while position < size:
                 byte = block[position]
                 if 0x20 <= byte < 0x40:
-                    position = self._size_update(block, position, fields)
+                    position = self._size_updates(block, position, fields)
                     continue
                 fields += 1
                 if byte >= 0x80:
@@ -275,7 +279,8 @@ class Decoder:
                     end = _literal_end(block, position)
                     if end - position <= room or self._has_to_insert(byte, end - position):
                         decoded += end - position
-                        self._literal(block, position, literals)
+                        if decoded <= self._list_limit:
+                            self._literal(block, position, literals)
                     position = end
                 if literals:
                     header = literals.pop()
@@ -283,7 +288,7 @@ class Decoder:
                     if length <= room and len(headers) < self._field_limit:
                         room -= length
                         headers.append(header)
-                if fields > 2 * self._field_limit or decoded > 2 * self._list_limit:
+                if fields > 2 * self._field_limit or decoded > self._list_limit:
                     raise LimitError(
                         f"a header list is over {self._field_limit} fields "
                         f"or {self._list_limit} bytes"
@@ -397,13 +402,16 @@ class Decoder:
                 self._evict()
         return position
 
-    def _size_update(self, block: bytes, position: int, fields: int) -> int:
-        """Apply a table size update behind ``fields``; return the position behind it."""
+    def _size_updates(self, block: bytes, position: int, fields: int) -> int:
+        """Apply table size updates behind ``fields``; return the position behind them."""
         if fields:
             raise CompressionError("a table size update stands behind a field")
-        max_size, position = _prefixed_integer(block, position, 0x1F)
-        self._resize(max_size)
-        return position
+        for _ in range(_MAX_SIZE_UPDATES):
+            max_size, position = _prefixed_integer(block, position, 0x1F)
+            self._resize(max_size)
+            if position == len(block) or not 0x20 <= block[position] < 0x40:
+                return position
+        raise LimitError(f"a header block has more than {_MAX_SIZE_UPDATES} table size updates")
 
     def _resize(self, max_size: int) -> None:
         if max_size > self._allowed_size:

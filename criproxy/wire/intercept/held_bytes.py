@@ -5,6 +5,7 @@ that hold little: what one may hold falls with the square of what is free of tha
 few connections that hold all they may leave room for the messages of others.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
@@ -63,7 +64,9 @@ class HeldBytesBudget:
         self.time_limit = time_limit
         self.streams = 0
         self.bytes = 0
-        self._incomplete: dict[Hashable, tuple[float, Callable[[float], None]]] = {}
+        self._incomplete: OrderedDict[Hashable, tuple[float, Callable[[float], None]]] = (
+            OrderedDict()
+        )
 
     def await_rest(self, key: Hashable, since: float, expired: Callable[[float], None]) -> None:
         """Call ``expired`` with the time of the first :meth:`tick` at which the limit has passed.

@@ -127,9 +127,9 @@ class ConnectionReader:
 
         A call with a larger message ends as MESSAGE_LIMIT. A larger header block, or more calls in
         flight than ``stream_limit``, stop the reading. Of a header list of more bytes than
-        ``header_list_limit``, or more fields than ``header_field_limit``, the first fields are
-        read; one of more than twice as many stops the reading. ``select_capture`` returns the
-        capture limits of each gRPC call.
+        ``header_list_limit``, or more fields than ``header_field_limit``, the fields within the
+        limits are read; one that is too costly stops the reading (see :meth:`Decoder.decode`).
+        ``select_capture`` returns the capture limits of each gRPC call.
         """
         self._streams = streams = _Streams(stream_limit, message_limit, select_capture)
         requests = _Requests(streams)

@@ -94,7 +94,7 @@ def test_an_inserted_value_over_the_limit(encode: type) -> None:  # type: ignore
 
 def test_insertions_over_the_limit_are_made() -> None:
     """Fields over the limit are inserted into the table all the same, for the blocks behind."""
-    decoder, oracle = Decoder(list_limit=6000), hpack.Decoder()
+    decoder, oracle = Decoder(list_limit=12_000), hpack.Decoder()
     oracle.max_header_list_size = 1 << 30
     block = b"".join(literal(b"%d" % number * 50, 0x40) for number in range(100))
     assert len(block) > LONG_BLOCK
@@ -105,12 +105,23 @@ def test_insertions_over_the_limit_are_made() -> None:
 
 
 def test_decoded_bytes_are_limited() -> None:
-    """Insertions over the limit are made up to twice the limit, then the block is refused."""
+    """A block with more bytes of literals to decode than a list may have is refused."""
     decoder = Decoder(list_limit=10_000, field_limit=10_000)
-    inserted = literal(b"v" * 1000, 0x40)
-    assert is_truncated(decoder.decode(inserted * 15))
+    inserted = literal(b"v" * 80, 0x40)
+    assert is_truncated(decoder.decode(inserted * 100))
     with pytest.raises(LimitError):
-        decoder.decode(inserted * 25)
+        decoder.decode(inserted * 130)
+
+
+@pytest.mark.parametrize("padding", [0, LONG_BLOCK])
+def test_size_updates_are_limited(padding: int) -> None:
+    """A block may have 16 table size updates; with one more it is refused."""
+    rest = literal(b"v" * padding)
+    updates = integer(100, 5, 0x20) + integer(4096, 5, 0x20)
+    assert Decoder().decode(updates * 8 + rest) == [(b"n", b"v" * padding)]
+    assert Decoder().decode(updates * 8) == []
+    with pytest.raises(LimitError):
+        Decoder().decode(updates * 8 + b"\x20" + rest)
 
 
 def test_sensitive_fields_are_known() -> None:
@@ -151,7 +162,7 @@ def test_limits_do_not_change_the_table(blocks: list[bytes], small: bool) -> Non
         try:
             headers = limited.decode(prefix + block)
         except LimitError:
-            assert len(whole) > 10 or len(block) > 4000
+            assert len(whole) > 10 or len(block) > 2000
             return
         size = sum(len(name) + len(value) + 32 for name, value in whole)
         fits = size <= limited._list_limit and len(whole) <= limited._field_limit
