@@ -618,8 +618,12 @@ class RawWorld(World):
     def blocks(self, side: Side, decoder: hpack.Decoder) -> dict[int, list[list[Header]]]:
         """Return the header lists written to a side since the last call, by stream."""
         lists: dict[int, list[list[Header]]] = {}
+        block = b""
         for frame in self.written(side):
-            if frame.kind == wire.HEADERS:
-                fields = decoder.decode(frame.payload, raw=True)
+            if frame.kind not in (wire.HEADERS, wire.CONTINUATION):
+                continue
+            block += frame.payload
+            if frame.flags & wire.END_HEADERS:
+                fields, block = decoder.decode(block, raw=True), b""
                 lists.setdefault(frame.stream, []).append([(bytes(n), bytes(v)) for n, v in fields])
         return lists

@@ -263,7 +263,7 @@ class Decoder:
         headers: list[Header] = []
         literals: list[Header] = []
         room = self._list_limit
-        fields = decoded = 0
+        fields = encoded = decoded = 0
         position, size = 0, len(block)
         try:
             while position < size:
@@ -276,18 +276,20 @@ class Decoder:
                     index, position = _prefixed_integer(block, position, 0x7F)
                     literals.append(self._entry(index))
                 else:
-                    end = _literal_end(block, position)
-                    if end - position <= room or self._has_to_insert(byte, end - position):
-                        decoded += end - position
+                    encoded = _literal_end(block, position) - position
+                    if encoded <= room or self._has_to_insert(byte, encoded):
+                        decoded += encoded
                         if decoded <= self._list_limit:
                             self._literal(block, position, literals)
-                    position = end
+                    position += encoded
                 if literals:
                     header = literals.pop()
                     length = len(header[0]) + len(header[1]) + ENTRY_OVERHEAD
                     if length <= room and len(headers) < self._field_limit:
                         room -= length
                         headers.append(header)
+                    elif byte < 0x80:  # no more of this length need be decoded
+                        room = min(room, encoded - 1)
                 if fields > 2 * self._field_limit or decoded > self._list_limit:
                     raise LimitError(
                         f"a header list is over {self._field_limit} fields "
