@@ -325,6 +325,7 @@ class World:
         self.now = 0.0
         self.style = 0
         self._cut = cut
+        self._may_stop_reading = False
         self._handlers = handlers
         self._written = {side: bytearray() for side in Side}
         self._output_ready = False
@@ -420,7 +421,7 @@ class World:
             return False
         to_client, to_runtime = self.interceptor.take(C), self.interceptor.take(R)
         self._observe(R, to_client)
-        assert self.reader.reading
+        assert self.reader.reading or self._may_stop_reading
         self._write(C, to_client)
         self._write(R, to_runtime)
         return bool(to_client or to_runtime)
