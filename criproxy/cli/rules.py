@@ -53,6 +53,7 @@ Examples:
   criproxy rules test rules.yaml --call call.yaml
   echo 'method: StopContainer' | criproxy rules test rules.yaml --call -
   criproxy rules test rules.yaml --call call.yaml --run-hooks
+  criproxy rules test rules.yaml --recording kubelet.bin.gz
 
 \b
 Exit status: 0 the rules were evaluated for every call, 1 a rule failed on one of them (CEL that
@@ -109,18 +110,28 @@ def check(file: Path) -> None:
     "calls",
     metavar="FILE",
     type=click.Path(path_type=Path, allow_dash=True),
-    required=True,
     help="The calls, in YAML; - for stdin.",
 )
+@click.option(
+    "--recording",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A recorded connection of a kubelet, instead of --call.",
+)
 @click.option("--run-hooks", is_flag=True, help="Call scripts and webhooks.")
-def test(file: Path, calls: Path, run_hooks: bool) -> None:
+def test(file: Path, calls: Path | None, recording: Path | None, run_hooks: bool) -> None:
     """Show what the rules of FILE do to a call: which match, why the others do not, which acts,
     and the messages before and after as a diff.
 
     FILE is a configuration, or a list of rules. No runtime is involved, and hooks are called only
     with --run-hooks. Percentages are ignored: a fault always occurs. Delays are reported, and
     nothing waits.
+
+    With --recording, a table shows for each rule by itself how many calls of a recorded connection
+    have its methods, and how many of them it would have matched, denied and changed.
     """
+    if (calls is None) == (recording is None):
+        raise click.UsageError("give either --call or --recording")
     from criproxy.cli.rules_test.call_file import read_calls
     from criproxy.cli.rules_test.output import format_simulation
     from criproxy.cli.rules_test.simulation import simulate
@@ -128,6 +139,12 @@ def test(file: Path, calls: Path, run_hooks: bool) -> None:
 
     loaded = load_rules(file)
     ruleset, hooks = compiled(loaded)
+    if recording is not None:
+        from criproxy.cli.rules_test.recording import summarize
+
+        print_table(summarize(ruleset, recording))
+        return
+    assert calls is not None
     called = hooks if run_hooks else {}
     failed = False
     for number, call in enumerate(read_calls(calls)):

@@ -1,65 +1,60 @@
 """The rules that are shown, on the recorded calls of a kubelet."""
 
-from collections import Counter
-from contextlib import suppress
+from pathlib import Path
 
-from criproxy.config.load import parse
-from criproxy.cri.messages import request_class
-from criproxy.cri.methods import METHODS
-from criproxy.cri.naming import resolve
-from criproxy.peers.peer import Peer
-from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
-from criproxy.rules.errors import EvaluationError
-from criproxy.rules.facts import Facts
-from criproxy.rules.pod_cache import PodCache
-from criproxy.wire.reading.connection import CallEnded, ConnectionReader
-from criproxy.wire.reading.message_capture import CaptureLimits
+import pytest
+
+from criproxy.cli.rules_test.recording import HEADER, summarize
+from criproxy.config.load import load_rules
+from criproxy.config.rule_compilation import compiled
+from criproxy.errors import UsageError
 from tests.docs.pages import ROOT
-from tests.docs.test_examples import RULES
-from tests.support.captures import capture
+from tests.docs.test_examples import RULES, blocks
+from tests.support.captures import DIRECTORY
 
-KUBELET = Peer(7, 0, 0, "/usr/bin/kubelet", kubelet=True)
-LIMITS = CaptureLimits(1 << 24, 1 << 24)
-
-
-def recorded(name: str) -> list[tuple[str, bytes]]:
-    """Return the paths and requests of a recorded connection."""
-    reader = ConnectionReader(select_capture=lambda path: LIMITS)
-    calls = []
-    for sent in capture(name):
-        for event in reader.receive(sent.side, sent.data, sent.now) if sent.data else ():
-            if isinstance(event, CallEnded) and (kept := event.call.capture) is not None:
-                assert kept.request is not None
-                for data, _ in kept.request.messages:
-                    calls.append((event.call.path.decode(), data))
-    return calls
+KUBELET = DIRECTORY / "kubelet-01.bin.gz"
 
 
-def matched(ruleset: RuleSet, name: str) -> Counter[str]:
-    """Return how many recorded calls each rule matches, by its name."""
-    found: Counter[str] = Counter()
-    for path, data in recorded(name):
-        method, cache = METHODS[path], PodCache()
-        request = request_class(method).FromString(data)
-        pod, container = cache.find(resolve(path.encode()), request, trusted=True)
-        image = cache.image(request, container, trusted=True)
-        facts = Facts(
-            resolve(path.encode()), "kubelet", KUBELET, {}, request, pod, container, image
-        )
-        rules = ruleset.rules_for(path.encode())
-        for rule in rules.rules if rules is not None else ():
-            with suppress(EvaluationError):  # pods of before the recording are unknown
-                found[rule.name] += rule.matches(facts)
-    return found
+def table(rules: Path, recording: Path = KUBELET) -> dict[str, tuple[str, ...]]:
+    """Return the rows of rules by their names."""
+    ruleset, _ = compiled(load_rules(rules))
+    return {name: row for name, *row in summarize(ruleset, recording)}  # type: ignore[misc]
 
 
-def shown(text: str, registry: str) -> RuleSet:
-    return compile_rules(parse(text.replace("registry.corp", registry), "rules.yaml").rules)
+@pytest.mark.parametrize(
+    ("registry", "denied"), [("registry.k8s.io", "1"), ("127.0.0.1:5999", "4"), ("x.corp", "5")]
+)
+def test_images_are_denied_by_their_registry(tmp_path: Path, registry: str, denied: str) -> None:
+    """``only-signed`` denies a kubelet's containers by the registry of their image, not its id."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES.replace("registry.corp", registry))
+    assert table(file)["only-signed"] == ["deny", "5", denied, denied, "0", "0"]
 
 
-def test_unsigned_images_alone_are_denied() -> None:
-    """``only-signed`` denies a kubelet's containers by the registry of their image."""
-    for text in (RULES, "rules:\n" + (ROOT / "deploy/rules.example.yaml").read_text()):
-        assert matched(shown(text, "registry.k8s.io"), "kubelet-01")["only-signed"] == 1
-        assert matched(shown(text, "127.0.0.1:5999"), "kubelet-01")["only-signed"] == 4
-        assert matched(shown(text, "registry.corp"), "kubelet-01")["only-signed"] == 5
+def test_rules_of_deploy() -> None:
+    """No rule of the example fails on a kubelet's calls, and two refuse any of them."""
+    rows = table(ROOT / "deploy/rules.example.yaml")
+    assert {name for name, row in rows.items() if row[-1] not in ("0", "FAILED")} == set()
+    assert {name for name, row in rows.items() if row[3] not in ("0", "DENIED")} == {
+        "only-signed",
+        "no-host-network",
+    }
+
+
+def test_table_that_is_shown(tmp_path: Path) -> None:
+    """The table of the how-to is that of its rules."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(RULES)
+    shown = next(each.text for each in blocks("console") if "--recording" in each.text)
+    lines = [tuple(line.split()) for line in shown.splitlines()[1:]]
+    assert lines == [(name, *row) for name, row in table(file).items()]
+    assert lines[0] == HEADER
+
+
+@pytest.mark.parametrize("data", [b"x", b"\x04" + bytes(12), b"\0" * 9 + b"\5\0\0\0x", b"\x1f\x8b"])
+def test_no_recording(tmp_path: Path, data: bytes) -> None:
+    """A file that is no recording is an error that names it."""
+    file = tmp_path / "r.bin"
+    file.write_bytes(data)
+    with pytest.raises(UsageError, match=r"r\.bin: "):
+        table(ROOT / "deploy/rules.example.yaml", file)
