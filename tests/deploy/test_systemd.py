@@ -83,11 +83,6 @@ def test_several_processes_are_one_service() -> None:
     assert _values("OOMPolicy") == ["continue"]
 
 
-def test_no_line_of_the_log_is_dropped() -> None:
-    """journald's limit on the rate of lines does not apply."""
-    assert _values("LogRateLimitIntervalSec") == ["0"]
-
-
 def test_socket_is_that_of_the_default_listener() -> None:
     """systemd listens where clients of the default configuration connect, with the same backlog,
     and does not stop however often the daemon ends."""
