@@ -26,8 +26,8 @@ AUDIT: Final[dict[str, Any]] = {
 def kills(directory: Path, sizes: Sizes) -> Report:
     """Each kind of process is killed; a new supervisor is started by what plays systemd.
 
-    Calls count as in flight if they began before the process was gone, or within a tenth of a second
-    after it: until then a client may write to a connection whose end it has not read yet.
+    Calls count as in flight if they began before the process was gone, or within a tenth of a
+    second after it: until then a client may write to a connection whose end it has not read yet.
     """
     sink = {"file": {"path": str(directory / "audit.jsonl"), "chain": True, "fsync": "interval"}}
     config = {"audit": {**AUDIT, "sinks": [sink]}}
