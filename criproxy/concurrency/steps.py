@@ -22,9 +22,9 @@ StartWait = Callable[[], Awaitable[Any]]
 Steps = Generator[StartWait, Any, T]
 """A generator-based coroutine that returns T."""
 
-LARGE: Final = 256 * 1024
+LARGE: Final = 64 * 1024
 """Bytes above which a message is processed in a thread: on the event loop it would delay all other
-calls for milliseconds."""
+calls. Comparing two messages of 100 KiB takes 1 ms, of 400 KiB 9 ms; parsing takes a quarter."""
 
 
 class LargeMessageExecutor:

@@ -10,7 +10,7 @@ runtime, which would do that, may not have been asked.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -247,14 +247,22 @@ class HeldCall:
         """Update the pod cache from the request, as forwarded, and the response."""
         if len(self._requests) != 1 or len(self._responses) != 1:
             return
-        limit = self._resources.held_limit
+        request, response = self._requests[0], self._responses[0]
+        size = request.size + response.size
+        run = self._resources.message_executor.run
         try:
-            request = uncompressed(self._requests[0], self._plan.encoding, limit)
-            response = uncompressed(self._responses[0], None, limit)
-            self._resources.pod_cache.update(self._stream.path, request, response)
+            update = yield from run(size, self._decode_update, request, response)
+            update()
         except Exception as error:  # the pod stays unknown; the call is forwarded
             self._resources.log.warning("not remembered", detail=repr(error))
-        yield from ()
+
+    def _decode_update(self, request: Payload, response: Payload) -> Callable[[], None]:
+        limit = self._resources.held_limit
+        return self._resources.pod_cache.decode_update(
+            self._stream.path,
+            uncompressed(request, self._plan.encoding, limit),
+            uncompressed(response, None, limit),
+        )
 
     # Owner of the step runner.
 

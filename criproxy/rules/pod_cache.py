@@ -15,6 +15,7 @@ kubelet creates by the id of an image has the name of the image, too (see image_
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -122,12 +123,19 @@ class PodCache:
         Does nothing for a path that is not wanted. Raises EvaluationError for a message that cannot
         be decoded.
         """
+        self.decode_update(path, request, response)()
+
+    def decode_update(self, path: bytes, request: bytes, response: bytes) -> Callable[[], None]:
+        """Decode the messages of :meth:`update`, on any thread; return a function that updates the
+        cache from them, to be called on the cache's thread."""
         method = self._wanted.get(path)
-        if method is not None:
-            self._updates[method.name](
-                _decode(request_class(method), request),
-                _decode(response_class(method), response),
-            )
+        if method is None:
+            return lambda: None
+        return partial(
+            self._updates[method.name],
+            _decode(request_class(method), request),
+            _decode(response_class(method), response),
+        )
 
     def add_listing(self, pods: bytes, containers: bytes, images: bytes = b"") -> None:
         """Add the responses of ListPodSandbox, ListContainers and ListImages.

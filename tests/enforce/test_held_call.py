@@ -918,6 +918,28 @@ def test_pods_that_cannot_be_read() -> None:
     run(main)
 
 
+def test_large_pods_are_decoded_off_the_loop() -> None:
+    """The messages for the pod cache are decoded in a thread if they are large."""
+
+    async def main() -> None:
+        executor = _SteppedExecutor()
+        rules = Rules(
+            rule(DENY, "StopPodSandbox", where='pod.name == "a"'), message_executor=executor
+        )
+        call = rules.call("RunPodSandbox")
+        metadata = v1.PodSandboxMetadata(name="a", uid="u" * LARGE)
+        request = v1.RunPodSandboxRequest(config=v1.PodSandboxConfig(metadata=metadata))
+        response = v1.RunPodSandboxResponse(pod_sandbox_id="a")
+        call.asks(request)
+        call.answers(response)
+        assert call.done == forwarded_request(request)
+        await executor.step()
+        assert call.done == [*forwarded_request(request), *forwarded_response(response)]
+        assert rules.resources.pod_cache.pod("a") is not None
+
+    run(main)
+
+
 # Compression
 
 

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 
 from google.protobuf.message import Message
 
-from criproxy.concurrency.steps import Steps
+from criproxy.concurrency.steps import LARGE, Steps
+from criproxy.concurrency.tasks import run_in_thread_if
 from criproxy.cri.naming import MethodName
 from criproxy.cri.text_redaction import redact_text
 from criproxy.enforce.counts import record_denial
@@ -277,7 +278,8 @@ class EffectExecutor:
             self._report_failure(active, error)
         else:
             if after is not before:
-                changes = _changes(before, after)
+                large = max(before.ByteSize(), after.ByteSize()) > LARGE
+                changes = await run_in_thread_if(large, _changes, before, after)
                 self._log_dry_run(active, ReplaceMessage(after), phase, changes)
 
     def _log_dry_run(

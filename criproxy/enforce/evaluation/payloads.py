@@ -19,6 +19,11 @@ class Payload(NamedTuple):
     data: bytes
     compressed: bool = False
 
+    @property
+    def size(self) -> int:
+        """About how many bytes there are to process."""
+        return len(self.data) * (_COMPRESSION_RATIO if self.compressed else 1)
+
 
 class HeldMessage:
     """A message that rules read: decoded when the first rule asks for it, and encoded again only if
@@ -35,7 +40,7 @@ class HeldMessage:
         """``message_class`` is None for an unreadable message; ``encoding`` the stream's
         grpc-encoding, None where that is not known; ``limit`` the bytes that a compressed message
         may decompress to."""
-        self.size = len(payload.data) * (_COMPRESSION_RATIO if payload.compressed else 1)
+        self.size = payload.size
         """About how many bytes there are to process."""
         self.dropped = False
         """Whether the message is not to be forwarded."""
