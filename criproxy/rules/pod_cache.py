@@ -33,6 +33,11 @@ LIMIT: Final = 10_000
 """Pods, and containers, that are cached; above it the oldest is removed. A node has hundreds; the
 limit bounds what a client can add."""
 
+_WITH_IMAGE: Final = frozenset(
+    {"CreateContainerRequest", "ImageStatusRequest", "PullImageRequest", "RemoveImageRequest"}
+)
+"""The requests that name an image."""
+
 _NAMES: Final = 64
 """Names of one image that are cached."""
 
@@ -185,11 +190,17 @@ class PodCache:
     def image(
         self, request: Message, container: Container | None, trusted: bool = False
     ) -> Image | None:
-        """Return the image that a request names, otherwise that of its container."""
+        """Return the image that a request names, otherwise that of its container.
+
+        It is empty, not None, for a request that could name one: a rule must not be avoided by
+        leaving the name out.
+        """
         spec = _image_spec(request)
         if spec is not None:
             return image_of(self._image_name(spec, trusted), id_of(spec.image))
-        return None if container is None else image_of(container.image, container.image_id)
+        if container is not None:
+            return image_of(container.image, container.image_id)
+        return Image() if request.DESCRIPTOR.name in _WITH_IMAGE else None
 
     def image_name(
         self, request: Message, container: Container | None, trusted: bool = False

@@ -390,6 +390,8 @@ def test_image_fact() -> None:
     remove = v1.RemoveImageRequest(image=v1.ImageSpec(image=IMAGE_ID))
     assert pod_cache.image(remove, None) == Image(id=IMAGE_ID)
     assert pod_cache.image(v1.VersionRequest(), None) is None
+    for request in (v1.CreateContainerRequest(), v1.PullImageRequest()):
+        assert pod_cache.image(request, None) == Image()
 
 
 def test_names_of_images_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
