@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from criproxy.cri.naming import MethodName, matches, resolve
-from criproxy.cri.text_redaction import PULLS, pull_credentials, redact_text
+from criproxy.cri.text_redaction import PULLS, mark, pull_credentials, redact_text
 from criproxy.observe.log import LEVELS, Log
 from criproxy.observe.metrics import code_label
 from criproxy.peers.peer import Connection
@@ -173,10 +173,12 @@ class CallLog:
 
 
 def _message_of(call: Call) -> str:
+    message = parse_message(call.message)
     captured = None if call.capture is None else call.capture.request
     credentials: list[str] = []
     if captured is not None and call.path in PULLS:
-        for data, compressed in captured.messages:
-            if not compressed:  # neither kubelets nor crictl compress requests
-                credentials += pull_credentials(data)
-    return redact_text(parse_message(call.message), credentials, _LONGEST_MESSAGE)
+        if captured.cut or any(compressed for _, compressed in captured.messages):
+            return mark(len(message.encode()))  # the credentials are unknown
+        for data, _ in captured.messages:
+            credentials += pull_credentials(data)
+    return redact_text(message, credentials, _LONGEST_MESSAGE)

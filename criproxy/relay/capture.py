@@ -3,16 +3,21 @@
 from typing import Final
 
 from criproxy.cri.text_redaction import PULLS
-from criproxy.wire.reading.message_capture import CaptureLimits, SelectCapture
+from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits, SelectCapture
 
-_PULL_BYTES: Final = 64 << 10
-"""Bytes of a PullImage request that are captured for the credentials in it."""
+PULL_BYTES: Final = 512 << 10
+"""Bytes of a PullImage request that are captured: it has the pod's annotations, of up to 256 KiB,
+beside the credentials."""
+
+PULL_BUDGET: Final = 8 << 20
+"""Bytes of the captured requests of all clients of a listener."""
 
 
-def with_pull_requests(select: SelectCapture | None) -> SelectCapture:
+def with_pull_requests(select: SelectCapture | None, budget: CaptureBudget) -> SelectCapture:
     """Return what selects the requests of PullImage, beside what ``select`` does.
 
-    Their credentials are redacted in the status messages that quote them.
+    Their credentials are redacted in the status messages that quote them. ``budget`` bounds those
+    that ``select`` does not ask for.
     """
 
     def selected(path: bytes) -> CaptureLimits | None:
@@ -20,7 +25,7 @@ def with_pull_requests(select: SelectCapture | None) -> SelectCapture:
         if path not in PULLS:
             return limits
         if limits is None:
-            return CaptureLimits(_PULL_BYTES, 0)
-        return limits._replace(request=max(limits.request, _PULL_BYTES))
+            return CaptureLimits(PULL_BYTES, 0, budget)
+        return limits._replace(request=max(limits.request, PULL_BYTES))
 
     return selected

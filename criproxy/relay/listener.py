@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from criproxy.concurrency.tasks import Tasks
 from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
-from criproxy.relay.capture import with_pull_requests
+from criproxy.relay.capture import PULL_BUDGET, with_pull_requests
 from criproxy.relay.connections.client_rate import ClientRate
 from criproxy.relay.connections.drain import send_away
 from criproxy.relay.connections.pair import Pair
@@ -25,7 +25,7 @@ from criproxy.relay.policy import ActivePolicy
 from criproxy.relay.sockets import Access, SocketFile, access_of
 from criproxy.wire.http2.frame_rate import DEFAULT_FRAME_RATE
 from criproxy.wire.reading.connection import ConnectionReader
-from criproxy.wire.reading.message_capture import SelectCapture
+from criproxy.wire.reading.message_capture import CaptureBudget, SelectCapture
 
 _ACCEPTED_AT_ONCE: Final = 64
 """Clients accepted at one wake-up, so that many at once do not delay those that are connected."""
@@ -140,6 +140,7 @@ class Listener:
         self._clock = clock
         self._policy_of = policy_of
         self._capture_for = capture_for
+        self._pull_budget = CaptureBudget(PULL_BUDGET)
         self._identify = identify
         self._own_sockets = own_sockets
         self._failed = failed
@@ -259,7 +260,7 @@ class Listener:
             header_field_limit=self._limits.header_fields,
             stream_limit=self._limits.streams,
             message_limit=inf if self._limits.message is None else self._limits.message,
-            select_capture=with_pull_requests(self._capture_for(connection)),
+            select_capture=with_pull_requests(self._capture_for(connection), self._pull_budget),
         )
         active_policy = self._policy_of(connection)
         if self.image != self.runtime or self._shields_reads:

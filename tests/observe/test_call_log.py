@@ -11,10 +11,9 @@ import structlog
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.observe.call_log import CallLine, CallLog
-from criproxy.relay.capture import with_pull_requests
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
-from criproxy.wire.reading.message_capture import MessageCapture
+from criproxy.wire.reading.message_capture import CaptureLimits, MessageCapture
 from tests.support.calls import CONNECTION, ended, running
 
 EPOCH = 1_700_000_000.0
@@ -178,14 +177,26 @@ def test_credentials_in_messages(path: bytes) -> None:
     """A status message has marks for secrets in URLs, and for credentials of a pull's request."""
     request = v1.PullImageRequest(auth=v1.AuthConfig(username="me", password="hunter22"))
     call = ended(path, FAILED, message=b"h?sig=ab bWU6aHVudGVyMjI hunter22")
-    limits = with_pull_requests(None)(path)
-    assert limits is not None
-    call.capture = MessageCapture(limits)
-    assert call.capture.request is not None
-    data = request.SerializeToString()
-    call.capture.request.feed(b"\0" + len(data).to_bytes(4, "big") + data, 0, 5 + len(data))
+    call.capture = _capture(request.SerializeToString())
     (line,) = lines_of(call)
     assert line["message"] == "h?sig=[redacted: 2 bytes] [redacted: 15 bytes] [redacted: 8 bytes]"
+
+
+@pytest.mark.parametrize(("flag", "limit"), [(0, 3), (1, 100)])
+def test_credentials_that_are_unknown(flag: int, limit: int) -> None:
+    """Where the request of a pull was not captured, or is compressed, its message is not quoted."""
+    call = ended(PULLS[0], FAILED, message=b"not hunter22")
+    call.capture = _capture(b"12345678", flag, limit)
+    (line,) = lines_of(call)
+    assert line["message"] == "[redacted: 12 bytes]"
+
+
+def _capture(data: bytes, flag: int = 0, limit: int = 1000) -> MessageCapture:
+    """Return the capture of a request."""
+    capture = MessageCapture(CaptureLimits(limit, 0))
+    assert capture.request is not None
+    capture.request.feed(bytes([flag]) + len(data).to_bytes(4, "big") + data, 0, 5 + len(data))
+    return capture
 
 
 def test_slow_call_while_it_runs() -> None:
