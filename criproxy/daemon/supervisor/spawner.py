@@ -32,10 +32,11 @@ Main = Callable[[Mapping[str, Any], list[int]], int]
 """Runs a process: gets the request's arguments and descriptors, and returns its exit status."""
 
 
-def start_spawner(mains: Mapping[str, Main]) -> socket.socket:
+def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> socket.socket:
     """Fork the spawner; return the socket for :class:`SpawnerClient`.
 
-    ``mains`` has the function of each kind of process. It must be called before any thread or event
+    ``mains`` has the function of each kind of process. ``prepare`` is called in the spawner, to
+    import what those need and the supervisor does not. It must be called before any thread or event
     loop exists.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,6 +49,9 @@ def start_spawner(mains: Mapping[str, Main]) -> socket.socket:
         status = 1
         try:
             _close_all_but(theirs.fileno())
+            prepare()
+            gc.collect()
+            gc.freeze()
             _Spawner(theirs, mains).run()
             status = 0
         except BaseException:

@@ -70,9 +70,9 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     systemd = passed_by_systemd(os.environ)
     left = inherited(os.environ)
     loaded = with_runtimes(loaded)
-    _import_what_is_configured(loaded.config)
     # From here to the fork neither a thread nor an event loop may be made.
-    spawner = start_spawner({"worker": run_worker, "recorder": _run_recorder})
+    mains = {"worker": run_worker, "recorder": _run_recorder}
+    spawner = start_spawner(mains, lambda: _import_what_is_configured(loaded.config))
     name_process(PROCESS_NAME)
     uvloop.run(_run(loaded, systemd, left, replace_running, spawner))
 
@@ -328,6 +328,7 @@ class _Supervisor:
             await self._replace_pool(loaded)
         except BaseException:
             self._sockets.close(opened)
+            await self._recorder.configure(before.config.audit)
             if moved and http is not None:
                 http.close()
             raise
