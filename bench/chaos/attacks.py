@@ -25,6 +25,8 @@ def attacks(directory: Path, sizes: Sizes) -> Report:
     """A client of the full listener calls Version every 10 ms, without and with each attack.
 
     Memory is the growth of the proportional set size of all the daemon's processes together.
+    The runtime is shared: what it does for the attacker is part of what the other client waits for,
+    mostly where lists of 1 MiB are asked for.
     """
     rows, verdicts = [], []
     with Daemon(directory) as daemon:

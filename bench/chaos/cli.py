@@ -81,10 +81,11 @@ def main(names: tuple[str, ...], quick: bool, dry_run: bool) -> None:
 def run(name: str, sizes: Sizes) -> Report:
     """Run one section in a directory of its own."""
     began = time.monotonic()
+    load = f"load average of {os.getloadavg()[0]:.1f} at the beginning"
     with work_directory() as directory:
         report = SECTIONS[name](directory, sizes)
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    machine = f"{day}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}"
+    machine = f"{day}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}, {load}"
     return msgspec.structs.replace(report, seconds=time.monotonic() - began, machine=machine)
 
 

@@ -160,7 +160,7 @@ def _free(directory: Path) -> int:
 FAULTS: Final[dict[str, Callable[[Path, int], Record | None]]] = {
     "SIGSTOP of the full worker": _stopped("full"),
     "SIGSTOP of a scoped worker": _stopped("scoped"),
-    "SIGSTOP of the recorder": _stopped("recorder"),
+    "SIGSTOP of the recorder": _stopped("audit"),
     "SIGSTOP of the supervisor": _stopped("supervisor"),
     "SIGSTOP of the runtime": _stopped_runtime,
     "SIGSTOP of a client": _stopped_client,

@@ -15,8 +15,8 @@ from bench.chaos.sizes import Sizes
 from bench.processes import has_ended
 from tests.support.waiting import wait_until
 
-KINDS: Final = ("full", "scoped", "recorder", "spawn", "supervisor")
-"""The processes by their names in ps(1): criproxy:full and so on."""
+KINDS: Final = ("full", "scoped", "audit", "spawn", "supervisor")
+"""The processes by their names in ps(1): criproxy:full, criproxy:audit (the recorder) and so on."""
 NOTICE_SECONDS: Final = 0.1
 AUDIT: Final[dict[str, Any]] = {
     "policy": [{"level": "Metadata"}],
