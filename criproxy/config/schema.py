@@ -12,7 +12,7 @@ from criproxy.config.value_types import Address, Owner
 from criproxy.configtypes.section import Section
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
-from criproxy.rules.profiles.profile import ProfileSpec
+from criproxy.rules.profiles.profile import ProfileSpec, profile_of
 from criproxy.rules.spec import CallersSpec, Globs, RulesMode, RuleSpec
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
@@ -261,6 +261,12 @@ class Config(Section, frozen=True):
     """Profiles in addition to `full`, `read-only` and `images-only`, by name."""
     audit: AuditSpec | None = None
     """The audit log. null: no audit log."""
+
+    @property
+    def selects_pods(self) -> bool:
+        """Whether the profile of a listener selects by pod."""
+        profiles = (profile_of(each.profile, self.profiles) for each in self.listeners)
+        return any(each is not None and each.restricts_pods for each in profiles)
 
     def __post_init__(self) -> None:
         if not self.listeners:

@@ -251,18 +251,21 @@ class HeldCall:
         size = request.size + response.size
         run = self._resources.message_executor.run
         try:
-            update = yield from run(size, self._decode_update, request, response)
+            update, *messages = yield from run(size, self._decode_update, request, response)
             update()
+            self._resources.share_update(self._stream.path, *messages)
         except Exception as error:  # the pod stays unknown; the call is forwarded
             self._resources.log.warning("not remembered", detail=repr(error))
 
-    def _decode_update(self, request: Payload, response: Payload) -> Callable[[], None]:
+    def _decode_update(
+        self, request: Payload, response: Payload
+    ) -> tuple[Callable[[], None], bytes, bytes]:
+        """Return a function that updates the pod cache, and the uncompressed messages."""
         limit = self._resources.held_limit
-        return self._resources.pod_cache.decode_update(
-            self._stream.path,
-            uncompressed(request, self._plan.encoding, limit),
-            uncompressed(response, None, limit),
-        )
+        asked = uncompressed(request, self._plan.encoding, limit)
+        answered = uncompressed(response, None, limit)
+        path = self._stream.path
+        return self._resources.pod_cache.decode_update(path, asked, answered), asked, answered
 
     # Owner of the step runner.
 

@@ -20,6 +20,14 @@ class Log(Protocol):
         """Log an event that needs attention."""
 
 
+ShareUpdate = Callable[[bytes, bytes, bytes], None]
+"""Tells other pod caches of a call: its path, its request and its response, uncompressed."""
+
+
+def _share_nothing(path: bytes, request: bytes, response: bytes) -> None:
+    """There is no other pod cache."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Resources:
     """Objects that outlive a reload: each policy is given those of the one before it."""
@@ -33,3 +41,5 @@ class Resources:
     held_limit: int
     """Bytes that a compressed message may decompress to."""
     message_executor: LargeMessageExecutor
+    share_update: ShareUpdate = _share_nothing
+    """Called after the pod cache was updated from a call."""

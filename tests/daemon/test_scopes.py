@@ -12,7 +12,7 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 DENIED = "criproxy_denied_total"
 NOTHING = [{"level": "None"}]
@@ -134,7 +134,10 @@ def test_namespaces_of_before(runtime: EmbeddedRuntime, short_dir: Path) -> None
         scoped(short_dir, runtime, {"profile": "shop"}, profiles=profiles) as (proxy, endpoint),
         CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
     ):
-        proxy.event("pods listed")
+        wait_until(
+            lambda: failure_of(lambda: client.PodSandboxStatus(pod_sandbox_id=own))[0] == "OK",
+            "the pods of before",
+        )
         assert others
         assert [each.id for each in client.ListPodSandbox().items] == [own]
         assert client.PodSandboxStatus(pod_sandbox_id=own).status.id == own
@@ -191,3 +194,26 @@ def test_profiles_that_cannot_be(short_dir: Path, config: dict[str, Any], what: 
     assert status == 2
     assert len(stderr.splitlines()) == 1
     assert what in stderr
+
+
+def test_pods_that_another_listener_makes(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A profile knows the pods that clients of other listeners make while the daemon runs."""
+    mine = {"mine": {"methods": ["ListPodSandbox", "PodSandboxStatus"], "namespaces": ["team"]}}
+    with (
+        scoped(short_dir, runtime, {"profile": "mine"}, profiles=mine) as (proxy, endpoint),
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as full,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        metadata = {"name": "web", "namespace": "team", "uid": "u1", "attempt": 0}
+        pod = full.RunPodSandbox(config={"metadata": metadata}).pod_sandbox_id
+        wait_until(
+            lambda: failure_of(lambda: client.PodSandboxStatus(pod_sandbox_id=pod))[0] == "OK",
+            "a pod that the profile shows",
+        )
+        assert [each.id for each in client.ListPodSandbox().items] == [pod]
+        full.StopPodSandbox(pod_sandbox_id=pod)
+        full.RemovePodSandbox(pod_sandbox_id=pod)
+        wait_until(
+            lambda: failure_of(lambda: client.PodSandboxStatus(pod_sandbox_id=pod))[0] != "OK",
+            "the end of the pod",
+        )

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
+from criproxy.daemon.control import Message
 from criproxy.daemon.supervisor.spawner import SpawnerClient
 from criproxy.daemon.supervisor.worker_plan import WorkerPlan, plan_workers
 from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, describe_status
@@ -185,7 +186,7 @@ class WorkerPool:
         self.tell("cut")
 
     async def _start(self, plan: WorkerPlan) -> WorkerProcess:
-        process = WorkerProcess(plan, self.loaded, self._log, self._lost)
+        process = WorkerProcess(plan, self.loaded, self._log, self._lost, self._share_pods)
         process.recorder_lost = partial(self._reconnect, process)
         with self._recorder.connect(self.loaded.config.audit) as channel:
             await process.start(self._spawner, self._listening.sockets_of(plan), channel)
@@ -210,6 +211,12 @@ class WorkerPool:
                     listener=str(each.endpoint),
                     note="rules and the audit log do not apply; end it with criproxy bypass off",
                 )
+
+    def _share_pods(self, sender: WorkerProcess, message: Message) -> None:
+        """Forward what a worker has learnt of pods to the others."""
+        for each in self._all.values():
+            if each is not sender and each.ready.done():
+                each.send(message)
 
     def _lost(self, pid: int) -> None:
         self.exited(pid, 0)

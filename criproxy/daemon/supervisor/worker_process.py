@@ -44,9 +44,17 @@ class WorkerProcess:
     """A process that serves the listeners of a plan. Its life is told by four futures."""
 
     def __init__(
-        self, plan: WorkerPlan, loaded: LoadedConfig, log: Log, lost: Callable[[int], None]
+        self,
+        plan: WorkerPlan,
+        loaded: LoadedConfig,
+        log: Log,
+        lost: Callable[[int], None],
+        share_pods: Callable[["WorkerProcess", Message], None],
     ) -> None:
-        """``lost`` is called with the process id if the process ends and nobody reports it."""
+        """``lost`` is called with the process id if the process ends and nobody reports it.
+
+        ``share_pods`` is given each message for the pod caches of the other workers.
+        """
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.pid = 0
@@ -67,6 +75,7 @@ class WorkerProcess:
         self._loaded = loaded
         self._log = log
         self._lost = lost
+        self._share_pods = share_pods
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._asked = 0
         self._control: ControlChannel | None = None
@@ -105,9 +114,15 @@ class WorkerProcess:
             "loaded": pickle.dumps(replace(self._loaded, config=config)),
             "endpoints": [each.endpoint.path for each in self._loaded.config.listeners],
             "supervisor": os.getpid(),
+            "shares_pods": self._loaded.config.selects_pods,
         }
         descriptors = [each.fileno() for each in listening]
         self._control.send(message, descriptors + ([] if recorder is None else [recorder]))
+
+    def send(self, message: Message) -> None:
+        """Send a message as it is."""
+        if self._control is not None:
+            self._control.send(message)
 
     def tell(self, operation: str, descriptors: Sequence[int] = (), **fields: Any) -> None:
         """Send a command that has no answer."""
@@ -217,6 +232,8 @@ class WorkerProcess:
             question = self._questions.get(message["id"])
             if question is not None and not question.done():
                 question.set_result(message["answer"])
+        elif operation == "pods":
+            self._share_pods(self, message)
         elif operation == "metrics":
             self.snapshot = message["snapshot"]
         elif operation == "drained":

@@ -72,8 +72,12 @@ class ActiveRules:
         log: Log,
         clock: Clock,
         list_pods: Callable[["PodCache"], None],
+        share_update: Callable[[bytes, bytes, bytes], None],
     ) -> None:
-        """``list_pods`` begins to fill a pod cache with what the runtimes have, and returns."""
+        """``list_pods`` begins to fill a pod cache with what the runtimes have, and returns.
+
+        ``share_update`` tells the pod caches of other workers of a call.
+        """
         self.registry = registry
         self.counts = counts
         self._budget = budget
@@ -81,6 +85,7 @@ class ActiveRules:
         self._log = log
         self._clock = clock
         self._list_pods = list_pods
+        self._share_update = share_update
         self._ruleset: RuleSet | None = None
         self._policy: RulePolicy | None = None
         self._resources: Resources | None = None
@@ -93,7 +98,7 @@ class ActiveRules:
             self._tick()
         ruleset = prepared.ruleset
         updates_pod_cache = self.registry.bound_pods or (ruleset is not None and ruleset.needs_pods)
-        if ruleset is None and not self.registry.scoped:
+        if ruleset is None and not (self.registry.scoped or self.registry.bound_pods):
             self._policy = None
         else:
             from criproxy.enforce.policies.rule_policy import RulePolicy
@@ -116,6 +121,16 @@ class ActiveRules:
         """Return the rules in order with their counters, for /rules."""
         rules = () if self._ruleset is None else self._ruleset.rules
         return {"rules": [self._describe(rule) for rule in rules]}
+
+    def update_pods(self, path: bytes, request: bytes, response: bytes) -> None:
+        """Update the pod cache, if there is one, from a call that another worker has relayed."""
+        from criproxy.rules.errors import EvaluationError
+
+        if self._resources is not None:
+            try:
+                self._resources.pod_cache.update(path, request, response)
+            except EvaluationError as error:  # as for a call of this worker
+                self._log.warning("not remembered", detail=str(error))
 
     def close(self) -> None:
         """Release the resources of rules."""
@@ -156,6 +171,7 @@ class ActiveRules:
             clock=self._clock,
             held_limit=self._budget.stream_limit,
             message_executor=LargeMessageExecutor(),
+            share_update=self._share_update,
         )
 
 

@@ -32,8 +32,12 @@ class PolicyRegistry:
         budget: HeldBytesBudget,
         counts: Counts,
         wrapper: PolicyWrapper | None = None,
+        pods_shared: bool = False,
     ) -> None:
-        """``profiles`` are those of the configuration; ``counts`` counts rejected callers."""
+        """``profiles`` are those of the configuration; ``counts`` counts rejected callers.
+
+        ``pods_shared``: the listeners of another worker select by pod.
+        """
         self._budget = budget
         self._counts = counts
         self._wrapper = wrapper
@@ -46,8 +50,10 @@ class PolicyRegistry:
                 self._scoped[str(each.endpoint)] = (profile, ActivePolicy(budget))
         self.scoped = bool(self._scoped)
         """Whether a listener has a profile."""
-        self.bound_pods = any(profile.restricts_pods for profile, _ in self._scoped.values())
-        """Whether a profile selects by pod."""
+        self.bound_pods = pods_shared or any(
+            profile.restricts_pods for profile, _ in self._scoped.values()
+        )
+        """Whether a profile selects by pod, here or in another worker."""
 
     def policy_of(self, connection: Connection) -> ActivePolicy:
         """Return the active policy of a client that has just been accepted."""

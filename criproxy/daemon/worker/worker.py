@@ -5,6 +5,7 @@ The supervisor commands it over the control channel, and is answered there::
     start      the configuration and the listening sockets; answered by ``ready`` or ``failed``
     ask        metrics, calls in flight, rules: answered under the number of the question
     prepare    compile rules without putting them in force; adopt puts them in force
+    pods       a call that another worker has relayed and that changes pods
     recorder   a new channel to the recorder, after it was restarted
     reopen     open log files anew
     drain      accept no more clients, let calls in flight end, and exit
@@ -87,6 +88,7 @@ class _Worker:
         self._draining: asyncio.Future[tuple[float, bool]]
         self._control: ControlChannel
         self._own_sockets: OwnSockets
+        self._shares_pods = False
         self._listeners: list[Listener] = []
         self._rules: ActiveRules
         self._background: Tasks
@@ -109,6 +111,7 @@ class _Worker:
         try:
             endpoints = [Endpoint(path) for path in message["endpoints"]]
             self._own_sockets = OwnSockets(endpoints, {message["supervisor"]})
+            self._shares_pods = message["shares_pods"]
             await self._serve(pickle.loads(message["loaded"]), descriptors)  # noqa: S301  # ours
         except CriproxyError as error:
             usage = isinstance(error, UsageError)
@@ -168,6 +171,8 @@ class _Worker:
             self._cut.set()
         elif operation == "recorder":
             self._reconnect_recorder(socket.socket(fileno=descriptors[0]))
+        elif operation == "pods":
+            self._rules.update_pods(message["path"], message["request"], message["response"])
         elif operation == "reopen":
             self._reopen()
         elif operation == "ask":
@@ -289,10 +294,27 @@ class _Worker:
         budget = HeldBytesBudget(
             limits.held_stream, limits.held, limits.held_connection, limits.held_time
         )
-        registry = PolicyRegistry(config.listeners, config.profiles, budget, counts, self._audit)
-        rules = ActiveRules(registry, counts, budget, connections, self._log, clock, learn_pods)
+        shares = self._shares_pods
+        registry = PolicyRegistry(
+            config.listeners, config.profiles, budget, counts, self._audit, shares
+        )
+        rules = ActiveRules(
+            registry,
+            counts,
+            budget,
+            connections,
+            self._log,
+            clock,
+            learn_pods,
+            self._share_pods,
+        )
         self._metrics.add_rules(rules.counts, budget)
         return rules
+
+    def _share_pods(self, path: bytes, request: bytes, response: bytes) -> None:
+        """Send a call that changes pods to the other workers, by way of the supervisor."""
+        message = {"op": "pods", "path": path, "request": request, "response": response}
+        self._control.send(message)
 
     def _make_listeners(self, connections: Tasks, rules: ActiveRules) -> list[Listener]:
         limits = relay_limits(self._config.limits, self._config.listeners, self._log)
