@@ -131,7 +131,7 @@ def test_namespaces_of_before(runtime: EmbeddedRuntime, short_dir: Path) -> None
         others = [each.id for each in direct.ListPodSandbox().items if each.id != own]
     profiles = {"shop": {"methods": ["@read"], "namespaces": ["shop"]}}
     with (
-        scoped(short_dir, runtime, {"profile": "shop"}, profiles=profiles) as (proxy, endpoint),
+        scoped(short_dir, runtime, {"profile": "shop"}, profiles=profiles) as (_, endpoint),
         CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         wait_until(
