@@ -158,6 +158,16 @@ def bind(endpoint: Endpoint, access: Access, replaced: int | None = None) -> Bou
         ) from error
 
 
+def inherit(sock: socket.socket, endpoint: Endpoint) -> BoundSocket:
+    """Take over a socket from an earlier process of this daemon, which vouches for its path.
+
+    The credentials that clients see (SO_PEERCRED) stay the earlier process's until listen() is
+    called again.
+    """
+    sock.setblocking(False)
+    return BoundSocket(sock, endpoint)
+
+
 def adopt(sock: socket.socket, endpoint: Endpoint) -> BoundSocket:
     """Take over a socket that systemd or an earlier process of this daemon listens at.
 

@@ -264,3 +264,15 @@ def test_replacing_something_else(runtime: EmbeddedRuntime, short_dir: Path) -> 
     status, said = second.fails()
     assert status == 1
     assert "another process listens there" in said
+
+
+def test_signals_before_a_successor_serves(proxy: Criproxy) -> None:
+    """A successor is known as the one that listens once it serves: no signal reaches it before."""
+    with calling(proxy.endpoint) as outcomes:
+        for _ in range(3):
+            pid = listening_pid(proxy.path)
+            while listening_pid(proxy.path) == pid:
+                os.kill(pid, signal.SIGUSR2)
+            ended(pid)
+        more(outcomes)
+    assert set(outcomes) == {"OK"}

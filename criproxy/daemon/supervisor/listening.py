@@ -17,11 +17,13 @@ from criproxy.daemon.supervisor.worker_plan import WorkerPlan
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import (
+    BACKLOG,
     Access,
     BoundSocket,
     access_of,
     adopt,
     bind,
+    inherit,
     listening_process,
 )
 
@@ -86,6 +88,14 @@ class ListeningSockets:
             self.close(opened)
             raise
         return opened
+
+    def take_over(self) -> None:
+        """Have the credentials that clients see (SO_PEERCRED) be those of this process.
+
+        It ends the time in which the supervisor before an upgrade counts as the one that listens.
+        """
+        for each in self._bound.values():
+            each.socket.listen(BACKLOG)
 
     def report_unused(self) -> None:
         """Log which sockets of systemd are those of no listener."""
@@ -152,9 +162,10 @@ class ListeningSockets:
 
     def _open(self, listener: ListenerConfig) -> BoundSocket:
         path = _real(listener.endpoint)
-        descriptor = self._inherited.pop(path, None)
-        if descriptor is None:
-            descriptor = self._systemd.get(path)
+        inherited = self._inherited.pop(path, None)
+        if inherited is not None:
+            return inherit(socket.socket(fileno=inherited), listener.endpoint)
+        descriptor = self._systemd.get(path)
         if descriptor is None:
             replaced = _criproxy_at(listener.endpoint) if self._replace else None
             bound = bind(listener.endpoint, _access(listener), replaced)

@@ -67,6 +67,8 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
 
     Raises UsageError and UnavailableError for what cannot be served; what was opened is closed.
     """
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # until they can be handled
     systemd = passed_by_systemd(os.environ)
     left = inherited(os.environ)
     loaded = with_runtimes(loaded)
@@ -115,7 +117,10 @@ class _Supervisor:
             self._spawner, self._reconnect, self._log, self._background
         )
         self._sockets = ListeningSockets(
-            {**systemd, **left.systemd}, left.listening, replace_running, self._log
+            {**systemd, **left.systemd},
+            {**left.listening, **left.systemd},
+            replace_running,
+            self._log,
         )
         self._pools: list[WorkerPool] = []
         """The pool in force is the last; those before it drain."""
@@ -157,6 +162,7 @@ class _Supervisor:
         self._start_watchdog()
         loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._begin_upgrade)
+        self._sockets.take_over()
         self._log.info("ready", version=__version__, pid=os.getpid())
         notify(f"MAINPID={os.getpid()}\nREADY=1")
         self._left.report_ready()
