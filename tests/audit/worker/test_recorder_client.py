@@ -148,6 +148,7 @@ def test_submitting_sends_later() -> None:
 def test_a_full_lane_drops() -> None:
     """Above a lane's limit items are dropped and counted for each sink, and reported later."""
     gate = Gate()
+    lost: list[int] = []
 
     def line(made: Item) -> Line | None:
         return None if isinstance(made, RuntimeListing) else make(made)
@@ -163,15 +164,20 @@ def test_a_full_lane_drops() -> None:
         recorder = Recorder(gate, counts, blocking=False, maker=line)
         recorder.serve(world)
         await until(lambda: counts.written == 5)
-        world.client.submit(item(20))
+        dropped = -1
+        while world.counts.dropped["intake_full"] != dropped:  # there is room once the sink reports
+            dropped = world.counts.dropped["intake_full"]
+            await asyncio.sleep(0.001)
+            world.client.submit(item(20))
         await until(lambda: counts.written == 6)
         world.close(LIMIT_SECONDS)
         await asyncio.to_thread(recorder.close)
         assert counts.dropped == {}
+        lost.append(world.counts.dropped["intake_full"])
 
     asyncio.run(test())
     assert numbers(gate.lines) == [0, 1, 2, 3, 4, 20]
-    assert reported(gate.lines) == 15
+    assert reported(gate.lines) == lost[0] >= 15
 
 
 def test_a_lane_is_limited_in_bytes() -> None:
