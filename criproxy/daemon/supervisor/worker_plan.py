@@ -21,17 +21,21 @@ class WorkerPlan:
     name: str
     listeners: tuple[ListenerConfig, ...]
     limits: WorkerLimits
+    shares_pods: bool
+    """Whether it tells the pod caches of other workers what it learns. Only a worker whose clients
+    are all unrestricted does: the others' loops would pay for what a restricted client sends."""
 
 
 def plan_workers(config: Config) -> list[WorkerPlan]:
     """Return the workers that a configuration asks for, in the order of their first listener."""
     if config.workers.isolation == "none":
-        return [WorkerPlan("all", tuple(config.listeners), config.workers.full)]
+        return [WorkerPlan("all", tuple(config.listeners), config.workers.full, False)]
     full = tuple(each for each in config.listeners if not each.is_scoped)
     scoped = [each for each in config.listeners if each.is_scoped]
-    plans = [WorkerPlan(FULL, full, config.workers.full)] if full else []
+    shares_pods = config.selects_pods
+    plans = [WorkerPlan(FULL, full, config.workers.full, shares_pods)] if full else []
     for name, each in zip(_names(scoped), scoped, strict=True):
-        plans.append(WorkerPlan(name, (each,), config.workers.scoped))
+        plans.append(WorkerPlan(name, (each,), config.workers.scoped, False))
     return plans
 
 

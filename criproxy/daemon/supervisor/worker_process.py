@@ -114,7 +114,7 @@ class WorkerProcess:
             "loaded": pickle.dumps(replace(self._loaded, config=config)),
             "endpoints": [each.endpoint.path for each in self._loaded.config.listeners],
             "supervisor": os.getpid(),
-            "shares_pods": self._loaded.config.selects_pods,
+            "shares_pods": self.plan.shares_pods,
         }
         descriptors = [each.fileno() for each in listening]
         self._control.send(message, descriptors + ([] if recorder is None else [recorder]))
@@ -232,7 +232,7 @@ class WorkerProcess:
             question = self._questions.get(message["id"])
             if question is not None and not question.done():
                 question.set_result(message["answer"])
-        elif operation == "pods":
+        elif operation == "pods" and self.plan.shares_pods:
             self._share_pods(self, message)
         elif operation == "metrics":
             self.snapshot = message["snapshot"]

@@ -313,8 +313,9 @@ class _Worker:
 
     def _share_pods(self, path: bytes, request: bytes, response: bytes) -> None:
         """Send a call that changes pods to the other workers, by way of the supervisor."""
-        message = {"op": "pods", "path": path, "request": request, "response": response}
-        self._control.send(message)
+        if self._shares_pods:
+            message = {"op": "pods", "path": path, "request": request, "response": response}
+            self._control.send(message)
 
     def _make_listeners(self, connections: Tasks, rules: ActiveRules) -> list[Listener]:
         limits = relay_limits(self._config.limits, self._config.listeners, self._log)
