@@ -92,6 +92,11 @@ class ControlChannel:
         if not self._output:
             self._sock.shutdown(socket.SHUT_WR)
 
+    def receive_rest(self) -> None:
+        """Receive what a peer that has ended had sent before."""
+        while self._open and self._read():
+            pass
+
     def close(self) -> None:
         """Close this end. ``closed`` is not called."""
         if not self._open:
@@ -131,11 +136,12 @@ class ControlChannel:
             if self._finished:
                 self._sock.shutdown(socket.SHUT_WR)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Receive what there is; return False where there is nothing."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._sock, _CHUNK, _MOST_DESCRIPTORS)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data, descriptors = b"", []
         for each in descriptors:  # recv_fds() of Python 3.11 ignores MSG_CMSG_CLOEXEC
@@ -143,8 +149,13 @@ class ControlChannel:
         self._descriptors.extend(descriptors)
         if not data:
             self._lost()
-            return
+            return False
         self._input += data
+        self._receive()
+        return True
+
+    def _receive(self) -> None:
+        """Hand over each message that is complete."""
         while self._open and len(self._input) >= _LENGTH.size:
             length, count = _LENGTH.unpack_from(self._input)
             end = _LENGTH.size + length

@@ -95,6 +95,21 @@ def test_the_end_of_the_peer() -> None:
     run(test)
 
 
+def test_the_rest_of_a_peer_that_has_ended() -> None:
+    """What a peer had sent before its end is received at once, without a turn of the loop."""
+
+    async def test(one: socket.socket, other: socket.socket) -> None:
+        sender, receiver = End(one), End(other)
+        for number in range(50):
+            sender.channel.send({"n": number})
+        sender.channel.close()
+        receiver.channel.receive_rest()
+        assert [message["n"] for message, _ in receiver.messages] == list(range(50))
+        assert receiver.closed.is_set()
+
+    run(test)
+
+
 def test_a_finished_channel_still_receives() -> None:
     """After finish() the peer sees the end of the messages, and its last ones still arrive."""
 

@@ -15,7 +15,9 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.peers.credentials import peer_pid
+from tests.support.cri_peers import CriPeer, execute, start_call
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import channel
 from tests.support.process_tree import is_alive, named
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -216,6 +218,28 @@ def test_every_key_is_reloaded(runtime: EmbeddedRuntime, proxy: Criproxy, short_
     wait_until(lambda: not (short_dir / "second.sock").exists(), "end of the second listener")
     with CriClient(proxy.endpoint) as client:
         assert client.Version().runtime_name
+
+
+def test_pages_while_workers_drain(short_dir: Path) -> None:
+    """While workers of before drain, their calls are shown and their counters stay in the sum."""
+    with (
+        CriPeer(short_dir / "cri.sock") as runtime,
+        Criproxy(short_dir, f"unix://{runtime.path}") as proxy,
+        channel(proxy.path) as one,
+    ):
+        assert start_call(one, execute("before")).outcome().code is grpc.StatusCode.OK
+        runtime.gate.clear()
+        call = start_call(one, execute("in flight"))
+        wait_until(lambda: '"ExecSync"' in proxy.get("/calls")[1], "call in flight")
+        proxy.reload(limits={"streams": 100, "drain_timeout": f"{LIMIT_SECONDS:g}s"})
+        proxy.event("configuration loaded")
+        assert proxy.metric("criproxy_calls_total", method="ExecSync") == 1
+        assert proxy.metric("criproxy_calls_in_flight", method="ExecSync") == 1
+        assert '"ExecSync"' in proxy.get("/calls")[1]
+        runtime.gate.set()
+        assert call.outcome().code is grpc.StatusCode.OK
+        assert proxy.event("workers of before have ended")["calls_finished"] == 1
+        assert proxy.metric("criproxy_calls_total", method="ExecSync") == 2
 
 
 def test_a_reload_is_all_or_nothing(

@@ -4,7 +4,7 @@ The pages are served on threads; the workers are asked on the event loop.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from criproxy.daemon.supervisor.worker_pool import RetiredCounters, WorkerPool
@@ -20,15 +20,16 @@ _TURN: Final = 2.0
 
 
 class WorkerPages:
-    """Asks the workers of the pool that is in force; ``up`` gets whether each has answered."""
+    """Asks the workers of all pools: that in force is the last, those before it drain."""
 
     def __init__(
         self,
-        pool: Callable[[], WorkerPool],
+        pools: Sequence[WorkerPool],
         retired: RetiredCounters,
         up: Callable[[str, bool], None],
     ) -> None:
-        self._pool = pool
+        """``up`` is called with whether each worker that serves has answered."""
+        self._pools = pools
         self._retired = retired
         self._up = up
         self._loop = asyncio.get_running_loop()
@@ -37,27 +38,39 @@ class WorkerPages:
         """Run a coroutine on the event loop, from another thread. Raises TimeoutError."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(within)
 
-    def snapshots(self) -> Iterable[Snapshot]:
+    def snapshots(self) -> list[Snapshot]:
         """Return the metrics of all workers; of one that does not answer, the last it reported."""
-        pool = self._pool()
         try:
-            answers = self.on_loop(pool.ask("metrics"))
+            return self.on_loop(self._snapshots())
         except (TimeoutError, RuntimeError):
-            answers = {}
-        for name, process in list(pool.processes.items()):
-            self._up(name, name in answers)
-            yield answers.get(name, process.snapshot)
-        yield self._retired.snapshot
+            return self._reported()
+
+    async def _snapshots(self) -> list[Snapshot]:
+        pools = list(self._pools)
+        answered = await asyncio.gather(*(each.refresh() for each in pools))
+        if pools:
+            for name in pools[-1].processes:
+                self._up(name, name in answered[-1])
+        return self._reported()
+
+    def _reported(self) -> list[Snapshot]:
+        reported = [each for pool in list(self._pools) for each in pool.snapshots]
+        return [*reported, self._retired.snapshot]
 
     def calls(self) -> dict[str, Any]:
         """Return the calls in flight of all workers, the oldest first."""
-        answers = self.on_loop(self._pool().ask("calls"))
-        calls = [call | {"worker": name} for name, each in answers.items() for call in each]
+        calls = [
+            call | {"worker": name} for name, each in self.on_loop(self._calls()) for call in each
+        ]
         return {"calls": sorted(calls, key=lambda call: -call["age_s"])}
+
+    async def _calls(self) -> list[tuple[str, Any]]:
+        answers = await asyncio.gather(*(each.ask_all("calls") for each in self._pools))
+        return [each for pool in answers for each in pool]
 
     def rules(self) -> dict[str, Any]:
         """Return the rules in order, with what all workers have counted of them."""
-        answers = self.on_loop(self._pool().ask("rules"))
+        answers = self.on_loop(self._pools[-1].ask("rules"))
         rules: dict[str, dict[str, Any]] = {}
         for each in answers.values():
             for rule in each["rules"]:
@@ -77,6 +90,6 @@ class WorkerPages:
             return f"the event loop has not turned within {_TURN:g} s"
 
     async def _health(self) -> str | None:
-        pool = self._pool()
+        pool = self._pools[-1]
         stalled = [name for name, each in pool.processes.items() if not each.alive]
         return f"worker {', '.join(stalled)} does not answer" if stalled else None

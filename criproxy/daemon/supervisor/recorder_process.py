@@ -95,13 +95,9 @@ class RecorderProcess:
         if self._control is not None:
             self._control.send({"op": "reopen"})
 
-    def exited(self, pid: int, status: int) -> bool:
-        """Called when a child of the spawner has ended; return whether it is the recorder."""
-        if pid != self._pid:
-            return False
+    def _exited(self, status: int) -> None:
         if not self._closing:
-            self._log.error("recorder ended", pid=pid, how=describe_status(status))
-        return True
+            self._log.error("recorder ended", pid=self._pid, how=describe_status(status))
 
     async def close(self) -> None:
         """Let it write what waits, and wait for its end, after the workers have ended."""
@@ -117,7 +113,9 @@ class RecorderProcess:
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         try:
-            self._pid = await self._spawner.spawn("recorder", {"name": "audit"}, [theirs.fileno()])
+            self._pid = await self._spawner.spawn(
+                "recorder", {"name": "audit"}, [theirs.fileno()], self._exited
+            )
         except OSError as error:
             ours.close()
             raise UnavailableError(f"the recorder cannot be started: {error}") from error

@@ -32,6 +32,10 @@ Main = Callable[[Mapping[str, Any], list[int]], int]
 """Runs a process: gets the request's arguments and descriptors, and returns its exit status."""
 
 
+Exited = Callable[[int], None]
+"""Called with the exit status of a process, negative for a signal."""
+
+
 def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> socket.socket:
     """Fork the spawner; return the socket for :class:`SpawnerClient`.
 
@@ -82,32 +86,35 @@ class SpawnerClient:
     def __init__(
         self,
         sock: socket.socket,
-        exited: Callable[[int, int], None],
         lost: Callable[[], None],
     ) -> None:
-        """``exited`` gets the process id and exit status of a child (negative: the signal).
-
-        ``lost`` is called when the spawner has died.
-        """
+        """``lost`` is called when the spawner has died."""
         sock.setblocking(False)
         self._sock = sock
-        self._exited = exited
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._next = 0
-        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._waiting: dict[int, tuple[asyncio.Future[int], Exited]] = {}
+        self._running: dict[int, Exited] = {}
         self._loop.add_reader(sock.fileno(), self._read)
 
     async def spawn(
-        self, kind: str, arguments: Mapping[str, Any], descriptors: Sequence[int]
+        self,
+        kind: str,
+        arguments: Mapping[str, Any],
+        descriptors: Sequence[int],
+        exited: Exited,
     ) -> int:
-        """Fork a process and return its id. Raises OSError where that is not possible."""
+        """Fork a process and return its id. Raises OSError where that is not possible.
+
+        ``exited`` is called once when the process has ended, which may be before this returns.
+        """
         self._next += 1
         request = encode({"id": self._next, "kind": kind, "arguments": dict(arguments)})
-        answer = self._waiting[self._next] = self._loop.create_future()
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._waiting[self._next] = answer, exited
         socket.send_fds(self._sock, [request], list(descriptors))
-        pid: int = await answer
-        return pid
+        return await answer
 
     def close(self) -> None:
         """Let the spawner end. Processes that it has forked go on."""
@@ -124,18 +131,21 @@ class SpawnerClient:
             data = b""
         if not data:
             self.close()
-            for each in self._waiting.values():
-                each.set_exception(OSError("the spawner has ended"))
+            for answer, _ in self._waiting.values():
+                answer.set_exception(OSError("the spawner has ended"))
             self._waiting.clear()
             self._lost()
             return
         report = decode(data)
         if "exited" in report:
-            self._exited(report["exited"], report["status"])
-        elif "error" in report:
-            self._waiting.pop(report["id"]).set_exception(OSError(report["error"]))
+            self._running.pop(report["exited"])(report["status"])
+            return
+        answer, exited = self._waiting.pop(report["id"])
+        if "error" in report:
+            answer.set_exception(OSError(report["error"]))
         else:
-            self._waiting.pop(report["id"]).set_result(report["pid"])
+            self._running[report["pid"]] = exited
+            answer.set_result(report["pid"])
 
 
 class _Spawner:

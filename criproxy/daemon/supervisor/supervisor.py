@@ -107,12 +107,14 @@ class _Supervisor:
         self._loaded = loaded
         self._left = left
         self._retired = RetiredCounters()
-        self._pages = WorkerPages(lambda: self._pool, self._retired, self._worker_up)
+        self._pools: list[WorkerPool] = []
+        """The pool in force is the last; those before it drain."""
+        self._pages = WorkerPages(self._pools, self._retired, self._worker_up)
         self._metrics = DaemonMetrics(__version__, self._snapshots)
         self._writer, log = open_log(loaded.config.log, self._metrics.log_lines_dropped.inc)
         self._log = log.log
         self._background = Tasks(self._crashed)
-        self._spawner = SpawnerClient(spawner, self._exited, self._spawner_lost)
+        self._spawner = SpawnerClient(spawner, self._spawner_lost)
         self._recorder = RecorderProcess(
             self._spawner, self._reconnect, self._log, self._background
         )
@@ -122,8 +124,6 @@ class _Supervisor:
             replace_running,
             self._log,
         )
-        self._pools: list[WorkerPool] = []
-        """The pool in force is the last; those before it drain."""
         self._http: HTTPServer | None = None
         self._health_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -425,13 +425,6 @@ class _Supervisor:
     @property
     def _pool(self) -> WorkerPool:
         return self._pools[-1]
-
-    def _exited(self, pid: int, status: int) -> None:
-        if self._recorder.exited(pid, status):
-            return
-        for each in self._pools:
-            if each.exited(pid, status):
-                return
 
     def _reconnect(self) -> None:
         for each in self._pools:

@@ -6,7 +6,7 @@ listening sockets are the supervisor's.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, Protocol
@@ -83,8 +83,7 @@ class WorkerPool:
         self._tasks = tasks
         self.plans = plan_workers(loaded.config)
         self._current: dict[str, WorkerProcess] = {}
-        self._all: dict[int, WorkerProcess] = {}
-        self._early: dict[int, int] = {}
+        self._all: set[WorkerProcess] = set()
         self._stopping = False
         self._restarted = restarted
 
@@ -110,16 +109,6 @@ class WorkerPool:
             self._tasks.start(self._keep(plan), f"worker {plan.name}")
         self._tasks.start(self._watch(), "watch of the workers")
 
-    def exited(self, pid: int, status: int) -> bool:
-        """Called when a child of the spawner has ended; return whether it is one of these."""
-        process = self._all.pop(pid, None)
-        if process is None:
-            self._early[pid] = status  # it ended before its id was known
-            return False
-        self._retired.add(process.snapshot)
-        process.ended(status)
-        return True
-
     @property
     def processes(self) -> Mapping[str, WorkerProcess]:
         """The workers that serve now, by name."""
@@ -131,25 +120,44 @@ class WorkerPool:
         return all(each.alive for each in self._current.values())
 
     async def ask(self, what: str, within: float = ANSWER, **fields: Any) -> dict[str, Any]:
-        """Ask all workers; those that do not answer ``within`` so many seconds are left out."""
-
-        async def ask(process: WorkerProcess) -> Any:
-            async with asyncio.timeout(within):
-                return await process.ask(what, **fields)
-
-        names = list(self._current)
-        answers = await asyncio.gather(
-            *(ask(self._current[name]) for name in names), return_exceptions=True
-        )
+        """Ask the workers that serve; those that do not answer ``within`` so many seconds are left
+        out."""
+        processes = list(self._current.values())
+        answers = await _within(within, [each.ask(what, **fields) for each in processes])
         return {
-            name: answer
-            for name, answer in zip(names, answers, strict=True)
+            process.plan.name: answer
+            for process, answer in zip(processes, answers, strict=True)
             if not isinstance(answer, BaseException)
         }
 
+    async def ask_all(self, what: str) -> list[tuple[str, Any]]:
+        """Ask all workers, those too that drain; return the names and answers of those that do."""
+        processes = list(self._all)
+        answers = await _within(ANSWER, [each.ask(what) for each in processes])
+        return [
+            (process.plan.name, answer)
+            for process, answer in zip(processes, answers, strict=True)
+            if not isinstance(answer, BaseException)
+        ]
+
+    async def refresh(self) -> set[str]:
+        """Have all workers report their metrics; return the names of those that serve and have."""
+        processes = list(self._all)
+        results = await _within(ANSWER, [each.report() for each in processes])
+        answered = {
+            process for process, result in zip(processes, results, strict=True) if result is None
+        }
+        return {name for name, process in self._current.items() if process in answered}
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """The metrics that each worker reported last. Those of one that ends move to the retired
+        counters in the same turn of the event loop: their sum never goes down."""
+        return [each.snapshot for each in list(self._all)]
+
     def reconnect(self) -> None:
         """Give each worker a channel to the recorder that was started anew."""
-        for each in self._all.values():
+        for each in self._all:
             self._reconnect(each)
 
     def _reconnect(self, process: WorkerProcess) -> None:
@@ -161,7 +169,7 @@ class WorkerPool:
 
     def tell(self, operation: str) -> None:
         """Send a command to all workers."""
-        for each in self._all.values():
+        for each in self._all:
             each.tell(operation)
 
     async def drain(self, seconds: float, last: bool = False) -> tuple[int, int]:
@@ -170,7 +178,7 @@ class WorkerPool:
         One that does not end in time is killed. ``last``: no other worker accepts clients.
         """
         self._stopping = True
-        processes = list(self._all.values())
+        processes = list(self._all)
         for each in processes:
             each.drain(seconds, last)
         if processes:
@@ -186,15 +194,18 @@ class WorkerPool:
         self.tell("cut")
 
     async def _start(self, plan: WorkerPlan) -> WorkerProcess:
-        process = WorkerProcess(plan, self.loaded, self._log, self._lost, self._share_pods)
+        process = WorkerProcess(plan, self.loaded, self._log, self._share_pods)
         process.recorder_lost = partial(self._reconnect, process)
         with self._recorder.connect(self.loaded.config.audit) as channel:
             await process.start(self._spawner, self._listening.sockets_of(plan), channel)
         self._current[plan.name] = process
-        self._all[process.pid] = process
-        if process.pid in self._early:
-            self.exited(process.pid, self._early.pop(process.pid))
+        self._all.add(process)
+        process.exited.add_done_callback(lambda _: self._exited(process))
         return process
+
+    def _exited(self, process: WorkerProcess) -> None:
+        self._all.discard(process)
+        self._retired.add(process.snapshot)
 
     def _bypass(self, plan: WorkerPlan) -> None:
         """Have the clients of a worker that keeps ending reach the runtime directly."""
@@ -214,12 +225,9 @@ class WorkerPool:
 
     def _share_pods(self, sender: WorkerProcess, message: Message) -> None:
         """Forward what a worker has learnt of pods to the others."""
-        for each in self._all.values():
+        for each in self._all:
             if each is not sender and each.ready.done():
                 each.send(message)
-
-    def _lost(self, pid: int) -> None:
-        self.exited(pid, 0)
 
     async def _keep(self, plan: WorkerPlan) -> None:
         """Start a worker anew whenever it ends by itself. Never returns, unless all are to end."""
@@ -256,9 +264,12 @@ class WorkerPool:
                 self._log.info("worker started", worker=plan.name, pid=process.pid)
 
     async def _watch(self) -> None:
-        """Report a worker whose event loop does not turn, with its stacks, and kill it at last."""
+        """Report a worker whose event loop does not turn, with its stacks, and kill it at last.
+
+        Returns when all workers have been told to end, and have.
+        """
         limit = self.loaded.config.workers.stall_limit
-        while True:
+        while self._all or not self._stopping:
             await asyncio.sleep(_LOOK)
             for name, process in list(self._current.items()):
                 if process.exited.done():
@@ -270,6 +281,16 @@ class WorkerPool:
                 elif limit and process.missed * _LOOK >= limit:
                     self._log.error("worker killed: stalled", worker=name, pid=process.pid)
                     process.kill()
+
+
+async def _within(seconds: float, work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run coroutines side by side; return what each returns or raises, TimeoutError if too late."""
+
+    async def one(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        async with asyncio.timeout(seconds):
+            return await coroutine
+
+    return await asyncio.gather(*map(one, work), return_exceptions=True)
 
 
 class RetiredCounters:

@@ -48,13 +48,9 @@ class WorkerProcess:
         plan: WorkerPlan,
         loaded: LoadedConfig,
         log: Log,
-        lost: Callable[[int], None],
         share_pods: Callable[["WorkerProcess", Message], None],
     ) -> None:
-        """``lost`` is called with the process id if the process ends and nobody reports it.
-
-        ``share_pods`` is given each message for the pod caches of the other workers.
-        """
+        """``share_pods`` is given each message for the pod caches of the other workers."""
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.pid = 0
@@ -74,7 +70,6 @@ class WorkerProcess:
         """Called when its channel to the recorder was closed: it needs another."""
         self._loaded = loaded
         self._log = log
-        self._lost = lost
         self._share_pods = share_pods
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._asked = 0
@@ -98,7 +93,8 @@ class WorkerProcess:
         os.set_blocking(self._stacks, False)
         try:
             arguments = {"name": self.plan.name, "dump_signal": int(DUMP_SIGNAL)}
-            self.pid = await spawner.spawn("worker", arguments, [theirs.fileno(), stacks])
+            passed = [theirs.fileno(), stacks]
+            self.pid = await spawner.spawn("worker", arguments, passed, self._ended)
         except OSError:
             ours.close()
             os.close(self._stacks)
@@ -106,6 +102,10 @@ class WorkerProcess:
         finally:
             theirs.close()
             os.close(stacks)
+        if self.exited.done():
+            ours.close()
+            os.close(self._stacks)
+            return
         self._limit()
         self._control = ControlChannel(ours, self._received, self._channel_closed)
         config = msgspec.structs.replace(self._loaded.config, listeners=list(self.plan.listeners))
@@ -142,6 +142,10 @@ class WorkerProcess:
         finally:
             del self._questions[number]
 
+    async def report(self) -> None:
+        """Have it report its metrics. Raises OSError if it ends meanwhile."""
+        self.snapshot = await self.ask("metrics")
+
     def drain(self, seconds: float, last: bool) -> None:
         """Have it take no more clients, let calls in flight end, and exit.
 
@@ -164,10 +168,13 @@ class WorkerProcess:
         except OSError:
             return ""
 
-    def ended(self, status: int) -> None:
-        """Called when the process has exited."""
-        if not self.exited.done():
-            self.exited.set_result(status)
+    def _ended(self, status: int) -> None:
+        """Called when the process has exited, or must have."""
+        if self.exited.done():
+            return
+        if self._control is not None:  # its counts, and its last metrics
+            self._control.receive_rest()
+        self.exited.set_result(status)
         error = UnavailableError(f"worker {self.plan.name} ended with {describe_status(status)}")
         for future in (self.ready, *self._questions.values()):
             if not future.done():
@@ -183,12 +190,7 @@ class WorkerProcess:
 
     def _channel_closed(self) -> None:
         """Called when the process has ended; the spawner reports how, unless it has ended too."""
-
-        def unreported() -> None:
-            if not self.exited.done():
-                self._lost(self.pid)
-
-        asyncio.get_running_loop().call_later(_REPORT_WAIT, unreported)
+        asyncio.get_running_loop().call_later(_REPORT_WAIT, self._ended, 0)
 
     def _limit(self) -> None:
         """Apply the limits of its kind; what this process may not set is left as it is."""
