@@ -1,35 +1,22 @@
 """The control channel between the supervisor and one of its processes.
 
-Messages are mappings, encoded with MessagePack and preceded by their length; file descriptors
-travel with them (SCM_RIGHTS, unix(7)). Both ends are trusted: a channel is a socketpair that was
-made before the fork. Nothing here waits: what the peer does not read is buffered, up to a limit.
+Both ends are trusted: a channel is a socketpair that was made before the fork. Nothing here waits:
+what the peer does not read is buffered, up to the size of the largest message.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from struct import Struct
-from typing import Any, Final
 
-import msgspec
-
-Message = dict[str, Any]
-
-_LENGTH: Final = Struct(">IB")
-"""Bytes of the payload, and how many descriptors come with it."""
-
-_CHUNK: Final = 256 << 10
-_MOST_DESCRIPTORS: Final = 200
-"""Descriptors of one message: the kernel allows 253 (SCM_MAX_FD)."""
-
-_LARGEST_BACKLOG: Final = 64 << 20
-"""Bytes that may wait for a peer that does not read: more than any snapshot or configuration."""
-
-encode: Final = msgspec.msgpack.Encoder().encode
-decode: Final = msgspec.msgpack.Decoder(Message).decode
+from criproxy.concurrency.process_messages import (
+    LARGEST,
+    Message,
+    MessageReceiver,
+    close_all,
+    frame,
+)
 
 
 class ControlChannel:
@@ -50,8 +37,7 @@ class ControlChannel:
         self._received = received
         self._closed = closed
         self._loop = asyncio.get_running_loop()
-        self._input = bytearray()
-        self._descriptors: deque[int] = deque()
+        self._receiver = MessageReceiver()
         self._output: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._backlog = 0
         self._open = True
@@ -69,13 +55,12 @@ class ControlChannel:
 
         The descriptors are duplicated for the peer: the caller keeps its own.
         """
-        data = encode(message)
-        if not self._open or self._backlog + len(data) > _LARGEST_BACKLOG:
+        data = frame(message, len(descriptors))
+        if not self._open or self._backlog + len(data) > LARGEST:
             return False
-        frame = _LENGTH.pack(len(data), len(descriptors)) + data
         kept = [os.dup(each) for each in descriptors]
-        self._output.append((memoryview(frame), kept))
-        self._backlog += len(frame)
+        self._output.append((memoryview(data), kept))
+        self._backlog += len(data)
         if len(self._output) == 1:
             self._write()
         return True
@@ -106,11 +91,10 @@ class ControlChannel:
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         for _, descriptors in self._output:
-            _close_all(descriptors)
+            close_all(descriptors)
         self._output.clear()
         self._report_emptied()
-        _close_all(self._descriptors)
-        self._descriptors.clear()
+        self._receiver.close()
 
     def _write(self) -> None:
         try:
@@ -120,7 +104,7 @@ class ControlChannel:
                     sent = socket.send_fds(self._sock, [data], list(descriptors))
                 else:
                     sent = self._sock.send(data)
-                _close_all(descriptors)
+                close_all(descriptors)
                 self._backlog -= sent
                 if sent == len(data):
                     self._output.popleft()
@@ -139,38 +123,16 @@ class ControlChannel:
     def _read(self) -> bool:
         """Receive what there is; return False where there is nothing."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._sock, _CHUNK, _MOST_DESCRIPTORS)
+            for message, descriptors in self._receiver.receive(self._sock):
+                self._received(message, descriptors)
+                if not self._open:
+                    return False
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:
-            data, descriptors = b"", []
-        for each in descriptors:  # recv_fds() of Python 3.11 ignores MSG_CMSG_CLOEXEC
-            os.set_inheritable(each, False)
-        self._descriptors.extend(descriptors)
-        if not data:
+        except EOFError:
             self._lost()
             return False
-        self._input += data
-        self._receive()
         return True
-
-    def _receive(self) -> None:
-        """Hand over each message that is complete."""
-        while self._open and len(self._input) >= _LENGTH.size:
-            length, count = _LENGTH.unpack_from(self._input)
-            end = _LENGTH.size + length
-            if length > _LARGEST_BACKLOG:
-                self._lost()
-                return
-            if len(self._input) < end:
-                return
-            try:
-                message = decode(self._input[_LENGTH.size : end])
-            except msgspec.DecodeError:  # the process is not sound any more
-                self._lost()
-                return
-            del self._input[:end]
-            self._received(message, [self._descriptors.popleft() for _ in range(count)])
 
     def _report_emptied(self) -> None:
         if self._emptied is not None and not self._emptied.done():
@@ -180,9 +142,3 @@ class ControlChannel:
         if self._open:
             self.close()
             self._closed()
-
-
-def _close_all(descriptors: Sequence[int] | deque[int]) -> None:
-    for each in descriptors:
-        with contextlib.suppress(OSError):
-            os.close(each)

@@ -29,12 +29,13 @@ from typing import Any, Final
 from criproxy.audit.counts import AuditCounts, SinkCounts
 from criproxy.audit.policy import AuditPolicy
 from criproxy.audit.recorder.channels import Channels
-from criproxy.audit.recorder.control import ControlSocket, Message
+from criproxy.audit.recorder.control import ControlSocket
 from criproxy.audit.recorder.encoder import RecordEncoder
 from criproxy.audit.recorder.intake import Intake
 from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import AuditSpec
+from criproxy.concurrency.process_messages import Message
 from criproxy.errors import CriproxyError, UsageError
 
 CLOSING: Final = 5.0

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from criproxy.audit.spec import AuditSpec
+from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
-from criproxy.daemon.control import ControlChannel, Message
+from criproxy.daemon.control import ControlChannel
 from criproxy.daemon.supervisor.spawner import SpawnerClient
 from criproxy.daemon.supervisor.worker_process import describe_status
 from criproxy.errors import CriproxyError, UnavailableError, UsageError

@@ -20,10 +20,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from criproxy.daemon.control import decode, encode
+from criproxy.concurrency.process_messages import decode, encode, receive_with_descriptors
 
 _LARGEST: Final = 64 << 10
-_MOST_DESCRIPTORS: Final = 200
 
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a terminal or a service manager sends to the whole group: the supervisor decides."""
@@ -177,9 +176,7 @@ class _Spawner:
 
     def _serve(self, *own: int) -> bool:
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._sock, _LARGEST, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            data, descriptors = receive_with_descriptors(self._sock, _LARGEST)
         except ConnectionResetError:  # the supervisor was killed with reports unread
             return False
         if not data:

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from criproxy.audit.spec import AuditSpec
+from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
-from criproxy.daemon.control import Message
 from criproxy.daemon.supervisor.spawner import SpawnerClient
 from criproxy.daemon.supervisor.worker_plan import WorkerPlan, plan_workers
 from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, describe_status

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from criproxy.concurrency.process_messages import Message
 from criproxy.config.load import LoadedConfig
-from criproxy.daemon.control import ControlChannel, Message
+from criproxy.daemon.control import ControlChannel
 from criproxy.daemon.supervisor.spawner import SpawnerClient
 from criproxy.daemon.supervisor.worker_plan import WorkerPlan
 from criproxy.errors import CriproxyError, UnavailableError, UsageError

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
-from criproxy.daemon.control import ControlChannel, Message
+from criproxy.daemon.control import ControlChannel
 from criproxy.daemon.logs import open_log
 from criproxy.daemon.wall_clock import WallClock
 from criproxy.daemon.worker.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
