@@ -219,56 +219,11 @@ def values_of(facts: Facts) -> VariableValues:
     return values
 
 
-def _pod(facts: Facts) -> Message | None:
-    pod = facts.pod
-    if pod is None:
+def _message(kind: str, value: Any) -> Message | None:
+    """Return the message of a fact, whose attributes have the names of the fields."""
+    if value is None:
         return None
-    return _CLASSES["Pod"](
-        namespace=pod.namespace,
-        name=pod.name,
-        uid=pod.uid,
-        labels=pod.labels,
-        annotations=pod.annotations,
-    )
-
-
-def _container(facts: Facts) -> Message | None:
-    container = facts.container
-    if container is None:
-        return None
-    return _CLASSES["Container"](
-        id=container.id,
-        name=container.name,
-        image=container.image,
-        labels=container.labels,
-        annotations=container.annotations,
-    )
-
-
-def _image(facts: Facts) -> Message | None:
-    image = facts.image
-    if image is None:
-        return None
-    return _CLASSES["Image"](
-        name=image.name,
-        registry=image.registry,
-        repository=image.repository,
-        tag=image.tag,
-        digest=image.digest,
-        id=image.id,
-    )
-
-
-def _caller(facts: Facts) -> Message:
-    caller = facts.caller
-    return _CLASSES["Caller"](
-        pid=caller.pid,
-        uid=caller.uid,
-        gid=caller.gid,
-        executable=caller.executable or "",
-        unit=caller.unit or "",
-        kubelet=caller.kubelet,
-    )
+    return _CLASSES[kind](**{field: getattr(value, field) for field in _MESSAGES[kind]})
 
 
 @cache
@@ -277,10 +232,10 @@ def _all_calls() -> cel.Env:
 
 
 _FACTORIES: Final[Mapping[str, Callable[[Facts], Any]]] = {
-    "pod": _pod,
-    "container": _container,
-    "image": _image,
-    "caller": _caller,
+    "pod": lambda facts: _message("Pod", facts.pod),
+    "container": lambda facts: _message("Container", facts.container),
+    "image": lambda facts: _message("Image", facts.image),
+    "caller": lambda facts: _message("Caller", facts.caller),
     "listener": lambda facts: facts.listener,
     "api_version": lambda facts: facts.method_name.api_version or "",
     "method": lambda facts: facts.method_name.method,
