@@ -1,1 +1,1 @@
-"""Background tasks and generator-based coroutines."""
+"""Background tasks, generator-based coroutines, and messages between processes."""

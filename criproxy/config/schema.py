@@ -60,6 +60,11 @@ class ListenerConfig(Section, frozen=True):
         return self.profile != "full" or self.allow is not None
 
     @property
+    def is_split(self) -> bool:
+        """Whether another process than the runtime serves images."""
+        return self.image not in (None, self.runtime)
+
+    @property
     def shields_reads(self) -> bool:
         """Whether reads are made again if the runtime restarts."""
         return self.shield == "reads"

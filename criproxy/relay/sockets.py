@@ -169,7 +169,7 @@ def inherit(sock: socket.socket, endpoint: Endpoint) -> BoundSocket:
 
 
 def adopt(sock: socket.socket, endpoint: Endpoint) -> BoundSocket:
-    """Take over a socket that systemd or an earlier process of this daemon listens at.
+    """Take over a socket that systemd listens at.
 
     Calls listen() again: the backlog and the credentials that clients see (SO_PEERCRED) are then
     this process's. Raises EndpointError if it is not a listening unix stream socket, or not the one
@@ -181,7 +181,7 @@ def adopt(sock: socket.socket, endpoint: Endpoint) -> BoundSocket:
         raise EndpointError(f"cannot adopt a socket for {endpoint}: it does not listen")
     sock.setblocking(False)
     sock.listen(BACKLOG)
-    if not (_is_bound_to(sock, endpoint) or _is_own(endpoint)):
+    if not _is_bound_to(sock, endpoint):
         raise EndpointError(
             f"cannot adopt a socket for {endpoint}: it is bound to {sock.getsockname()!r}; "
             "make ListenStream= of criproxy.socket the same path"
@@ -195,20 +195,6 @@ def _is_bound_to(sock: socket.socket, endpoint: Endpoint) -> bool:
     try:
         return isinstance(name, str) and os.path.samefile(name, endpoint.path)
     except (OSError, ValueError):
-        return False
-
-
-def _is_own(endpoint: Endpoint) -> bool:
-    """Return whether it is this process that listens at an endpoint.
-
-    Sockets of an earlier process were bound to a temporary name, which says nothing.
-    """
-    try:
-        with connect(endpoint) as client:
-            return peer_pid(client) == os.getpid()
-    except BlockingIOError:  # the backlog is full: somebody listens
-        return True
-    except OSError:
         return False
 
 

@@ -13,7 +13,15 @@ import pytest
 
 from criproxy.errors import EndpointError, UnavailableError
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.sockets import Access, BoundSocket, access_of, adopt, bind, parse_owner
+from criproxy.relay.sockets import (
+    Access,
+    BoundSocket,
+    access_of,
+    adopt,
+    bind,
+    inherit,
+    parse_owner,
+)
 from tests.support.raw_sockets import accept, dial, listening
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -287,9 +295,9 @@ def test_adopted_path_behind_a_link(short_dir: Path) -> None:
         adopt(passed.dup(), endpoint).close()
 
 
-def test_adopted_socket_of_an_earlier_process(path: Path, bound: BoundSocket) -> None:
-    """A socket that was bound by criproxy is adopted, though its name was a temporary one."""
-    again = adopt(bound.socket.dup(), Endpoint(str(path)))
+def test_inherited_socket_of_an_earlier_process(path: Path, bound: BoundSocket) -> None:
+    """A socket that was bound by criproxy is inherited, though its name was a temporary one."""
+    again = inherit(bound.socket.dup(), Endpoint(str(path)))
     assert reaches(path, again)
     again.socket.close()
 

@@ -304,7 +304,6 @@ class _Supervisor:
             await self._apply_rules(loaded)
         else:
             await self._apply_all(loaded, keys)
-        self._loaded = loaded
 
     async def _apply_rules(self, loaded: LoadedConfig) -> None:
         """Have all workers compile the rules, then have all of them put these in force."""
@@ -317,7 +316,7 @@ class _Supervisor:
             if answers[name] is not None:
                 raise ConfigError(answers[name])
         await pool.ask("adopt")
-        pool.loaded = loaded
+        pool.loaded = self._loaded = loaded
         self._log.info("rules loaded", rules=len(loaded.rules))
 
     async def _apply_all(self, loaded: LoadedConfig, keys: list[str]) -> None:
@@ -383,8 +382,6 @@ class _Supervisor:
 
     async def _drain(self) -> None:
         """Have all workers let their calls end, and report how many did."""
-        if not self._upgraded:
-            notify("STOPPING=1")
         timeout = float(self._loaded.config.limits.drain_timeout)
         if self._upgraded:
             self._sockets.abandon()
@@ -392,6 +389,7 @@ class _Supervisor:
                 self._http.close()
                 self._http = None
         else:
+            notify("STOPPING=1")
             self._sockets.unlink()
         last = not self._upgraded
         counts = await asyncio.gather(*(each.drain(timeout, last) for each in self._pools))

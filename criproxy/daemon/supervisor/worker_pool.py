@@ -210,7 +210,7 @@ class WorkerPool:
     def _bypass(self, plan: WorkerPlan) -> None:
         """Have the clients of a worker that keeps ending reach the runtime directly."""
         for each in plan.listeners:
-            if each.is_scoped or each.runtime is None or each.image not in (None, each.runtime):
+            if each.is_scoped or each.is_split or each.runtime is None:
                 continue
             try:
                 bypass(each.endpoint, each.runtime)

@@ -23,7 +23,7 @@ def relay_limits(
     uses = [
         ListenerUse(
             scoped=each.is_scoped,
-            split=each.shields_reads or each.image not in (None, each.runtime),
+            split=each.shields_reads or each.is_split,
         )
         for each in listeners
     ]
