@@ -15,6 +15,7 @@ from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.daemon.control import ControlChannel
+from criproxy.daemon.supervisor.backoff import Backoff
 from criproxy.daemon.supervisor.spawner import SpawnerClient
 from criproxy.daemon.supervisor.worker_process import describe_status
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
@@ -26,11 +27,6 @@ _STARTING: Final = 60.0
 
 _CLOSING: Final = 15.0
 """Seconds that it has to write what waits at its end, before it is left alone."""
-
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 30.0
-_STABLE: Final = 60.0
-"""Seconds after which a recorder that ends is started at once again."""
 
 
 class RecorderProcess:
@@ -52,7 +48,7 @@ class RecorderProcess:
         self._closing = False
         self._restarting = False
         self._began = 0.0
-        self._pause = 0.0
+        self._backoff = Backoff()
         self._last: Snapshot = []
         self._retired: Snapshot = []
 
@@ -167,18 +163,17 @@ class RecorderProcess:
 
     async def _restart(self, spec: AuditSpec) -> None:
         clock = asyncio.get_running_loop().time
-        if clock() - self._began > _STABLE:
-            self._pause = 0.0
+        pause = self._backoff.next_pause(clock() - self._began)
         while not self._closing:
-            await asyncio.sleep(self._pause)
-            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
             self._began = clock()
             try:
                 if self._control is None:
                     await self._start()
                 await self._send_configuration(spec)
             except CriproxyError as error:
-                self._log.error("recorder does not start", error=str(error), next_try_s=self._pause)
+                pause = self._backoff.next_pause(0.0)
+                self._log.error("recorder does not start", error=str(error), next_try_s=pause)
                 continue
             self._restarting = False
             self._log.info("recorder started", pid=self._pid)

@@ -15,6 +15,7 @@ from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
+from criproxy.daemon.supervisor.backoff import Backoff
 from criproxy.daemon.supervisor.spawner import SpawnerClient
 from criproxy.daemon.supervisor.worker_plan import WorkerPlan, plan_workers
 from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, describe_status
@@ -23,13 +24,8 @@ from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire
 from criproxy.relay.bypass import bypass
 
-_FIRST_PAUSE: Final = 0.1
 _BYPASS_WINDOW: Final = 600.0
 """Seconds within which the ends of a worker count for ``workers.bypass_after``."""
-
-_LONGEST_PAUSE: Final = 30.0
-_STABLE: Final = 60.0
-"""Seconds after which a worker that ends is started at once again."""
 
 _KILL_MARGIN: Final = 10.0
 """Seconds beyond the time for a drain after which a worker is killed."""
@@ -232,7 +228,7 @@ class WorkerPool:
     async def _keep(self, plan: WorkerPlan) -> None:
         """Start a worker anew whenever it ends by itself. Never returns, unless all are to end."""
         loop = asyncio.get_running_loop()
-        pause = 0.0
+        backoff = Backoff()
         ends: list[float] = []
         while True:
             process, began = self._current[plan.name], loop.time()
@@ -241,7 +237,7 @@ class WorkerPool:
             )
             if self._stopping:
                 return
-            pause = 0.0 if loop.time() - began > _STABLE else pause
+            pause = backoff.next_pause(loop.time() - began)
             if process.exited.done():
                 how = describe_status(process.exited.result())
             else:
@@ -253,7 +249,6 @@ class WorkerPool:
             if len(ends) == self.loaded.config.workers.bypass_after:
                 self._bypass(plan)
             await asyncio.sleep(pause)
-            pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
             self._restarted(plan.name)
             try:
                 process = await self._start(plan)
