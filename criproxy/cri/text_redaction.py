@@ -10,7 +10,7 @@ import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice
 from json import dumps
 from typing import Final
 
@@ -26,6 +26,13 @@ MIN_SECRET: Final = 4
 
 _MIN_ENCODED: Final = 6
 """Characters of base64 from which on a part of a credential is looked for."""
+
+_MAX_FIELDS: Final = 64
+"""Fields of a PullImageRequest, and of its AuthConfig, from which on its credentials are unknown:
+the API has 3 and 6, and each credential costs a search of the text."""
+
+_MAX_CREDENTIALS: Final = 64 << 10
+"""Bytes of all credentials of a request above which they are unknown: tokens have a few KiB."""
 
 _MARGIN: Final = 8192
 """Characters behind the limit of a text that are searched for the end of a secret."""
@@ -116,19 +123,22 @@ def replace_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join([*pieces, text[done:]]) if pieces else text
 
 
-def pull_credentials(request: bytes) -> list[str]:
+def pull_credentials(request: bytes) -> list[str] | None:
     """Return the credentials in an encoded PullImageRequest, of either API version.
 
-    Returns those before the error, if the message is malformed. Only AuthConfig (field 2) is read:
-    its password, auth, identity_token and registry_token.
+    Returns those before the error, if the message is malformed, and None if it has more fields, or
+    longer credentials, than any client has a use for: what they are is not looked for then. Only
+    AuthConfig (field 2) is read: its password, auth, identity_token and registry_token.
     """
-    auths = (value for number, value in _fields(request) if number == 2)
-    return [
-        value.decode(errors="replace")
-        for auth in auths
-        for number, value in _fields(auth)
-        if number in (2, 3, 5, 6) and value
-    ]
+    fields = list(islice(_fields(request), _MAX_FIELDS))
+    auths = [value for number, value in fields if number == 2]
+    found = list(islice((each for auth in auths for each in _fields(auth)), _MAX_FIELDS))
+    if len(fields) == _MAX_FIELDS or len(found) == _MAX_FIELDS:
+        return None
+    values = [value for number, value in found if number in (2, 3, 5, 6) and value]
+    if sum(map(len, values)) > _MAX_CREDENTIALS:
+        return None
+    return [value.decode(errors="replace") for value in values]
 
 
 def _parameters(text: str) -> Iterator[tuple[int, int]]:

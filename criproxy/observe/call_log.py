@@ -1,6 +1,6 @@
 """Writes one log line for each call: caller, method, code, duration and sizes, but no payload."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
@@ -177,8 +177,16 @@ def _message_of(call: Call) -> str:
     captured = None if call.capture is None else call.capture.request
     credentials: list[str] = []
     if captured is not None and call.path in PULLS:
-        if captured.cut or any(compressed for _, compressed in captured.messages):
-            return mark(len(message.encode()))  # the credentials are unknown
-        for data, _ in captured.messages:
-            credentials += pull_credentials(data)
+        found = None if captured.cut else _credentials_of(captured.messages)
+        if found is None:
+            return mark(len(message.encode()))
+        credentials = found
     return redact_text(message, credentials, _LONGEST_MESSAGE)
+
+
+def _credentials_of(messages: Sequence[tuple[bytes, bool]]) -> list[str] | None:
+    """Return the credentials in the request of a pull; None where they are unknown."""
+    if not messages:
+        return []
+    data, compressed = messages[0]
+    return None if compressed or len(messages) > 1 else pull_credentials(data)

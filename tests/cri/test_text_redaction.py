@@ -183,6 +183,25 @@ def test_credentials_of_a_pull(api: type[v1]) -> None:
     assert pull_credentials(data) == ["é" * 100, "b", "c", "d"]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a\x00" * 100_000,
+        b"\x12\x00" * 100_000,
+        v1.PullImageRequest(auth=v1.AuthConfig(password="x" * 100_000)).SerializeToString(),
+        b"".join(
+            v1.PullImageRequest(auth=v1.AuthConfig(auth=f"{n:05}")).SerializeToString()
+            for n in range(1000)
+        ),
+    ],
+    ids=["fields", "empty auths", "long", "many"],
+)
+def test_credentials_of_no_orderly_pull(data: bytes) -> None:
+    """A request with more fields or longer credentials than any client needs is given up: each
+    credential would cost a search of the text, on the event loop."""
+    assert pull_credentials(data) is None
+
+
 @given(st.binary())
 def test_malformed_pull(data: bytes) -> None:
     """No bytes raise."""
