@@ -38,6 +38,13 @@ def state(told: State) -> State:
     return told
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client is cut for being slow, except where a test is about that."""
+    monkeypatch.setattr("criproxy.observe.http._TIMEOUT", LIMIT_SECONDS)
+    monkeypatch.setattr("criproxy.observe.http._Handler.timeout", LIMIT_SECONDS)
+
+
 @pytest.fixture(scope="module")
 def pages(told: State) -> Pages:
     registry = CollectorRegistry()
