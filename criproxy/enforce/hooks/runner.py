@@ -122,6 +122,7 @@ def _call_of(call: protocol.Call, delay: Any) -> Call:
         None if call.request is None and call.phase == "response" else request,
         call.pod,
         call.container,
+        call.image,
     )
     return Call(_parse(call.message_type, call.message), facts, delay)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from criproxy.cri.naming import MethodName
 from criproxy.peers.peer import Peer
-from criproxy.rules.facts import Container, Pod
+from criproxy.rules.facts import Container, Image, Pod
 
 LENGTH: Final = Struct(">I")
 """The prefix of a message: its length in bytes."""
@@ -41,6 +41,7 @@ class Call(msgspec.Struct, tag="call", array_like=True):
     metadata: dict[str, str]
     pod: Pod | None
     container: Container | None
+    image: Image | None
     request_type: str = ""
     request: bytes | None = None
 

@@ -199,6 +199,7 @@ def _encode(phase: str, message: Message, facts: Facts) -> protocol.Call:
         dict(facts.metadata),
         facts.pod,
         facts.container,
+        facts.image,
         "" if request is None else request.DESCRIPTOR.full_name,
         None if request is None else request.SerializeToString(),
     )

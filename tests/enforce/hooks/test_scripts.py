@@ -16,6 +16,7 @@ from criproxy.enforce.hooks.hook import HookDenial, call_hook
 from criproxy.enforce.hooks.runner_process import RunnerProcess
 from criproxy.enforce.hooks.scripts import ScriptError, ScriptHook
 from criproxy.rules.errors import EvaluationError
+from criproxy.rules.facts import Image
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 from tests.enforce.hook_calls import PB, create, facts
@@ -100,6 +101,21 @@ def test_response(script: Make, run: Any, kind: str, version: str) -> None:
     after = run(hook.response(response, known))
     assert after.container_id == f"CreateContainer {version} shop nginx 812 kubelet v web"
     assert response.container_id == "x"
+
+
+@pytest.mark.parametrize("phase", ["request", "response"])
+def test_image(script: Make, run: Any, phase: str) -> None:
+    """A function knows the image of the call by the name that a person uses."""
+    image = Image("r.io/a/b:c", "r.io", "a/b", "c", "", "sha256:1")
+    hook = script(
+        f"def {phase}(call):\n"
+        "    i = call.image\n"
+        "    raise ValueError(f'{i.name} {i.registry} {i.repository} {i.tag} {i.id}')\n"
+    )
+    known = facts(image=image, request=create())
+    message = create() if phase == "request" else PB["v1"].CreateContainerResponse()
+    with pytest.raises(EvaluationError, match="r.io/a/b:c r.io a/b c sha256:1"):
+        run(getattr(hook, phase)(message, known))
 
 
 def test_no_change(script: Make, run: Any) -> None:
