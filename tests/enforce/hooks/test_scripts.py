@@ -114,7 +114,7 @@ def test_image(script: Make, run: Any, phase: str) -> None:
     )
     known = facts(image=image, request=create())
     message = create() if phase == "request" else PB["v1"].CreateContainerResponse()
-    with pytest.raises(EvaluationError, match="r.io/a/b:c r.io a/b c sha256:1"):
+    with pytest.raises(EvaluationError, match=r"r\.io/a/b:c r\.io a/b c sha256:1"):
         run(getattr(hook, phase)(message, known))
 
 
