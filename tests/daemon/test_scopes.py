@@ -217,3 +217,28 @@ def test_pods_that_another_listener_makes(runtime: EmbeddedRuntime, short_dir: P
             lambda: failure_of(lambda: client.PodSandboxStatus(pod_sandbox_id=pod))[0] != "OK",
             "the end of the pod",
         )
+
+
+def test_rules_about_pods_that_another_listener_makes(
+    runtime: EmbeddedRuntime, short_dir: Path
+) -> None:
+    """A rule about pods is kept on a scoped listener for pods that clients of the full one make."""
+    rule = {
+        "name": "not-here",
+        "match": {"methods": ["PodSandboxStatus"], "where": 'pod.namespace == "secret"'},
+        "deny": {"message": "no"},
+    }
+    with (
+        scoped(short_dir, runtime, {"profile": "read-only"}, rules=[rule]) as (proxy, endpoint),
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as full,
+        CriClient(endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        metadata = {"name": "web", "namespace": "secret", "uid": "u1", "attempt": 0}
+        pod = full.RunPodSandbox(config={"metadata": metadata}).pod_sandbox_id
+        wait_until(
+            lambda: (
+                failure_of(lambda: client.PodSandboxStatus(pod_sandbox_id=pod))[0]
+                == "PERMISSION_DENIED"
+            ),
+            "a denial of the rule",
+        )

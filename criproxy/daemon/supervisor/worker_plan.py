@@ -32,8 +32,7 @@ def plan_workers(config: Config) -> list[WorkerPlan]:
         return [WorkerPlan("all", tuple(config.listeners), config.workers.full, False)]
     full = tuple(each for each in config.listeners if not each.is_scoped)
     scoped = [each for each in config.listeners if each.is_scoped]
-    shares_pods = config.selects_pods
-    plans = [WorkerPlan(FULL, full, config.workers.full, shares_pods)] if full else []
+    plans = [WorkerPlan(FULL, full, config.workers.full, bool(scoped))] if full else []
     for name, each in zip(_names(scoped), scoped, strict=True):
         plans.append(WorkerPlan(name, (each,), config.workers.scoped, False))
     return plans

@@ -116,6 +116,7 @@ class WorkerProcess:
             "endpoints": [each.endpoint.path for each in self._loaded.config.listeners],
             "supervisor": os.getpid(),
             "shares_pods": self.plan.shares_pods,
+            "selects_pods": self._loaded.config.selects_pods,
         }
         descriptors = [each.fileno() for each in listening]
         self._control.send(message, descriptors + ([] if recorder is None else [recorder]))

@@ -32,11 +32,11 @@ class PolicyRegistry:
         budget: HeldBytesBudget,
         counts: Counts,
         wrapper: PolicyWrapper | None = None,
-        pods_shared: bool = False,
+        others_select_pods: bool = False,
     ) -> None:
         """``profiles`` are those of the configuration; ``counts`` counts rejected callers.
 
-        ``pods_shared``: the listeners of another worker select by pod.
+        ``others_select_pods``: listeners of another worker select by pod.
         """
         self._budget = budget
         self._counts = counts
@@ -50,7 +50,7 @@ class PolicyRegistry:
                 self._scoped[str(each.endpoint)] = (profile, ActivePolicy(budget))
         self.scoped = bool(self._scoped)
         """Whether a listener has a profile."""
-        self.bound_pods = pods_shared or any(
+        self.bound_pods = others_select_pods or any(
             profile.restricts_pods for profile, _ in self._scoped.values()
         )
         """Whether a profile selects by pod, here or in another worker."""

@@ -90,6 +90,7 @@ class _Worker:
         self._control: ControlChannel
         self._own_sockets: OwnSockets
         self._shares_pods = False
+        self._others_select_pods = False
         self._listeners: list[Listener] = []
         self._rules: ActiveRules
         self._background: Tasks
@@ -113,6 +114,7 @@ class _Worker:
             endpoints = [Endpoint(path) for path in message["endpoints"]]
             self._own_sockets = OwnSockets(endpoints, {message["supervisor"]})
             self._shares_pods = message["shares_pods"]
+            self._others_select_pods = self._shares_pods and message["selects_pods"]
             await self._serve(pickle.loads(message["loaded"]), descriptors)  # noqa: S301  # ours
         except CriproxyError as error:
             usage = isinstance(error, UsageError)
@@ -295,9 +297,9 @@ class _Worker:
         budget = HeldBytesBudget(
             limits.held_stream, limits.held, limits.held_connection, limits.held_time
         )
-        shares = self._shares_pods
+        others = self._others_select_pods
         registry = PolicyRegistry(
-            config.listeners, config.profiles, budget, counts, self._audit, shares
+            config.listeners, config.profiles, budget, counts, self._audit, others
         )
         rules = ActiveRules(
             registry,
