@@ -9,11 +9,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from criproxy.cri.methods import ENDLESS
 from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING
 from criproxy.relay.listener import DrainResult
 from criproxy.wire.constants import LARGEST_STREAM, PREFACE
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.http2.frame_builder import literal_headers, trailers
 from criproxy.wire.reading.connection import Side
 from tests.support import wire
 from tests.support.captures import NAMES, capture
@@ -170,6 +172,8 @@ class Ends:
 
 
 REQUEST: list[Header] = wire.request_fields(b"/test.Peer/Hang")
+EVENTS_REQUEST: list[Header] = wire.request_fields(b"/test.Peer/GetContainerEvents")
+END_OF_EVENTS = trailers(StatusCode.UNAVAILABLE, STOPPING, False)
 OPENING = PREFACE + wire.settings() + wire.headers(1, wire.block(*REQUEST), end=True)
 RESPONSE = b"".join(
     (
@@ -308,6 +312,54 @@ def test_call_that_waits_for_its_runtime(short_dir: Path, peer: Peer, loop: str)
             draining = relay.drain()
             assert call.result() == b"x"
             assert draining.result(LIMIT_SECONDS).cut == 0
+
+
+class CountingSet(frozenset[bytes]):
+    """Methods that count how often one was looked for."""
+
+    lookups = 0
+
+    def __contains__(self, method: object) -> bool:
+        self.lookups += 1
+        return super().__contains__(method)
+
+
+def test_call_is_looked_at_once(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many pieces a client's bytes come in, a drain looks at each of its calls once."""
+    endless = CountingSet(ENDLESS)
+    monkeypatch.setattr("criproxy.relay.connections.drain.ENDLESS", endless)
+    streams = range(1, 201, 2)
+    calls = [wire.headers(stream, wire.block(*REQUEST), end=True) for stream in streams]
+    ends.from_client(PREFACE + wire.settings() + b"".join(calls[:-1]))
+    ends.from_runtime(wire.settings())
+    ends.relay.drain()
+    assert receive(ends.client, len(GOAWAY + PING)) == GOAWAY + PING
+    for piece in (*[wire.ping()] * 50, calls[-1], *[wire.ping()] * 50):
+        ends.from_client(piece)
+    wait_until(lambda: endless.lookups >= len(streams), "a look at the last call")
+    assert endless.lookups == len(streams)
+
+
+@pytest.mark.parametrize("cut", range(1, len(RESPONSE), 7))
+def test_endless_call_that_has_to_wait(ends: Ends, cut: int) -> None:
+    """While the runtime is within a frame, an endless call is not ended; then it is."""
+    events = wire.headers(3, wire.block(*EVENTS_REQUEST), end=True)
+    ends.from_client(OPENING + events)
+    ends.from_runtime(RESPONSE[:cut])
+    ends.relay.drain()
+    wait_until(lambda: not ends.relay.listener.is_accepting, "drain")
+    ends.runtime.sendall(RESPONSE[cut:])
+    ended = wire.reset(3)
+    assert receive(ends.runtime, len(ended)) == ended
+    inserted = (GOAWAY + PING, literal_headers(3, END_OF_EVENTS, ended=True))
+    size = len(RESPONSE) + len(b"".join(inserted))
+    got = RESPONSE[:cut] + receive(ends.client, size - cut)
+    for frames in inserted:
+        at = got.index(frames)
+        got = got[:at] + got[at + len(frames) :]
+        assert at >= cut
+    assert got == RESPONSE
+    assert at in boundaries(RESPONSE)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "kubelet-01"])

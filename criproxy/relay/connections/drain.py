@@ -59,6 +59,7 @@ class Drain:
         self._connection = connection
         self._goaway_sent = False
         self._ping_sent = False
+        self._looked_at = 0  # the last stream that was looked at for an endless call
 
     def advance(self) -> None:
         """Take the steps that are possible now."""
@@ -74,13 +75,23 @@ class Drain:
             self._goaway_sent = True
         if not self._ping_sent:
             self._ping_sent = connection.send_ping()
-        for call in reader.calls:
-            if call.path.rpartition(b"/")[2] in ENDLESS:
-                connection.end_call(call)
+        self._end_endless_calls()
         done = self.acknowledged or (silent and reader.not_started)
         if done and not connection.has_calls:
             connection.send_goaway(reader.last_stream)
             connection.close()
+
+    def _end_endless_calls(self) -> None:
+        """Look at each call once: :meth:`advance` is called for each chunk of bytes."""
+        connection = self._connection
+        if not connection.can_end_calls:
+            return
+        for call in connection.reader.calls_after(self._looked_at):
+            if call.path.rpartition(b"/")[2] in ENDLESS:
+                if not connection.can_end_calls:
+                    return
+                connection.end_call(call)
+            self._looked_at = call.stream
 
 
 async def send_away(client: socket.socket) -> None:

@@ -152,7 +152,7 @@ class Pair(RelayedConnection):
     def has_calls(self) -> bool:
         """See RelayedConnection."""
         busy = self.interceptor is not None and self.interceptor.busy
-        return busy or bool(self.reader.calls)
+        return busy or self.reader.has_calls
 
     def advance_drain(self) -> None:
         """See RelayedConnection."""
@@ -186,15 +186,23 @@ class Pair(RelayedConnection):
         self._client.insert(ping(PING_PAYLOAD))
         return True
 
+    @property
+    def can_end_calls(self) -> bool:
+        """See RelayedConnection. Without an interceptor a header block of ours has to stand between
+        two whole frames, and before no dynamic table size update that is due."""
+        if self.interceptor is not None and not self.interceptor.raw:
+            return True
+        reader = self.reader
+        return (
+            reader.to_boundary(Side.RUNTIME) == 0 and not reader.decoder(Side.RUNTIME).must_shrink
+        )
+
     def end_call(self, call: Call) -> None:
         """See RelayedConnection."""
         headers_sent = bool(call.http_status)
         if self.interceptor is not None and not self.interceptor.raw:
             self.interceptor.end_call(call.stream, STOPPING, headers_sent)
-        elif (
-            self.reader.to_boundary(Side.RUNTIME) == 0
-            and not self.reader.decoder(Side.RUNTIME).must_shrink
-        ):
+        else:
             fields = trailers(StatusCode.UNAVAILABLE, STOPPING, headers_sent)
             frames = literal_headers(call.stream, fields, ended=True)
             self._client.write(frames)

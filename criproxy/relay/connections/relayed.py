@@ -50,10 +50,14 @@ class RelayedConnection(ObservedConnection):
         Its ACK sets :attr:`Drain.acknowledged` and is not forwarded.
         """
 
+    @property
+    @abstractmethod
+    def can_end_calls(self) -> bool:
+        """Whether :meth:`end_call` can be called now."""
+
     @abstractmethod
     def end_call(self, call: Call) -> None:
-        """End a call with UNAVAILABLE towards the client and CANCEL towards the upstream, unless
-        that has to wait."""
+        """End a call with UNAVAILABLE towards the client and CANCEL towards the upstream."""
 
     @abstractmethod
     def limit_client(self, rate: ClientRate) -> None:

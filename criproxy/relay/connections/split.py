@@ -204,6 +204,11 @@ class Split(RelayedConnection):
         if self.drain is not None and payload == PING_PAYLOAD:
             self.drain.acknowledged = True
 
+    @property
+    def can_end_calls(self) -> bool:
+        """See RelayedConnection."""
+        return True
+
     def end_call(self, call: Call) -> None:
         """See RelayedConnection."""
         exchange = self._client.exchanges.get(call.stream)

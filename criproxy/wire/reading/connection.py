@@ -23,6 +23,7 @@ Bytes are read in the order in which they are relayed, so a response is read aft
 """
 
 from enum import IntEnum
+from itertools import takewhile
 from math import inf
 from operator import attrgetter
 from typing import ClassVar, Final, NamedTuple
@@ -147,6 +148,19 @@ class ConnectionReader:
     def calls(self) -> tuple[Call, ...]:
         """The calls in flight, in the order in which they began."""
         return tuple(self._streams.open.values())
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether calls are in flight."""
+        return bool(self._streams.open)
+
+    def calls_after(self, stream: int) -> tuple[Call, ...]:
+        """Return the calls in flight of the streams above ``stream``, in order.
+
+        The cost is that of the calls returned, however many others there are.
+        """
+        latest = reversed(self._streams.open.values())
+        return tuple(takewhile(lambda call: call.stream > stream, latest))[::-1]
 
     @property
     def not_started(self) -> bool:
