@@ -299,6 +299,16 @@ class TestTest:
         lines = simulated(file, text, PULL + "response: {}\n", "--run-hooks")
         assert lines[-1] == "answer ABORTED: docker.io/a (the runtime is asked)"
 
+    def test_denial_that_the_rule_forbids(self, file: Path) -> None:
+        """A hook that denies although its rule forbids it has failed, as in the daemon."""
+        (file.parent / "a.py").write_text(
+            "from criproxy.hook import Deny\ndef request(call): raise Deny('ABORTED', 'bad')\n"
+        )
+        text = written(rule("a", {"hook": {"script": "a.py", "may_deny": False}}))
+        line = simulated(file, text, PULL, "--run-hooks", status=1)[1]
+        assert line.startswith("  a  fails: ")
+        assert line.endswith("and the rule has may_deny: false; on_error: pass")
+
     def test_colours(self, file: Path) -> None:
         """For a terminal, what acts and what differs is coloured; the words are the same."""
         (call,) = read_calls(_write(file.parent / "call.yaml", PULL))

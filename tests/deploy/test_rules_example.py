@@ -1,5 +1,6 @@
 """Every rule of deploy/rules.example.yaml does on a call what its comment says."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 from criproxy.cli import rules
 from criproxy.rules.spec import ACTIONS
+from tests.support.waiting import LIMIT_SECONDS
 
 EXAMPLE = Path(__file__).parents[2] / "deploy/rules.example.yaml"
 RULES = {rule["name"]: rule for rule in yaml.safe_load(EXAMPLE.read_text())}
@@ -99,8 +101,17 @@ CASES: list[tuple[str, str, dict[str, Any], list[str]]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have hooks answer when they can, however slow the machine is."""
+    patient = re.sub(r"timeout: \d+s", f"timeout: {LIMIT_SECONDS:g}s", EXAMPLE.read_text())
+    (tmp_path / "rules.yaml").write_text(patient)
+    (tmp_path / "hooks").symlink_to(EXAMPLE.parent / "hooks")
+    monkeypatch.chdir(tmp_path)
+
+
 def run(name: str, call: dict[str, Any], *options: str) -> tuple[int, str]:
-    arguments = ["test", str(EXAMPLE), "--call", "-", *options]
+    arguments = ["test", "rules.yaml", "--call", "-", *options]
     result = CliRunner().invoke(rules.command, arguments, input=yaml.safe_dump(call))
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     line = next(each for each in result.output.splitlines() if each.startswith(f"  {name} "))

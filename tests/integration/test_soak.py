@@ -89,10 +89,11 @@ def test_soak(relay: RuleRelay, peer: CriPeer, seed: int) -> None:
     for (rule, _, _), count in relay.counts.matches.items():
         matches[rule] += count
     expected = Counter(soak.kinds[kind][1].group for kind, _ in ended if soak.kinds[kind][0])
-    # A call whose deadline is over before it is at the relay is none.
+    # A call whose deadline ends it on its way may have reached the rules or not, and may have been
+    # over when its rule acted.
     seen = Counter(rule for call in relay.recorder.ended for rule in call.rules)
     for name, case in soak.cases.items():
         if case.hangs:
-            assert seen[name] <= expected[name]
-            expected[name] = seen[name]
+            assert seen[name] <= matches[name] <= expected[name]
+            expected[name] = matches[name]
     assert matches == expected

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 from google.protobuf.message import Message
 from msgspec.structs import replace as replace_fields
 
 from criproxy.cli.rules_test.call_file import CallFileEntry
 from criproxy.cri.naming import matches
-from criproxy.enforce.hooks.hook import Hook, HookDenial
+from criproxy.enforce.hooks.hook import Hook, HookDenial, call_hook
 from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
 from criproxy.rules.errors import EvaluationError
@@ -175,24 +175,22 @@ class _Simulator:
             facts = self._facts
             result.responses = [rule.rewrite_response(facts, each) for each in result.responses]
 
-    def _call_hook(self, rule: Rule, message: Message, phase: str) -> Message:
-        hook = self._hooks.get(rule.name)
+    def _call_hook(
+        self, rule: Rule, message: Message, phase: Literal["request", "response"]
+    ) -> Message:
+        hook, spec = self._hooks.get(rule.name), rule.spec.hook
         if hook is None or not (hook.has_request if phase == "request" else hook.has_response):
             return message
-        ask = hook.request if phase == "request" else hook.response
+        assert spec is not None
 
-        async def within() -> Message:
+        async def call_and_stop() -> Message:
             try:
-                async with asyncio.timeout(hook.timeout):
-                    return await ask(message, self._facts)
+                return await call_hook(hook, spec, phase, message, self._facts)
             finally:
                 hook.stop()
                 await asyncio.sleep(0)  # what is stopped is closed by then
 
-        try:
-            return asyncio.run(within())
-        except TimeoutError as error:
-            raise EvaluationError("timeout", f"no answer within {hook.timeout:g} s") from error
+        return asyncio.run(call_and_stop())
 
 
 def _replies_before(fault: FaultSpec) -> bool:
