@@ -5,14 +5,17 @@ further lines are lost and counted, and once writing works again a line reports 
 
 Several processes may write to the same file or stderr. Their lines do not interleave: a file is
 opened for appending, and a pipe, socket or terminal is written in whole lines of at most PIPE_BUF
-bytes, which are atomic (pipe(7)). A line longer than that may be interleaved.
+bytes, which are atomic (pipe(7)). A line longer than that may be interleaved. A line that a full
+disk has cut short is written again as a whole, and no process continues another's fragment.
 """
 
+import contextlib
 import os
 import select
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -24,6 +27,9 @@ LARGEST_QUEUE: Final = 8 << 20
 
 _GATHERING: Final = 0.02
 """Seconds for which lines are collected before they are written together."""
+
+_SETTLING: Final = 0.2
+"""Seconds after which a line at the end of the file is taken for one that was cut short."""
 
 _RETRY: Final = 1.0
 """Seconds until a failed write is tried again."""
@@ -44,8 +50,10 @@ class LineWriter:
         self._path = path
         self._dropped = dropped
         self._fd = self._open()
-        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        self._atomic = LARGEST_QUEUE if is_file else select.PIPE_BUF
+        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._atomic = LARGEST_QUEUE if self._is_file else select.PIPE_BUF
+        # Whether the last line lacks its newline. None: maybe, after a write of another process.
+        self._torn = None if self._is_file else False
         self._lines: list[bytes] = []
         self._size = 0
         self._lost = 0  # lines lost and not yet reported
@@ -92,7 +100,9 @@ class LineWriter:
             return sys.stderr.fileno()
         try:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            path = Path(self._path)
+            access = os.O_WRONLY if path.exists() and not path.is_file() else os.O_RDWR
+            return os.open(path, access | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise UnavailableError(
                 f"cannot open the log file {self._path}: {error.strerror}; "
@@ -104,8 +114,8 @@ class LineWriter:
         while True:
             if not data:
                 self._wake.wait()
+            self._wake.clear()  # before the look at _closing, which is set first
             last = self._closing.wait(_RETRY if data else _GATHERING)
-            self._wake.clear()
             data = self._write(data)
             if not data:  # else the queued lines go on waiting, within their limit
                 data = self._write(self._gathered())
@@ -130,17 +140,40 @@ class LineWriter:
                 end = min(position + self._atomic, len(data))
                 if end < len(data):
                     end = data.rfind(b"\n", position, end) + 1 or end
-                written = os.write(self._fd, data[position:end])
-                position += written
-                if written < end - (position - written):
-                    data, position = _restart_line(data, position), 0
+                start = b"\n" if self._ends_within_line() else b""
+                written = os.write(self._fd, start + data[position:end]) - len(start)
+                position += max(written, 0)
+                if position < end:
+                    # Another process may append its lines meanwhile: not only the rest is written.
+                    begin = data.rfind(b"\n", 0, position) + 1
+                    self._torn = None if self._is_file else position > begin
+                    position = begin
+                else:
+                    self._torn = False
         except OSError as error:
+            if self._is_file:
+                self._torn = None
             if not self._failing:
                 self._failing = True
                 self._report_error(f"cannot write the log to {self._path}: {error.strerror}")
         else:
             self._failing = False
         return data[position:]
+
+    def _ends_within_line(self) -> bool:
+        """Whether the last line lacks its newline, and no other process is writing it."""
+        if self._torn is None:
+            with contextlib.suppress(OSError):  # a file that stderr was redirected to
+                size = self._size_within_line()
+                if size:
+                    time.sleep(_SETTLING)
+                return bool(size) and self._size_within_line() == size
+        return bool(self._torn)
+
+    def _size_within_line(self) -> int:
+        """Return the file's size in bytes if it ends within a line, else 0."""
+        size = os.fstat(self._fd).st_size
+        return size if size and os.pread(self._fd, 1, size - 1) != b"\n" else 0
 
     def _count_lost(self, lines: int) -> None:
         if lines:
@@ -151,13 +184,3 @@ class LineWriter:
         """Print an error to stderr, unless that is the log."""
         if self._path is not None:
             print(f"criproxy: {message}; what does not fit in memory is lost", file=sys.stderr)
-
-
-def _restart_line(data: bytes, position: int) -> bytes:
-    """Return what is to be written after a short write that ended at ``position``.
-
-    Another process may append its lines meanwhile, so a line that was begun is written again as a
-    whole, on a line of its own.
-    """
-    begin = data.rfind(b"\n", 0, position) + 1
-    return data[position:] if begin == position else b"\n" + data[begin:]

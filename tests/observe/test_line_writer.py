@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.full = threading.Event()
+        self.room: int | None = None  # bytes until it is full
         self.attempts = 0
         self._write = os.write
         monkeypatch.setattr(module.os, "write", self)
@@ -27,7 +30,10 @@ class Disk:
     def __call__(self, fd: int, data: bytes) -> int:
         if threading.current_thread().name == "log writer":
             self.attempts += 1
-            if self.full.is_set():
+            if self.room is not None:
+                data, self.room = data[: self.room], None
+                self.full.set()
+            elif self.full.is_set():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self._write(fd, data)
 
@@ -174,6 +180,50 @@ def test_full_disk(
     complaints = capfd.readouterr().err.splitlines()
     assert len(complaints) == 1
     assert complaints[0].startswith(f"criproxy: cannot write the log to {path}: No space left")
+
+
+def test_line_that_was_cut_short(
+    path: Path, writer: LineWriter, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written again as a whole, and another process does not continue its fragment."""
+    disk = Disk(monkeypatch)
+    disk.room = 12
+    writer.write(b"one one\ntwo two\n")
+    wait_until(lambda: path.read_bytes() == b"one one\ntwo ", "a short write")
+    disk.tried_again()
+    append = "import sys; from criproxy.observe.line_writer import LineWriter as Writer;"
+    append += "writer = Writer(sys.argv[1], print); writer.write(b'other\\n'); writer.close()"
+    subprocess.run([sys.executable, "-c", append, str(path)], check=True)
+    disk.full.clear()
+    expected = b"one one\ntwo \nother\ntwo two\n"
+    wait_until(lambda: path.read_bytes() == expected, "the line")
+    writer.close()
+    assert path.read_bytes() == expected
+    assert lost.count == 0
+
+
+def test_fragment_of_an_earlier_process(path: Path, lost: Lost) -> None:
+    """What a process has left that was killed within a line does not spoil the next line."""
+    path.parent.mkdir()
+    path.write_bytes(b"whole\nfragm")
+    writer = LineWriter(str(path), lost)
+    writer.write(b"line\n")
+    writer.close()
+    assert path.read_bytes() == b"whole\nfragm\nline\n"
+
+
+def test_pipe_as_the_file(tmp_path: Path, lost: Lost) -> None:
+    """A named pipe is opened for writing alone: its reader sees the end."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = LineWriter(str(fifo), lost)
+    writer.write(b"line\n")
+    writer.close()
+    with open(reading, "rb") as pipe:
+        wait_until(lambda: pipe.read(5) == b"line\n", "line")
+        os.close(writer._fd)
+        assert pipe.read() == b""
 
 
 def test_lines_above_the_limit_are_lost_and_counted(
