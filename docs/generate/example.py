@@ -49,6 +49,7 @@ docs/reference/configuration.md lists its keys. For example:
 audit:
   policy:                 # the first matching rule applies; without a policy, the default policy
   - {level: None, methods: ["@read"], callers: {kubelet: true}}
+  - {level: None, methods: [ExecSync], callers: {kubelet: true}, codes: [OK], exit_codes: [0]}
   - {level: Request, methods: ["@exec"]}
   - {level: RequestResponse, namespaces: [payments], codes: [INTERNAL], omit: [caller.command]}
   - {level: Metadata}
