@@ -2,7 +2,7 @@
 
 Rules are tried in order and the first match decides; a call that no rule matches is not recorded.
 The rules that match a method, caller and listener are cached, since these are known when a call
-begins; the remaining conditions (pod, code, duration) are evaluated for each call.
+begins; the remaining conditions (pod, outcome) are evaluated for each call.
 """
 
 from collections.abc import Sequence
@@ -34,6 +34,16 @@ class Decision(NamedTuple):
 UNRECORDED: Final = Decision("None")
 
 
+class Outcome(NamedTuple):
+    """How a call has ended; None is what is not known."""
+
+    code: StatusCode | None = None
+    duration: float | None = None
+    """In seconds."""
+    exit_code: int | None = None
+    """Of the command of an ExecSync; None for other methods, too."""
+
+
 def covers(level: Level, other: Level) -> bool:
     """Return whether a level records everything that another does."""
     return _RANKS[level] >= _RANKS[other]
@@ -42,14 +52,16 @@ def covers(level: Level, other: Level) -> bool:
 class _Rule:
     """A compiled rule."""
 
-    __slots__ = ("_codes", "_spec", "decision", "is_final")
+    __slots__ = ("_codes", "_needs_outcome", "_spec", "decision", "is_final")
 
     def __init__(self, spec: AuditRuleSpec) -> None:
         self._spec = spec
         self._codes = None if spec.codes is None else {StatusCode[code] for code in spec.codes}
         self.decision = Decision(spec.level, tuple(spec.omit))
-        conditions = (spec.namespaces, spec.pods, spec.labels, spec.codes, spec.longer_than)
-        self.is_final = all(condition is None for condition in conditions)
+        outcome = (spec.codes, spec.exit_codes, spec.longer_than)
+        self._needs_outcome = any(condition is not None for condition in outcome)
+        pod = (spec.namespaces, spec.pods, spec.labels)
+        self.is_final = not self._needs_outcome and all(condition is None for condition in pod)
         """Whether it has no condition beside method, caller and listener: no later rule applies."""
 
     def covers_call(self, method_name: MethodName, peer: Peer, listener: str) -> bool:
@@ -60,16 +72,25 @@ class _Rule:
             and any(matches(pattern, method_name) for pattern in spec.methods)
         )
 
-    def matches_call(
-        self, pod: Pod | None, code: StatusCode | None, duration: float | None
-    ) -> bool:
+    def matches_call(self, pod: Pod | None, outcome: Outcome | None) -> bool:
         spec = self._spec
         return (
-            (self._codes is None or code in self._codes)
-            and (spec.longer_than is None or (duration is not None and duration > spec.longer_than))
+            (not self._needs_outcome or self._matches_outcome(outcome))
             and (spec.namespaces is None or any_glob(spec.namespaces, pod.namespace if pod else ""))
             and (spec.pods is None or any_glob(spec.pods, pod.name if pod else ""))
             and (spec.labels is None or _has_labels(pod, spec.labels))
+        )
+
+    def _matches_outcome(self, outcome: Outcome | None) -> bool:
+        spec = self._spec
+        if outcome is None:
+            # Without this a call that may turn out to need no record would have half of one.
+            return spec.level == "None"
+        code, duration, exit_code = outcome
+        return (
+            (self._codes is None or code in self._codes)
+            and (spec.exit_codes is None or exit_code in spec.exit_codes)
+            and (spec.longer_than is None or (duration is not None and duration > spec.longer_than))
         )
 
 
@@ -83,6 +104,13 @@ class AuditPolicy:
 
     DEFAULT: ClassVar[Sequence[AuditRuleSpec]] = (
         AuditRuleSpec("None", methods=["@read"], callers=CallersSpec(kubelet=True)),
+        AuditRuleSpec(
+            "None",
+            methods=["ExecSync"],
+            callers=CallersSpec(kubelet=True),
+            codes=["OK"],
+            exit_codes=[0],
+        ),
         AuditRuleSpec("Request", methods=["@exec"]),
         AuditRuleSpec("Request", callers=CallersSpec(kubelet=False)),
         AuditRuleSpec("Metadata", methods=["@mutating"]),
@@ -104,16 +132,17 @@ class AuditPolicy:
         method_name: MethodName,
         connection: Connection,
         pod: Pod | None,
-        code: StatusCode | None,
-        duration: float | None,
+        outcome: Outcome | None,
     ) -> Decision:
         """Return the level at which a call is recorded at one of its stages.
 
-        ``code`` and ``duration`` (seconds) are None while they are unknown; rules with conditions
-        on them do not match then. An unknown pod has an empty namespace and name, and no labels.
+        ``outcome`` is None while the call runs. Of the rules with conditions on it, those of level
+        None match then, and no others: a call whose outcome decides whether it is recorded has one
+        record, at its end. What is not known of an outcome meets no condition. An unknown pod has
+        an empty namespace and name, and no labels.
         """
         for rule in self._candidates(method_name, connection.peer, connection.listener)[0]:
-            if rule.is_final or rule.matches_call(pod, code, duration):
+            if rule.is_final or rule.matches_call(pod, outcome):
                 return rule.decision
         return UNRECORDED
 

@@ -60,6 +60,10 @@ class AuditRuleSpec(Section, frozen=True):
     """Labels that the pod has to have: each key with a glob of its value. null: any."""
     codes: list[str] | None = None
     """Names of the gRPC codes with which the call may have ended. null: all."""
+    exit_codes: list[int] | None = None
+    """Exit codes with which the command of an ExecSync may have ended. A call without
+    one does not match, nor one whose response is larger than both `audit.message` and 64 KiB.
+    null: all."""
     longer_than: Duration | None = None
     """The duration that the call has to exceed. null: any duration."""
     omit: list[str] = field(default_factory=list)

@@ -54,6 +54,7 @@ Examples:
   echo 'method: StopContainer' | criproxy rules test rules.yaml --call -
   criproxy rules test rules.yaml --call call.yaml --run-hooks
   criproxy rules test rules.yaml --recording kubelet.bin.gz
+  criproxy rules test rules.yaml --recording crictl.bin.gz --executable /usr/bin/crictl
 
 \b
 Exit status: 0 the rules were evaluated for every call, 1 a rule failed on one of them (CEL that
@@ -118,8 +119,19 @@ def check(file: Path) -> None:
     type=click.Path(path_type=Path),
     help="A recorded connection of a kubelet, instead of --call.",
 )
+@click.option(
+    "--executable",
+    metavar="PATH",
+    help="The executable of the recording's client.  [default: /usr/bin/kubelet]",
+)
 @click.option("--run-hooks", is_flag=True, help="Call scripts and webhooks.")
-def test(file: Path, calls: Path | None, recording: Path | None, run_hooks: bool) -> None:
+def test(
+    file: Path,
+    calls: Path | None,
+    recording: Path | None,
+    executable: str | None,
+    run_hooks: bool,
+) -> None:
     """Show what the rules of FILE do to a call: which match, why the others do not, which acts,
     and the messages before and after as a diff.
 
@@ -128,10 +140,13 @@ def test(file: Path, calls: Path | None, recording: Path | None, run_hooks: bool
     nothing waits.
 
     With --recording, a table shows for each rule by itself how many calls of a recorded connection
-    have its methods, and how many of them it would have matched, denied and changed.
+    have its methods, and how many of them it would have matched, denied and changed. A further
+    table shows how many calls the audit log of FILE would have recorded at which level.
     """
     if (calls is None) == (recording is None):
         raise click.UsageError("give either --call or --recording")
+    if executable is not None and recording is None:
+        raise click.UsageError("--executable is for --recording; a call has its own caller")
     from criproxy.cli.rules_test.call_file import read_calls
     from criproxy.cli.rules_test.output import format_simulation
     from criproxy.cli.rules_test.simulation import simulate
@@ -140,9 +155,21 @@ def test(file: Path, calls: Path | None, recording: Path | None, run_hooks: bool
     loaded = load_rules(file)
     ruleset, hooks = compiled(loaded)
     if recording is not None:
-        from criproxy.cli.rules_test.recording import summarize
+        from criproxy.cli.rules_test.recording import (
+            KUBELET,
+            read_recording,
+            summarize,
+            summarize_audit,
+        )
 
-        print_table(summarize(ruleset, recording))
+        recorded = read_recording(recording, executable or KUBELET)
+        audit = loaded.config.audit
+        if ruleset.rules or audit is None:
+            print_table(summarize(ruleset, recorded))
+        if audit is not None:
+            if ruleset.rules:
+                click.echo()
+            print_table(summarize_audit(audit, recorded))
         return
     assert calls is not None
     called = hooks if run_hooks else {}

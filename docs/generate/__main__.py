@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs.generate import audit, calls, cel, commands, example, keys, man, methods, metrics
+from docs.generate import (
+    audit,
+    calls,
+    cel,
+    commands,
+    example,
+    keys,
+    man,
+    methods,
+    metrics,
+    recorded_calls,
+)
 from docs.generate.markdown import page
 
 DOCS: Final = Path(__file__).resolve().parents[1]
@@ -25,6 +36,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/command-line.md": lambda: page(commands.reference()),
     "reference/exit-status.md": lambda: page(commands.statuses()),
     "reference/methods.md": lambda: page(methods.methods()),
+    "reference/recorded-calls.md": lambda: page(recorded_calls.recorded_calls()),
     "man/criproxy.1": man.manual,
     "../config.example.yaml": example.configuration,
 }

@@ -49,6 +49,7 @@ docs/reference/configuration.md lists its keys. For example:
 audit:
   policy:                 # the first matching rule applies; without a policy, the default policy
   - {level: None, methods: ["@read"], callers: {kubelet: true}}
+  - {level: None, methods: [ExecSync], callers: {kubelet: true}, codes: [OK], exit_codes: [0]}
   - {level: Request, methods: ["@exec"]}
   - {level: RequestResponse, namespaces: [payments], codes: [INTERNAL], omit: [caller.command]}
   - {level: Metadata}
@@ -64,13 +65,21 @@ audit:
 }
 """What is shown of keys that have no value by default, behind their description."""
 
-END: Final = "# The default:\n"
+_END: Final = "# The default:\n"
 """The line behind such an example."""
 
 
 def configuration() -> str:
     """Return the file."""
     return _HEAD + "".join(_keys(Config, 0))
+
+
+def shown(key: str) -> str:
+    """Return the configuration that the file shows of a key in its comments."""
+    text = configuration()
+    begin = text.index(f"# {key}:\n")
+    lines = text[begin : text.index(_END, begin)].splitlines(keepends=True)
+    return "".join(line.removeprefix("# ") for line in lines)
 
 
 def _keys(kind: type[Section], depth: int, values: Section | None = None) -> Iterator[str]:
@@ -84,7 +93,7 @@ def _keys(kind: type[Section], depth: int, values: Section | None = None) -> Ite
         yield ("\n" if depth == 0 else "") + _comment(text, depth)
         if depth == 0 and name in _EXAMPLES:
             lines = _EXAMPLES[name].splitlines()
-            yield "".join(f"# {line}".rstrip() + "\n" for line in lines) + END
+            yield "".join(f"# {line}".rstrip() + "\n" for line in lines) + _END
         if contains_sections(value):
             yield f"{'  ' * depth}{name}:\n{_item(''.join(_keys(type(value[0]), depth + 1)))}"
         elif isinstance(value, Section):

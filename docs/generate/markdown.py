@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-_MARKER: Final = "<!-- Generated from the code by `make docs-reference`. Do not edit. -->\n\n"
+MARKER: Final = "<!-- Generated from the code by `make docs-reference`. Do not edit. -->\n\n"
+"""The beginning of generated pages."""
 
 
 def page(text: str) -> str:
     """Return a page with the marker of generated files above it."""
-    return f"{_MARKER}{text.strip()}\n"
+    return f"{MARKER}{text.strip()}\n"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criproxy.audit.policy import AuditPolicy, Decision, covers
+from criproxy.audit.policy import AuditPolicy, Decision, Outcome, covers
 from criproxy.audit.spec import LEVELS, AuditRuleSpec
 from criproxy.config.value_types import decode
 from criproxy.cri.methods import METHODS, READS
@@ -45,9 +45,12 @@ def decide(
     pod: Pod | None = POD,
     code: StatusCode | None = StatusCode.OK,
     duration: float | None = 1.0,
+    exit_code: int | None = None,
+    ended: bool = True,
 ) -> str:
     where = connection(peer, listener)
-    return policy.decide(method_name(method), where, pod, code, duration).level
+    outcome = Outcome(code, duration, exit_code) if ended else None
+    return policy.decide(method_name(method), where, pod, outcome).level
 
 
 @pytest.mark.parametrize("path", [*METHODS, INVENTED])
@@ -57,27 +60,56 @@ def test_the_default_policy(path: str) -> None:
     method = path.rpartition("/")[2]
     default = AuditPolicy()
     for pod, code in ((POD, StatusCode.OK), (None, StatusCode.NOT_FOUND), (None, None)):
-        assert decide(default, path, AGENT, pod=pod, code=code) == "Request"
-        expected = "Request" if method in EXECS else "None" if method in READS else "Metadata"
-        assert decide(default, path, KUBELET, pod=pod, code=code) == expected
+        for peer in (AGENT, KUBELET):
+            reads = peer is KUBELET and method in READS
+            asks = peer is AGENT or method in EXECS
+            expected = "None" if reads else "Request" if asks else "Metadata"
+            assert decide(default, path, peer, pod=pod, code=code) == expected
+            if method != "ExecSync":
+                assert decide(default, path, peer, pod=pod, ended=False) == expected
     assert default.max_level(method_name(path), connection(KUBELET)) == expected
     assert default.max_level(method_name(path), connection(AGENT)) == "Request"
+
+
+@pytest.mark.parametrize(
+    ("call", "level"),
+    [
+        ({"exit_code": 0}, "None"),
+        ({"ended": False}, "None"),
+        ({"exit_code": 1}, "Request"),
+        ({"exit_code": -1}, "Request"),
+        ({"exit_code": None}, "Request"),
+        ({"exit_code": 0, "code": StatusCode.DEADLINE_EXCEEDED}, "Request"),
+        ({"exit_code": 0, "code": None}, "Request"),
+        ({"exit_code": 0, "peer": AGENT}, "Request"),
+        ({"ended": False, "peer": AGENT}, "Request"),
+        ({"method": "Exec"}, "Request"),
+        ({"method": "Exec", "ended": False}, "Request"),
+    ],
+)
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+def test_exec_probes(call: dict[str, Any], level: str, version: str) -> None:
+    """By default an ExecSync of the kubelet's is recorded unless it ended with OK and exit code 0;
+    as long as it runs, that is not known, and it has no record."""
+    path = f"/runtime.{version}.RuntimeService/{call.get('method', 'ExecSync')}"
+    assert decide(AuditPolicy(), **(call | {"method": path})) == level
 
 
 def test_each_rule_of_the_default_policy() -> None:
     """The first matching rule decides."""
     rules = [msgspec.to_builtins(rule) for rule in AuditPolicy.DEFAULT]
     calls = [
-        ("Version", KUBELET, "None"),
-        ("ExecSync", KUBELET, "Request"),
-        ("Version", AGENT, "Request"),
-        ("StartContainer", KUBELET, "Metadata"),
+        ("Version", KUBELET, "None", "Metadata"),
+        ("ExecSync", KUBELET, "None", "Request"),
+        ("Exec", KUBELET, "Request", "Metadata"),
+        ("Version", AGENT, "Request", "Metadata"),
+        ("StartContainer", KUBELET, "Metadata", "Metadata"),
     ]
     assert len(rules) == len(calls) + 1
-    for number, (method, peer, level) in enumerate(calls):
-        alone = policy(*rules[: number + 1])
-        assert decide(alone, method, peer) == level
-        assert decide(policy(*rules[:number]), method, peer) == "None"
+    for number, (method, peer, level, otherwise) in enumerate(calls):
+        with_it, without = policy(*rules), policy(*rules[:number], *rules[number + 1 :])
+        assert decide(with_it, method, peer, exit_code=0) == level
+        assert decide(without, method, peer, exit_code=0) == otherwise
     assert decide(policy(rules[-1]), "Version", KUBELET) == "Metadata"
 
 
@@ -116,15 +148,40 @@ def test_each_rule_of_the_default_policy() -> None:
         ({"codes": ["NOT_FOUND", "UNKNOWN"]}, {"code": StatusCode.UNKNOWN}, True),
         ({"codes": ["NOT_FOUND"]}, {}, False),
         ({"codes": ["OK"]}, {"code": None}, False),
+        ({"codes": ["OK"]}, {"ended": False}, False),
+        ({"exit_codes": [0]}, {"exit_code": 0}, True),
+        ({"exit_codes": [1, 2]}, {"exit_code": 0}, False),
+        ({"exit_codes": [0]}, {}, False),
+        ({"exit_codes": [0]}, {"ended": False}, False),
+        ({"exit_codes": []}, {"exit_code": 0}, False),
         ({"longer_than": "500ms"}, {}, True),
         ({"longer_than": "1s"}, {}, False),
         ({"longer_than": "1s"}, {"duration": None}, False),
+        ({"longer_than": "0s"}, {"ended": False}, False),
     ],
 )
 def test_what_a_rule_asks_for(rule: dict[str, Any], call: dict[str, Any], fits: bool) -> None:
     """A rule applies to calls that meet all its conditions; the next rule applies to the others."""
     rules = policy({"level": "Request", **rule}, {"level": "Metadata"})
     assert decide(rules, **call) == ("Request" if fits else "Metadata")
+
+
+@pytest.mark.parametrize(
+    ("rule", "unrecorded"),
+    [
+        ({"codes": ["OK"]}, True),
+        ({"exit_codes": [0]}, True),
+        ({"longer_than": "1s"}, True),
+        ({"codes": ["OK"], "namespaces": ["shop"]}, True),
+        ({"codes": ["OK"], "namespaces": ["bank"]}, False),
+        ({"codes": ["OK"], "methods": ["Stop*"]}, False),
+    ],
+)
+def test_calls_that_their_outcome_may_leave_out(rule: dict[str, Any], unrecorded: bool) -> None:
+    """As long as a call runs whose outcome may leave it unrecorded, it has no record: half of one
+    would stay in the log."""
+    rules = policy({"level": "None", **rule}, {"level": "Metadata"})
+    assert decide(rules, ended=False) == ("None" if unrecorded else "Metadata")
 
 
 def test_the_first_that_fits_decides() -> None:
@@ -134,7 +191,7 @@ def test_the_first_that_fits_decides() -> None:
         {"level": "RequestResponse", "methods": ["Start*", "Stop*"]},
     )
     where = connection(AGENT)
-    decision = rules.decide(method_name("StartContainer"), where, None, None, None)
+    decision = rules.decide(method_name("StartContainer"), where, None, None)
     assert decision == Decision("Metadata", ("caller.command",))
     assert decide(rules, "StopContainer") == "RequestResponse"
     assert decide(rules, "Version") == "None"
@@ -168,6 +225,7 @@ SPECS = st.builds(
     pods=maybe(st.sampled_from([["web-*"], [""]])),
     labels=maybe(st.sampled_from([{}, {"app": "web"}])),
     codes=maybe(st.sampled_from([["OK"], ["INTERNAL", "UNKNOWN"]])),
+    exit_codes=maybe(st.sampled_from([[0], [1, 2]])),
     longer_than=maybe(st.sampled_from([0.0, 1.0])),
 )
 
@@ -180,14 +238,16 @@ SPECS = st.builds(
     pod=st.sampled_from([POD, None]),
     code=st.sampled_from([StatusCode.OK, StatusCode.INTERNAL, None]),
     duration=st.sampled_from([0.5, 2.0, None]),
+    exit_code=st.sampled_from([0, 1, None]),
+    ended=st.booleans(),
 )
 def test_nothing_is_decided_above_the_ceiling(
-    specs, method, peer, listener, pod, code, duration
+    specs, method, peer, listener, pod, **outcome
 ) -> None:
     """The messages captured from the beginning suffice for any later decision."""
     rules = AuditPolicy(specs)
     max_level = rules.max_level(method_name(method), connection(peer, listener))
-    level = decide(rules, method, peer, listener=listener, pod=pod, code=code, duration=duration)
+    level = decide(rules, method, peer, listener=listener, pod=pod, **outcome)
     assert covers(max_level, level)
 
 

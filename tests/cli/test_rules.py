@@ -19,6 +19,7 @@ from criproxy.config.load import load_rules
 from criproxy.config.rule_compilation import compiled
 from criproxy.errors import ConfigError, UnavailableError, UsageError
 from criproxy.observe.http import HTTPServer, Pages
+from tests.support.captures import DIRECTORY
 
 MIRROR = """\
 - name: mirror
@@ -333,6 +334,51 @@ class TestTest:
             "PullImage (v1) by uid 0, /usr/bin/kubelet",
             "PullImage (v1alpha2) by uid 0, /usr/bin/kubelet",
         ]
+
+    @pytest.mark.parametrize("with_rules", [False, True])
+    def test_recording(self, file: Path, with_rules: bool) -> None:
+        """Of a configuration both are shown, what its rules do and what its audit log records, as
+        far as there are; whose calls they are is an option."""
+        recording = DIRECTORY / "crictl-10.bin.gz"
+        config: dict[str, Any] = {"audit": {"sinks": [{"stdout": {}}]}}
+        if with_rules:
+            match = {"methods": ["*"], "callers": {"executable": ["*/crictl"]}}
+            config["rules"] = [rule("a", {"deny": {}}, match=match)]
+        file.write_text(yaml.safe_dump(config))
+        for executable, recorded, matched in (("/bin/crictl", 1, 2), (None, 0, 0)):
+            options = [] if executable is None else ["--executable", executable]
+            result = invoke("test", file, "--recording", recording, *options)
+            assert result.exit_code == 0
+            rows = [line.split() for line in result.output.splitlines()]
+            if with_rules:
+                assert rows[:3] == [
+                    ["RULE", "ACTION", "CALLS", "MATCHED", "DENIED", "CHANGED", "FAILED"],
+                    ["a", "deny", "2", *[str(matched)] * 2, "0", "0"],
+                    [],
+                ]
+            assert rows[-4:] == [
+                ["METHOD", "CALLS", "NONE", "METADATA", "REQUEST", "REQUESTRESPONSE"],
+                ["ExecSync", "1", str(1 - recorded), "0", str(recorded), "0"],
+                ["Version", "1", str(1 - recorded), "0", str(recorded), "0"],
+                ["(all)", "2", str(2 - 2 * recorded), "0", str(2 * recorded), "0"],
+            ]
+            assert len(rows) == (7 if with_rules else 4)
+
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ([], "give either --call or --recording"),
+            (["--call", "-", "--recording", "x"], "give either --call or --recording"),
+            (["--call", "-", "--executable", "x"], "--executable is for --recording; a call has "),
+        ],
+    )
+    def test_options_that_exclude_each_other(
+        self, file: Path, options: list[str], error: str
+    ) -> None:
+        """Options that do not go together are refused."""
+        result = CliRunner().invoke(rules.command, ["test", str(file), *options])
+        assert result.exit_code == 2
+        assert error in result.output
 
     @pytest.mark.parametrize(
         ("call", "expected"),

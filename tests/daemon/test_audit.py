@@ -19,6 +19,7 @@ import yaml
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.embedded.kubelet import Kubelet
 from tests.support.criproxy import Criproxy
 from tests.support.program import program
 from tests.support.waiting import LIMIT_SECONDS, wait_until
@@ -137,7 +138,7 @@ def test_the_kubelet_and_others(runtime: EmbeddedRuntime, short_dir: Path) -> No
     ):
         client.ListPodSandbox()
         container = client.ListContainers().containers[0].id
-        client.ExecSync(container_id=container, cmd=["true"])
+        client.ExecSync(container_id=container, cmd=["false"])
         client.StopContainer(container_id=container)
         agent.start()
         assert agent.wait() == 0, agent.stderr
@@ -151,6 +152,63 @@ def test_the_kubelet_and_others(runtime: EmbeddedRuntime, short_dir: Path) -> No
         (PYTHON, True, "StopContainer", "Metadata"),
         (str(short_dir / "agent"), False, "ListContainers", "Request"),
     ]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+@pytest.mark.parametrize("durable", [False, True], ids=["drop", "block"])
+def test_exec_probes(
+    runtime: EmbeddedRuntime, short_dir: Path, version: str, durable: bool
+) -> None:
+    """By default only those of a kubelet's probes are recorded that failed; kubectl exec is. So it
+    is where records are waited for, and where calls have a record as soon as they begin."""
+    sink = {"on_full": "block"} if durable else {}
+    file = {"fsync": "always"} if durable else {}
+    options = {"sink": sink, "file": file, "more": {"received_after": "1ms"}}
+    with (
+        audited(short_dir, runtime.endpoint, **options, kubelet=AS_KUBELET) as proxy,
+        CriClient(proxy.endpoint, api_version=version, timeout=LIMIT_SECONDS) as client,
+    ):
+        container = client.ListContainers().containers[0].id
+        for _ in range(10):
+            client.ExecSync(container_id=container, cmd=["true"], timeout=60)
+        client.ExecSync(container_id=container, cmd=["sleep", "1"])
+        client.ExecSync(container_id=container, cmd=["false"])
+        assert code_of(lambda: client.ExecSync(container_id=container, cmd=["no"])) == "UNKNOWN"
+        client.Exec(container_id=container, cmd=["true"], stdout=True)
+        assert proxy.stop() == 0
+    found = of(short_dir, "ExecSync")
+    assert [(each["code"], each.get("exitCode")) for each in found] == [
+        ("OK", 1),
+        ("UNKNOWN", None),
+    ]
+    assert not of(short_dir, "ExecSync", "RequestReceived")
+    (exec_,) = of(short_dir, "Exec")
+    assert exec_["requestObject"]["cmd"] == ["true"]
+    assert of(short_dir, "Exec", "RequestReceived") or not durable
+
+
+@pytest.mark.parametrize(("probe", "recorded"), [("true", False), ("false", True)])
+def test_probes_of_a_kubelet(
+    runtime: EmbeddedRuntime, short_dir: Path, probe: str, recorded: bool
+) -> None:
+    """Of pods that a kubelet runs and probes, the audit log has their life, and the probes that
+    failed."""
+    stop, probes = threading.Event(), 0
+
+    def on_call(method: str, *_: object) -> None:
+        nonlocal probes
+        probes += method == "ExecSync"
+        if probes == 2:
+            stop.set()
+
+    with audited(short_dir, runtime.endpoint, kubelet=AS_KUBELET) as proxy:
+        with Kubelet(proxy.endpoint, on_call=on_call, probe=[probe], pods=1) as kubelet:
+            kubelet.run(stop, LIMIT_SECONDS)
+        assert proxy.stop() == 0
+    assert probes >= 2
+    assert len(of(short_dir, "ExecSync")) == (probes if recorded else 0)
+    assert all(each["exitCode"] == 1 for each in of(short_dir, "ExecSync"))
+    assert len(of(short_dir, "StartContainer")) >= 2
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])

@@ -28,8 +28,9 @@ from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.observe.call_log import CallLine
 from criproxy.rules.profiles.profile import BUILT_IN, FULL
 from docs.generate.commands import described
-from docs.generate.example import END
-from tests.docs.pages import ROOT, Block, blocks, name
+from docs.generate.example import shown
+from docs.generate.pages import ROOT, Block, audit_policies, blocks
+from tests.docs.pages import name
 from tests.support.rules import facts
 
 EXAMPLE = (ROOT / "config.example.yaml").read_text(encoding="utf-8")
@@ -82,25 +83,15 @@ def test_configuration(block: Block, tmp_path: Path) -> None:
     assert len(ruleset.rules) == len(loaded.rules)
 
 
-def uncommented(key: str) -> str:
-    """What config.example.yaml shows in its comments of a key."""
-    begin = EXAMPLE.index(f"# {key}:\n")
-    shown = EXAMPLE[begin : EXAMPLE.index(END, begin)]
-    return "".join(line.removeprefix("# ") for line in shown.splitlines(keepends=True))
-
-
 @pytest.mark.parametrize("key", ["profiles", "audit"])
 def test_keys_of_the_example(key: str) -> None:
     """So is what config.example.yaml shows of a key."""
-    assert getattr(parse(uncommented(key), "config.example.yaml"), key)
+    assert getattr(parse(shown(key), "config.example.yaml"), key)
 
 
 def test_default_policy() -> None:
     """The policy that is shown as the default is the one without a policy."""
-    (shown,) = [each.text for each in blocks("yaml") if each.page.endswith("audit-policy.md")]
-    config = parse(f"audit:\n  sinks: [{{stdout: {{}}}}]\n{indent(shown, '  ')}", "shown")
-    assert config.audit is not None
-    assert config.audit.policy == [*AuditPolicy.DEFAULT]
+    assert dict(audit_policies())["docs/reference/audit-policy.md"] == [*AuditPolicy.DEFAULT]
 
 
 def test_built_in_profiles() -> None:
@@ -165,7 +156,7 @@ def test_rules_do_what_they_say(call: str, expected: str, tmp_path: Path) -> Non
 )
 def test_rules_of_the_example(call: str, expected: str, tmp_path: Path) -> None:
     """So does each that config.example.yaml shows."""
-    text = uncommented("rules")
+    text = shown("rules")
     assert len(parse(text, "config.example.yaml").rules) == 2
     assert expected in rehearse(tmp_path, text, call)
 

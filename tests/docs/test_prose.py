@@ -8,7 +8,8 @@ import pytest
 
 from docs.generate.__main__ import PAGES
 from docs.generate.markdown import anchor
-from tests.docs.pages import ROOT, paths, prose
+from docs.generate.pages import ROOT, paths
+from tests.docs.pages import prose
 
 LONG = 60
 """Characters from which on a sentence says something that may change."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Block, blocks
+from docs.generate.pages import Block, blocks
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 

@@ -41,9 +41,11 @@ with CriClient(endpoint, version, timeout=60) as client:
     ).container_id
     client.StartContainer(container_id=container)
     client.ContainerStatus(container_id=container)
+    for command in ("true", "false"):
+        client.ExecSync(container_id=container, cmd=[command], timeout=60)
 print(json.dumps([pod, container]))
 """
-"""Runs a pod as a kubelet does."""
+"""Runs a pod as a kubelet does, and probes it: once the probe succeeds, once it fails."""
 
 AGENT = """
 import sys
@@ -87,7 +89,7 @@ def run(path: Path, code: str, *arguments: str) -> str:
 
 def test_who_did_what(runtime: Containerd, audited: Audited, short_dir: Path, version: str) -> None:
     """A pod of the kubelet's and an exec of somebody else's are each told with their names; what
-    the kubelet reads is not told, and no value of the environment is."""
+    the kubelet reads is not told, nor a probe that succeeds, nor any value of the environment."""
     endpoint = audited.proxy.endpoint
     kubelet, agent = short_dir / "kubelet", short_dir / "agent"
     with Pods(runtime, version) as pods:
@@ -101,6 +103,7 @@ def test_who_did_what(runtime: Containerd, audited: Audited, short_dir: Path, ve
         (str(kubelet), "RunPodSandbox", "Metadata"),
         (str(kubelet), "CreateContainer", "Metadata"),
         (str(kubelet), "StartContainer", "Metadata"),
+        (str(kubelet), "ExecSync", "Request"),
         (str(agent), "ContainerStatus", "Request"),
         (str(agent), "ExecSync", "Request"),
     ]
@@ -115,7 +118,8 @@ def test_who_did_what(runtime: Containerd, audited: Audited, short_dir: Path, ve
         assert record["container"]["name"] == "main"
         assert record["container"]["id"] == container
     assert records[1]["image"] == IMAGE
-    assert records[4]["requestObject"]["cmd"] == ["echo", "hi"]
+    assert (records[3]["requestObject"]["cmd"], records[3]["exitCode"]) == (["false"], 1)
+    assert (records[5]["requestObject"]["cmd"], records[5]["exitCode"]) == (["echo", "hi"], 0)
     assert all("requestObject" not in record for record in records[:3])
     assert "env-secret" not in audited.file.read_text()
 

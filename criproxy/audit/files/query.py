@@ -45,6 +45,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "container_id": "json->>'$.container.id'",
     "image": "coalesce(json->>'$.image', json->>'$.container.image')",
     "code": "json->>'$.code'",
+    "exit_code": "try_cast(json->>'$.exitCode' AS BIGINT)",
     "message": "json->>'$.message'",
     "duration": "try_cast(json->>'$.durationSeconds' AS DOUBLE)",
     "request_bytes": "try_cast(json->>'$.requestBytes' AS BIGINT)",

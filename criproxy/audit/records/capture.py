@@ -4,14 +4,15 @@ from functools import lru_cache
 from typing import Final
 
 from criproxy.audit.policy import covers
-from criproxy.audit.records.subject import has_subject
+from criproxy.audit.records.subject import has_exit_code, has_subject
 from criproxy.audit.spec import Level
 from criproxy.cri.naming import MethodName
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.reading.message_capture import CaptureLimits
 
 _SUBJECT_BYTES: Final = 64 << 10
-"""Bytes of a request that are captured for the subject's names, where fewer are recorded."""
+"""Bytes of a message that are captured for the subject's names or an exit code, where fewer are
+recorded."""
 
 _NEW_ID_BYTES: Final = 16 << 10
 """Bytes of a response that are captured for the new ids in it."""
@@ -21,7 +22,7 @@ _CACHE_SIZE: Final = 1024
 
 
 def decode_limit(message_limit: int) -> int:
-    """Return how many bytes of a direction's messages are decoded for the subject."""
+    """Return how many bytes of a direction's messages are decoded for what a policy looks at."""
     return max(message_limit, _SUBJECT_BYTES)
 
 
@@ -48,4 +49,6 @@ class CaptureSelector:
             request = max(request, self._decode_limit)
         if max_level == "RequestResponse":
             response = max(response, self._limit)
+        if max_level != "None" and has_exit_code(method_name):
+            response = max(response, self._decode_limit)
         return CaptureLimits(request, response)

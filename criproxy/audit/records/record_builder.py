@@ -68,6 +68,8 @@ Event::
 Event at ResponseComplete::
 
     code                       The name of the gRPC code; `UNREAD` if it is not known.
+    exitCode                   The exit code of an ExecSync's command, unless its response is larger
+                               than both `audit.message` and 64 KiB.
     durationSeconds            Seconds from the beginning of the call to its end.
     requestMessages, requestBytes, responseMessages, responseBytes
                                Sizes on the wire.
@@ -95,7 +97,7 @@ from google.protobuf.message import Message
 
 from criproxy.audit.dropped import API_VERSION, timestamp
 from criproxy.audit.items import TOO_LARGE, CallAtStage, Item, UnreadConnection
-from criproxy.audit.policy import UNRECORDED, AuditPolicy, covers
+from criproxy.audit.policy import UNRECORDED, AuditPolicy, Outcome, covers
 from criproxy.audit.records.caller import CallerEncoder
 from criproxy.audit.records.capture import decode_limit
 from criproxy.audit.records.object_encoder import ObjectEncoder
@@ -103,6 +105,7 @@ from criproxy.audit.records.subject import (
     CallSubject,
     DirectionMessages,
     decode,
+    has_exit_code,
     has_subject,
     request_class_of,
     response_class_of,
@@ -117,6 +120,7 @@ from criproxy.rules.errors import EvaluationError
 from criproxy.rules.messages.diff import diff_messages
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode, parse_message
+from criproxy.wire.reading.calls import Call
 
 _MAX_CHANGES: Final = 100
 """Paths of changed fields that are recorded for one rule and message."""
@@ -210,7 +214,9 @@ class RecordBuilder:
                 request = decode(
                     captured.request, request_class_of(method_name), self._decode_limit
                 )
-            if updates_pod_cache or (done and max_level == "RequestResponse"):
+            if updates_pod_cache or (
+                done and (max_level == "RequestResponse" or has_exit_code(method_name))
+            ):
                 response = decode(
                     captured.response, response_class_of(method_name), self._decode_limit
                 )
@@ -236,10 +242,8 @@ class RecordBuilder:
         response: DirectionMessages,
     ) -> Record | None:
         call, done = item.call, item.stage == "ResponseComplete"
-        code = duration = None
-        if done and call.ended is not None:
-            code, duration = call.code, call.ended - call.began
-        decision = self._policy.decide(method_name, item.connection, subject.pod, code, duration)
+        outcome = _outcome_of(call, method_name, response) if done else None
+        decision = self._policy.decide(method_name, item.connection, subject.pod, outcome)
         level = decision.level
         if level == "None":
             if not call.denied:
@@ -264,12 +268,14 @@ class RecordBuilder:
             objects |= more
         fields.update(objects)
         messages = (request.first, *(change[3] for change in call.changes))
-        if done:
+        if outcome is not None:
             fields["code"] = "UNREAD" if call.code is None else call.code.name
             if call.message:
                 fields["message"] = _redacted(parse_message(call.message), messages)
-            if duration is not None:
-                fields["durationSeconds"] = round(duration, 9)
+            if outcome.exit_code is not None:
+                fields["exitCode"] = outcome.exit_code
+            if outcome.duration is not None:
+                fields["durationSeconds"] = round(outcome.duration, 9)
             fields["requestMessages"] = call.request.messages
             fields["requestBytes"] = call.request.bytes
             fields["responseMessages"] = call.response.messages
@@ -326,6 +332,16 @@ class RecordBuilder:
                 for key, value in fields.items()
             }
         return Record(_encode(fields), fields, fields["auditID"])
+
+
+def _outcome_of(call: Call, method_name: MethodName, response: DirectionMessages) -> Outcome:
+    """Return the outcome of an ended call; the exit code is the response's."""
+    exit_code = None
+    if response.first is not None and has_exit_code(method_name):
+        exit_code = getattr(response.first, "exit_code", None)
+    if call.ended is None:
+        return Outcome(exit_code=exit_code)
+    return Outcome(call.code, call.ended - call.began, exit_code)
 
 
 def _redacted(text: str, messages: Iterable[Any]) -> str:

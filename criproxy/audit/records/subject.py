@@ -110,6 +110,13 @@ def has_subject(method_name: MethodName) -> bool:
     )
 
 
+@lru_cache(_CACHE_SIZE)
+def has_exit_code(method_name: MethodName) -> bool:
+    """Return whether a method's response has the exit code of a command: ExecSync's."""
+    kind = response_class_of(method_name)
+    return kind is not None and "exit_code" in cast(Descriptor, kind.DESCRIPTOR).fields_by_name
+
+
 def _path(method_name: MethodName) -> str:
     return f"/{method_name.service}/{method_name.method}"
 

@@ -1,4 +1,5 @@
-"""Rules on the calls of a recorded connection: how many each of them matches, denies and changes.
+"""Rules and an audit policy on the calls of a recorded connection: how many a rule matches, denies
+and changes, and how many the policy records at which level.
 
 A recording is a sequence of records, optionally compressed with gzip: a byte for the direction (0
 client to server, 1 server to client, 2 and 3 their ends), the nanoseconds since the connection
@@ -10,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -17,6 +19,10 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
+from criproxy.audit.items import CallAtStage
+from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.records.record_builder import RecordBuilder
+from criproxy.audit.spec import LEVELS, AuditSpec
 from criproxy.cli.rules_test.call_file import CallerSpec, CallFileEntry
 from criproxy.cli.rules_test.simulation import ACTS, FAILS, simulate
 from criproxy.config.schema import DEFAULT_ENDPOINT
@@ -24,6 +30,7 @@ from criproxy.cri.environment import decode_message
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.naming import method_at, resolve
 from criproxy.errors import UsageError
+from criproxy.peers.peer import Connection, Peer
 from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
 from criproxy.rules.errors import EvaluationError
@@ -32,10 +39,18 @@ from criproxy.rules.messages.decompression import decompress
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
-from criproxy.wire.reading.connection import CallEnded, ConnectionReader, Side
+from criproxy.wire.reading.connection import CallEnded, ConnectionReader, Event, Side
 from criproxy.wire.reading.message_capture import CapturedMessages, CaptureLimits
 
+KUBELET: Final = "/usr/bin/kubelet"
+"""The executable of a recording's client, if no other is named."""
+
 HEADER: Final = ("RULE", "ACTION", "CALLS", "MATCHED", "DENIED", "CHANGED", "FAILED")
+
+AUDIT_HEADER: Final = ("METHOD", "CALLS", *(level.upper() for level in LEVELS))
+
+ALL_METHODS: Final = "(all)"
+"""The method of the last row of an audit table."""
 
 _RECORD: Final = Struct("<BQI")
 _ENDS: Final = 4
@@ -45,15 +60,65 @@ _LIMIT: Final = 64 << 20
 """Bytes of the messages of one direction of a call that are read."""
 
 
-def summarize(ruleset: RuleSet, file: Path) -> list[tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The calls of a recorded connection, in the order in which they ended; those that had not
+    ended with the recording are the last."""
+
+    caller: Peer
+    ended: Sequence[Call]
+    """All calls, with their messages."""
+    calls: Sequence[CallFileEntry]
+    """Those of the CRI whose messages can be decoded. Pods, containers and images are known from
+    the calls that created or pulled them."""
+
+
+def read_recording(file: Path, executable: str = KUBELET) -> Recording:
+    """Read a recorded connection of a client, root with an executable.
+
+    Raises UsageError for a file that is no recording.
+    """
+    caller = CallerSpec(executable=executable).peer()
+    reader = ConnectionReader(select_capture=lambda path: CaptureLimits(_LIMIT, _LIMIT))
+    events: list[Event] = []
+    now = 0.0
+    for side, data, now in _records(file):
+        events += reader.receive(side, data, now)
+    events += reader.end(Side.CLIENT, now)
+    ended = [event.call for event in events if isinstance(event, CallEnded)]
+    pod_cache = PodCache()
+    entries = [_call(call, pod_cache, caller) for call in ended]
+    return Recording(caller, ended, [entry for entry in entries if entry is not None])
+
+
+def summarize(ruleset: RuleSet, recording: Recording) -> list[tuple[str, ...]]:
     """Return a table of what each rule by itself would have done to the calls of a recording.
 
-    The caller is the kubelet, dry-run rules are enforced, and hooks are not called. Pods,
-    containers and images are known from the recorded calls that created or pulled them. Raises
-    UsageError for a file that is no recording.
+    Dry-run rules are enforced, and hooks are not called.
     """
-    calls = list(_calls(file))
-    return [HEADER, *(_row(rule, calls) for rule in ruleset.rules)]
+    return [HEADER, *(_row(rule, recording.calls) for rule in ruleset.rules)]
+
+
+def summarize_audit(spec: AuditSpec, recording: Recording) -> list[tuple[str, ...]]:
+    """Return a table of how many calls of a recording would have been recorded at which level."""
+    builder = RecordBuilder(
+        AuditPolicy(spec.policy), spec.redact, "", lambda now: round(now * 1e9), spec.message
+    )
+    connection = Connection(str(DEFAULT_ENDPOINT), recording.caller, 0.0)
+    counts: dict[str, Counter[str]] = {}
+    total: Counter[str] = Counter()
+    for call in recording.ended:
+        record = builder.make(CallAtStage("ResponseComplete", "", connection, call, call.began))
+        level = "None" if record is None else record.fields["level"]
+        counts.setdefault(resolve(call.path).method, Counter())[level] += 1
+        total[level] += 1
+    return [
+        AUDIT_HEADER,
+        *(
+            (name, str(each.total()), *(str(each[level]) for level in LEVELS))
+            for name, each in [*sorted(counts.items()), (ALL_METHODS, total)]
+        ),
+    ]
 
 
 def _row(rule: Rule, calls: Sequence[CallFileEntry]) -> tuple[str, ...]:
@@ -72,16 +137,6 @@ def _row(rule: Rule, calls: Sequence[CallFileEntry]) -> tuple[str, ...]:
             *simulation.responses,
         ]
     return (rule.name, rule.action, *(str(counts[column]) for column in HEADER[2:]))
-
-
-def _calls(file: Path) -> Iterator[CallFileEntry]:
-    """Yield the CRI calls of a recording, in the order in which they ended."""
-    reader = ConnectionReader(select_capture=lambda path: CaptureLimits(_LIMIT, _LIMIT))
-    pod_cache = PodCache()
-    for side, data, now in _records(file):
-        for event in reader.receive(side, data, now):
-            if isinstance(event, CallEnded) and (call := _call(event.call, pod_cache)) is not None:
-                yield call
 
 
 def _records(file: Path) -> Iterator[tuple[Side, bytes, float]]:
@@ -103,7 +158,7 @@ def _records(file: Path) -> Iterator[tuple[Side, bytes, float]]:
             yield Side(direction & 1), raw[end:position], nanoseconds / 1e9
 
 
-def _call(call: Call, pod_cache: PodCache) -> CallFileEntry | None:
+def _call(call: Call, pod_cache: PodCache, caller: Peer) -> CallFileEntry | None:
     method = method_at(call.path)
     if method is None or call.capture is None:
         return None
@@ -116,9 +171,8 @@ def _call(call: Call, pod_cache: PodCache) -> CallFileEntry | None:
     except DecodeError:
         return None
     name = resolve(call.path)
-    pod, container = pod_cache.find(name, request, trusted=True)
-    image = pod_cache.image(request, container, trusted=True)
-    caller = CallerSpec().peer()
+    pod, container = pod_cache.find(name, request, caller.kubelet)
+    image = pod_cache.image(request, container, caller.kubelet)
     facts = Facts(name, str(DEFAULT_ENDPOINT), caller, {}, request, pod, container, image)
     if call.code is StatusCode.OK and responses:
         pod_cache.update(call.path, requests[0], responses[0])

@@ -92,6 +92,7 @@ def test_a_record_whole() -> None:
         "requestObject": {"containerId": CONTAINER_ID, "cmd": ["id"]},
         "responseObject": {"stdout": b64encode(b"uid=0").decode()},
         "code": "OK",
+        "exitCode": 0,
         "durationSeconds": 0.25,
         "requestMessages": 1,
         "requestBytes": len(EXEC.SerializeToString()),
@@ -115,6 +116,52 @@ def test_levels(level, objects) -> None:
     assert fields["level"] == level
     assert OBJECTS & set(fields) == objects
     assert (fields["pod"], fields["container"], fields["code"]) == (WEB, MAIN, "OK")
+
+
+@pytest.mark.parametrize("encoding", [b"", b"gzip"])
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+@pytest.mark.parametrize("exit_code", [0, 1, 137, -1])
+def test_exec_probes(exit_code: int, version: str, encoding: bytes) -> None:
+    """Under the default policy an exec probe has a record unless its exit code is 0, one with the
+    exit code; and everybody else's ExecSync has one."""
+    path = path_of("ExecSync", version)
+    messages = EXEC, v1.ExecSyncResponse(stdout=b"ok", exit_code=exit_code)
+    for peer in (KUBELET, AGENT):
+        record = maker(AuditPolicy()).make(observed(path, *messages, peer=peer, encoding=encoding))
+        if peer is KUBELET and exit_code == 0:
+            assert record is None
+        else:
+            assert record is not None
+            assert (record.fields["level"], record.fields["exitCode"]) == ("Request", exit_code)
+            assert record.fields["requestObject"]["cmd"] == ["id"]
+            assert "responseObject" not in record.fields
+
+
+@pytest.mark.parametrize(
+    ("responses", "more"),
+    [
+        ((), {}),
+        ((b"\xff",), {}),
+        ((v1.ExecSyncResponse(stdout=b"x" * (1 << 18)),), {}),
+        ((), {"code": StatusCode.DEADLINE_EXCEEDED}),
+        ((v1.ExecSyncResponse(),), {"code": StatusCode.INTERNAL}),
+        ((v1.ExecSyncResponse(),), {"code": None}),
+        ((v1.ExecSyncResponse(),), {"code": StatusCode.UNAVAILABLE, "denied": "rule deny"}),
+    ],
+)
+def test_probes_that_did_not_end_well(responses: tuple[Any, ...], more: dict[str, Any]) -> None:
+    """A probe has a record if its call has failed, and if its exit code is not known: because
+    there is no response, it cannot be decoded, or it is too large."""
+    fields = fields_of(maker(AuditPolicy()), observed("ExecSync", EXEC, *responses, **more))
+    assert ("exitCode" in fields) == (bool(responses) and bool(more))
+
+
+def test_probes_that_run() -> None:
+    """A probe has no record at RequestReceived, as it may need none; an agent's exec has one."""
+    made = maker(AuditPolicy())
+    assert made.make(observed("ExecSync", EXEC, stage="RequestReceived")) is None
+    fields = fields_of(made, observed("ExecSync", EXEC, stage="RequestReceived", peer=AGENT))
+    assert "exitCode" not in fields
 
 
 def test_no_level() -> None:

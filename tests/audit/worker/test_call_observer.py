@@ -81,6 +81,20 @@ def test_what_the_kubelet_reads_costs_nothing() -> None:
     assert not recording.client.items
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+def test_exit_codes_are_captured(version: str) -> None:
+    """Of an ExecSync that may be recorded the response is captured, whatever the level is."""
+    for rules in ((), (AuditRuleSpec("Metadata"),)):
+        recording = Recording(*rules)
+        for connection in (recording.kubelet, recording.agent):
+            limits = recording.keeps[connection](path_of("ExecSync", version).encode())
+            assert limits is not None
+            assert limits.response >= 64 << 10
+            assert limits.budget is recording.budget
+    recording = Recording(AuditRuleSpec("None"))
+    assert recording.limits(recording.kubelet, "ExecSync") is None
+
+
 def test_what_is_recorded_is_handed_over_once() -> None:
     """A call that may be recorded is submitted when it has ended, with an id."""
     recording = Recording()
