@@ -231,7 +231,7 @@ class WorkersConfig(Section, frozen=True):
     serves all listeners."""
     full: WorkerLimits = WorkerLimits()
     """The resources of the worker of the listeners without `profile` and `allow`."""
-    scoped: WorkerLimits = WorkerLimits(oom_score_adj=500)
+    scoped: WorkerLimits = WorkerLimits(nice=5, oom_score_adj=500)
     """The resources of the worker of each other listener."""
     bypass_after: int = 0
     """How many times within 10 minutes a worker of listeners without `profile` and `allow` may end

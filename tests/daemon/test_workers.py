@@ -63,14 +63,17 @@ def test_one_worker_for_all(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 
 
 def test_limits_of_a_worker(two: Criproxy) -> None:
-    """A scoped worker is the first that the kernel ends when memory is short."""
+    """A scoped worker is the last to be given CPU time, and the first to be ended when memory is
+    short."""
+    scoped, full = (named(two.process.pid, name) for name in (SCOPED, FULL))
 
-    def score(name: str) -> int:
-        pid = named(two.process.pid, name)
+    def score(pid: int) -> int:
         return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
 
-    assert score(SCOPED) == 500
-    assert score(FULL) < 500
+    assert score(scoped) == 500
+    assert score(full) < 500
+    assert os.getpriority(os.PRIO_PROCESS, scoped) == 5
+    assert os.getpriority(os.PRIO_PROCESS, full) == os.getpriority(os.PRIO_PROCESS, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
