@@ -107,7 +107,7 @@ decode_status: Final = msgspec.msgpack.Decoder(list[LaneStatus]).decode
 _decode_call: Final = msgspec.msgpack.Decoder(_CallFields).decode
 _decode_connection: Final = msgspec.msgpack.Decoder(tuple[int, Connection]).decode
 _decode_unread: Final = msgspec.msgpack.Decoder(tuple[str, str, float]).decode
-_decode_lengths: Final = msgspec.msgpack.Decoder(tuple[int, int, int]).decode
+_decode_listing: Final = msgspec.msgpack.Decoder(tuple[str | None, int, int, int]).decode
 _decode_dropped: Final = msgspec.msgpack.Decoder(dict[str, int]).decode
 
 
@@ -133,7 +133,7 @@ def encode_item(item: Item) -> EncodedItem:
     if isinstance(item, UnreadConnection):
         return _encoded(Kind.UNREAD, encode((item.reason, item.detail, item.at)), ())
     parts = (item.pods, item.containers, item.images)
-    return _encoded(Kind.LISTING, encode(tuple(map(len, parts))), parts)
+    return _encoded(Kind.LISTING, encode((item.short_names, *map(len, parts))), parts)
 
 
 def connection_frame(slot: int, lane: int, connection: Connection) -> bytes:
@@ -167,7 +167,9 @@ def decode_dropped(fields: bytes) -> dict[str, int]:
 def decode_item(kind: Kind, fields: bytes, payload: bytes, connection: Connection | None) -> Item:
     """Decode a CALL, UNREAD or LISTING frame; a listing has no connection."""
     if kind is Kind.LISTING:
-        return RuntimeListing(*map(_Payload(payload).take, _decode_lengths(fields)))
+        short_names, *lengths = _decode_listing(fields)
+        pods, containers, images = map(_Payload(payload).take, lengths)
+        return RuntimeListing(pods, containers, images, short_names)
     assert connection is not None
     if kind is Kind.UNREAD:
         return UnreadConnection(connection, *_decode_unread(fields))

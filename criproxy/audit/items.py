@@ -33,11 +33,15 @@ class CallAtStage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuntimeListing:
-    """A runtime's encoded responses to ListPodSandbox, ListContainers and ListImages."""
+    """A runtime's encoded responses to ListPodSandbox, ListContainers and ListImages.
 
-    pods: bytes
-    containers: bytes
+    ``short_names`` is how it reads short names of images; None: not known yet.
+    """
+
+    pods: bytes = b""
+    containers: bytes = b""
     images: bytes = b""
+    short_names: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -44,6 +44,7 @@ default caller is the kubelet, as root.
   response: {container_id: c1}        # of a stream a list
   pod: {namespace: default, name: web-0, uid: u1, labels: {}, annotations: {}}
   container: {id: c1, name: web, image: busybox, labels: {}, annotations: {}}
+  images: {"sha256:2fb0": ["docker.io/library/busybox:1.36"]}   # names of the runtime's images
   caller: {pid: 1, uid: 0, gid: 0, executable: /usr/bin/kubelet}
   listener: unix:///run/criproxy/criproxy.sock
   metadata: {user-agent: grpc-go/1.66.2}
@@ -124,12 +125,21 @@ def check(file: Path) -> None:
     metavar="PATH",
     help="The executable of the recording's client.  [default: /usr/bin/kubelet]",
 )
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    default="containerd",
+    show_default=True,
+    help="The RuntimeName that the runtime gives in criproxy version, such as cri-o. It decides "
+    "which image a name without a registry is, unless FILE has images.short_names.",
+)
 @click.option("--run-hooks", is_flag=True, help="Call scripts and webhooks.")
 def test(
     file: Path,
     calls: Path | None,
     recording: Path | None,
     executable: str | None,
+    runtime: str,
     run_hooks: bool,
 ) -> None:
     """Show what the rules of FILE do to a call: which match, why the others do not, which acts,
@@ -151,9 +161,12 @@ def test(
     from criproxy.cli.rules_test.output import format_simulation
     from criproxy.cli.rules_test.simulation import simulate
     from criproxy.config.rule_compilation import compiled
+    from criproxy.rules.image_names import short_names_of
 
     loaded = load_rules(file)
     ruleset, hooks = compiled(loaded)
+    configured = loaded.config.images.reading
+    short_names = short_names_of(runtime) if configured is None else configured
     if recording is not None:
         from criproxy.cli.rules_test.recording import (
             KUBELET,
@@ -162,7 +175,7 @@ def test(
             summarize_audit,
         )
 
-        recorded = read_recording(recording, executable or KUBELET)
+        recorded = read_recording(recording, executable or KUBELET, short_names)
         audit = loaded.config.audit
         if ruleset.rules or audit is None:
             print_table(summarize(ruleset, recorded))
@@ -174,7 +187,7 @@ def test(
     assert calls is not None
     called = hooks if run_hooks else {}
     failed = False
-    for number, call in enumerate(read_calls(calls)):
+    for number, call in enumerate(read_calls(calls, short_names)):
         simulation: Simulation = simulate(ruleset, called, call)
         failed = failed or simulation.failed
         lines = format_simulation(simulation, colours=sys.stdout.isatty(), hooks_run=run_hooks)

@@ -12,6 +12,7 @@ from criproxy.config.value_types import Address, Owner
 from criproxy.configtypes.section import Section
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
+from criproxy.rules.image_names import AS_WRITTEN, HUB
 from criproxy.rules.profiles.profile import ProfileSpec, profile_of
 from criproxy.rules.spec import CallersSpec, Globs, RulesMode, RuleSpec
 
@@ -129,6 +130,22 @@ class ProbeConfig(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.interval <= 0 or self.timeout <= 0:
             raise ValueError("interval and timeout have to be more than 0")
+
+
+class ImagesConfig(Section, frozen=True):
+    """How names of images are read."""
+
+    short_names: Literal["auto", "docker.io", "as-written"] = "auto"
+    """How the runtime reads a name without a registry, such as `nginx`. `docker.io`: as
+    `docker.io/library/nginx`. `as-written`: as its own configuration says (registries.conf); the
+    registry of such a name is empty in rules. `auto`: `docker.io` if the image service calls itself
+    `containerd` or `docker` in its response to Version, else `as-written`. It is asked when the
+    daemon starts, and every `probe.interval`."""
+
+    @property
+    def reading(self) -> str | None:
+        """See :mod:`criproxy.rules.image_names`; None: the runtime is to be asked."""
+        return {"auto": None, "docker.io": HUB, "as-written": AS_WRITTEN}[self.short_names]
 
 
 class LimitsConfig(Section, frozen=True):
@@ -252,6 +269,7 @@ class Config(Section, frozen=True):
     log: LogConfig = LogConfig()
     slow: SlowConfig = SlowConfig()
     probe: ProbeConfig = ProbeConfig()
+    images: ImagesConfig = ImagesConfig()
     limits: LimitsConfig = LimitsConfig()
     workers: WorkersConfig = WorkersConfig()
     rules: list[RuleSpec] = field(default_factory=list)

@@ -76,6 +76,18 @@ async def call(endpoint: "Endpoint", path: bytes, request: bytes) -> UnaryRespon
             await send.wait_closed()
 
 
+async def call_either(endpoint: "Endpoint", service: str, method: str) -> UnaryResponse:
+    """Make a call with an empty request, of v1 and if that is unknown of v1alpha2.
+
+    ``service`` is without its package. Has no time limit. Raises OSError as :func:`call` does.
+    """
+    for version in ("v1", "v1alpha2"):
+        answer = await call(endpoint, f"/runtime.{version}.{service}/{method}".encode(), b"")
+        if answer.code is not StatusCode.UNIMPLEMENTED:
+            break
+    return answer
+
+
 async def probe(endpoint: "Endpoint", within: float) -> str | None:
     """Call Version, of v1 and if that is unknown of v1alpha2, within ``within`` seconds.
 
@@ -83,10 +95,7 @@ async def probe(endpoint: "Endpoint", within: float) -> str | None:
     """
     try:
         async with asyncio.timeout(within):
-            for path in _VERSION:
-                answer = await call(endpoint, path, b"")
-                if answer.code is not StatusCode.UNIMPLEMENTED:
-                    break
+            answer = await call_either(endpoint, "RuntimeService", "Version")
     except TimeoutError:
         return f"no answer within {within:g} s"
     except OSError as error:

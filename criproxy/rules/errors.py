@@ -16,6 +16,8 @@ REASONS: Final[Mapping[str, str]] = {
     "timeout": "The hook did not answer in time.",
     "unknown_pod": "`where` needs a pod or container that is not known. The expression counts as "
     "false, and the call does not fail.",
+    "unknown_runtime": "The name of an image has no registry, and the runtime has not answered "
+    "Version yet, which decides how it reads such names; see `images.short_names`.",
     "webhook": "The webhook could not be reached or gave an invalid answer.",
 }
 """The reasons for which a rule could not be applied to a call, as in the metrics' label."""

@@ -45,11 +45,13 @@ class Image:
     """An image; what is not known is empty.
 
     ``name`` is the full name with registry and tag or digest: ``docker.io/library/nginx:latest``;
-    ``repository`` is the part between registry and tag; ``id`` is the runtime's.
+    ``repository`` is the part between registry and tag; ``id`` is the runtime's. ``registry`` is
+    None for a name without one as long as it is not known how the runtime reads such names; see
+    :mod:`criproxy.rules.image_names`.
     """
 
     name: str = ""
-    registry: str = ""
+    registry: str | None = ""
     repository: str = ""
     tag: str = ""
     digest: str = ""
@@ -94,7 +96,8 @@ class Facts:
     """The properties of a call; not to be modified (a frozen dataclass would be slower).
 
     ``request`` is None before its message has been received, and outside the CRI; ``pod``,
-    ``container`` and ``image`` are the call's subject, None if unknown.
+    ``container`` and ``image`` are the call's subject, None if unknown. ``short_names`` is how the
+    runtime reads names of images without a registry, see :mod:`criproxy.rules.image_names`.
     """
 
     method_name: MethodName
@@ -105,6 +108,7 @@ class Facts:
     pod: Pod | None = None
     container: Container | None = None
     image: Image | None = None
+    short_names: str | None = None
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     """Values derived from these facts, cached for all rules of the call."""
 
@@ -125,4 +129,5 @@ class Facts:
             pod,
             container,
             image,
+            self.short_names,
         )

@@ -4,17 +4,34 @@ A kubelet pulls an image by its name and creates containers by its id; the name 
 is in ``user_specified_image``. The runtime goes by ``image`` alone, so a client could write any
 name beside an id. The name counts if nothing else is known of the id, if the image is known to be
 of that repository, and if the client is the kubelet.
+
+A short name has no registry. Which image it stands for is the runtime's to say: containerd and
+Docker read it as a name of docker.io (the ``reference`` package of the distribution project),
+CRI-O as its registries.conf says. The functions here are told by ``short_names``: HUB, or
+AS_WRITTEN, which gives short names an empty registry, or None where that is not known yet.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Image
 
 HUB: Final = "docker.io"
 OLD_HUB: Final = "index.docker.io"
+AS_WRITTEN: Final = ""
+"""Short names have no registry."""
+
+_READ_AS_DOCKER: Final = frozenset({"containerd", "docker", "criproxy-embedded"})
+"""The ``runtime_name`` of runtimes for which a short name is one of docker.io."""
+
 _ID: Final = re.compile(r"(?:sha256:|sha512:)?[0-9a-f]+")
+
+
+def short_names_of(runtime_name: str) -> str:
+    """Return how a runtime with this name, as in its response to Version, reads short names."""
+    return HUB if runtime_name in _READ_AS_DOCKER else AS_WRITTEN
 
 
 def is_registry(part: str) -> bool:
@@ -22,33 +39,43 @@ def is_registry(part: str) -> bool:
     return part == "localhost" or "." in part or ":" in part or part != part.lower()
 
 
-def normalized(name: str) -> str | None:
-    """Return a name with its registry and tag; None for an id, and for an image without a name."""
-    if not name or "<" in name or _ID.fullmatch(name):  # "<none>:<none>": an image without a name
+def is_name(name: str) -> bool:
+    """Return whether this is a name, not an id, and not what stands for an image without a name."""
+    return bool(name) and "<" not in name and not _ID.fullmatch(name)  # "<none>:<none>"
+
+
+def normalized(name: str, short_names: str | None) -> str | None:
+    """Return a name with its registry and tag; None for an id, and for an image without a name.
+
+    Raises EvaluationError for a short name where ``short_names`` is None.
+    """
+    if not is_name(name):
         return None
-    if "@" not in name and ":" not in name.rpartition("/")[2]:
-        name += ":latest"
-    registry, slash, rest = name.partition("/")
-    if not slash or not is_registry(registry):
-        registry, rest = HUB, name
-    if registry == OLD_HUB:
-        registry = HUB
-    if registry == HUB and "/" not in rest:
-        rest = "library/" + rest
-    return f"{registry}/{rest}"
+    registry, rest = _split(name, short_names)
+    if registry is None:
+        raise _unknown(name)
+    return f"{registry}/{rest}" if registry else rest
+
+
+def checked(image: Image | None) -> Image | None:
+    """Return an image. Raises EvaluationError if it has a short name whose registry is not known
+    yet."""
+    if image is not None and image.registry is None:
+        raise _unknown(image.name)
+    return image
 
 
 def id_of(name: str) -> str:
     """Return a name that is an id; empty for any other."""
-    return "" if normalized(name) else name
+    return "" if is_name(name) else name
 
 
-def image_of(name: str, id_: str = "") -> Image:
+def image_of(name: str, short_names: str | None, id_: str = "") -> Image:
     """Return the image of a name, which may be an id, and of an id, if that is known."""
-    full = normalized(name)
-    if full is None:
+    if not is_name(name):
         return Image(id=id_ or name)
-    registry, _, rest = full.partition("/")
+    registry, rest = _split(name, short_names)
+    full = f"{registry}/{rest}" if registry else rest
     rest, _, digest = rest.partition("@")
     repository, colon, tag = rest.rpartition(":")
     if not colon:
@@ -56,7 +83,7 @@ def image_of(name: str, id_: str = "") -> Image:
     return Image(full, registry, repository, tag, digest, id_)
 
 
-def image_name(spec: Any, known: Sequence[str], trusted: bool) -> str:
+def image_name(spec: Any, known: Sequence[str], trusted: bool, short_names: str | None) -> str:
     """Return the name of an ImageSpec's image as a person wrote it, or its id.
 
     ``known`` are names that the image of an id is known to have, ``trusted`` is whether the client
@@ -64,13 +91,38 @@ def image_name(spec: Any, known: Sequence[str], trusted: bool) -> str:
     """
     name: str = spec.image
     claimed: str = getattr(spec, "user_specified_image", "")
-    if normalized(name) is not None or not (claimed or known):
+    if is_name(name) or not (claimed or known):
         return name
-    if claimed and (trusted or not known or any(_same_repository(claimed, each) for each in known)):
+    if claimed and (trusted or not known):
         return claimed
-    return known[0] if known else name
+    wanted = _repository(claimed, short_names)
+    return claimed if wanted in {_repository(each, short_names) for each in known} else known[0]
 
 
-def _same_repository(one: str, other: str) -> bool:
-    first, second = image_of(one), image_of(other)
-    return (first.registry, first.repository) == (second.registry, second.repository)
+def _unknown(name: str) -> EvaluationError:
+    detail = f"{name[:80]!r} has no registry, and the runtime has not answered Version yet"
+    return EvaluationError("unknown_runtime", detail)
+
+
+def _repository(name: str, short_names: str | None) -> tuple[str | None, str]:
+    image = image_of(name, short_names)
+    return image.registry, image.repository
+
+
+def _split(name: str, short_names: str | None) -> tuple[str | None, str]:
+    """Return the registry of a name, and the rest with a tag or digest.
+
+    The rules are those of ``ParseNormalizedNamed`` and ``TagNameOnly`` of the distribution
+    project's ``reference`` package, except for short names.
+    """
+    if "@" not in name and ":" not in name.rpartition("/")[2]:
+        name += ":latest"
+    first, slash, rest = name.partition("/")
+    registry: str | None = first
+    if not slash or not is_registry(first):
+        registry, rest = short_names, name
+    elif first == OLD_HUB:
+        registry = HUB
+    if registry == HUB and "/" not in rest:
+        rest = "library/" + rest
+    return registry, rest

@@ -5,8 +5,9 @@ only, it pulls and creates again without end. So a name is changed in every mess
 it, in both directions.
 
 Names
-    A name is normalized as by containerd: ``nginx`` is ``docker.io/library/nginx:latest``. Patterns
-    are compared with the normalized name, which is also what a runtime answers. Ids are not names
+    A name is normalized as by the runtime: for containerd, ``nginx`` is
+    ``docker.io/library/nginx:latest`` (see image_names). Patterns are compared with the normalized
+    name, which is also what a runtime answers. Ids are not names
     and never change: ``sha256:…``, and hexadecimal digits alone, which is how crictl shortens an id
     (a kubelet adds a tag to every name).
 
@@ -29,7 +30,7 @@ be listed under the same name, a call with that name reaches the renamed one.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor
@@ -37,7 +38,7 @@ from google.protobuf.message import Message
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
-from criproxy.rules.image_names import HUB, OLD_HUB, is_registry, normalized
+from criproxy.rules.image_names import AS_WRITTEN, HUB, OLD_HUB, is_registry, normalized
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "ImageSpec": ("image", "image_ref"),
@@ -212,39 +213,49 @@ class ImageMap:
         self._pairs = tuple(_pair(index, *pair) for index, pair in enumerate(pairs))
         _check_order(self._pairs)
 
-    def forward(self, name: str) -> str:
-        """Return the name that is sent to the runtime; ``name`` if no pair matches."""
-        full = normalized(name)
+    def forward(self, name: str, short_names: str | None = HUB) -> str:
+        """Return the name that is sent to the runtime; ``name`` if no pair matches.
+
+        ``short_names`` is how the runtime reads names without a registry, see image_names. Raises
+        EvaluationError for such a name if it is None.
+        """
+        full = normalized(name, short_names)
         return name if full is None else self._sent(full) or name
 
-    def backward(self, name: str) -> str:
+    def backward(self, name: str, short_names: str | None = HUB) -> str:
         """Return the client's name of an image that the runtime names.
 
         ``forward`` of the result is ``name``, normalized; a name for which there is no such result
         is returned unchanged.
         """
-        full = normalized(name)
+        reading = short_names or AS_WRITTEN  # a runtime answers with full names
+        full = normalized(name, reading)
         if full is None:
             return name
         for pair in self._pairs:
             known = pair.to.translate(full, pair.from_)
-            if known is not None and self.forward(known) == full:
+            if known is not None and self.forward(known, reading) == full:
                 return known
         return name
 
-    def request(self, message: Message) -> bool:
-        """Rename images in a request, in place. Returns whether anything changed."""
-        return _rename(message, _name_fields(message.DESCRIPTOR), self.forward)
+    def request(self, message: Message, short_names: str | None = HUB) -> bool:
+        """Rename images in a request, in place. Returns whether anything changed.
 
-    def response(self, message: Message) -> bool:
+        Raises EvaluationError as :meth:`forward` does.
+        """
+        rename = partial(self.forward, short_names=short_names)
+        return _rename(message, _name_fields(message.DESCRIPTOR), rename)
+
+    def response(self, message: Message, short_names: str | None = HUB) -> bool:
         """Rename images back in a response, or in one message of a stream, in place.
 
         Returns whether anything changed.
         """
-        return _rename(message, _name_fields(message.DESCRIPTOR), self.backward)
+        rename = partial(self.backward, short_names=short_names)
+        return _rename(message, _name_fields(message.DESCRIPTOR), rename)
 
     def _sent(self, full: str) -> str | None:
         for pair in self._pairs:
             if (sent := pair.from_.translate(full, pair.to)) is not None:
-                return normalized(sent)  # a name of docker.io may change
+                return normalized(sent, AS_WRITTEN)  # a name of docker.io may change
         return None

@@ -15,6 +15,7 @@ kubelet creates by the id of an image has the name of the image, too (see image_
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ from criproxy.cri.naming import MethodName
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Container, Image, Pod
-from criproxy.rules.image_names import id_of, image_name, image_of, normalized
+from criproxy.rules.image_names import HUB, id_of, image_name, image_of, is_name
 
 LIMIT: Final = 10_000
 """Pods, and containers, that are cached; above it the oldest is removed. A node has hundreds; the
@@ -99,7 +100,9 @@ class _Table(Generic[_T]):
 class PodCache:
     """The pods and containers of a runtime that are known from calls and listings."""
 
-    def __init__(self) -> None:
+    def __init__(self, short_names: str | None = HUB) -> None:
+        self.short_names = short_names
+        """How the runtime reads names of images without a registry; see image_names."""
         self._pods: _Table[Pod] = _Table()
         self._containers: _Table[Container] = _Table()
         self._image_names: dict[str, tuple[str, ...]] = {}
@@ -142,7 +145,7 @@ class PodCache:
             _decode(response_class(method), response),
         )
 
-    def add_listing(self, pods: bytes, containers: bytes, images: bytes = b"") -> None:
+    def add_listing(self, pods: bytes = b"", containers: bytes = b"", images: bytes = b"") -> None:
         """Add the responses of ListPodSandbox, ListContainers and ListImages.
 
         Items from calls are newer and stay unchanged. Raises EvaluationError for a message that
@@ -174,7 +177,7 @@ class PodCache:
             return None, None
         container = self._containers.find(_text(request, "container_id"))
         if container is not None:
-            return self._pods.find(container.pod_id), container
+            return self._pods.find(container.pod_id), self._named(container)
         pod = self._pods.find(_text(request, "pod_sandbox_id"))
         for name in ("sandbox_config", "config"):
             config: Any = _inner(request, name)
@@ -197,9 +200,10 @@ class PodCache:
         """
         spec = _image_spec(request)
         if spec is not None:
-            return image_of(self._image_name(spec, trusted), id_of(spec.image))
+            name = self._image_name(spec, trusted)
+            return image_of(name, self.short_names, id_of(spec.image))
         if container is not None:
-            return image_of(container.image, container.image_id)
+            return image_of(container.image, self.short_names, container.image_id)
         return Image() if request.DESCRIPTOR.name in _WITH_IMAGE else None
 
     def image_name(
@@ -266,14 +270,20 @@ class PodCache:
     def _add_names(self, id_: str, names: tuple[str, ...]) -> None:
         """Add names of an image, the newest first; above the limit the oldest image is removed."""
         known = self._image_names.pop(id_, ())
-        full = [name for each in (*names, *known) if (name := normalized(each)) is not None]
-        if id_ and full:
-            self._image_names[id_] = tuple(dict.fromkeys(full))[:_NAMES]
+        full = [image_of(name, self.short_names).name for name in names if is_name(name)]
+        if id_ and (full or known):
+            self._image_names[id_] = tuple(dict.fromkeys((*full, *known)))[:_NAMES]
         if len(self._image_names) > LIMIT:
             del self._image_names[next(iter(self._image_names))]
 
     def _image_name(self, spec: Any, trusted: bool) -> str:
-        return image_name(spec, self._image_names.get(spec.image, ()), trusted)
+        known = self._image_names.get(spec.image, ())
+        return image_name(spec, known, trusted, self.short_names)
+
+    def _named(self, container: Container) -> Container:
+        """Return a container with the name of its image, if that was learnt after its id."""
+        known = () if is_name(container.image) else self._image_names.get(container.image)
+        return replace(container, image=known[0]) if known else container
 
     def _container(self, id_: str, pod_id: str, message: Any, trusted: bool = False) -> Container:
         """Return the container of a ContainerConfig, or of a Container from a listing."""

@@ -312,9 +312,9 @@ class RuleSpec(Section, frozen=True):
     rewrite_images: list[ImagePairSpec] | None = None
     """Rename images in requests, and back in responses."""
     auth: Auth = "drop"
-    """What happens to the credentials of a PullImage whose registry is changed by `rewrite` or
-    `rewrite_images`: `drop`, because they are those of the other registry, or `keep`. Credentials
-    that `rewrite` itself sets are sent."""
+    """What happens to the credentials of a PullImage whose registry is changed by `rewrite`,
+    `rewrite_images` or a hook: `drop`, because they are those of the other registry, or `keep`,
+    without their `server_address`. Credentials that the rule or the hook itself sets are sent."""
     delay: DelaySpec | None = None
     """Make calls wait."""
     fault: FaultSpec | None = None
@@ -338,8 +338,8 @@ class RuleSpec(Section, frozen=True):
             )
         if self.rewrite_images is not None and not self.rewrite_images:
             raise ValueError("rewrite_images has to have at least one pair of from and to")
-        if self.auth == "keep" and self.action not in ("rewrite", "rewrite_images"):
-            raise ValueError("auth: keep is for rewrite and rewrite_images")
+        if self.auth == "keep" and self.action not in ("rewrite", "rewrite_images", "hook"):
+            raise ValueError("auth: keep is for rewrite, rewrite_images and hook")
 
     @property
     def action(self) -> Action:

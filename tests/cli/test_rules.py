@@ -19,6 +19,7 @@ from criproxy.config.load import load_rules
 from criproxy.config.rule_compilation import compiled
 from criproxy.errors import ConfigError, UnavailableError, UsageError
 from criproxy.observe.http import HTTPServer, Pages
+from criproxy.rules.image_names import HUB
 from tests.support.captures import DIRECTORY
 
 MIRROR = """\
@@ -312,7 +313,7 @@ class TestTest:
 
     def test_colours(self, file: Path) -> None:
         """For a terminal, what acts and what differs is coloured; the words are the same."""
-        (call,) = read_calls(_write(file.parent / "call.yaml", PULL))
+        (call,) = read_calls(_write(file.parent / "call.yaml", PULL), HUB)
         simulation = simulate(compiled(load_rules(file))[0], {}, call)
         plain = format_simulation(simulation, colours=False, hooks_run=False)
         coloured = format_simulation(simulation, colours=True, hooks_run=False)

@@ -113,11 +113,11 @@ def test_runtime_that_comes_late(short_dir: Path) -> None:
     """Pods are asked for until the runtime is there; the log says once that they are not known."""
     endpoint = f"unix://{short_dir}/cri.sock"
     with ruled(short_dir, endpoint, rule("a", "ExecSync", 'pod.name == "x"')) as proxy:
-        told = proxy.event("pods not listed yet")
+        told = proxy.event("not listed yet", what="pods")
         assert told["error"].endswith("No such file or directory")
         with EmbeddedRuntime(endpoint, pods=1):
             proxy.event("pods listed")
-        assert len(proxy.events("pods not listed yet")) == 1
+        assert len(proxy.events("not listed yet", what="pods")) == 1
 
 
 def test_pods_are_asked_for_where_rules_need_them(

@@ -74,7 +74,7 @@ ONE_OF = (
             "Expected `float` <= 100.0 - at `$[0].fault.percentage`",
         ),
         ("fault: {code: INTERNAL, times: 0}", "Expected `int` >= 1 - at `$[0].fault.times`"),
-        ("deny: {}, auth: keep", "auth: keep is for rewrite and rewrite_images - at `$[0]`"),
+        ("deny: {}, auth: keep", "auth: keep is for rewrite, rewrite_images and hook - at `$[0]`"),
         ("delay: {}", "delay takes either fixed or percentiles - at `$[0].delay`"),
         (
             "delay: {fixed: 1s, percentiles: {p50: 1s}}",

@@ -11,6 +11,11 @@ from tests.support.image import write_archive
 from tests.support.process import Process
 from tests.support.waiting import wait_until
 
+USER = "mirror"
+PASSWORD = "mirror-hunter2-secret"
+_HASH = "$2b$04$ZjKHYqmFICnTr/yI3PLw5uUPSEaYaUySfLweabi/AKRZe36Mo2PtG"
+"""The password's bcrypt hash: the registry knows no other, and Python has no bcrypt."""
+
 
 def missing() -> list[str]:
     """What this machine lacks to run :class:`Registry`, in words."""
@@ -20,21 +25,24 @@ def missing() -> list[str]:
 class Registry(Process):
     """A registry with its blobs in one directory, at ``host``, from entering to leaving."""
 
-    def __init__(self, directory: Path) -> None:
-        """Keep everything below ``directory``."""
+    def __init__(self, directory: Path, *, credentials: bool = False) -> None:
+        """Keep everything below ``directory``. ``credentials``: ask for USER and PASSWORD."""
         directory.mkdir()
         self._archive = directory / "image.tar"
         self.host = ""
         config = directory / "config.yml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "version": 0.1,
-                    "http": {"addr": "127.0.0.1:0"},
-                    "storage": {"filesystem": {"rootdirectory": str(directory / "blobs")}},
-                }
-            )
-        )
+        content: dict[str, object] = {
+            "version": 0.1,
+            "http": {"addr": "127.0.0.1:0"},
+            "storage": {"filesystem": {"rootdirectory": str(directory / "blobs")}},
+        }
+        self._push_options = ["--plain-http"]
+        if credentials:
+            users = directory / "htpasswd"
+            users.write_text(f"{USER}:{_HASH}\n")
+            content["auth"] = {"htpasswd": {"realm": "test", "path": str(users)}}
+            self._push_options += ["--user", f"{USER}:{PASSWORD}"]
+        config.write_text(yaml.safe_dump(content))
         super().__init__(["docker-registry", "serve", str(config)], output=directory / "log")
 
     def start(self) -> None:
@@ -50,7 +58,7 @@ class Registry(Process):
         push = ("--namespace", "push", "images")
         runtime.ctr(*push, "import", str(write_archive(self._archive, names)))
         for name in names:
-            runtime.ctr(*push, "push", "--plain-http", name)
+            runtime.ctr(*push, "push", *self._push_options, name)
 
     def _listening(self) -> re.Match[str] | None:
         """What it writes when it has a port, which the system chooses, and listens."""

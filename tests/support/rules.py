@@ -12,6 +12,7 @@ from criproxy.peers.peer import Peer
 from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
 from criproxy.rules.facts import Facts
+from criproxy.rules.image_names import HUB
 from criproxy.rules.spec import RuleSpec
 
 KUBELET = Peer(pid=7, uid=0, gid=0, executable="/usr/bin/kubelet")
@@ -42,6 +43,7 @@ def one_rule(methods: str, more: str) -> Rule:
 
 
 def facts(path: str, request: Message | None = None, **known: Any) -> Facts:
-    """Return the facts of a call by a kubelet."""
-    known = {"listener": "/run/criproxy/criproxy.sock", "caller": KUBELET, **known}
+    """Return the facts of a call by a kubelet to containerd."""
+    listener = "/run/criproxy/criproxy.sock"
+    known = {"listener": listener, "caller": KUBELET, "short_names": HUB, **known}
     return Facts(method_name=resolve(path.encode()), request=request, **known)

@@ -176,7 +176,7 @@ class RecordBuilder:
         ``message_limit`` is in bytes of the messages of one direction. ``pod_cache`` is that of a
         previous builder; None: a new one.
         """
-        self.pod_cache = PodCache() if pod_cache is None else pod_cache
+        self.pod_cache = PodCache(short_names=None) if pod_cache is None else pod_cache
         """The names of pods and containers."""
         self._policy = policy
         self._redactor = Redactor(
@@ -194,6 +194,8 @@ class RecordBuilder:
             return self._event(item)
         if isinstance(item, UnreadConnection):
             return self._unread(item)
+        if item.short_names is not None:
+            self.pod_cache.short_names = item.short_names
         with suppress(EvaluationError):  # undecodable: records have ids without names then
             self.pod_cache.add_listing(item.pods, item.containers, item.images)
         return None

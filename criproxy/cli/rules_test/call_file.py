@@ -15,6 +15,7 @@ from criproxy.configtypes.section import Section
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS, Method
 from criproxy.cri.naming import matches, resolve
+from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.errors import ConfigError
 from criproxy.peers.cgroups import CgroupLocation
 from criproxy.peers.credentials import Kubelet
@@ -61,6 +62,7 @@ class ContainerSpec(Section, frozen=True):
     id: str = ""
     name: str = ""
     image: str = ""
+    image_id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +77,8 @@ class CallSpec(Section, frozen=True):
     """For a server stream a list of messages. None: no response is simulated."""
     pod: PodSpec | None = None
     container: ContainerSpec | None = None
+    images: dict[str, list[str]] = field(default_factory=dict)
+    """Names of the runtime's images by id."""
     caller: CallerSpec = CallerSpec()
     listener: str = str(DEFAULT_ENDPOINT)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -89,23 +93,29 @@ class CallFileEntry:
     responses: tuple[Message, ...]
 
 
-def read_calls(path: Path) -> list[CallFileEntry]:
-    """Read a file of calls; ``-`` is stdin. Raises ConfigError."""
+def read_calls(path: Path, short_names: str) -> list[CallFileEntry]:
+    """Read a file of calls; ``-`` is stdin. Raises ConfigError.
+
+    ``short_names`` is how the runtime reads short names of images, see
+    :mod:`criproxy.rules.image_names`.
+    """
     text = sys.stdin.read() if str(path) == "-" else read_text(path)
     name = "<stdin>" if str(path) == "-" else str(path)
     documents = [each for each in parse_all(text, name) if each.value is not None]
     if not documents:
         raise ConfigError(f"{name}: has no call; write one like method: Version")
-    return [_call(each) for each in documents]
+    return [_call(each, short_names) for each in documents]
 
 
-def _call(document: Document) -> CallFileEntry:
+def _call(document: Document, short_names: str) -> CallFileEntry:
     spec = document.convert(CallSpec)
     method = _method(document, spec)
     request = _message(document, ("request",), request_class(method), spec.request)
     named = resolve(method.path.encode())
     caller = spec.caller.peer()
-    pod_cache = PodCache()
+    pod_cache = PodCache(short_names)
+    images = [v1.Image(id=id_, repo_tags=names) for id_, names in spec.images.items()]
+    pod_cache.add_listing(images=v1.ListImagesResponse(images=images).SerializeToString())
     pod, container = pod_cache.find(named, request, caller.kubelet)
     if spec.container is not None:
         container = Container(**_fields(spec.container))
@@ -118,6 +128,7 @@ def _call(document: Document) -> CallFileEntry:
         pod=pod if spec.pod is None else Pod(**_fields(spec.pod)),
         container=container,
         image=pod_cache.image(request, container, caller.kubelet),
+        short_names=short_names,
     )
     return CallFileEntry(method, facts, _responses(document, method, spec))
 

@@ -35,6 +35,7 @@ from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
+from criproxy.rules.image_names import HUB
 from criproxy.rules.messages.decompression import decompress
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode
@@ -73,10 +74,11 @@ class Recording:
     the calls that created or pulled them."""
 
 
-def read_recording(file: Path, executable: str = KUBELET) -> Recording:
+def read_recording(file: Path, executable: str = KUBELET, short_names: str = HUB) -> Recording:
     """Read a recorded connection of a client, root with an executable.
 
-    Raises UsageError for a file that is no recording.
+    ``short_names`` is how the runtime reads short names of images, see
+    :mod:`criproxy.rules.image_names`. Raises UsageError for a file that is no recording.
     """
     caller = CallerSpec(executable=executable).peer()
     reader = ConnectionReader(select_capture=lambda path: CaptureLimits(_LIMIT, _LIMIT))
@@ -86,7 +88,7 @@ def read_recording(file: Path, executable: str = KUBELET) -> Recording:
         events += reader.receive(side, data, now)
     events += reader.end(Side.CLIENT, now)
     ended = [event.call for event in events if isinstance(event, CallEnded)]
-    pod_cache = PodCache()
+    pod_cache = PodCache(short_names)
     entries = [_call(call, pod_cache, caller) for call in ended]
     return Recording(caller, ended, [entry for entry in entries if entry is not None])
 

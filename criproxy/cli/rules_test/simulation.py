@@ -147,7 +147,10 @@ class _Simulator:
         elif fault is not None and _replies_before(fault):
             self._answer(_fault_status(rule, fault))
         elif spec.hook is not None:
-            self._change_request(self._call_hook(rule, self._result.request, "request"))
+            before = self._result.request
+            after = self._call_hook(rule, before, "request")
+            rule.drop_auth(self._facts, before, after)
+            self._change_request(after)
         elif spec.rewrite is not None or spec.rewrite_images is not None:
             self._result.metadata += rule.metadata(self._facts)
             self._change_request(rule.rewrite_request(self._facts))

@@ -86,6 +86,7 @@ class ActiveRules:
         self._clock = clock
         self._list_pods = list_pods
         self._share_update = share_update
+        self._short_names: str | None = None
         self._ruleset: RuleSet | None = None
         self._policy: RulePolicy | None = None
         self._resources: Resources | None = None
@@ -132,6 +133,12 @@ class ActiveRules:
             except EvaluationError as error:  # as for a call of this worker
                 self._log.warning("not remembered", detail=str(error))
 
+    def read_short_names(self, short_names: str) -> None:
+        """Say how the runtimes read short names of images."""
+        self._short_names = short_names
+        if self._resources is not None:
+            self._resources.pod_cache.short_names = short_names
+
     def close(self) -> None:
         """Release the resources of rules."""
         if self._timer is not None:
@@ -164,7 +171,7 @@ class ActiveRules:
         from criproxy.rules.pod_cache import PodCache
 
         return Resources(
-            pod_cache=PodCache(),
+            pod_cache=PodCache(self._short_names),
             counts=self.counts,
             tasks=self._tasks,
             log=self._log,

@@ -48,6 +48,7 @@ class Audit:
         """
         self._log = log
         self._clock = clock
+        self._short_names: str | None = None
         counts = AuditCounts()
         for name in sink_names(spec.sinks):
             counts.sink(name)
@@ -96,9 +97,14 @@ class Audit:
         if call is not None:
             call.denied = REFUSED
 
-    def add_listing(self, pods: bytes, containers: bytes, images: bytes) -> None:
+    def add_listing(self, pods: bytes = b"", containers: bytes = b"", images: bytes = b"") -> None:
         """Submit a runtime's responses to ListPodSandbox, ListContainers and ListImages."""
-        self._client.submit(RuntimeListing(pods, containers, images))
+        self._client.submit(RuntimeListing(pods, containers, images, self._short_names))
+
+    def read_short_names(self, short_names: str) -> None:
+        """Submit how the runtimes read short names of images, now and with all later listings."""
+        self._short_names = short_names
+        self.add_listing()
 
     def close(self) -> None:
         """Send what waits for the recorder, within a few seconds."""

@@ -1,11 +1,11 @@
-"""Lists the pods and containers of a runtime that were created before the daemon's start."""
+"""Lists the pods, containers and images of a runtime that were there before the daemon's start."""
 
 import asyncio
 from typing import Final, Protocol
 
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.unary import call
+from criproxy.relay.unary import call_either
 from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
 
@@ -19,53 +19,63 @@ _TIMEOUT: Final = 60.0
 class PodListingReceiver(Protocol):
     """A pod cache, or an object that forwards the listing to one."""
 
-    def add_listing(self, pods: bytes, containers: bytes, images: bytes) -> None:
+    def add_listing(self, pods: bytes = b"", containers: bytes = b"", images: bytes = b"") -> None:
         """Add the responses of ListPodSandbox, ListContainers and ListImages.
 
         Raises EvaluationError if they cannot be decoded.
         """
 
 
-async def list_pods(runtime: Endpoint, receiver: PodListingReceiver, log: Log) -> None:
-    """Pass a runtime's pods and containers to ``receiver``; retries until the runtime responds."""
-    error_text = ""
+async def list_pods(
+    runtime: Endpoint, image_service: Endpoint, receiver: PodListingReceiver, log: Log
+) -> None:
+    """Pass a runtime's images, pods and containers to ``receiver``; retries until it has them.
+
+    ``image_service`` is the endpoint of the image service, which may be another process.
+    """
+    missing = {"images": image_service, "pods": runtime}
+    errors: dict[str, str] = {}
     while True:
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                pods = await _list(runtime, "ListPodSandbox")
-                containers = await _list(runtime, "ListContainers")
-                images = await _list_images(runtime)
-            receiver.add_listing(pods, containers, images)
-        except (OSError, EvaluationError) as error:
-            if str(error) != error_text:
-                error_text = str(error)
-                log.warning(
-                    "pods not listed yet",
-                    runtime=str(runtime),
-                    error=error_text,
-                    note="until then the pods of before are unknown by their names",
-                )
-            await asyncio.sleep(_RETRY)
-        else:
-            log.info("pods listed", runtime=str(runtime))
+        for what, endpoint in tuple(missing.items()):
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    await (_pass_images if what == "images" else _pass_pods)(endpoint, receiver)
+            except (OSError, EvaluationError) as error:
+                if str(error) != errors.get(what):
+                    errors[what] = str(error)
+                    log.warning(
+                        "not listed yet",
+                        what=what,
+                        runtime=str(endpoint),
+                        error=str(error),
+                        note=f"until then the {what} of before are unknown by their names",
+                    )
+            else:
+                del missing[what]
+                if what == "pods":
+                    log.info("pods listed", runtime=str(endpoint))
+        if not missing:
             return
+        await asyncio.sleep(_RETRY)
 
 
-async def _list_images(runtime: Endpoint) -> bytes:
-    """Return the images of a runtime; none if another process serves images."""
-    try:
-        return await _list(runtime, "ListImages", "ImageService")
-    except OSError:
+async def _pass_pods(runtime: Endpoint, receiver: PodListingReceiver) -> None:
+    pods = await _list(runtime, "RuntimeService", "ListPodSandbox")
+    receiver.add_listing(pods, await _list(runtime, "RuntimeService", "ListContainers"))
+
+
+async def _pass_images(image_service: Endpoint, receiver: PodListingReceiver) -> None:
+    receiver.add_listing(images=await _list(image_service, "ImageService", "ListImages"))
+
+
+async def _list(endpoint: Endpoint, service: str, method: str) -> bytes:
+    """Return the response to an empty request. Raises OSError if the call fails.
+
+    An endpoint without an image service has no images.
+    """
+    response = await call_either(endpoint, service, method)
+    if response.code is StatusCode.UNIMPLEMENTED and service == "ImageService":
         return b""
-
-
-async def _list(runtime: Endpoint, method: str, service: str = "RuntimeService") -> bytes:
-    """Return the response to an empty request. Raises OSError if the call fails."""
-    for version in ("v1", "v1alpha2"):
-        path = f"/runtime.{version}.{service}/{method}"
-        response = await call(runtime, path.encode(), b"")
-        if response.code is not StatusCode.UNIMPLEMENTED:
-            break
     if response.code is not StatusCode.OK:
         code = "an unreadable answer" if response.code is None else response.code.name
         raise ConnectionError(f"{method} failed with {code}: {response.message}")

@@ -37,6 +37,7 @@ from criproxy.daemon.worker.event_dispatcher import EventDispatcher
 from criproxy.daemon.worker.limits import relay_limits
 from criproxy.daemon.worker.pod_listing import list_pods
 from criproxy.daemon.worker.policy_registry import PolicyRegistry
+from criproxy.daemon.worker.short_names import ShortNames
 from criproxy.errors import CriproxyError, UsageError
 from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
@@ -93,6 +94,7 @@ class _Worker:
         self._others_select_pods = False
         self._listeners: list[Listener] = []
         self._rules: ActiveRules
+        self._short_names: ShortNames
         self._background: Tasks
         self._cut = asyncio.Event()
         self._prepared: CompiledRules | None = None
@@ -139,8 +141,11 @@ class _Worker:
             prepared = prepare(loaded)
             sockets = descriptors[: len(config.listeners)]
             self._open_audit(descriptors[len(config.listeners) :])
+            self._short_names = self._make_short_names(background)
             rules = self._rules = self._make_rules(background, connections)
             self._listeners = self._make_listeners(connections, rules)
+            if self._audit is not None or loaded.rules:
+                await self._short_names.start()
             rules.adopt(prepared)
             for listener, descriptor in zip(self._listeners, sockets, strict=True):
                 listener.serve(socket.socket(fileno=descriptor))
@@ -201,6 +206,8 @@ class _Worker:
         """Compile rules, which a later ``adopt`` puts in force; return why they cannot be."""
         try:
             self._prepared = await asyncio.to_thread(prepare, loaded)
+            if loaded.rules:
+                await self._short_names.start()
         except CriproxyError as error:
             return str(error)
         return None
@@ -283,14 +290,29 @@ class _Worker:
 
     def _list_pods_for_audit(self, background: Tasks) -> None:
         if self._audit is not None:
-            for runtime in {each.runtime for each in self._listeners}:
-                listing = list_pods(runtime, self._audit, self._log)
-                background.start(listing, f"pods of {runtime}, for the audit log")
+            for upstreams in self._upstreams():
+                listing = list_pods(*upstreams, self._audit, self._log)
+                background.start(listing, f"pods of {upstreams[0]}, for the audit log")
+
+    def _upstreams(self) -> set[tuple[Endpoint, Endpoint]]:
+        """Return the runtimes with their image services."""
+        return {(each.runtime, each.image) for each in self._listeners}
+
+    def _make_short_names(self, background: Tasks) -> ShortNames:
+        def changed(reading: str) -> None:
+            self._rules.read_short_names(reading)
+            if self._audit is not None:
+                self._audit.read_short_names(reading)
+
+        upstreams = (each.image or each.runtime for each in self._config.listeners)
+        services = {each for each in upstreams if each is not None}
+        return ShortNames(self._config, services, changed, self._log, background)
 
     def _make_rules(self, background: Tasks, connections: Tasks) -> ActiveRules:
         def learn_pods(cache: "PodCache") -> None:
-            for runtime in {each.runtime for each in self._listeners}:
-                background.start(list_pods(runtime, cache, self._log), f"pods of {runtime}")
+            for upstreams in self._upstreams():
+                listing = list_pods(*upstreams, cache, self._log)
+                background.start(listing, f"pods of {upstreams[0]}")
 
         config, counts = self._config, DatedCounts()
         limits = config.limits

@@ -313,7 +313,10 @@ async def _call_hook(active: ActiveRule, phase: Phase, message: Message, facts: 
     hook, spec = active.hook, active.rule.spec.hook
     if hook is None or spec is None:
         return message
-    return await call_hook(hook, spec, phase, message, facts)
+    after = await call_hook(hook, spec, phase, message, facts)
+    if phase == "request":
+        active.rule.drop_auth(facts, message, after)
+    return after
 
 
 def _changes(before: Message, after: Message) -> list[str]:

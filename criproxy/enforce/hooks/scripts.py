@@ -30,6 +30,7 @@ from criproxy.enforce.hooks.script_output import ScriptOutput
 from criproxy.enforce.resources import Log
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
+from criproxy.rules.image_names import checked
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 
@@ -199,7 +200,7 @@ def _encode(phase: str, message: Message, facts: Facts) -> protocol.Call:
         dict(facts.metadata),
         facts.pod,
         facts.container,
-        facts.image,
+        checked(facts.image),
         "" if request is None else request.DESCRIPTOR.full_name,
         None if request is None else request.SerializeToString(),
     )

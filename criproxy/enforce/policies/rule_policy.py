@@ -93,6 +93,7 @@ class RulePolicy:
             listener=connection.listener,
             caller=connection.peer,
             metadata=Metadata(headers),
+            short_names=self._resources.pod_cache.short_names,
         )
         executor = EffectExecutor(self._resources, connection, facts.method_name, call)
         candidates, metadata = self._candidates(plan, facts, executor)

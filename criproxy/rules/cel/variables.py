@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from criproxy.rules.facts import Facts
+from criproxy.rules.image_names import checked
 
 SUBJECTS: Final = frozenset({"request", "pod", "container", "image"})
 """The variables that are known only after the request's message has been received."""
@@ -234,7 +235,7 @@ def _all_calls() -> cel.Env:
 _FACTORIES: Final[Mapping[str, Callable[[Facts], Any]]] = {
     "pod": lambda facts: _message("Pod", facts.pod),
     "container": lambda facts: _message("Container", facts.container),
-    "image": lambda facts: _message("Image", facts.image),
+    "image": lambda facts: _message("Image", checked(facts.image)),
     "caller": lambda facts: _message("Caller", facts.caller),
     "listener": lambda facts: facts.listener,
     "api_version": lambda facts: facts.method_name.api_version or "",

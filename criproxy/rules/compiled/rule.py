@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -25,8 +26,8 @@ from criproxy.rules.spec import Action, RuleSpec
 _Key = tuple[str, str]
 
 _PULL: Final = "PullImage"
-_AUTH: Final = re.compile(r"auth(\.|$)")
-"""A field path of a pull's credentials."""
+_AUTH: Final = re.compile(r"auth(?:\.(\w+))?")
+"""A field path of a pull's credentials, or of one field of them."""
 
 
 class Rule:
@@ -46,8 +47,8 @@ class Rule:
         self.fails_closed: Final = spec.fails
         self.continues: Final = spec.continue_
         self._images = self._image_map()
-        sets_auth = spec.rewrite is not None and any(map(_AUTH.match, spec.rewrite.request))
-        self._keeps_auth = spec.auth == "keep" or sets_auth
+        paths = spec.rewrite.request if spec.rewrite is not None else ()
+        self._sets_auth = [found[1] for path in paths if (found := _AUTH.fullmatch(path))]
         selected = [method for method in methods if self._selects(method)]
         self._programs: Mapping[_Key, MethodProgram] = self._compile(selected)
         self._program_outside_cri = self._compile_outside_cri(bool(selected))
@@ -125,19 +126,36 @@ class Rule:
         if request is None:
             raise EvaluationError("decode", "there is no request to look at")
         if self._images is not None:
-            after = _changed(request, self._images.request)
+            after = _changed(request, partial(self._images.request, short_names=facts.short_names))
         else:
             rewriting = self._program(facts.method_name).request
             after = request if rewriting is None else rewriting.apply(request, values_of(facts))
-        if after is not request and not self._keeps_auth and facts.method_name.method == _PULL:
-            _drop_auth(request, after)
+        self.drop_auth(facts, request, after)
         return after
+
+    def drop_auth(self, facts: Facts, before: Any, after: Any) -> None:
+        """Clear the credentials of another registry, in place, in a request that the rule has
+        changed, as its ``auth`` says."""
+        if after is before or facts.method_name.method != _PULL or not after.HasField("auth"):
+            return
+        old, new = (image_of(each.image.image, facts.short_names) for each in (before, after))
+        if old.registry == new.registry or None in self._sets_auth:
+            return
+        if self.spec.auth == "keep":
+            if "server_address" not in self._sets_auth:  # names the other registry
+                after.auth.ClearField("server_address")
+        elif self._sets_auth:
+            own = type(after.auth)(**{name: getattr(after.auth, name) for name in self._sets_auth})
+            after.auth.CopyFrom(own)
+        elif self.action != "hook" or after.auth == before.auth:
+            after.ClearField("auth")
 
     def rewrite_response(self, facts: Facts, response: Message) -> Message:
         """Return a changed copy of a response, or of one message of a stream, or the message itself
         if nothing changes. Raises EvaluationError."""
         if self._images is not None:
-            return _changed(response, self._images.response)
+            rename = partial(self._images.response, short_names=facts.short_names)
+            return _changed(response, rename)
         rewriting = self._program(facts.method_name).response
         if rewriting is None:
             return response
@@ -232,12 +250,6 @@ def _header(name: str, value: str) -> bytes:
     if not value.isascii() or not value.isprintable() or value != value.strip():
         raise EvaluationError("cel", f"{name}: {value[:80]!r} cannot be the value of a header")
     return value.encode()
-
-
-def _drop_auth(before: Any, after: Any) -> None:
-    """Clear the credentials of a pull, in place, if it is from another registry than before."""
-    if image_of(before.image.image).registry != image_of(after.image.image).registry:
-        after.ClearField("auth")
 
 
 def _changed(message: Message, change: Callable[[Message], bool]) -> Message:
