@@ -116,12 +116,14 @@ def test_a_large_change_is_not_compared() -> None:
     assert b"s3cret-word" not in record.line
 
 
-def test_listings_and_unread_connections() -> None:
+@pytest.mark.parametrize("short_names", [None, "", "docker.io"])
+def test_listings_and_unread_connections(short_names: str | None) -> None:
     """They arrive as they were."""
-    listing = RuntimeListing(b"pods", b"containers")
+    listing = RuntimeListing(b"pods", b"containers", b"images", short_names)
     received = sent(listing)
     assert isinstance(received, RuntimeListing)
     assert (received.pods, received.containers) == (b"pods", b"containers")
+    assert (received.images, received.short_names) == (b"images", short_names)
     unread = UnreadConnection(Connection(LISTENER, KUBELET, 1.0), "protocol", "detail", 2.5)
     answer = sent(unread)
     assert isinstance(answer, UnreadConnection)

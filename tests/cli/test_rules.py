@@ -311,6 +311,36 @@ class TestTest:
         assert line.startswith("  a  fails: ")
         assert line.endswith("and the rule has may_deny: false; on_error: pass")
 
+    @pytest.mark.parametrize(
+        ("options", "config", "denied"),
+        [
+            ((), "", True),
+            (("--runtime", "docker"), "", True),
+            (("--runtime", "cri-o"), "", False),
+            (("--runtime", "cri-o"), "images: {short_names: docker.io}\n", True),
+            ((), "images: {short_names: as-written}\n", False),
+        ],
+    )
+    def test_short_names(
+        self, file: Path, options: tuple[str, ...], config: str, denied: bool
+    ) -> None:
+        """A short name is one of docker.io if the runtime, or the configuration, says so."""
+        made = rule("a", {"deny": {}}, match={"where": 'image.registry == "docker.io"'})
+        text = config + yaml.safe_dump({"rules": [made]})
+        call = "method: PullImage\nrequest: {image: {image: nginx}}\n"
+        lines = simulated(file, text, call, *options)
+        assert ("acts: deny" in lines[1]) is denied
+
+    def test_images(self, file: Path) -> None:
+        """A container that is created with an id has the name that the runtime's image has."""
+        match = {"methods": ["CreateContainer"], "where": 'image.registry == "quay.io"'}
+        made = rule("a", {"deny": {}}, match=match)
+        call = (
+            "method: CreateContainer\nrequest: {config: {image: {image: 'sha256:ab'}}}\n"
+            "images: {'sha256:ab': ['quay.io/x:1']}\n"
+        )
+        assert "acts: deny" in simulated(file, written(made), call)[1]
+
     def test_colours(self, file: Path) -> None:
         """For a terminal, what acts and what differs is coloured; the words are the same."""
         (call,) = read_calls(_write(file.parent / "call.yaml", PULL), HUB)

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
+from criproxy.rules.errors import EvaluationError
+from criproxy.rules.image_names import AS_WRITTEN
 from criproxy.rules.images import ImageMap, PairError
 
 HUB = ImageMap([("docker.io/*", "mirror.local/*")])
@@ -51,6 +53,21 @@ def test_forward(name: str, sent: str) -> None:
 def test_unchanged_names(name: str) -> None:
     """Ids, shortened ids, and names that no pair matches are unchanged."""
     assert HUB.forward(name) == HUB.backward(name) == name
+
+
+@pytest.mark.parametrize("name", ["nginx:1", "nginx", "a/b:1"])
+def test_short_names(name: str) -> None:
+    """Where short names are not those of docker.io, its pairs do not match them, and ``*`` does."""
+    assert HUB.forward(name, AS_WRITTEN) == HUB.backward(name, AS_WRITTEN) == name
+    every = ImageMap([("*", "mirror.local/*")])
+    full = name if ":" in name else f"{name}:latest"
+    assert every.forward(name, AS_WRITTEN) == f"mirror.local/{full}"
+    assert every.backward(f"mirror.local/{full}", AS_WRITTEN) == full
+    assert HUB.forward("docker.io/nginx:1", AS_WRITTEN) == "mirror.local/library/nginx:1"
+    assert HUB.backward("mirror.local/library/nginx:1", None) == "docker.io/library/nginx:1"
+    with pytest.raises(EvaluationError):
+        HUB.forward(name, None)
+    assert HUB.backward(name, None) == name
 
 
 def test_first_pair() -> None:

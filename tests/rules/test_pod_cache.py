@@ -394,6 +394,42 @@ def test_image_fact() -> None:
         assert pod_cache.image(request, None) == Image()
 
 
+def test_images_listed_after_containers() -> None:
+    """A container that is listed with an id has the name of its image once images are listed."""
+    pod_cache = PodCache()
+    listed = v1.Container(id=CONTAINER_ID, image=v1.ImageSpec(image=IMAGE_ID))
+    containers = v1.ListContainersResponse(containers=[listed]).SerializeToString()
+    pod_cache.add_listing(containers=containers)
+    before, after = IMAGE_ID, "registry.corp/a/b:2"
+    for name in (before, after):
+        container = found(pod_cache, CONTAINER_ID)[1]
+        assert container is not None
+        assert (container.image, container.image_id) == (name, IMAGE_ID)
+        pod_cache.add_listing(images=listed_images(after))
+    image = pod_cache.image(v1.StopContainerRequest(container_id=CONTAINER_ID), container)
+    assert image == Image(after, "registry.corp", "a/b", "2", "", IMAGE_ID)
+
+
+@pytest.mark.parametrize(
+    ("short_names", "registry", "repository"),
+    [("docker.io", "docker.io", "library/nginx"), ("", "", "nginx"), (None, None, "nginx")],
+)
+def test_short_names(short_names: str | None, registry: str | None, repository: str) -> None:
+    """A short name, pulled before it is known how the runtime reads it, is read so later."""
+    pod_cache = PodCache(None)
+    pull = v1.PullImageRequest(image=v1.ImageSpec(image="nginx:1"))
+    update(pod_cache, "PullImage", pull, v1.PullImageResponse(image_ref=IMAGE_ID))
+    create = v1.CreateContainerRequest(
+        config=v1.ContainerConfig(image=v1.ImageSpec(image=IMAGE_ID))
+    )
+    pod_cache.short_names = short_names
+    container = pod_cache.find(resolve(path("CreateContainer")), create)[1]
+    for request in (pull, create):
+        image = pod_cache.image(request, container)
+        assert image is not None
+        assert (image.registry, image.repository, image.tag) == (registry, repository, "1")
+
+
 def test_names_of_images_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limits, the oldest image and the oldest names are removed."""
     monkeypatch.setattr(module, "LIMIT", 2)

@@ -8,8 +8,10 @@ from criproxy.cri.naming import resolve
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.cri.pb import runtime_v1alpha2_pb2 as v1alpha2
 from criproxy.peers.peer import Peer
+from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.errors import EvaluationError, RuleError
 from criproxy.rules.facts import Pod
+from criproxy.rules.image_names import image_of
 from tests.support.rules import facts, one_rule, rule_set
 
 RUNTIME, IMAGES = "/runtime.v1.RuntimeService", "/runtime.v1.ImageService"
@@ -317,6 +319,91 @@ def test_credentials_stay_with_their_registry(
     assert after.auth.password == password
     assert after.HasField("auth") is bool(password)
     assert request.auth.password == "s"
+
+
+@pytest.mark.parametrize("module", [v1, v1alpha2])
+@pytest.mark.parametrize(
+    ("rule", "sent"),
+    [
+        (MIRROR, {}),
+        (f"{MIRROR}, auth: keep", {"username": "u", "auth": "a", "identity_token": "i"}),
+        (f"{ELSEWHERE}, auth: keep", {"username": "u", "auth": "a", "identity_token": "i"}),
+        (
+            "rewrite: {request: {image.image: '\"m.local/x\"', auth.username: '\"new\"'}}",
+            {"username": "new"},
+        ),
+        (
+            "rewrite: {request: {image.image: '\"m.local/x\"', "
+            "auth: 'AuthConfig{registry_token: \"r\"}'}}",
+            {"registry_token": "r"},
+        ),
+        (
+            "rewrite: {request: {image.image: '\"m.local/x\"', "
+            "auth.server_address: '\"m.local\"'}}, auth: keep",
+            {"username": "u", "auth": "a", "identity_token": "i", "server_address": "m.local"},
+        ),
+    ],
+)
+def test_credentials_by_field(module: Any, rule: str, sent: dict[str, str]) -> None:
+    """Beside the fields that a rule sets none is sent to another registry; what is kept does not
+    name the other."""
+    request = pull("docker.io/x", module)
+    request.auth.MergeFrom(
+        module.AuthConfig(username="u", auth="a", identity_token="i", server_address="docker.io")
+    )
+    path = f"/{module.DESCRIPTOR.package}.ImageService/PullImage"
+    after = one_rule("PullImage", rule).rewrite_request(facts(path, request))
+    assert after.auth == module.AuthConfig(**sent)
+
+
+@pytest.mark.parametrize(
+    ("more", "image", "password", "left"),
+    [
+        ("", "m.local/x", "s", ""),
+        ("", "m.local/x", "other", "other"),
+        ("", "docker.io/y", "s", "s"),
+        (", auth: keep", "m.local/x", "s", "s"),
+    ],
+)
+def test_credentials_of_a_hook(more: str, image: str, password: str, left: str) -> None:
+    """A hook that changes the registry sends credentials there only if it changes them, too."""
+    before, after = pull("docker.io/x"), pull(image)
+    before.auth.password, after.auth.password = "s", password
+    rule = one_rule("PullImage", "hook: {url: 'http://127.0.0.1/'}" + more)
+    rule.drop_auth(facts(PULL, before), before, after)
+    assert after.auth.password == left
+    assert after.HasField("auth") is bool(left)
+
+
+@pytest.mark.parametrize(("short_names", "renamed"), [("docker.io", True), ("", False)])
+def test_short_names_of_the_runtime(short_names: str, renamed: bool) -> None:
+    """A short name is renamed, and has the registry, as the runtime reads it."""
+    request = pull("nginx")
+    known = facts(PULL, request, short_names=short_names)
+    after: Any = one_rule("PullImage", MIRROR).rewrite_request(known)
+    assert after.image.image == ("mirror.local/library/nginx:latest" if renamed else "nginx")
+    image = image_of("nginx", short_names)
+    assert denying('image.registry == "docker.io"').matches(facts(PULL, image=image)) is renamed
+
+
+def test_short_names_of_an_unknown_runtime() -> None:
+    """A rule that needs the image of a short name fails as long as its registry is not known; with
+    a full name it does not."""
+    rule, mirror = denying('image.registry == "x"'), one_rule("PullImage", MIRROR)
+    short, full = (
+        facts(PULL, pull(name), short_names=None, image=image_of(name, None))
+        for name in ("nginx", "quay.io/x")
+    )
+    for function in (rule.matches, mirror.rewrite_request):
+        with pytest.raises(EvaluationError, match="unknown_runtime"):
+            function(short)
+    assert not rule.matches(full)
+    assert mirror.rewrite_request(full) is full.request
+
+
+def denying(where: str) -> Rule:
+    match = f"match: {{methods: [PullImage], where: '{where}'}}"
+    return rule_set(f"[{{name: it, {match}, deny: {{}}}}]").rules[0]
 
 
 def test_metadata() -> None:
