@@ -50,6 +50,13 @@ def rewriting(mirror: Registry, **auth: str) -> dict[str, Any]:
     return {"rewrite": {"request": {path: f"'{value}'" for path, value in fields.items()}}}
 
 
+def hooking(mirror: Registry) -> dict[str, Any]:
+    """A rule with a script, which is in ``_hook`` and not of the rule."""
+    name = f"{mirror.host}/library/web:1"
+    script = f"async def request(call):\n    call.message.image.image = {name!r}\n"
+    return {"hook": {"script": "hook.py"}, "_hook": script}
+
+
 def pull(
     runtime: Containerd,
     directory: Path,
@@ -61,7 +68,8 @@ def pull(
     """Return the error of a pull through a proxy with one rule, empty if it succeeds, and the
     proxy, which has ended."""
     rule = {"name": "mirror", "match": {"methods": ["*Image*", "*Container*"]}, **rule}
-    if "rewrite" in rule:
+    (directory / "hook.py").write_text(rule.pop("_hook", ""))
+    if "rewrite_images" not in rule:
         rule["match"] = {"methods": ["PullImage"]}
     audit = {
         "sinks": [{"file": {"path": str(directory / "audit.log")}}],
@@ -85,7 +93,7 @@ def pull(
     return failure, proxy
 
 
-@pytest.mark.parametrize("action", [renaming, rewriting])
+@pytest.mark.parametrize("action", [renaming, rewriting, hooking])
 def test_dropped(
     runtime: Containerd, mirror: Registry, short_dir: Path, version: str, action: Any
 ) -> None:
@@ -95,7 +103,7 @@ def test_dropped(
     assert "401 Unauthorized" in error
 
 
-@pytest.mark.parametrize("action", [renaming, rewriting])
+@pytest.mark.parametrize("action", [renaming, rewriting, hooking])
 @pytest.mark.parametrize(
     "auth",
     [GOOD, {"auth": ENCODED}, GOOD | {"server_address": HUB_ADDRESS}],

@@ -11,11 +11,14 @@ Their form is that of Kubernetes's AdmissionReview. The request::
         "pod": {"id": "", "namespace": "shop", "name": "web-0", "uid": "...",
                 "labels": {"app": "web"}, "annotations": {}},
         "container": null,
+        "image": {"name": "docker.io/library/nginx:1", "registry": "docker.io",
+                  "repository": "library/nginx", "tag": "1", "digest": "", "id": ""},
         "object": {...}}}
 
 ``object`` is the message in protobuf's JSON mapping. In the phase ``response`` it is the response,
-and ``requestObject`` is the request. ``pod`` and ``container`` are null where they are not known.
-Registries' credentials (``auth`` of a PullImageRequest, the header ``authorization``) are left out.
+and ``requestObject`` is the request. ``pod``, ``container`` and ``image`` are null where they are
+not known. Registries' credentials (``auth`` of a PullImageRequest, the header ``authorization``)
+are left out.
 
 The response::
 
@@ -37,6 +40,7 @@ from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.enforce.hooks.json_patch import JsonObject, to_json
 from criproxy.hook import Deny
 from criproxy.rules.facts import Container, Facts, Pod
+from criproxy.rules.image_names import checked
 
 API_VERSION: Final = "criproxy.io/v1"
 KIND: Final = "CallReview"
@@ -69,7 +73,10 @@ _decoder: Final = msgspec.json.Decoder(_Answer)
 
 
 def encode_review(uid: str, phase: str, message: JsonObject, facts: Facts) -> bytes:
-    """Encode the request to a webhook; ``phase`` is ``request`` or ``response``."""
+    """Encode the request to a webhook; ``phase`` is ``request`` or ``response``.
+
+    Raises EvaluationError if the registry of the call's image is not known yet.
+    """
     name, caller = facts.method_name, facts.caller
     review: dict[str, Any] = {
         "uid": uid,
@@ -87,6 +94,7 @@ def encode_review(uid: str, phase: str, message: JsonObject, facts: Facts) -> by
         "metadata": {k: v for k, v in facts.metadata.items() if k not in _SECRET_HEADERS},
         "pod": None if facts.pod is None else _pod(facts.pod),
         "container": None if facts.container is None else _container(facts.container),
+        "image": checked(facts.image),
         "object": message,
     }
     if phase == "response" and facts.request is not None:

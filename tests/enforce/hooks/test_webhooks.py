@@ -20,6 +20,7 @@ from criproxy.enforce.hooks.factory import make_hook
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.enforce.hooks.webhooks import Webhook, WebhookTarget, parse_target
 from criproxy.rules.errors import EvaluationError
+from criproxy.rules.image_names import image_of
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 from tests.enforce.hook_calls import PB, UNKNOWN, create, facts, run
@@ -139,7 +140,8 @@ def failure(server: Server, message: Any = None) -> str:
 def test_review(server: Server, version: str) -> None:
     """The request contains what is known of the call, in the form of an AdmissionReview."""
     message = create(version)
-    assert ask(server, message, version=version, metadata={"k": "v", "cookie": "c"}) is message
+    known = {"metadata": {"k": "v", "cookie": "c"}, "image": image_of("nginx:1", "docker.io")}
+    assert ask(server, message, version=version, **known) is message
     assert server.paths == ["/check"]
     (review,) = server.asked
     request = review.pop("request")
@@ -170,6 +172,14 @@ def test_review(server: Server, version: str) -> None:
             "labels": {},
             "annotations": {},
         },
+        "image": {
+            "name": "docker.io/library/nginx:1",
+            "registry": "docker.io",
+            "repository": "library/nginx",
+            "tag": "1",
+            "digest": "",
+            "id": "",
+        },
     }
 
 
@@ -199,7 +209,8 @@ def test_nothing_known(tcp: Server) -> None:
     known = facts()
     bare = type(known)(known.method_name, known.listener, known.caller)
     use(tcp, lambda hook: hook.request(create(), bare), path="")
-    assert tcp.asked[0]["request"]["pod"] is tcp.asked[0]["request"]["container"] is None
+    request = tcp.asked[0]["request"]
+    assert request["pod"] is request["container"] is request["image"] is None
     assert tcp.paths == ["/"]
 
 
