@@ -22,13 +22,11 @@ class FileStates:
 
     def changed(self) -> bool:
         """Return whether any file has been replaced, modified, created or removed."""
-        return any(_state(path) != state for path, state in self._states.items())
+        return self.current() != list(self._states.values())
 
-    def directories(self) -> set[Path]:
-        """Return the directories to watch: of a symbolic link, its own and its target's."""
-        around = {each for path in self._states for each in (path.parent, path.resolve().parent)}
-        around.update(path for path in self._states if path.is_dir())
-        return {directory for directory in around if directory.is_dir()}
+    def current(self) -> list[_State]:
+        """Return the states that the files have now."""
+        return [_state(path) for path in self._states]
 
 
 def _state(path: Path) -> _State:

@@ -6,7 +6,6 @@ drain once the new ones serve.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +18,14 @@ from criproxy.daemon.supervisor.systemd import notify, notify_reloading
 from criproxy.errors import ConfigError, CriproxyError
 from criproxy.observe.log import Log
 
-_QUIET_MS: Final = 200
-"""Milliseconds without a change after which a series of changes counts as over."""
+_LOOK: Final = 1.0
+"""Seconds between two looks at the files. A library that is told of changes would take 3 MiB."""
 
-_LOOK_MS: Final = 5000
-"""Milliseconds after which the files are looked at without notice of a change: the target of a link
-may have changed elsewhere."""
+_QUIET: Final = 0.2
+"""Seconds without a change after which a series of changes counts as over."""
 
-_POLL_MS: Final = 2000
-"""Milliseconds between looks at the files where the kernel does not report changes."""
+_MOST_QUIETS: Final = 8
+"""Such pauses after which the files are read even if they still change."""
 
 RULES_KEYS: Final = frozenset({"rules", "rules_dir", "rules_mode"})
 """The keys that are applied without new workers."""
@@ -70,20 +68,9 @@ class Reloader:
 
     async def watch(self) -> None:
         """Reload whenever one of the files has changed. Returns only where there is none."""
-        polling = False
         while self._path is not None:
-            try:
-                await self._change(polling)
-            except FileNotFoundError:  # a directory went away meanwhile
-                await asyncio.sleep(_POLL_MS / 1000)
-            except (OSError, RuntimeError) as error:
-                if polling:
-                    await asyncio.sleep(_POLL_MS / 1000)
-                else:
-                    self._log.warning("files are polled for changes", error=str(error))
-                polling = True
-            else:
-                await self.reload()
+            await self._change()
+            await self.reload()
 
     async def reload(self) -> None:
         """Read everything again and put it in force."""
@@ -98,25 +85,15 @@ class Reloader:
             finally:
                 notify("READY=1")
 
-    async def _change(self, polling: bool) -> None:
-        """Wait until a file is another than it was. Raises OSError, or RuntimeError (watchfiles')
-        where changes are not reported that way.
-        """
-        from watchfiles import awatch  # a megabyte of memory, where there is a file to watch
-
-        changes = awatch(
-            *self._files.directories(),
-            watch_filter=None,
-            step=_QUIET_MS,
-            rust_timeout=_LOOK_MS,
-            yield_on_timeout=True,
-            force_polling=polling,
-            poll_delay_ms=_POLL_MS,
-            recursive=False,
-        )
-        async with contextlib.aclosing(changes):
-            while not self._files.changed():
-                await anext(changes)
+    async def _change(self) -> None:
+        """Wait until a file is another than it was, and a series of changes is over."""
+        while not self._files.changed():  # noqa: ASYNC110  # the kernel is not asked to tell
+            await asyncio.sleep(_LOOK)
+        for _ in range(_MOST_QUIETS):
+            states = self._files.current()
+            await asyncio.sleep(_QUIET)
+            if self._files.current() == states:
+                break
 
     async def _reload(self, path: Path) -> None:
         files = FileStates()
