@@ -14,7 +14,7 @@ from typing import Final
 import click
 import msgspec
 
-from bench.chaos import attacks, faults, kills, outages, restarts, soak
+from bench.chaos import attacks, faults, kills, memory, outages, restarts, soak
 from bench.chaos.report import Report, merge, render
 from bench.chaos.sizes import QUICK, Sizes
 from bench.running import work_directory
@@ -32,6 +32,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "outages": outages.outages,
     "attacks": attacks.attacks,
     "faults": faults.faults,
+    "memory": memory.memory,
     "soak": soak.soak,
 }
 """The sections, in the order of the page."""
