@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Final
 
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -17,6 +17,10 @@ MODULES: Final[Mapping[str, ModuleType]] = {
 }
 """The generated module of each API version."""
 
+# protobuf makes the classes of options for the first that is asked for: 1.6 MiB, which processes
+# share that are forked after this import.
+runtime_v1_pb2.DESCRIPTOR.GetOptions()
+
 
 def request_class(method: Method) -> type[Message]:
     """Return the class of the method's request."""
@@ -26,6 +30,12 @@ def request_class(method: Method) -> type[Message]:
 def response_class(method: Method) -> type[Message]:
     """Return the class of the method's response, or of one message of its response stream."""
     return _class(_descriptor(method).output_type)
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Return whether a field is a map."""
+    message = field.message_type
+    return message is not None and message.GetOptions().map_entry
 
 
 def _descriptor(method: Method) -> MethodDescriptor:

@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from criproxy.configtypes.patterns import Matcher
 from criproxy.cri.environment import bytes_of
+from criproxy.cri.messages import is_map
 from criproxy.cri.text_redaction import mark, merged_spans, redact_text
 
 _CREDENTIALS: Final = frozenset({"auth", "identity_token", "password", "registry_token"})
@@ -74,7 +75,7 @@ def secrets_in(message: Message) -> Iterator[str]:
         values = value if field.is_repeated else (value,)
         if is_secret(field):
             yield from (each for each in values if isinstance(each, str))
-        elif field.message_type is not None and not _is_map(field):
+        elif field.message_type is not None and not is_map(field):
             for each in values:
                 yield from secrets_in(each)
 
@@ -167,7 +168,7 @@ class Redactor:
         return result
 
     def _conversion(self, field: FieldDescriptor) -> _Conversion:
-        if _is_map(field):
+        if is_map(field):
             return _Conversion(field.json_name, self._map_conversion(field))
         convert = _mark_of if self._is_redacted(field) else self._value_conversion(field)
         if convert is _mark_of and _is_environment(field):
@@ -255,8 +256,3 @@ def _number(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    kind = field.message_type
-    return kind is not None and kind.GetOptions().map_entry

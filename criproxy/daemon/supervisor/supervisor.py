@@ -74,7 +74,7 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     loaded = with_runtimes(loaded)
     # From here to the fork neither a thread nor an event loop may be made.
     mains = {"worker": run_worker, "recorder": _run_recorder}
-    spawner = start_spawner(mains, lambda: _import_what_is_configured(loaded.config))
+    spawner = start_spawner(mains, lambda: _load_what_is_configured(loaded))
     name_process(PROCESS_NAME)
     uvloop.run(_run(loaded, systemd, left, replace_running, spawner))
 
@@ -482,12 +482,17 @@ def _is_at(listening: socket.socket, address: tuple[str, int]) -> bool:
     return bool(host == address[0] and address[1] in (0, port))
 
 
-def _import_what_is_configured(config: Config) -> None:
-    """Import what workers need: memory that is written before the fork is shared by all."""
+def _load_what_is_configured(loaded: LoadedConfig) -> None:
+    """Load what workers need: memory that is written before the fork is shared by all."""
+    config = loaded.config
     if config.rules or config.rules_dir or any(each.is_scoped for each in config.listeners):
         import criproxy.enforce.policies.deny_policy
         import criproxy.enforce.policies.profile_policy
-        import criproxy.rules.compiled.ruleset
+    if loaded.rules:
+        from criproxy.rules.compiled.ruleset import compile_rules
+
+        with contextlib.suppress(Exception):  # the workers report it
+            compile_rules([each.spec for each in loaded.rules])  # for the cache of expressions
     if config.audit is not None:
         import criproxy.daemon.recorder
         import criproxy.daemon.worker.audit  # noqa: F401

@@ -103,10 +103,10 @@ class ActiveRules:
             self._policy = None
         else:
             from criproxy.enforce.policies.rule_policy import RulePolicy
-            from criproxy.rules.compiled.ruleset import compile_rules
+            from criproxy.rules.compiled.ruleset import RuleSet
 
             resources = self._resources = self._resources or self._new_resources()
-            rules = compile_rules([]) if ruleset is None else ruleset
+            rules = RuleSet([]) if ruleset is None else ruleset
             self._policy = RulePolicy(
                 rules, resources, prepared.hooks, self._policy, updates_pod_cache
             )

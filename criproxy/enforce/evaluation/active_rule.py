@@ -1,13 +1,15 @@
 """A rule in force, with the run-time state of its action."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from criproxy.enforce.evaluation.concurrency_limit import ConcurrencyLimit
 from criproxy.enforce.evaluation.effects import LocalReply
 from criproxy.enforce.hooks.hook import Hook
-from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.sampling import Delay, Fault
 from criproxy.wire.grpc import StatusCode
+
+if TYPE_CHECKING:  # importing expressions costs memory that is not paid for without rules
+    from criproxy.rules.compiled.rule import Rule
 
 _CANNOT_FAIL: Final = frozenset({"delay", "deny", "limit"})
 """Actions that cannot fail, so that no later rule is evaluated in their place."""
@@ -45,7 +47,7 @@ class ActiveRule:
     """Number of dry-run calls of its hook that have not ended."""
 
     def __init__(
-        self, rule: Rule, hook: Hook | None, now: float, previous: "ActiveRule | None"
+        self, rule: "Rule", hook: Hook | None, now: float, previous: "ActiveRule | None"
     ) -> None:
         """``previous`` has the same name before a reload; ``now`` is when rules are loaded.
 

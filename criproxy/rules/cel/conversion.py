@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from criproxy.cri.environment import bytes_of
+from criproxy.cri.messages import is_map
 from criproxy.rules.cel.expressions import suggestion
 from criproxy.rules.cel.typed_ast import DYN, AstNode, CelType
 from criproxy.rules.errors import EvaluationError
@@ -88,12 +89,6 @@ class AssignmentTarget:
         if self.field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
             return "bytes or string" if _is_bytes(self.field) else "string"
         return _WORDS[self.field.cpp_type]
-
-
-def is_map(field: FieldDescriptor) -> bool:
-    """Return whether a field is a map."""
-    message = field.message_type
-    return message is not None and message.GetOptions().map_entry
 
 
 def _is_bytes(field: FieldDescriptor) -> bool:

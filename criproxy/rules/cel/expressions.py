@@ -7,11 +7,9 @@ In addition to CEL's standard functions there are its extensions for strings (``
 import difflib
 import re
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes without py.typed
-
-from criproxy.rules.cel.text_values import FUNCTIONS, TextExpression, with_text_values
+from criproxy.rules.cel.text_values import TextExpression, functions, with_text_values
 from criproxy.rules.cel.typed_ast import TypedAst
 from criproxy.rules.cel.variables import (
     POD_SUBJECTS,
@@ -21,6 +19,9 @@ from criproxy.rules.cel.variables import (
     no_variables,
 )
 from criproxy.rules.errors import EvaluationError
+
+if TYPE_CHECKING:  # see criproxy.rules.cel.variables
+    from cel_expr_python import cel  # type: ignore[import-untyped]
 
 _FUNCTIONS: Final = (
     "all",
@@ -68,7 +69,6 @@ _UNDECLARED: Final = re.compile(r"undeclared reference to '(.*?)'")
 _STATUS: Final = re.compile(r"^[A-Z_]+: ")
 _UNBOUND: Final = re.compile(r'No value with name "(\w+)" found')
 _LARGEST_INT: Final = (1 << 63) - 1
-_ERROR: Final = cel.Type.ERROR
 
 _CACHED_EXPRESSIONS: Final = 512
 """Compiled expressions that are cached, for methods that share them and for the next reload."""
@@ -96,7 +96,7 @@ class Expression:
         self.tree = TypedAst(self._program.serialize()) if text is None else text.tree
         _check_patterns(self.tree)
 
-    def evaluate(self, activation: cel.Activation) -> Any:
+    def evaluate(self, activation: "cel.Activation") -> Any:
         """Return the expression's value: a plain Python value, or a protobuf message.
 
         Raises EvaluationError: ``unknown_pod`` or ``decode`` if the value depends on a variable
@@ -104,17 +104,24 @@ class Expression:
         """
         try:
             value = self._program.eval(activation)
-            if value.type() != _ERROR:
+            if value.type() != _error_type():
                 return value.plain_value()
         except RuntimeError as error:
             raise _failure(str(error)) from error
         raise _failure(str(value.value()))
 
 
+@cache
+def _error_type() -> "cel.Type":
+    from cel_expr_python import cel
+
+    return cel.Type.ERROR
+
+
 @cache  # bounded by the numbers of the CRI's methods and of variables
-def environment(scope: VariableTypes, without: str | None = None) -> cel.Env:
+def environment(scope: VariableTypes, without: str | None = None) -> "cel.Env":
     """Return the environment that compiles expressions, optionally without one variable."""
-    return new_environment(POOL, scope, without, FUNCTIONS)
+    return new_environment(POOL, scope, without, functions())
 
 
 def _with_text_values(source: str, scope: VariableTypes) -> TextExpression | None:
@@ -184,7 +191,7 @@ def _check_patterns(tree: TypedAst) -> None:
         if pattern is not None and pattern.text is not None:
             known = no_variables(method=pattern.text)
             value = environment(VariableTypes()).compile("''.matches(method)").eval(known)
-            if value.type() == _ERROR:
+            if value.type() == _error_type():
                 what = _STATUS.sub("", " ".join(str(value.value()).split()))
                 raise CompileError(f"{pattern.location}: {what}")
 

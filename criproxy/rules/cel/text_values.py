@@ -8,9 +8,8 @@ of the field is followed by a call of a function that returns its text
 
 import re
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes without py.typed
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor
 
@@ -19,26 +18,13 @@ from criproxy.cri.pb import runtime_v1_pb2
 from criproxy.rules.cel.typed_ast import CelType, TypedAst
 from criproxy.rules.cel.variables import POOL, VariableTypes, new_environment
 
+if TYPE_CHECKING:  # see criproxy.rules.cel.variables
+    from cel_expr_python import cel  # type: ignore[import-untyped]
+
 _FIELD: Final = "value"
 _OWNER: Final = CelType("runtime.v1.KeyValue")
 _FUNCTION: Final = "_text"
 _SELECTION: Final = re.compile(rf"\.\s*{_FIELD}")
-
-FUNCTIONS: Final = [
-    cel.FunctionDecl(
-        _FUNCTION,
-        [
-            cel.Overload(
-                "bytes_text",
-                return_type=cel.Type.STRING,
-                parameters=[cel.Type.BYTES],
-                is_member=True,
-                impl=text_of,
-            )
-        ],
-    )
-]
-"""The functions that a rewritten expression calls, for the environment that compiles it."""
 
 
 class TextExpression(NamedTuple):
@@ -46,6 +32,20 @@ class TextExpression(NamedTuple):
 
     tree: TypedAst
     source: str
+
+
+def functions() -> "list[cel.FunctionDecl]":
+    """Return what a rewritten expression calls, for the environment that compiles it."""
+    from cel_expr_python import cel
+
+    text = cel.Overload(
+        "bytes_text",
+        return_type=cel.Type.STRING,
+        parameters=[cel.Type.BYTES],
+        is_member=True,
+        impl=text_of,
+    )
+    return [cel.FunctionDecl(_FUNCTION, [text])]
 
 
 def with_text_values(source: str, scope: VariableTypes) -> TextExpression | None:
@@ -104,5 +104,5 @@ def _pool() -> Any:
 
 
 @cache  # bounded by the number of the CRI's methods
-def _environment(scope: VariableTypes) -> cel.Env:
+def _environment(scope: VariableTypes) -> "cel.Env":
     return new_environment(_pool(), scope)

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes without py.typed
-from cel_expr_python.ext import ext_encoders, ext_strings  # type: ignore[import-untyped]
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from criproxy.rules.facts import Facts
 from criproxy.rules.image_names import checked
+
+if TYPE_CHECKING:  # 10 MiB of memory, which only rules with expressions need
+    from cel_expr_python import cel  # type: ignore[import-untyped]  # it comes without py.typed
 
 SUBJECTS: Final = frozenset({"request", "pod", "container", "image"})
 """The variables that are known only after the request's message has been received."""
@@ -131,8 +132,10 @@ class VariableTypes:
     response: str | None = None
     container: str = ""
 
-    def variables(self) -> dict[str, cel.Type]:
+    def variables(self) -> dict[str, "cel.Type"]:
         """Return the variables and their types."""
+        from cel_expr_python import cel
+
         string = cel.Type.STRING
         found = {
             "pod": cel.Type(f"{_PACKAGE}.Pod"),
@@ -154,12 +157,15 @@ def new_environment(
     pool: descriptor_pool.DescriptorPool,
     scope: VariableTypes,
     without: str | None = None,
-    functions: Sequence[cel.FunctionDecl] = (),
-) -> cel.Env:
+    functions: Sequence["cel.FunctionDecl"] = (),
+) -> "cel.Env":
     """Return an environment that compiles expressions on the messages of a descriptor pool.
 
     ``without`` is a variable that they may not use; ``functions`` are declared in addition.
     """
+    from cel_expr_python import cel
+    from cel_expr_python.ext import ext_encoders, ext_strings  # type: ignore[import-untyped]
+
     variables = scope.variables()
     if without is not None:
         del variables[without]
@@ -188,7 +194,7 @@ class VariableValues:
         self._values: dict[str, Any] = {}
         self._activations: dict[frozenset[str], cel.Activation] = {}
 
-    def activation(self, names: frozenset[str]) -> cel.Activation:
+    def activation(self, names: frozenset[str]) -> "cel.Activation":
         """Return the activation for an expression that uses only the variables ``names``."""
         activation = self._activations.get(names)
         if activation is None:
@@ -206,7 +212,7 @@ class VariableValues:
         return self._values[name]
 
 
-def no_variables(**but: Any) -> cel.Activation:
+def no_variables(**but: Any) -> "cel.Activation":
     """Return an activation without variables, except those in ``but``."""
     return _all_calls().Activation(but)
 
@@ -228,7 +234,7 @@ def _message(kind: str, value: Any) -> Message | None:
 
 
 @cache
-def _all_calls() -> cel.Env:
+def _all_calls() -> "cel.Env":
     return new_environment(POOL, VariableTypes())
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import GROUPS, MethodName, cached_by_path, matches, resolve
-from criproxy.rules.cel.expressions import suggestion
-from criproxy.rules.compiled.rule import Rule
 from criproxy.rules.errors import RuleError
 from criproxy.rules.spec import RuleSpec
+
+if TYPE_CHECKING:  # importing expressions costs memory that is not paid for without rules
+    from criproxy.rules.compiled.rule import Rule
 
 _CRI_METHODS: Final = tuple(resolve(path.encode()) for path in METHODS)
 _WILDCARDS: Final = frozenset("*?[")
@@ -20,7 +21,7 @@ _SERVICES: Final = frozenset({"RuntimeService", "ImageService"})
 class MethodRules:
     """The rules that may apply to the calls of one method, in order."""
 
-    rules: tuple[Rule, ...]
+    rules: "tuple[Rule, ...]"
     method_name: MethodName
 
 
@@ -31,7 +32,7 @@ class RuleSet:
     closed: then no call may pass that cannot be parsed.
     """
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: "Sequence[Rule]") -> None:
         self.rules: Final = tuple(rules)
         self.needs_pods: Final = any(rule.needs_pods for rule in self.rules)
         self.enforcing: Final = any(rule.fails_closed and not rule.dry_run for rule in self.rules)
@@ -46,6 +47,8 @@ class RuleSet:
 
 def compile_rules(specs: Sequence[RuleSpec], dry_run: bool = False) -> RuleSet:
     """Compile rules, in order; with ``dry_run``, none of them has an effect. Raises RuleError."""
+    from criproxy.rules.compiled.rule import Rule
+
     rules = []
     seen = set()
     for spec in specs:
@@ -75,6 +78,8 @@ def _check_globs(spec: RuleSpec) -> None:
             continue
         if not _WILDCARDS.isdisjoint(glob):
             continue
+        from criproxy.rules.cel.expressions import suggestion
+
         names = sorted({method.method for method in _CRI_METHODS})
         raise RuleError(
             spec.name,
@@ -83,7 +88,7 @@ def _check_globs(spec: RuleSpec) -> None:
         )
 
 
-def _check_reach(rule: Rule) -> None:
+def _check_reach(rule: "Rule") -> None:
     """Raise RuleError for an action that does not apply to any of the rule's methods."""
     if any(rule.may_apply_to(method) for method in _CRI_METHODS):
         return

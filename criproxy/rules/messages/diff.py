@@ -8,8 +8,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from criproxy.cri.messages import is_map
 from criproxy.cri.redaction import is_secret
-from criproxy.rules.cel.conversion import is_map
 
 _LONGEST: Final = 100
 """Characters of a value that are shown."""

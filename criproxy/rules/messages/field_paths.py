@@ -11,7 +11,8 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from criproxy.rules.cel.conversion import AssignmentTarget, fill, is_map
+from criproxy.cri.messages import is_map
+from criproxy.rules.cel.conversion import AssignmentTarget, fill
 from criproxy.rules.cel.expressions import suggestion
 from criproxy.rules.errors import EvaluationError
 

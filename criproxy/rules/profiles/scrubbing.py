@@ -14,6 +14,8 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from criproxy.cri.messages import is_map
+
 _PATHS: Final = frozenset({"host_path", "log_path", "log_directory"})
 _ENVIRONMENT_KEYS: Final = frozenset(
     {"env", "envs", "envfrom", "environ", "environment", "environmentvariables", "envvars"}
@@ -60,7 +62,7 @@ class Scrubber:
             elif self._is_json(field):
                 for key in list(value):
                     self._scrub_entry(value, key)
-            elif field.message_type is None or _is_map(field):
+            elif field.message_type is None or is_map(field):
                 continue
             elif field.is_repeated:
                 for each in value:
@@ -74,7 +76,7 @@ class Scrubber:
     def _is_removed(self, field: FieldDescriptor) -> bool:
         owner = field.containing_type
         kind = field.message_type
-        if self._info and field.name == "info" and _is_map(field):
+        if self._info and field.name == "info" and is_map(field):
             return True
         if self._environment and owner is not None and owner.name == "KeyValue":
             return field.name == "value"
@@ -83,7 +85,7 @@ class Scrubber:
         )
 
     def _is_json(self, field: FieldDescriptor) -> bool:
-        return bool(self._keys) and field.name in ("annotations", "info") and _is_map(field)
+        return bool(self._keys) and field.name in ("annotations", "info") and is_map(field)
 
     def _scrub_entry(self, entries: Any, key: str) -> None:
         text = entries[key]
@@ -154,11 +156,6 @@ def _any_field(
         if is_scrubbed(field):
             return True
         inner = field.message_type
-        if inner is not None and not _is_map(field) and _any_field(inner, is_scrubbed, seen):
+        if inner is not None and not is_map(field) and _any_field(inner, is_scrubbed, seen):
             return True
     return False
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    kind = field.message_type
-    return kind is not None and kind.GetOptions().map_entry

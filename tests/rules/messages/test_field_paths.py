@@ -1,6 +1,6 @@
 import pytest
 
-from criproxy.cri.messages import request_class, response_class
+from criproxy.cri.messages import is_map, request_class, response_class
 from criproxy.cri.methods import METHODS
 from criproxy.cri.pb.runtime_v1_pb2 import (
     ContainerConfig,
@@ -10,7 +10,6 @@ from criproxy.cri.pb.runtime_v1_pb2 import (
     Mount,
     PullImageRequest,
 )
-from criproxy.rules.cel.conversion import is_map
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.messages.field_paths import PathError, parse_path
 
