@@ -296,6 +296,7 @@ class Listener:
             reader,
             self._notifier,
             self._clock,
+            self._limits.write_buffer,
             dial,
             self._tasks,
             active_policy,

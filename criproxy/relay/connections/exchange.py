@@ -2,25 +2,39 @@
 
 from collections import deque
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from h2.errors import ErrorCodes
-from h2.exceptions import H2Error, StreamClosedError
+from h2.exceptions import H2Error
 
 from criproxy.relay.connections.h2_peer import PeerConnection
 from criproxy.wire.grpc import MessageCounter, StatusCode
+from criproxy.wire.http2.frame_builder import trailers
+
+if TYPE_CHECKING:
+    from criproxy.relay.connections.upstream import Upstream
 
 Headers = list[tuple[bytes, bytes]]
 
 _RESPONSE_FIELDS: Final = (b":status", b"content-type")
 """What trailers do not have of a response that consists of them alone."""
 
+_FIELD_OVERHEAD: Final = 32
+"""Bytes that a field counts for beside its name and value (RFC 9113 section 6.5.2)."""
 
 _RECORDED: Final = 64 << 10
 """Bytes of a request that are kept to be sent again; those of reads are a filter or an id."""
 
 _PIECE: Final = 64
-"""Bytes that a piece of data counts for beside its own."""
+"""Bytes that a recorded piece of data counts for beside its own."""
+
+_JOINED: Final = 16 << 10
+"""Bytes of data that waits up to which more is appended to it, instead of a piece of its own."""
+
+
+def size_of(headers: Headers) -> int:
+    """Return what a header list counts for, in bytes."""
+    return sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in headers)
 
 
 class Exchange:
@@ -30,162 +44,211 @@ class Exchange:
         self,
         client: PeerConnection,
         stream: int,
+        headers: Headers,
+        upstream: "Upstream",
         *,
-        image: bool,
+        deadline: float | None,
         repeats: bool,
         endless: bool,
     ) -> None:
-        """``repeats``: it may be made again if its upstream is lost before it answers.
+        """``upstream`` is the one that serves it. ``deadline``: the client's, on the loop's clock.
 
-        ``endless``: so may it after whole messages of the response, which go on with those of the
-        next upstream.
+        ``repeats``: it may be made again if its upstream is lost before it answers. ``endless``: so
+        may it after whole messages of the response, which go on with those of the next connection.
         """
-        self.image = image
-        """Whether it is a call of the image service."""
+        self.upstream = upstream
+        self.deadline = deadline
         self._repeats = repeats
         self._endless = endless
         self._restarted = False
-        self._sides: dict[PeerConnection, int] = {client: stream}
-        self._client = client
-        self.request = Direction(client, stream)
+        self._client, self._stream = client, stream
+        self._server: PeerConnection | None = None  # None while it waits, and once that has left
+        self._server_stream = 0
+        self._late_reset: int | None = None  # for the client, behind the complete response
+        self.request = Direction()
+        self.request.source, self.request.source_stream = client, stream
         if repeats:
             self.request.record()
-        self.response: Direction | None = None
+        self.response = Direction()
+        self.response.sink, self.response.sink_stream = client, stream
         client.exchanges[stream] = self
+        self.request.add_headers(headers)
+        self.size = size_of(headers)
+        """What its headers count for, in bytes."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client waits for its end."""
+        return self._client.exchanges.get(self._stream) is self
 
     def flow_from(self, peer: PeerConnection) -> "Direction":
         """Return the direction of which ``peer`` is the source."""
-        if peer is self._client:
-            return self.request
-        assert self.response is not None
-        return self.response
+        return self.request if peer is self._client else self.response
 
-    def join(self, upstream: PeerConnection) -> None:
-        """Open the upstream's stream and forward the request, unless the client has reset it."""
-        stream = self._sides[self._client]
-        if self._client.exchanges.get(stream) is not self:
-            return
-        theirs = upstream.h2.get_next_available_stream_id()
-        self._sides[upstream] = theirs
-        upstream.exchanges[theirs] = self
-        self.request.sink, self.request.sink_stream = upstream, theirs
-        resumed = self.response is not None
-        self.response = Direction(upstream, theirs)
-        self.response.sink, self.response.sink_stream = self._client, stream
+    def join(self, server: PeerConnection) -> None:
+        """Open a stream on a connection of the upstream's, and forward the request."""
+        stream = server.h2.get_next_available_stream_id()
+        self._server, self._server_stream = server, stream
+        server.exchanges[stream] = self
+        self.request.sink, self.request.sink_stream = server, stream
+        self.response.begin(server, stream)
         if self._endless:
             self.response.messages = MessageCounter()
-        if resumed:
-            self.response.resume()
         self.pump()
 
     def restart(self) -> bool:
-        """Prepare to be made again on another upstream, this one being lost.
+        """Prepare to be made again on another connection, its own being lost.
 
         Returns False if that cannot be: the call may change something, or the client has had some
         of the response already.
         """
-        begun = self.response is not None and self.response.begun
         if not self._repeats or self.request.recorded is None:
             return False
-        if begun:
-            assert self.response is not None
+        if self.response.is_headed:
             if not self._endless or not self.response.is_between_messages:
                 return False
         elif self._restarted and not self._endless:
             return False  # it may be what the upstream crashes from
         self._restarted = True
-        for peer, stream in list(self._sides.items()):
-            if peer is not self._client:
-                del self._sides[peer]
-                peer.exchanges.pop(stream, None)
+        self._leave(None)
         self.request.rewind()
-        if not begun:
-            self.response = None
         return True
 
     def pump(self) -> None:
         """Forward what the windows allow, in both directions."""
         try:
-            for flow in (self.request, self.response):
-                if flow is not None:
-                    flow.pump()
-        except StreamClosedError:
-            self.abandon(ErrorCodes.CANCEL)
-        except H2Error:  # over the upstream's MAX_CONCURRENT_STREAMS
-            self.abandon(ErrorCodes.REFUSED_STREAM)
+            self.request.pump()
+            self.response.pump()
+            if self._late_reset is not None and self.response.ended:
+                if not self.request.is_complete:
+                    self._client.h2.reset_stream(self._stream, self._late_reset)
+                self._forget()
+        except H2Error:
+            self.abandon(ErrorCodes.CANCEL, ErrorCodes.CANCEL)
         else:
-            if self.response is not None and self.response.ended and self.request.ended:
+            if self.response.ended and self.request.ended:
                 self._forget()
 
-    def abandon(self, code: ErrorCodes) -> None:
-        """Reset the streams that are still open, and remove the exchange."""
-        for peer, stream in self._sides.items():
-            if not peer.closed.done():
-                with suppress(H2Error):
-                    peer.h2.reset_stream(stream, code)
+    def reset_by(self, peer: PeerConnection, code: int) -> None:
+        """Handle a peer's RST_STREAM.
+
+        A server may reset a stream whose request it does not need the rest of, once its response is
+        complete (RFC 9113 section 8.1): the client gets both, in this order.
+        """
+        if peer is self._client:
+            self.abandon(None, code)
+        elif self.response.is_complete:
+            self._end_behind_response(code)
+        else:
+            with suppress(H2Error):
+                self.response.pump()
+            self.abandon(code, None)
+
+    def lose_server(self, message: str) -> None:
+        """Handle the loss of the upstream's connection, where it is not made again."""
+        if self.response.is_complete:
+            self._end_behind_response(ErrorCodes.NO_ERROR)
+            self.pump()
+        else:
+            self.fail(message)
+
+    def abandon(self, to_client: int | None, to_server: int | None) -> None:
+        """Reset both streams, as far as there is a code for them, and remove the exchange."""
+        self._leave(to_server)
+        if to_client is not None and not self._client.closed.done():
+            with suppress(H2Error):
+                self._client.h2.reset_stream(self._stream, to_client)
         self._forget()
 
-    def refuse(self) -> None:
-        """Reset both streams, the client's with ENHANCE_YOUR_CALM (RESOURCE_EXHAUSTED)."""
-        with suppress(H2Error):
-            self._client.h2.reset_stream(self._sides[self._client], ErrorCodes.ENHANCE_YOUR_CALM)
-        self.abandon(ErrorCodes.CANCEL)
+    def refuse(self, code: int) -> None:
+        """Reset the client's stream with ``code``, and cancel the upstream's."""
+        self.abandon(code, ErrorCodes.CANCEL)
 
-    def fail(self, message: str) -> None:
-        """End the client's stream with UNAVAILABLE, in the upstream's place."""
-        trailers = [
-            (b"grpc-status", b"%d" % StatusCode.UNAVAILABLE),
-            (b"grpc-message", message.encode("ascii", "replace")),
-        ]
-        if self.response is None or not self.response.begun:
-            trailers[:0] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-        with suppress(H2Error):
-            self._client.h2.send_headers(self._sides[self._client], trailers, end_stream=True)
-        self.abandon(ErrorCodes.NO_ERROR)
+    def fail(self, message: str, code: StatusCode = StatusCode.UNAVAILABLE) -> None:
+        """End the client's stream with a status in the upstream's place, behind what waits."""
+        self._leave(ErrorCodes.CANCEL)
+        response = self.response
+        if not response.is_complete:
+            response.finish(trailers(code, message, response.is_headed))
+        self._end_behind_response(ErrorCodes.NO_ERROR)
+        self.pump()
+
+    def _end_behind_response(self, code: int) -> None:
+        """Forward the rest of a complete response, then reset the client's stream if it is open."""
+        self._leave(None)
+        self.upstream.remove(self)
+        self.request.discard()
+        self._late_reset = code
+
+    def _leave(self, code: int | None) -> None:
+        """Have no stream at the upstream any more; ``code``: that of its reset."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.exchanges.pop(self._server_stream, None)
+        self.request.sink = None
+        if code is not None and not server.closed.done():
+            with suppress(H2Error):
+                server.h2.reset_stream(self._server_stream, code)
 
     def _forget(self) -> None:
-        for peer, stream in self._sides.items():
-            peer.exchanges.pop(stream, None)
-        for flow in (self.request, self.response):
-            if flow is not None:
-                flow.drop()
+        self._leave(None)
+        self._client.exchanges.pop(self._stream, None)
+        self.upstream.remove(self)
+        self.request.drop()
+        self.response.drop()
 
 
 class Direction:
     """One direction of an exchange: what the source has sent and the sink has not been sent yet."""
 
-    def __init__(self, source: PeerConnection, stream: int) -> None:
-        self._source = source
-        self._stream = stream
+    def __init__(self) -> None:
+        self.source: PeerConnection | None = None
+        self.source_stream = 0
         self.sink: PeerConnection | None = None
         self.sink_stream = 0
-        self.begun = False
+        self.is_headed = False
+        """Whether headers came that are not informational (1xx)."""
+        self.is_complete = False
+        """Whether the source has ended it."""
         self.ended = False
-        self._waiting: deque[Headers | bytes] = deque()
-        self._credits: deque[int] = deque()  # flow-controlled bytes of each piece of data
-        self._end_waits = False
-        self._resumed = False
+        """Whether the sink has been sent the end."""
+        self._waiting: deque[Headers | bytearray] = deque()
+        self._unacknowledged = 0  # bytes of data that the source's windows do not have back yet
+        self._resumes = False
+        self._discards = False
         self.recorded: list[Headers | bytes] | None = None
         """All that the source has sent; None if that is not recorded, or too much."""
+        self._room = _RECORDED
         self.messages: MessageCounter | None = None
 
     def record(self) -> None:
         """Keep what the source sends from now on, to be able to :meth:`rewind`."""
         self.recorded = []
-        self._room = _RECORDED
 
     def rewind(self) -> None:
         """Send all that was recorded again, to a sink that is yet to be set."""
         assert self.recorded is not None
         self.drop()
-        self.sink = None
-        self.begun = self.ended = False
-        self._waiting.extend(self.recorded)
-        self._credits.extend(0 for item in self.recorded if isinstance(item, bytes))
+        self.ended = False
+        self._waiting.extend(bytearray(e) if isinstance(e, bytes) else e for e in self.recorded)
 
-    def resume(self) -> None:
-        """Go on with a response whose headers the sink has from an earlier source."""
-        self.begun = self._resumed = True
+    def begin(self, source: PeerConnection, stream: int) -> None:
+        """Continue with a source, which sends headers anew that the sink may have already."""
+        self.drop()
+        self.source, self.source_stream = source, stream
+        self._resumes = self.is_headed
+
+    def discard(self) -> None:
+        """Discard what waits and what is still to come."""
+        self.drop()
+        self.sink = None
+        self._discards = True
+
+    def finish(self, headers: Headers) -> None:
+        """End it behind what waits, in the source's place."""
+        self._waiting.append(headers)
+        self.is_complete = True
 
     @property
     def is_between_messages(self) -> bool:
@@ -194,65 +257,79 @@ class Direction:
 
     def add_headers(self, headers: Headers) -> None:
         """Append headers or trailers of the source."""
-        if self._resumed:
-            self._resumed = False
+        if self._discards:
+            return
+        informational = any(name == b":status" and value[:1] == b"1" for name, value in headers)
+        if self._resumes:
+            if informational:
+                return
+            self._resumes = False
             if not any(name == b"grpc-status" for name, _ in headers):
                 return
             headers = [each for each in headers if each[0] not in _RESPONSE_FIELDS]
-        if self.recorded is not None:
-            self.recorded.append(headers)
+        self.is_headed |= not informational
+        self._record(headers, size_of(headers))
         self._waiting.append(headers)
 
-    def add_data(self, data: bytes, credit: int) -> None:
-        """Append data of the source; ``credit``: its flow-controlled bytes."""
+    def add_data(self, data: bytes, length: int) -> None:
+        """Append data of the source; ``length``: its flow-controlled bytes, with padding."""
+        kept = 0 if self._discards else len(data)
+        if self.source is not None:
+            self.source.acknowledge(length - kept, self.source_stream)
+        if not kept:
+            return
         if self.messages is not None:
             self.messages.feed(data, 0, len(data))
+        self._record(data, len(data) + _PIECE)
+        self._unacknowledged += kept
+        last = self._waiting[-1] if self._waiting else None
+        if isinstance(last, bytearray) and len(last) < _JOINED:
+            last += data
+        else:
+            self._waiting.append(bytearray(data))
+
+    def _record(self, item: Headers | bytes, size: int) -> None:
         if self.recorded is not None:
-            self._room -= len(data) + _PIECE
-            self.recorded.append(data)
+            self._room -= size
+            self.recorded.append(item)
             if self._room < 0:
                 self.recorded = None
-        self._waiting.append(data)
-        self._credits.append(credit)
-
-    def add_end(self) -> None:
-        """End the direction behind what was appended."""
-        self._end_waits = True
 
     def pump(self) -> None:
         """Forward what the sink's windows allow. Raises H2Error if it refuses a frame."""
-        if self.sink is None or self.ended:
+        sink = self.sink
+        if sink is None or self.ended or sink.closed.done():
             return
-        h2 = self.sink.h2
+        h2 = sink.h2
         while self._waiting:
             item = self._waiting[0]
-            if isinstance(item, bytes):
-                room = h2.local_flow_control_window(self.sink_stream)
+            if isinstance(item, bytearray):
+                room = h2.local_flow_control_window(self.sink_stream) if sink.writable else 0
                 size = min(len(item), room, h2.max_outbound_frame_size)
-                if not size and item:
+                if size <= 0:  # a window is negative after SETTINGS that made it smaller
                     return
-                self._waiting.popleft()
-                last = size == len(item) and self._is_last()
-                h2.send_data(self.sink_stream, item[:size], end_stream=last)
-                if size < len(item):
-                    self._waiting.appendleft(item[size:])
-                    continue
-                self._source.acknowledge(self._credits.popleft(), self._stream)
+                piece = bytes(item[:size])
+                del item[:size]
+                if not item:
+                    self._waiting.popleft()
+                self.ended = self.is_complete and not self._waiting
+                h2.send_data(self.sink_stream, piece, end_stream=self.ended)
+                self._acknowledge(size)
             else:
                 self._waiting.popleft()
-                last = self._is_last()
-                h2.send_headers(self.sink_stream, item, end_stream=last)
-                self.begun = True
-            self.ended = last
-        if self._end_waits and not self.ended:
-            h2.end_stream(self.sink_stream)
+                self.ended = self.is_complete and not self._waiting
+                h2.send_headers(self.sink_stream, item, end_stream=self.ended)
+        if self.is_complete and not self.ended:
             self.ended = True
+            h2.end_stream(self.sink_stream)
 
     def drop(self) -> None:
         """Discard what waits, and open the source's window for it."""
         self._waiting.clear()
-        while self._credits:
-            self._source.acknowledge(self._credits.popleft(), self._stream)
+        self._acknowledge(self._unacknowledged)
 
-    def _is_last(self) -> bool:
-        return self._end_waits and not self._waiting
+    def _acknowledge(self, size: int) -> None:
+        size = min(size, self._unacknowledged)  # less than what is sent of a recorded request
+        self._unacknowledged -= size
+        if size and self.source is not None:
+            self.source.acknowledge(size, self.source_stream)

@@ -7,12 +7,14 @@ connection's own. Slower than a Pair, and used only if a listener's `image` is n
 if it shields reads from restarts of the runtime.
 
 Backpressure: a peer's window is opened again only for bytes that have been forwarded, so that at
-most one window is buffered per connection. A peer that does not read is not read from either.
+most one window is buffered per connection. A peer that does not read is sent no more messages and
+no more calls, and is not read from either.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from h2.errors import ErrorCodes
@@ -23,12 +25,14 @@ from criproxy.peers.peer import Connection
 from criproxy.relay.connections.client_rate import ClientRate
 from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING
 from criproxy.relay.connections.exchange import Exchange, Headers
-from criproxy.relay.connections.h2_peer import PeerConnection
+from criproxy.relay.connections.h2_peer import STREAMS, PeerConnection
 from criproxy.relay.connections.interceptor import RelayInterceptor
 from criproxy.relay.connections.relayed import RelayedConnection
+from criproxy.relay.connections.upstream import LOST, Upstream
 from criproxy.relay.notifier import Clock, Notifier
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
+from criproxy.wire.grpc import parse_timeout
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
@@ -50,23 +54,27 @@ class Split(RelayedConnection):
         reader: ConnectionReader,
         notifier: Notifier,
         clock: Clock,
+        write_buffer: int,
         dial: Dial,
         tasks: Tasks,
         active_policy: ActivePolicy,
         shields_reads: bool = False,
     ) -> None:
-        """``shields_reads``: calls that change nothing are made again if their upstream is lost."""
+        """``write_buffer``: bytes buffered for a slow reader before it is sent no more messages.
+
+        ``shields_reads``: calls that change nothing are made again if their upstream is lost.
+        """
         super().__init__(connection, reader, notifier, clock)
         self._active_policy = active_policy
         self._interceptor: RelayInterceptor | None = None  # None until there are rules
         self._released: list[bytes] | None = None  # what it forwards while it receives bytes
         self._client_rate: ClientRate | None = None
         self._shields_reads = shields_reads
-        self._dial = dial
-        self._tasks = tasks
-        self._client = PeerConnection(self, client_side=False)
-        self._upstreams: dict[bool, PeerConnection] = {}
-        self._dialling = {True: asyncio.Lock(), False: asyncio.Lock()}
+        self._client = PeerConnection(self, write_buffer)
+        self._runtime, self._image = (
+            Upstream(self, name, partial(dial, image), write_buffer, tasks)
+            for name, image in (("runtime", False), ("image service", True))
+        )
         self._since = clock()
         self._flushing = False
         self._unflushed = False
@@ -79,8 +87,9 @@ class Split(RelayedConnection):
             await self._client.closed
         finally:
             self.notifier.ended(self, Side.RUNTIME)  # without effect if the client went first
-            for peer in (self._client, *self._upstreams.values()):
-                peer.abort()
+            self._client.abort()
+            self._runtime.close()
+            self._image.close()
             client.close()
 
     def woken(self) -> None:
@@ -101,8 +110,12 @@ class Split(RelayedConnection):
             self._flushing = False
 
     def _write_out(self) -> None:
-        for peer in self._upstreams.values():
-            peer.write(peer.h2.data_to_send())
+        for upstream in (self._runtime, self._image):
+            upstream.advance()
+            for peer in upstream.peers:
+                peer.write(peer.h2.data_to_send())
+                if peer.going and not peer.exchanges:
+                    peer.close()
         if data := self._client.h2.data_to_send():
             if self._interceptor is not None:
                 self._interceptor.received(Side.RUNTIME, data, self._since)
@@ -157,7 +170,7 @@ class Split(RelayedConnection):
             return
         exchange = self._client.exchanges.get(stream)
         if exchange is not None:
-            exchange.refuse()
+            exchange.refuse(ErrorCodes.ENHANCE_YOUR_CALM)
             self.flush()
 
     def close(self) -> None:
@@ -216,71 +229,76 @@ class Split(RelayedConnection):
             exchange.fail(STOPPING)
             self.flush()
 
-    def lost(self, peer: "PeerConnection") -> None:
+    def advance_drain(self) -> None:
+        """See RelayedConnection. Calls that no upstream has seen are left to the next process."""
+        if self.drain is not None:
+            self._runtime.refuse_waiting()
+            self._image.refuse_waiting()
+            self.flush()
+        super().advance_drain()
+
+    def lost(self, peer: PeerConnection) -> None:
         """Handle the close of a connection; that of an upstream ends only its own calls."""
         if peer is self._client:
             if self._interceptor is not None:
                 self._interceptor.ended(Side.CLIENT)
             self.notifier.ended(self, Side.CLIENT)
-        for exchange in list(peer.exchanges.values()):
-            if peer is self._client:
-                exchange.abandon(ErrorCodes.CANCEL)
-            elif not self._restart(exchange):
-                exchange.fail("the runtime closed the connection")
+            for exchange in list(peer.exchanges.values()):
+                exchange.abandon(None, ErrorCodes.CANCEL)
+        else:
+            self._end_calls(peer, list(peer.exchanges.values()))
+            self._upstream_of(peer).peers.discard(peer)
         self.flush()
 
-    def left_out(self, exchange: Exchange) -> None:
-        """Called when an upstream's GOAWAY leaves a call out: it was not processed."""
-        if not self._restart(exchange):
-            exchange.abandon(ErrorCodes.REFUSED_STREAM)
+    def going(self, peer: PeerConnection, left_out: list[Exchange]) -> None:
+        """Called at an upstream's GOAWAY, with the calls that it leaves out as not processed."""
+        for exchange in left_out:
+            if not self._restart(exchange):
+                exchange.abandon(ErrorCodes.REFUSED_STREAM, None)
+        self._end_calls(peer, [])
+
+    def _end_calls(self, peer: PeerConnection, exchanges: list[Exchange]) -> None:
+        """End the calls of an upstream's connection, which takes no more of them."""
+        for exchange in [*exchanges, *self._upstream_of(peer).leave(peer)]:
+            if exchange.response.is_complete or not self._restart(exchange):
+                exchange.lose_server(LOST)
+
+    def _upstream_of(self, peer: PeerConnection) -> Upstream:
+        return self._image if peer in self._image.peers else self._runtime
 
     def _restart(self, exchange: Exchange) -> bool:
-        """Make a call again whose upstream is lost; return False if it cannot be."""
+        """Make a call again whose connection is lost; return False if it cannot be."""
         if not exchange.restart():
             return False
-        self._tasks.start(self._join_later(exchange, _RESTART_DELAY), "making a call again")
+        exchange.upstream.remove(exchange)
+        asyncio.get_running_loop().call_later(_RESTART_DELAY, self._make_again, exchange)
         return True
+
+    def _make_again(self, exchange: Exchange) -> None:
+        if exchange.is_open:
+            exchange.upstream.add(exchange)
+            self.flush()
 
     def begin(self, stream: int, headers: Headers) -> None:
         """Open an exchange for a request of the client."""
-        path = next((value for name, value in headers if name == b":path"), b"")
-        image = _IMAGE_SERVICE in path
+        if len(self._client.exchanges) >= STREAMS:
+            self._client.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+            return
+        path = timeout = b""
+        for name, value in headers:
+            if name == b":path":
+                path = value
+            elif name == b"grpc-timeout":
+                timeout = value
+        seconds = parse_timeout(timeout)
         method = path.rpartition(b"/")[2]
         exchange = Exchange(
             self._client,
             stream,
-            image=image,
+            headers,
+            self._image if _IMAGE_SERVICE in path else self._runtime,
+            deadline=None if seconds is None else asyncio.get_running_loop().time() + seconds,
             repeats=self._shields_reads and method.decode("latin-1") in READS,
             endless=method in ENDLESS,
         )
-        exchange.request.add_headers(headers)
-        upstream = self._upstreams.get(image)
-        if upstream is not None and upstream.usable:
-            exchange.join(upstream)
-        else:
-            self._tasks.start(self._join_later(exchange), "dialling for a call")
-
-    async def _join_later(self, exchange: Exchange, delay: float = 0.0) -> None:
-        image = exchange.image
-        if delay:
-            await asyncio.sleep(delay)
-        try:
-            async with self._dialling[image]:
-                upstream = self._upstreams.get(image)
-                if upstream is None or not upstream.usable:
-                    upstream = await self._connect(image)
-        except OSError as error:
-            exchange.fail(f"cannot reach the {'image service' if image else 'runtime'}: {error}")
-        else:
-            exchange.join(upstream)
-        self.flush()
-
-    async def _connect(self, image: bool) -> "PeerConnection":
-        sock = await self._dial(image)
-        peer = PeerConnection(self, client_side=True)
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: peer, sock=sock)
-        self._upstreams[image] = peer
-        if self._client.closed.done():
-            peer.abort()
-        return peer
+        exchange.upstream.add(exchange)
