@@ -120,12 +120,13 @@ class SlowConfig(Section, frozen=True):
 
 
 class ProbeConfig(Section, frozen=True):
-    """How the daemon tests whether the runtime answers."""
+    """How the daemon tests whether the runtime answers a Version call, and an image service that is
+    another process an ImageFsInfo call."""
 
     interval: Duration = Duration(10)
-    """The time between two Version calls to the runtime."""
+    """The time between two such calls."""
     timeout: Duration = Duration(5)
-    """The time after which a Version call counts as unanswered."""
+    """The time after which a call counts as unanswered."""
 
     def __post_init__(self) -> None:
         if self.interval <= 0 or self.timeout <= 0:

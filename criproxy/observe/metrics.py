@@ -403,7 +403,7 @@ class DaemonMetrics:
         registry.register(MergedCollector(lambda: [*workers(), snapshot(own)]))
         self.runtime_up = Gauge(
             "criproxy_runtime_up",
-            "1 if every configured runtime answered its last Version call, else 0.",
+            "1 if every configured runtime and image service answered its last probe, else 0.",
             registry=registry,
         )
         self._reload_success = Gauge(

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import time
 from dataclasses import dataclass
+from enum import Enum
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,20 @@ _VERSION: Final = (
     b"/runtime.v1.RuntimeService/Version",
     b"/runtime.v1alpha2.RuntimeService/Version",
 )
+
+
+class Service(Enum):
+    """A CRI service, with the method that is called to learn whether it answers: the one with which
+    the kubelet validates its connection."""
+
+    RUNTIME = ("runtime", "RuntimeService", "Version")
+    IMAGE = ("image service", "ImageService", "ImageFsInfo")
+
+    def __init__(self, description: str, service: str, method: str) -> None:
+        self.description = description
+        """What it is called in messages."""
+        self.service = service
+        self.method = method
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +103,24 @@ async def call_either(endpoint: "Endpoint", service: str, method: str) -> UnaryR
     return answer
 
 
-async def probe(endpoint: "Endpoint", within: float) -> str | None:
-    """Call Version, of v1 and if that is unknown of v1alpha2, within ``within`` seconds.
+async def probe(
+    endpoint: "Endpoint", within: float, service: Service = Service.RUNTIME
+) -> str | None:
+    """Call the service's method, of v1 and if that is unknown of v1alpha2, within some seconds.
 
-    Returns None if the runtime answers with OK, else the reason why it is not ready.
+    Returns None if the endpoint answers with OK, else the reason why it is not ready.
     """
     try:
         async with asyncio.timeout(within):
-            answer = await call_either(endpoint, "RuntimeService", "Version")
+            answer = await call_either(endpoint, service.service, service.method)
     except TimeoutError:
         return f"no answer within {within:g} s"
     except OSError as error:
         return describe_error(endpoint.path, error)
     if answer.code is StatusCode.OK:
         return None
-    return f"Version failed: {'unreadable answer' if answer.code is None else answer.code.name}"
+    found = "unreadable answer" if answer.code is None else answer.code.name
+    return f"{service.method} failed: {found}"
 
 
 def find_cri_error(path: str, within: float) -> str | None:

@@ -151,3 +151,34 @@ def test_runtime_that_leads_to_criproxy(short_dir: Path) -> None:
             assert receive_all(client) == b""
         told = proxy.event("client closed: runtime not there")
         assert str(proxy.path) in told["error"]
+
+
+def test_image_service_without_a_runtime_service(short_dir: Path, runtime: EmbeddedRuntime) -> None:
+    """An image service that is another process is ready without a Version of its own; the reason
+    why it is not names it."""
+    images = short_dir / "images.sock"
+    config = {
+        "listeners": [
+            {
+                "endpoint": f"unix://{short_dir}/proxy.sock",
+                "runtime": runtime.endpoint,
+                "image": f"unix://{images}",
+            }
+        ]
+    }
+    with Criproxy(short_dir, config=config) as proxy, ThreadPoolExecutor(1) as workers:
+        status, body = proxy.get("/readyz")
+        assert (status, body.strip()) == (
+            503,
+            f"image service unix://{images}: No such file or directory",
+        )
+        server = grpc.server(workers)
+        methods = {"ImageFsInfo": grpc.unary_unary_rpc_method_handler(lambda request, _: b"")}
+        handler = grpc.method_handlers_generic_handler("runtime.v1.ImageService", methods)
+        server.add_generic_rpc_handlers((handler,))
+        server.add_insecure_port(f"unix://{images}")
+        server.start()
+        try:
+            assert wait_until(lambda: proxy.get("/readyz") == (200, "ok\n"), "readiness")
+        finally:
+            server.stop(None).wait()

@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.relay.endpoints import Endpoint
-from criproxy.relay.unary import MAX_RESPONSE_BYTES, UnaryResponse, call, probe
+from criproxy.relay.unary import MAX_RESPONSE_BYTES, Service, UnaryResponse, call, probe
 from criproxy.wire.grpc import StatusCode
 from tests.support.raw_sockets import accept, listening
 from tests.support.scripted import ScriptedServer
@@ -25,8 +25,10 @@ def path(short_dir: Path) -> Path:
     return short_dir / "runtime.sock"
 
 
-def ask(path: Path, within: float = LIMIT_SECONDS) -> str | None:
-    return asyncio.run(probe(Endpoint(str(path)), within))
+def ask(
+    path: Path, within: float = LIMIT_SECONDS, service: Service = Service.RUNTIME
+) -> str | None:
+    return asyncio.run(probe(Endpoint(str(path)), within, service))
 
 
 @pytest.fixture
@@ -37,8 +39,10 @@ def server() -> Iterator[grpc.Server]:
         server.stop(None).wait()
 
 
-def serve(server: grpc.Server, path: Path, service: str, behaviour: Any) -> None:
-    methods = {"Version": grpc.unary_unary_rpc_method_handler(behaviour)}
+def serve(
+    server: grpc.Server, path: Path, service: str, behaviour: Any, method: str = "Version"
+) -> None:
+    methods = {method: grpc.unary_unary_rpc_method_handler(behaviour)}
     handler = grpc.method_handlers_generic_handler(service, methods)
     server.add_generic_rpc_handlers((handler,))
     server.add_insecure_port(f"unix://{path}")
@@ -63,6 +67,22 @@ def test_either_version(path: Path, server: grpc.Server, version: str) -> None:
     serve(server, path, f"runtime.{version}.RuntimeService", answer)
     assert ask(path) is None
     assert requests == [(b"", "criproxy")]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha2"])
+def test_image_service_alone(path: Path, server: grpc.Server, version: str) -> None:
+    """An image service that has no RuntimeService is asked a method of its own."""
+    serve(
+        server, path, f"runtime.{version}.ImageService", lambda request, context: b"", "ImageFsInfo"
+    )
+    assert ask(path, service=Service.IMAGE) is None
+    assert ask(path) == "Version failed: UNIMPLEMENTED"
+
+
+def test_image_service_that_fails(path: Path, server: grpc.Server) -> None:
+    """A socket without an image service is not ready to be one."""
+    serve(server, path, "runtime.v1.RuntimeService", lambda request, context: b"")
+    assert ask(path, service=Service.IMAGE) == "ImageFsInfo failed: UNIMPLEMENTED"
 
 
 def test_failing(path: Path, server: grpc.Server) -> None:

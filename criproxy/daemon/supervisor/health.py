@@ -8,7 +8,7 @@ from typing import Any, Final
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock
-from criproxy.relay.unary import probe
+from criproxy.relay.unary import Service, probe
 
 _TURN: Final = 2.0
 """Seconds within which the event loop has to come round to count as alive."""
@@ -16,13 +16,17 @@ _TURN: Final = 2.0
 _FRESH: Final = 1.0
 """Seconds for which an answer of the runtime is believed without asking again."""
 
+Upstream = tuple[Endpoint, Service]
+"""A socket, and the service that it is used for."""
+
 
 class RuntimeHealth:
-    """Asks each runtime for its Version now and then, and when somebody wants to know."""
+    """Asks each upstream now and then, and when somebody wants to know, whether it answers: a
+    runtime for its Version, an image service for its ImageFsInfo, as it need not have the other."""
 
     def __init__(
         self,
-        runtimes: Sequence[Endpoint],
+        upstreams: Sequence[Upstream],
         interval: float,
         timeout: float,
         log: Log,
@@ -30,13 +34,13 @@ class RuntimeHealth:
         changed: Callable[[bool], None],
     ) -> None:
         """``changed`` is told whether all of them answer, after each round."""
-        self._runtimes = runtimes
+        self._upstreams = upstreams
         self._interval = interval
         self._timeout = timeout
         self._log = log
         self._clock = clock
         self._changed = changed
-        self._wrong: dict[Endpoint, str | None] = {}
+        self._wrong: dict[Upstream, str | None] = {}
         self._asked = float("-inf")
         self._asking = asyncio.Lock()
 
@@ -47,27 +51,35 @@ class RuntimeHealth:
             await asyncio.sleep(self._interval)
 
     async def ask(self) -> str | None:
-        """Return None when every runtime answers, else which does not and why."""
+        """Return None when every upstream answers, else which does not and why."""
         async with self._asking:
             if self._clock() - self._asked > _FRESH:
                 answers = await asyncio.gather(
-                    *(probe(each, self._timeout) for each in self._runtimes)
+                    *(probe(each, self._timeout, service) for each, service in self._upstreams)
                 )
                 self._asked = self._clock()
-                for runtime, wrong in zip(self._runtimes, answers, strict=True):
-                    self._note(runtime, wrong)
+                for upstream, wrong in zip(self._upstreams, answers, strict=True):
+                    self._note(upstream, wrong)
                 self._changed(not any(answers))
-        found = [f"runtime {each}: {wrong}" for each, wrong in self._wrong.items() if wrong]
+        found = [
+            f"{service.description} {each}: {wrong}"
+            for (each, service), wrong in self._wrong.items()
+            if wrong
+        ]
         return "; ".join(found) or None
 
-    def _note(self, runtime: Endpoint, wrong: str | None) -> None:
-        known = runtime in self._wrong
-        before = self._wrong.get(runtime)
-        self._wrong[runtime] = wrong
+    def _note(self, upstream: Upstream, wrong: str | None) -> None:
+        endpoint, service = upstream
+        known = upstream in self._wrong
+        before = self._wrong.get(upstream)
+        self._wrong[upstream] = wrong
+        name, service_name = str(endpoint), service.description
         if wrong is None and (not known or before is not None):
-            self._log.info("runtime answers", runtime=str(runtime))
+            self._log.info("runtime answers", runtime=name, service=service_name)
         elif wrong is not None and (not known or before is None):
-            self._log.warning("runtime does not answer", runtime=str(runtime), error=wrong)
+            self._log.warning(
+                "runtime does not answer", runtime=name, service=service_name, error=wrong
+            )
 
 
 class Loop:

@@ -46,6 +46,7 @@ from criproxy.observe.metrics_merge import Snapshot
 from criproxy.relay.bypass import is_bypassed
 from criproxy.relay.endpoints import find_runtime
 from criproxy.relay.own_sockets import OwnSockets
+from criproxy.relay.unary import Service
 
 clock = time.perf_counter
 
@@ -210,10 +211,13 @@ class _Supervisor:
             self._health_task.cancel()
         config = self._loaded.config
         upstreams = [
-            upstream
+            (endpoint, service)
             for each in config.listeners
-            for upstream in (each.runtime, each.image)
-            if upstream is not None
+            for endpoint, service in (
+                (each.runtime, Service.RUNTIME),
+                (each.image if each.is_split else None, Service.IMAGE),
+            )
+            if endpoint is not None
         ]
         self._health = RuntimeHealth(
             list(dict.fromkeys(upstreams)),
