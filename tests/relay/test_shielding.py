@@ -1,6 +1,5 @@
 """Shielding: reads that a restarting runtime has not answered are made again, changes never."""
 
-import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,52 +8,15 @@ from typing import Any
 import grpc
 import pytest
 
-from criproxy.wire.reading.connection import Side
 from tests.support import wire
-from tests.support.endpoints import Block, Endpoint, Stream
+from tests.support.endpoints import Block
 from tests.support.grpc_peers import channel
-from tests.support.raw_sockets import accept, listening
+from tests.support.played import RESPONSE, played_runtime
+from tests.support.raw_sockets import listening
 from tests.support.relaying import Relay
 from tests.support.waiting import LIMIT_SECONDS
 
 SERVICE = "/runtime.v1.RuntimeService/"
-HEADERS = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-OK = [(b"grpc-status", b"0")]
-
-
-class Runtime:
-    """A runtime on one connection, played by the test."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.end = Endpoint(Side.RUNTIME)
-        self.end.settle()
-        self._sock = sock
-
-    def call(self, number: int = 1) -> Stream:
-        """Wait for a whole request."""
-        while number not in self.end.streams or not self.end.streams[number].received.ended:
-            data = self._sock.recv(1 << 16)
-            assert data
-            self.end.receive(data)
-            self.flush()
-        return self.end.streams[number]
-
-    def send(self, stream: Stream, *items: Any) -> None:
-        stream.outgoing.extend(items)
-        while self.end.push(stream, 1 << 16):
-            pass
-        self.flush()
-
-    def answer(self, stream: Stream, content: bytes) -> None:
-        self.send(stream, Block(HEADERS), bytearray(wire.message(content)), Block(OK, end=True))
-
-    def flush(self) -> None:
-        self._sock.sendall(self.end.out)
-        self.end.out.clear()
-
-    def go(self) -> None:
-        """Close the connection, as a runtime that stops."""
-        self._sock.close()
 
 
 @pytest.fixture
@@ -74,12 +36,6 @@ def one(short_dir: Path, listener: socket.socket, loop: str) -> Iterator[grpc.Ch
         yield one
 
 
-@contextlib.contextmanager
-def next_runtime(listener: socket.socket) -> Iterator[Runtime]:
-    with accept(listener) as sock:
-        yield Runtime(sock)
-
-
 def begin(one: grpc.Channel, method: str, request: bytes = b"") -> Any:
     return one.unary_unary(SERVICE + method).future(request, timeout=LIMIT_SECONDS)
 
@@ -87,10 +43,10 @@ def begin(one: grpc.Channel, method: str, request: bytes = b"") -> Any:
 def test_read_is_made_again(one: grpc.Channel, listener: socket.socket) -> None:
     """A read without an answer is made again, as it was, on the next connection."""
     call = begin(one, "ContainerStatus", b"which")
-    with next_runtime(listener) as runtime:
+    with played_runtime(listener) as runtime:
         first = runtime.call()
         runtime.go()
-    with next_runtime(listener) as runtime:
+    with played_runtime(listener) as runtime:
         again = runtime.call()
         assert again.received.headers == first.received.headers
         assert bytes(again.received.data) == bytes(first.received.data) == wire.message(b"which")
@@ -102,12 +58,12 @@ def test_read_is_made_again(one: grpc.Channel, listener: socket.socket) -> None:
 def test_change_is_not_made_again(one: grpc.Channel, listener: socket.socket, method: str) -> None:
     """A call that may change something, or is not known, ends with the runtime's connection."""
     call = begin(one, method)
-    with next_runtime(listener) as runtime:
+    with played_runtime(listener) as runtime:
         runtime.call()
         runtime.go()
     assert call.exception().code() is grpc.StatusCode.UNAVAILABLE
     call = begin(one, "Version")
-    with next_runtime(listener) as runtime:
+    with played_runtime(listener) as runtime:
         stream = runtime.call()
         assert stream.received.fields[b":path"] == f"{SERVICE}Version".encode()
         runtime.answer(stream, b"1")
@@ -117,8 +73,8 @@ def test_change_is_not_made_again(one: grpc.Channel, listener: socket.socket, me
 def test_read_that_is_answered_in_part(one: grpc.Channel, listener: socket.socket) -> None:
     """A response that has begun ends with the connection: its rest could be another's."""
     containers = one.unary_stream(SERVICE + "StreamContainers")(b"", timeout=LIMIT_SECONDS)
-    with next_runtime(listener) as runtime:
-        runtime.send(runtime.call(), Block(HEADERS), bytearray(wire.message(b"first")))
+    with played_runtime(listener) as runtime:
+        runtime.send(runtime.call(), Block(RESPONSE), bytearray(wire.message(b"first")))
         assert next(containers) == b"first"
         runtime.go()
         with pytest.raises(grpc.RpcError) as raised:
@@ -130,7 +86,7 @@ def test_read_is_made_again_once(one: grpc.Channel, listener: socket.socket) -> 
     """A read during which a second runtime is lost is given up: the read may be the reason."""
     call = begin(one, "Status")
     for _ in range(2):
-        with next_runtime(listener) as runtime:
+        with played_runtime(listener) as runtime:
             runtime.call()
             runtime.go()
     assert call.exception().code() is grpc.StatusCode.UNAVAILABLE
@@ -139,11 +95,11 @@ def test_read_is_made_again_once(one: grpc.Channel, listener: socket.socket) -> 
 def test_read_that_a_goaway_leaves_out(one: grpc.Channel, listener: socket.socket) -> None:
     """A read that a stopping runtime did not process is made on the next connection."""
     call = begin(one, "Version")
-    with next_runtime(listener) as stopping:
+    with played_runtime(listener) as stopping:
         stopping.call()
         stopping.end.go_away(0)
         stopping.flush()
-        with next_runtime(listener) as runtime:
+        with played_runtime(listener) as runtime:
             runtime.answer(runtime.call(), b"1")
             assert call.result() == b"1"
 
@@ -151,16 +107,16 @@ def test_read_that_a_goaway_leaves_out(one: grpc.Channel, listener: socket.socke
 def test_events_go_on(one: grpc.Channel, listener: socket.socket) -> None:
     """A stream of events goes on with those of the next runtime."""
     events = one.unary_stream(SERVICE + "GetContainerEvents")(b"", timeout=LIMIT_SECONDS)
-    with next_runtime(listener) as runtime:
-        runtime.send(runtime.call(), Block(HEADERS), bytearray(wire.message(b"first")))
+    with played_runtime(listener) as runtime:
+        runtime.send(runtime.call(), Block(RESPONSE), bytearray(wire.message(b"first")))
         assert next(events) == b"first"
         runtime.go()
-    with next_runtime(listener) as runtime:
-        runtime.send(runtime.call(), Block(HEADERS), bytearray(wire.message(b"second")))
+    with played_runtime(listener) as runtime:
+        runtime.send(runtime.call(), Block(RESPONSE), bytearray(wire.message(b"second")))
         assert next(events) == b"second"
         runtime.go()
-    with next_runtime(listener) as runtime:
-        fields = [*HEADERS, (b"grpc-status", b"12"), (b"grpc-message", b"not any more")]
+    with played_runtime(listener) as runtime:
+        fields = [*RESPONSE, (b"grpc-status", b"12"), (b"grpc-message", b"not any more")]
         runtime.send(runtime.call(), Block(fields, end=True))
         with pytest.raises(grpc.RpcError) as raised:
             next(events)
@@ -171,9 +127,9 @@ def test_events_go_on(one: grpc.Channel, listener: socket.socket) -> None:
 def test_event_that_came_in_part(one: grpc.Channel, listener: socket.socket) -> None:
     """A stream that ends within a message ends for the client."""
     events = one.unary_stream(SERVICE + "GetContainerEvents")(b"", timeout=LIMIT_SECONDS)
-    with next_runtime(listener) as runtime:
+    with played_runtime(listener) as runtime:
         half = bytearray(wire.message(b"first") + wire.message(b"second")[:-1])
-        runtime.send(runtime.call(), Block(HEADERS), half)
+        runtime.send(runtime.call(), Block(RESPONSE), half)
         assert next(events) == b"first"
         runtime.go()
         with pytest.raises(grpc.RpcError) as raised:
@@ -188,7 +144,7 @@ def test_runtime_that_stays_away(short_dir: Path, loop: str) -> None:
     with relaying as relay, channel(relay.path) as one:
         with listening(path) as listener:
             call = begin(one, "Version")
-            with next_runtime(listener) as runtime:
+            with played_runtime(listener) as runtime:
                 runtime.call()
                 listener.close()
                 runtime.go()
@@ -198,7 +154,7 @@ def test_runtime_that_stays_away(short_dir: Path, loop: str) -> None:
 def test_large_request_is_not_kept(one: grpc.Channel, listener: socket.socket) -> None:
     """A request that is larger than those of reads are is not made again."""
     call = begin(one, "ListContainers", bytes(65_400))
-    with next_runtime(listener) as runtime:
+    with played_runtime(listener) as runtime:
         runtime.call()
         runtime.go()
     assert call.exception().code() is grpc.StatusCode.UNAVAILABLE

@@ -11,7 +11,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.grpc_peers import Peer, channel, start, through
 from tests.support.raw_sockets import listening
 from tests.support.relaying import Relay, Seen
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 IMAGE_SERVICE = "runtime.v1.ImageService"
 
@@ -112,6 +112,63 @@ def test_many_calls_at_once(split: Relay) -> None:
         for each, call in zip(sent, calls, strict=True):
             assert call.outcome().messages == (each, each)
         assert len(split.recorder.calls(100)) == 100
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_more_calls_than_the_server_allows(short_dir: Path, loop: str, limit: int) -> None:
+    """Calls above a gRPC server's limit of concurrent streams wait, and none is refused."""
+    options = [("grpc.max_concurrent_streams", limit)]
+    with (
+        Peer(short_dir / "peer.sock", options=options) as peer,
+        Relay(short_dir, peer.path, image=short_dir / "images.sock", loop=loop) as relay,
+        channel(relay.path) as one,
+    ):
+        sent = [b"%d" % number * 500 for number in range(60)]
+        calls = [start(one, "stream_stream", "Echo", each, each) for each in sent]
+        for each, call in zip(sent, calls, strict=True):
+            assert call.outcome().messages == (each, each)
+        assert {call.code for call in relay.recorder.calls(60)} == {"OK"}
+
+
+def test_calls_wait_behind_one_that_hangs(short_dir: Path, loop: str) -> None:
+    """A call that waits may be cancelled or meet its deadline; the last is served."""
+    options = [("grpc.max_concurrent_streams", 1)]
+    with (
+        Peer(short_dir / "peer.sock", options=options) as peer,
+        Relay(short_dir, peer.path, image=short_dir / "images.sock", loop=loop) as relay,
+        channel(relay.path) as one,
+    ):
+        hanging = start(one, "unary_stream", "Hang", b"")
+        assert next(hanging) == b"hanging"
+        cancelled = start(one, "unary_unary", "Unary", b"x")
+        late = start(one, "unary_unary", "Unary", b"x", timeout=0.2)
+        last = start(one, "unary_unary", "Unary", b"last")
+        wait_until(lambda: len(relay.recorder.begun) == 4, "calls")
+        cancelled.call.cancel()
+        assert late.outcome().code is grpc.StatusCode.DEADLINE_EXCEEDED
+        wait_until(lambda: len(relay.recorder.ended) == 2, "end of both")
+        peer.proceed.set()
+        assert hanging.outcome().messages == (b"done",)
+        assert last.outcome().messages == (b"last",)
+        relay.recorder.calls(4)
+
+
+def test_restarted_upstream_is_dialled_again(short_dir: Path, peer: Peer, loop: str) -> None:
+    """An image service that goes ends its own calls; the next reach its successor, on the same
+    client's connection."""
+    images = short_dir / "images.sock"
+    path = f"/{IMAGE_SERVICE}/PullImage"
+    with Relay(short_dir, peer.path, image=images, loop=loop) as relay, channel(relay.path) as one:
+        hanging = start(one, "unary_stream", "Hang", b"")
+        assert next(hanging) == b"hanging"
+        for _ in range(2):
+            with Peer(images):
+                with pytest.raises(grpc.RpcError) as caught:
+                    one.unary_unary(path)(b"", timeout=LIMIT_SECONDS)
+                assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
+        peer.proceed.set()
+        assert hanging.outcome().messages == (b"done",)
+        assert len(relay.recorder.opened) == 1
 
 
 def test_image_service_that_is_not_there(short_dir: Path, peer: Peer, loop: str) -> None:

@@ -106,7 +106,7 @@ class Endpoint:
         self._quiet = False  # nothing was sent on a stream since the last ping that came
         self._in = bytearray()
         self._preface = wire.PREFACE if side is Side.RUNTIME else b""
-        self._settled = False
+        self.settled = False
         self._block: tuple[int, bool, bytearray] | None = None
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._peer_initial = self._initial = DEFAULT_WINDOW
@@ -274,9 +274,9 @@ class Endpoint:
             raise ViolationError(f"the {self.side.name.lower()} was sent {otherwise}")
 
     def _take(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if not self._settled:
+        if not self.settled:
             self._check(kind == wire.SETTINGS and not flags & wire.ACK, "no SETTINGS first")
-            self._settled = True
+            self.settled = True
         if self._block:
             inside = kind == wire.CONTINUATION and number == self._block[0]
             self._check(inside, f"a frame of type {kind} within a header block")
@@ -369,7 +369,8 @@ class Endpoint:
         stream = self._find(number, "HEADERS")
         direction = stream.received
         self._check(not direction.over, f"HEADERS on stream {number}, which is over")
-        self._check(end or not direction.headers, f"trailers on stream {number} without its end")
+        begun = direction.headers and direction.headers[-1][0][1][:1] != b"1"  # 1xx: informational
+        self._check(end or not begun, f"trailers on stream {number} without its end")
         if self.side is Side.CLIENT and not direction.headers:
             self._check(fields[0][0] == b":status", f"a response without :status: {fields}")
         direction.headers.append(fields)

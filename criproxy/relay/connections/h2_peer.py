@@ -173,9 +173,11 @@ class PeerConnection(PausableProtocol):
             self.close()
 
     def pause_writing(self) -> None:
-        """Called when the peer does not read: do not read from it either."""
+        """Called when the peer does not read. A client is not read from either: it could send
+        frames that are to be answered without end."""
         self.writable = False
-        self.pause_reading(BACKPRESSURE)
+        if self._socket is None:
+            self.pause_reading(BACKPRESSURE)
 
     def resume_writing(self) -> None:
         """Called when the peer reads again."""

@@ -8,7 +8,7 @@ if it shields reads from restarts of the runtime.
 
 Backpressure: a peer's window is opened again only for bytes that have been forwarded, so that at
 most one window is buffered per connection. A peer that does not read is sent no more messages and
-no more calls, and is not read from either.
+no more calls, and a client that does not read is not read from either.
 """
 
 import asyncio
