@@ -27,6 +27,7 @@ SPLIT = (
     "empty-data",
     "rapid-reset",
     "denied-calls",
+    "unread-lists",
     "held-messages",
     "audited-backtracking",
 )
