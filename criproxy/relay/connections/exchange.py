@@ -9,6 +9,7 @@ from h2.exceptions import H2Error, StreamClosedError
 
 from criproxy.relay.connections.h2_peer import PeerConnection
 from criproxy.wire.grpc import MessageCounter, StatusCode
+from criproxy.wire.http2.frames import is_informational
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -160,6 +161,7 @@ class Direction:
         self.sink: PeerConnection | None = None
         self.sink_stream = 0
         self.begun = False
+        """Whether the sink was sent headers, other than informational ones."""
         self.ended = False
         self._waiting: deque[Headers | bytes] = deque()
         self._credits: deque[int] = deque()  # flow-controlled bytes of each piece of data
@@ -195,6 +197,8 @@ class Direction:
     def add_headers(self, headers: Headers) -> None:
         """Append headers or trailers of the source."""
         if self._resumed:
+            if is_informational(headers):
+                return
             self._resumed = False
             if not any(name == b"grpc-status" for name, _ in headers):
                 return
@@ -242,7 +246,7 @@ class Direction:
                 self._waiting.popleft()
                 last = self._is_last()
                 h2.send_headers(self.sink_stream, item, end_stream=last)
-                self.begun = True
+                self.begun = self.begun or not is_informational(item)
             self.ended = last
         if self._end_waits and not self.ended:
             h2.end_stream(self.sink_stream)

@@ -140,7 +140,7 @@ class RelayInterceptor:
         if self._runtime_ended and side is Side.RUNTIME:
             return core.undelivered
         calls = self._observed.reader.calls
-        unanswered = [(call.stream, call.first_byte is not None) for call in calls]
+        unanswered = [(call.stream, bool(call.http_status)) for call in calls]
         core.end(side, unanswered, self._observed.clock())
         self._runtime_ended = side is Side.RUNTIME
         self._flush()

@@ -78,6 +78,18 @@ _BUFFERED_KINDS: Final = frozenset(
 """The frames that are buffered until they are complete."""
 
 
+def is_informational(fields: list[Header]) -> bool:
+    """Return whether a header list is an interim response, of status 1xx.
+
+    Any number of them may precede the response, which they are no part of (RFC 9113 section 8.1,
+    RFC 9110 section 15.2).
+    """
+    for name, value in fields:
+        if name == b":status":
+            return value.startswith(b"1")
+    return False
+
+
 class FrameHandler(Protocol):
     """Receives frames from a FrameReader. ``now`` is when the bytes arrived, in seconds."""
 

@@ -38,7 +38,12 @@ from criproxy.wire.hpack.decoder import (
     Decoder,
     Header,
 )
-from criproxy.wire.http2.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader, PartialFrame
+from criproxy.wire.http2.frames import (
+    DEFAULT_HEADER_BLOCK_LIMIT,
+    FrameReader,
+    PartialFrame,
+    is_informational,
+)
 from criproxy.wire.reading.calls import Call, End
 from criproxy.wire.reading.message_capture import CapturedMessages, MessageCapture, SelectCapture
 
@@ -422,6 +427,11 @@ class _Responses(_Direction):
             if not 0 < stream <= streams.last:
                 raise ProtocolError(f"a response on stream {stream}, which is idle")
             return
+        if is_informational(headers):
+            if ended:
+                message = b"the stream ended with an informational response"
+                streams.finish(call, End.STATUS, StatusCode.INTERNAL, message, now)
+            return
         if call.first_byte is None:
             call.first_byte = now
         if ended:
@@ -429,10 +439,9 @@ class _Responses(_Direction):
         elif not call.http_status:
             for name, value in headers:
                 if name == b":status":
-                    if not value.startswith(b"1"):  # not informational
-                        call.http_status = value
-                        if call.capture is not None and call.capture.response is not None:
-                            call.capture.response.encoding = _encoding(headers)
+                    call.http_status = value
+                    if call.capture is not None and call.capture.response is not None:
+                        call.capture.response.encoding = _encoding(headers)
                     break
 
     def _trailers(self, call: Call, headers: list[Header], now: float) -> None:
