@@ -204,7 +204,7 @@ class Endpoint:
 
     def nothing(self, stream: Stream) -> None:
         """Send DATA without a byte."""
-        if stream.sent.headers and not stream.sent.over and not stream.closed:
+        if stream.sent.begun and not stream.sent.over and not stream.closed:
             self._send_data(stream, b"", False, None)
 
     def reset(self, stream: Stream, code: int) -> None:

@@ -16,15 +16,16 @@ CALLER = "caller"
 
 
 class DenyHandler:
-    """Answers a call with PERMISSION_DENIED; the runtime does not see it."""
+    """Answers a call in the runtime's place; the runtime does not see it."""
 
-    def __init__(self, stream: HeldStream, message: str) -> None:
+    def __init__(self, stream: HeldStream, code: StatusCode, message: str) -> None:
         self._stream = stream
+        self._code = code
         self._message = message
 
     def opened(self) -> None:
         """Answer the call."""
-        self._stream.reply(StatusCode.PERMISSION_DENIED, self._message)
+        self._stream.reply(self._code, self._message)
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         """Do nothing."""
@@ -47,11 +48,12 @@ def deny_stream(
     stream: HeldStream,
     reason: str,
     message: str,
+    code: StatusCode = StatusCode.PERMISSION_DENIED,
 ) -> Hold:
     """Deny a call that has been opened; ``reason`` is a value of the metric's label, ``message``
     the status message."""
     record_denial(counts, connection, name, call, reason)
-    return Hold(DenyHandler(stream, message), True, True, hidden=True)
+    return Hold(DenyHandler(stream, code, message), True, True, hidden=True)
 
 
 class DenyAllPolicy:
