@@ -55,6 +55,7 @@ def use_profile(relay: RuleRelay, name: str, *rules: dict[str, Any], **profile: 
         resources = relay._resources
         policy = RulePolicy(compile_rules(specs(rules)), resources, updates_pod_cache=True)
         relay.active_policy.policy = ProfilePolicy(found, resources, policy)
+        relay.active_policy.http1_refusal = f"criproxy: profile {name}"
 
     relay.call(swap)
 

@@ -63,7 +63,8 @@ class DenyAllPolicy:
 
     def __init__(self, reason: str, counts: Counts) -> None:
         """``reason`` is part of the status message: see :func:`rejection_reason`."""
-        self._message = f"criproxy: this listener is not for {reason}"
+        self.message = f"criproxy: this listener is not for {reason}"
+        """The status message of the denied calls."""
         self._counts = counts
 
     def wanted(self, path: bytes) -> bool:
@@ -75,7 +76,7 @@ class DenyAllPolicy:
     ) -> Hold:
         """Deny the call."""
         name = resolve(stream.path)
-        return deny_stream(self._counts, connection, name, call, stream, CALLER, self._message)
+        return deny_stream(self._counts, connection, name, call, stream, CALLER, self.message)
 
 
 def rejection_reason(allow: CallersSpec, peer: Peer) -> str | None:

@@ -70,6 +70,8 @@ class PeerConnection(PausableProtocol):
         self.exchanges: dict[int, Exchange] = {}
         self.closed = asyncio.get_running_loop().create_future()
         self._going = False
+        self.received = b""
+        """What was read from the peer before the connection was made."""
 
     @property
     def usable(self) -> bool:
@@ -107,6 +109,9 @@ class PeerConnection(PausableProtocol):
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(WINDOW - self.h2.inbound_flow_control_window)
         self._owner.flush()
+        if self.received:
+            self.data_received(self.received)
+            self.received = b""
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""

@@ -71,9 +71,13 @@ class Split(RelayedConnection):
         self._flushing = False
         self._unflushed = False
 
-    async def run(self, client: socket.socket) -> None:
-        """Serve a connected client until it has gone; owns the socket from now on."""
+    async def run(self, client: socket.socket, received: bytes = b"") -> None:
+        """Serve a connected client until it has gone; owns the socket from now on.
+
+        ``received``: what has been read from it already.
+        """
         loop = asyncio.get_running_loop()
+        self._client.received = received
         try:
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed

@@ -30,7 +30,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
-from criproxy.wire.errors import LimitError, ProtocolError, WireError
+from criproxy.wire.errors import HTTP1Error, LimitError, ProtocolError, WireError
 from criproxy.wire.grpc import MessageCounter, StatusCode
 from criproxy.wire.hpack.decoder import (
     DEFAULT_FIELD_LIMIT,
@@ -38,6 +38,7 @@ from criproxy.wire.hpack.decoder import (
     Decoder,
     Header,
 )
+from criproxy.wire.http1 import SwitchScanner
 from criproxy.wire.http2.frames import (
     DEFAULT_HEADER_BLOCK_LIMIT,
     FrameReader,
@@ -117,7 +118,7 @@ class ConnectionReader:
     ends. After it has returned ReadingStopped it ignores all bytes.
     """
 
-    __slots__ = ("_readers", "_streams", "header_block_limit", "reading")
+    __slots__ = ("_readers", "_streams", "header_block_limit", "http1", "reading")
 
     def __init__(
         self,
@@ -148,6 +149,8 @@ class ConnectionReader:
         self.header_block_limit = header_block_limit
         self.reading = True
         """Whether the connection is still read."""
+        self.http1: SwitchScanner | None = None
+        """What the client has sent, if that is HTTP/1."""
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -229,10 +232,15 @@ class ConnectionReader:
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
         """Read the next bytes of ``side``; ``now`` is when they arrived, in seconds."""
         if not self.reading:
+            if self.http1 is not None and side is Side.CLIENT:
+                self.http1.feed(data)
             return []
         try:
             self._readers[side].read(data, now)
         except WireError as error:
+            if isinstance(error, HTTP1Error) and side is Side.CLIENT:
+                self.http1 = SwitchScanner()
+                self.http1.feed(error.beginning)
             return self.stop(error.reason, str(error), now)
         return self._take_events() if self._streams.events else []
 
