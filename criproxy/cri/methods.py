@@ -51,6 +51,22 @@ SERVER_STREAMING: Final = frozenset(
 )
 """The methods whose response is a stream of messages. No CRI method is client-streaming."""
 
+FALLBACKS: Final[Mapping[str, frozenset[str]]] = {
+    "GetContainerEvents": frozenset({"ListContainers", "ListPodSandbox"}),
+    "ListPodSandboxStats": frozenset({"ListContainerStats", "ListContainers", "ListPodSandbox"}),
+    "RuntimeConfig": frozenset(),
+    "StreamContainerStats": frozenset({"ListContainerStats"}),
+    "StreamContainers": frozenset({"ListContainers"}),
+    "StreamImages": frozenset({"ListImages"}),
+    "StreamPodSandboxMetrics": frozenset({"ListPodSandboxMetrics"}),
+    "StreamPodSandboxStats": frozenset({"ListPodSandboxStats"}),
+    "StreamPodSandboxes": frozenset({"ListPodSandbox"}),
+    "UpdatePodSandboxResources": frozenset({"UpdateContainerResources"}),
+}
+"""The methods that kubelets and crictl do without where a runtime answers UNIMPLEMENTED, and on
+that code alone; and the methods that they use instead. Without RuntimeConfig, a kubelet uses the
+cgroup driver of its configuration."""
+
 ENDLESS: Final = frozenset({b"GetContainerEvents"})
 """The streaming methods whose stream lasts until a side ends it, as they are written in a path."""
 

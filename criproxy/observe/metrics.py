@@ -372,6 +372,13 @@ class Metrics:
         )
         for reason in REASONS:
             self.unread.labels(reason)
+        self.refused = Counter(
+            "criproxy_refused_connections_total",
+            "Connections that were closed because rules could not be enforced on them, or because "
+            "they were HTTP/1 where that is not served, and why.",
+            ("listener", "reason"),
+            registry=registry,
+        )
         self.rate_exceeded = Counter(
             "criproxy_rate_exceeded_connections_total",
             "Connections that were ended because their clients sent too many frames that carry "

@@ -14,7 +14,7 @@ from criproxy.peers.credentials import peer_of
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.capture import PULL_BUDGET, with_pull_requests
 from criproxy.relay.connections.client_rate import ClientRate
-from criproxy.relay.connections.drain import send_away
+from criproxy.relay.connections.drain import SILENCE, dismiss, send_away
 from criproxy.relay.connections.pair import Pair
 from criproxy.relay.connections.relayed import RelayedConnection
 from criproxy.relay.dial import ClientGoneError, DrainingError, dial
@@ -23,6 +23,8 @@ from criproxy.relay.notifier import Clock, Notifier, Observer
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.policy import ActivePolicy
 from criproxy.relay.sockets import Access, SocketFile, access_of
+from criproxy.wire.errors import HTTP1Error
+from criproxy.wire.http1 import begins_request, forbidden
 from criproxy.wire.http2.frame_rate import DEFAULT_FRAME_RATE
 from criproxy.wire.reading.connection import ConnectionReader
 from criproxy.wire.reading.message_capture import CaptureBudget, SelectCapture
@@ -35,6 +37,9 @@ _PAUSE: Final = 0.1
 
 _DRAIN_INTERVAL: Final = 0.1
 """Seconds between looks at the connections that are drained."""
+
+_READ_SIZE: Final = 1 << 16
+"""Bytes that are read at once of what a client sends first."""
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -152,6 +157,7 @@ class Listener:
         self._draining = False
         self._serving: set[asyncio.Task[None]] = set()
         self._connections: set[RelayedConnection] = set()
+        self._waiting: set[asyncio.Timeout] = set()  # for a client's first bytes
 
     def serve(self, listening: socket.socket) -> None:
         """Accept clients at a listening socket, which belongs to this listener from now on."""
@@ -179,6 +185,8 @@ class Listener:
         self.stop_accepting()
         self._draining = True
         ended, deadline = self._notifier.calls_ended, self._clock() + within
+        for waiting in self._waiting:
+            waiting.reschedule(self._loop.time() + SILENCE)
         for connection in tuple(self._connections):
             connection.start_draining()
         while self._serving and (left := deadline - self._clock()) > 0:
@@ -263,20 +271,57 @@ class Listener:
             select_capture=with_pull_requests(self._capture_for(connection), self._pull_budget),
         )
         active_policy = self._policy_of(connection)
-        if self.image != self.runtime or self._shields_reads:
-            await self._relay_split(client, connection, reader, active_policy)
+        splits = self.image != self.runtime or self._shields_reads
+        received, refusal = b"", active_policy.http1_refusal
+        try:
+            if splits or refusal:
+                received = await self._receive_beginning(client)
+        except DrainingError:
+            await send_away(client)
+            return
+        except OSError:
+            return
+        is_http1 = begins_request(received)
+        if is_http1 and refusal:
+            self._observer.connection_refused(connection, HTTP1Error.reason, refusal)
+            await dismiss(client, forbidden(refusal, received))
+            return
+        if splits and not is_http1:
+            await self._relay_split(client, connection, reader, active_policy, received)
             return
         try:
             runtime = await self._dial(client, connection, self.runtime, lambda: self._draining)
         except DrainingError:
-            await send_away(client)
+            if not is_http1:
+                await send_away(client)
             return
         except OSError:
             return
         write_buffer = self._limits.write_buffer
         pair = Pair(connection, reader, self._notifier, self._clock, write_buffer, active_policy)
         with self._controlled(pair):
-            await pair.run(client, runtime)
+            await pair.run(client, runtime, received)
+
+    async def _receive_beginning(self, client: socket.socket) -> bytes:
+        """Read what a client sends first, until that tells whether it is HTTP/1, or it has gone.
+
+        Raises DrainingError if it has sent too little for a while when the listener is drained.
+        """
+        received = b""
+        try:
+            async with asyncio.timeout(SILENCE if self._draining else None) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    while begins_request(received) is None:
+                        data = await self._loop.sock_recv(client, _READ_SIZE)
+                        if not data:
+                            break
+                        received += data
+                finally:
+                    self._waiting.discard(waiting)
+        except TimeoutError:
+            raise DrainingError from None
+        return received
 
     async def _relay_split(
         self,
@@ -284,12 +329,13 @@ class Listener:
         connection: Connection,
         reader: ConnectionReader,
         active_policy: ActivePolicy,
+        received: bytes,
     ) -> None:
         from criproxy.relay.connections.split import Split  # h2 is loaded only where it is needed
 
         def dial(image: bool) -> Coroutine[Any, Any, socket.socket]:
             to = self.image if image else self.runtime
-            return self._dial(client, connection, to, lambda: False)  # its other calls go on
+            return self._dial(client, connection, to, lambda: self._draining)
 
         split = Split(
             connection,
@@ -303,7 +349,7 @@ class Listener:
             self._shields_reads,
         )
         with self._controlled(split):
-            await split.run(client)
+            await split.run(client, received)
 
     @contextmanager
     def _controlled(self, connection: RelayedConnection) -> Iterator[None]:

@@ -37,7 +37,8 @@ class Observer(Protocol):
         """Called for each event; ``overhead`` of its call already includes this chunk."""
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
-        """Called when a connection is closed because rules apply to it and it cannot be read.
+        """Called when a connection is closed because rules apply to it and it cannot be read, or
+        because it is HTTP/1 where that is not served.
 
         ``reason`` is one of :data:`criproxy.wire.errors.REASONS`.
         """

@@ -34,7 +34,13 @@ class ActivePolicy:
     ``budget`` counts the bytes held by all connections together.
     """
 
-    def __init__(self, budget: HeldBytesBudget, policy: Policy | None = None) -> None:
-        """``policy`` is None while there are no rules."""
+    def __init__(
+        self, budget: HeldBytesBudget, policy: Policy | None = None, http1_refusal: str = ""
+    ) -> None:
+        """``policy`` is None while there are no rules.
+
+        ``http1_refusal``: why clients that speak HTTP/1 are refused; empty if they are served.
+        """
         self.budget = budget
         self.policy = policy
+        self.http1_refusal = http1_refusal

@@ -4,6 +4,7 @@
 
     WireError                reading stops; carries the HTTP/2 error code of its kind
     ├── NotHTTP2Error        the bytes are some other protocol
+    ├── HTTP1Error           they are a request of HTTP/1
     ├── ProtocolError        a frame that RFC 9113 forbids where it stands
     ├── FrameSizeError       a frame longer or shorter than RFC 9113 allows
     ├── CompressionError     a header block that does not decode (RFC 7541)
@@ -32,6 +33,18 @@ class NotHTTP2Error(WireError):
 
     reason = "not_http2"
     code = ErrorCode.PROTOCOL_ERROR
+
+
+class HTTP1Error(WireError):
+    """The bytes are a request of HTTP/1, which CRI-O serves on the same socket."""
+
+    reason = "http1"
+    code = ErrorCode.PROTOCOL_ERROR
+
+    def __init__(self, beginning: bytes) -> None:
+        """``beginning``: all that the client has sent."""
+        super().__init__(f"a client speaks HTTP/1: {beginning[:24]!r}")
+        self.beginning = beginning
 
 
 class ProtocolError(WireError):
@@ -77,6 +90,7 @@ REASONS: Final = (
         kind.reason
         for kind in (
             NotHTTP2Error,
+            HTTP1Error,
             ProtocolError,
             FrameSizeError,
             CompressionError,

@@ -207,7 +207,7 @@ def test_connection_that_cannot_be_read(runtime: EmbeddedRuntime, short_dir: Pat
     with ruled(short_dir, runtime.endpoint, rule("a", "Version")) as proxy:
         with dial(proxy.path) as client:
             with contextlib.suppress(OSError):
-                client.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                client.sendall(b"SETUP / RTSP/2.0\r\n\r\n")
                 client.shutdown(socket.SHUT_WR)
             receive_all(client)
         told = proxy.event("connection closed: cannot be read, and a rule must not be missed")

@@ -1,6 +1,7 @@
 """Listeners with fewer rights in a running daemon: what they let through, and what is told."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
+from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 DENIED = "criproxy_denied_total"
@@ -87,10 +89,54 @@ def test_methods_nobody_knows(runtime: EmbeddedRuntime, short_dir: Path) -> None
     ):
         for path in ("/x.Y/Z", "/runtime.v1.RuntimeService/ListEverything"):
             call = channel.unary_unary(path, None, None)
-            assert failure_of(lambda: call(b"", timeout=LIMIT_SECONDS))[0] == "PERMISSION_DENIED"  # noqa: B023
+            assert failure_of(lambda: call(b"", timeout=LIMIT_SECONDS))[0] == "UNIMPLEMENTED"  # noqa: B023
         assert proxy.metric(DENIED, method="other", reason="unknown_method") == 2
         assert proxy.stop() == 0
     assert [each["denied"] for each in records(short_dir)] == ["unknown_method"] * 2
+
+
+@pytest.mark.parametrize(
+    ("listener", "told"),
+    [
+        ({"profile": "read-only"}, "profile read-only allows calls of the CRI alone"),
+        ({"profile": "images-only"}, "profile images-only allows calls of the CRI alone"),
+        ({"allow": {"uid": [4711]}}, "this listener is not for callers with uid"),
+        ({"allow": {"uid": [os.getuid()]}}, "serves calls of the CRI alone"),
+    ],
+)
+def test_http1(short_dir: Path, listener: dict[str, Any], told: str) -> None:
+    """Requests of HTTP/1.1 pass a full listener, with an audit log and rules that must be kept, and
+    are answered with 403 at others; both are in the log and the metrics."""
+    ask, answer = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"
+    path = short_dir / "crio.sock"
+    rules = [{"name": "no", "match": {"methods": ["Version"]}, "deny": {"message": "no"}}]
+    sinks = [{"file": {"path": str(short_dir / "audit.jsonl")}, "on_full": "block"}]
+    listeners = [
+        {"endpoint": f"unix://{short_dir}/proxy.sock", "runtime": f"unix://{path}"},
+        {"endpoint": f"unix://{short_dir}/scoped.sock", "runtime": f"unix://{path}", **listener},
+    ]
+    audit = {"policy": NOTHING, "sinks": sinks}
+    content = {"listeners": listeners, "audit": audit, "rules": rules}
+    with listening(path) as crio, Criproxy(short_dir, config=content) as proxy:
+        with dial(short_dir / "scoped.sock") as client:
+            client.sendall(ask)
+            head, _, body = receive_all(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert told in body.decode()
+        assert told in proxy.event("HTTP/1 refused")["detail"]
+        refused = "criproxy_refused_connections_total"
+        scoped = f"unix://{short_dir}/scoped.sock"
+        assert proxy.metric(refused, listener=scoped, reason="http1") == proxy.metric(refused) == 1
+        with dial(short_dir / "proxy.sock") as client:
+            client.sendall(ask)
+            while receive((upstream := accept(crio)), len(ask)) != ask:
+                upstream.close()  # the daemon's own probe
+            with upstream:
+                upstream.sendall(answer)
+                assert receive(client, len(answer)) == answer
+        proxy.event("connection not read any further", reason="http1", level="info")
+        assert proxy.metric("criproxy_unread_connections_total", reason="http1") == 1
+        assert proxy.stop() == 0
 
 
 def test_callers_that_may_not_connect(runtime: EmbeddedRuntime, short_dir: Path) -> None:

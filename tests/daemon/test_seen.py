@@ -126,7 +126,7 @@ def test_garbage_is_relayed_unchanged(short_dir: Path) -> None:
         Criproxy(short_dir, f"unix://{path}") as proxy,
         dial(proxy.path) as client,
     ):
-        opening = b"GET / HTTP/1.1\r\n\r\n"
+        opening = b"\x16\x03\x01\x02\x00\x01\x00"
         client.sendall(opening)
         with _accept_with(server, opening) as upstream:
             for sender, receiver in ((client, upstream), (upstream, client)) * 2:

@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 
 CODE = grpc.StatusCode
 LIMIT = 100_000
-GARBAGE = b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n" * 10
+GARBAGE = b"SETUP / RTSP/2.0\r\nHost: nobody\r\n\r\n" * 10
 ON_ERROR = pytest.mark.parametrize("on_error", ["pass", "fail"])
 
 
@@ -159,7 +159,7 @@ def test_garbage_under_rules_that_must_be_kept(relay: RuleRelay, peer: CriPeer) 
     relay.load(rule("fail", deny={}))
     with dial(relay.path) as client:
         client.sendall(GARBAGE)
-        assert receive_all(client).find(b"HTTP") < 0
+        assert receive_all(client).find(b"RTSP") < 0
     wait_until(lambda: len(relay.recorder.refused) == 1, "notice")
     ((reason, _),) = relay.recorder.refused
     assert reason == "not_http2"

@@ -74,6 +74,7 @@ REPLIES = st.builds(
     st.sampled_from((False, False, False, True)),
     st.sampled_from((None, None, None, 0, 8, 2)),
     st.sampled_from((StatusCode.OK, StatusCode.NOT_FOUND)),
+    st.sampled_from((0, 0, 1, 3)),
 )
 PLANS = st.builds(
     Plan, MESSAGES, REPLIES, st.one_of(st.none(), SCRIPTS, SCRIPTS), st.integers(0, 255)

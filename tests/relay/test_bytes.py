@@ -175,7 +175,7 @@ def test_reading_stops_once_for_a_connection(ends: Ends) -> None:
     wait_until(lambda: ends.relay.recorder.stopped, "event")
     ends.client.close()
     ends.relay.recorder.all_closed()
-    assert [event.reason for event in ends.relay.recorder.stopped] == ["not_http2"]
+    assert [event.reason for event in ends.relay.recorder.stopped] == ["http1"]
 
 
 class Crashing(Recorder):

@@ -69,7 +69,6 @@ def runtime(path: Path) -> Iterator[None]:
 def flood(client: socket.socket, frame: bytes) -> None:
     """Send a frame again and again until the connection ends."""
     with contextlib.suppress(OSError):
-        client.sendall(wire.PREFACE + wire.settings())
         while True:
             client.sendall(frame * 20)
 
@@ -83,6 +82,7 @@ def test_connection_is_ended(short_dir: Path, loop: str, image: Path | None, kin
         Relay(short_dir, path, image=image, loop=loop, frame_rate=RATE) as relay,
         dial(relay.path) as client,
     ):
+        client.sendall(wire.PREFACE + wire.settings())
         got = receive(client, 9)  # SETTINGS, without which there is no GOAWAY
         flooding = threading.Thread(target=flood, args=(client, FRAMES[kind]))
         flooding.start()
@@ -96,6 +96,7 @@ def test_connection_is_ended(short_dir: Path, loop: str, image: Path | None, kin
         wait_until(lambda: len(relay.recorder.closed) == 1, "end of the connection")
         assert relay.recorder.too_fast == relay.recorder.opened
         with dial(relay.path) as other:
+            other.sendall(wire.PREFACE)
             assert receive(other, 9)[3] == wire.SETTINGS
 
 

@@ -44,6 +44,11 @@ class End(NamedTuple):
 Outgoing = bytearray | Block | End
 
 
+def is_informational(fields: list[Header]) -> bool:
+    """Whether these are the headers of a response of status 1xx."""
+    return fields[0][0] == b":status" and fields[0][1][:1] == b"1"
+
+
 @dataclass
 class Direction:
     """What has been sent in one direction of a stream."""
@@ -57,6 +62,11 @@ class Direction:
     @property
     def over(self) -> bool:
         return self.ended or self.code is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there were headers, other than those of informational responses."""
+        return any(not is_informational(fields) for fields in self.headers)
 
     @property
     def fields(self) -> dict[bytes, bytes]:
@@ -194,7 +204,7 @@ class Endpoint:
 
     def nothing(self, stream: Stream) -> None:
         """Send DATA without a byte."""
-        if stream.sent.headers and not stream.sent.over and not stream.closed:
+        if stream.sent.begun and not stream.sent.over and not stream.closed:
             self._send_data(stream, b"", False, None)
 
     def reset(self, stream: Stream, code: int) -> None:
@@ -318,7 +328,7 @@ class Endpoint:
         stream = self._find(number, "DATA")
         direction = stream.received
         self._check(not direction.over, f"DATA on stream {number}, which is over")
-        self._check(bool(direction.headers), f"DATA on stream {number} before its headers")
+        self._check(direction.begun, f"DATA on stream {number} before its headers")
         size = len(payload)
         self.receive_window -= size
         self._check(self.receive_window >= 0, f"{size} bytes over the connection's window")
@@ -369,10 +379,11 @@ class Endpoint:
         stream = self._find(number, "HEADERS")
         direction = stream.received
         self._check(not direction.over, f"HEADERS on stream {number}, which is over")
-        begun = direction.headers and direction.headers[-1][0][1][:1] != b"1"  # 1xx: informational
-        self._check(end or not begun, f"trailers on stream {number} without its end")
-        if self.side is Side.CLIENT and not direction.headers:
-            self._check(fields[0][0] == b":status", f"a response without :status: {fields}")
+        self._check(end or not direction.begun, f"trailers on stream {number} without its end")
+        if self.side is Side.CLIENT:
+            first = fields[0][0] == b":status"
+            self._check(first is not direction.begun, f":status in the wrong block: {fields}")
+            self._check(not (end and is_informational(fields)), f"no response on stream {number}")
         direction.headers.append(fields)
         if len(direction.headers) == 1 and not stream.refused:
             self.on_headers(stream)

@@ -243,7 +243,10 @@ class Messages(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """How the runtime answers: at the request's end or its headers; with trailers or a reset."""
+    """How the runtime answers: at the request's end or its headers; with trailers or a reset.
+
+    ``informational``: responses of status 1xx that come first.
+    """
 
     messages: Messages = Messages()
     early: bool = False
@@ -251,6 +254,7 @@ class Reply(NamedTuple):
     without_trailers: bool = False
     resets: int | None = None
     code: StatusCode = StatusCode.OK
+    informational: int = 0
 
 
 class Plan(NamedTuple):
@@ -412,7 +416,7 @@ class World:
         """End a side's connection; bytes already written to the other side are still carried."""
         self._gone.add(side)
         calls = self.reader.calls
-        unanswered = [(call.stream, call.first_byte is not None) for call in calls]
+        unanswered = [(call.stream, bool(call.http_status)) for call in calls]
         self.interceptor.end(side, unanswered, self.now)
         self._take()
 
@@ -527,6 +531,10 @@ class World:
         code = [(b"grpc-status", b"%d" % reply.code), (b"x-%d" % (called.index % 2), b"t")]
         first = [(b":status", b"200"), (b"content-type", b"application/grpc")]
         first.append((b"x-%d" % (called.index % 3), b"r" * (called.index % 4) * 100))
+        for number in range(reply.informational):
+            early = [(b":status", b"%d" % (100 + number)), (b"grpc-status", b"13")]
+            early.append((b"x-%d" % (called.index % 2), b"e" * (number % 3)))
+            stream.outgoing.append(Block(early))
         if reply.trailers_only:
             stream.outgoing += [Block(first + code, True)]
             return

@@ -103,13 +103,22 @@ def test_events_of_the_same_bytes_come_first() -> None:
 def test_reasons() -> None:
     """A reason is one of a fixed set of words, and a reader meets all but that of a send queue."""
     met = {reason for _, reason in BAD.values()}
-    assert met | {"not_http2", "flow_control_error", INTERNAL_ERROR} == set(REASONS)
+    assert met | {"not_http2", "http1", "flow_control_error", INTERNAL_ERROR} == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"PUT /x HTTP/1.0\r\n\r\n", b"POST /\n"]
+)
+def test_a_client_that_speaks_http1(first: bytes) -> None:
+    """A client's bytes that begin a request of HTTP/1 are told from others."""
+    check([client(first)], Stopped("http1"))
 
 
 @pytest.mark.parametrize(
     "first",
     [
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"get / HTTP/1.1\r\n",
+        b"GETS / HTTP/1.1\r\n",
         b"PRI * HTTP/1.1\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX",
         b"\x16\x03\x01\x02\x00\x01\x00",
@@ -120,7 +129,7 @@ def test_reasons() -> None:
         wire.PREFACE + wire.PREFACE,
     ],
 )
-def test_a_client_that_does_not_speak_http2(first: bytes) -> None:
+def test_a_client_that_speaks_another_protocol(first: bytes) -> None:
     """A client's bytes that do not begin with the preface and SETTINGS are not HTTP/2."""
     check([client(first)], Stopped("not_http2"))
 

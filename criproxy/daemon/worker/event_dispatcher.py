@@ -10,6 +10,7 @@ from criproxy.observe.metrics import Metrics
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.notifier import Clock
 from criproxy.relay.socket_errors import describe_error
+from criproxy.wire.errors import HTTP1Error
 from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
@@ -67,7 +68,8 @@ class EventDispatcher:
             self._call_log.ended(connection, event.call, slow)
         else:
             self._metrics.unread.labels(event.reason).inc()
-            self._log.warning(
+            write = self._log.info if event.reason == HTTP1Error.reason else self._log.warning
+            write(
                 "connection not read any further",
                 **connection.fields(),
                 reason=event.reason,
@@ -79,6 +81,10 @@ class EventDispatcher:
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
         """See Observer."""
+        self._metrics.refused.labels(connection.listener, reason).inc()
+        if reason == HTTP1Error.reason:
+            self._log.warning("HTTP/1 refused", **connection.fields(), detail=detail)
+            return
         self._log.error(
             "connection closed: cannot be read, and a rule must not be missed",
             **connection.fields(),

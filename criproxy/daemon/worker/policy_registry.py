@@ -1,7 +1,7 @@
 """Selects a client's active policy by its listener's profile and the peers that it applies to."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from criproxy.config.schema import ListenerConfig
 from criproxy.enforce.counts import Counts
@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # what these import costs memory that is not paid for without
     from criproxy.enforce.resources import Resources
 
 
+_CALLS_ALONE: Final = "criproxy: this listener, which has `allow`, serves calls of the CRI alone"
+
+
 class PolicyWrapper(Protocol):
     """Puts a policy of its own before every other: the gate of a blocking audit log."""
 
@@ -23,7 +26,8 @@ class PolicyWrapper(Protocol):
 
 
 class PolicyRegistry:
-    """One active policy for all full listeners, and one for each other profile."""
+    """One active policy for all full listeners, one for those of them that have `allow`, and one
+    for each listener with another profile."""
 
     def __init__(
         self,
@@ -42,12 +46,15 @@ class PolicyRegistry:
         self._counts = counts
         self._wrapper = wrapper
         self._full = ActivePolicy(budget, self._before(None))
+        self._admitted = ActivePolicy(budget, self._before(None), _CALLS_ALONE)
         self._scoped: dict[str, tuple[Profile, ActivePolicy]] = {}
         self._allow = {str(each.endpoint): each.allow for each in listeners}
         for each in listeners:
             profile = profile_of(each.profile, profiles)
             if profile is not None:
-                self._scoped[str(each.endpoint)] = (profile, ActivePolicy(budget))
+                refusal = f"criproxy: profile {profile.name} allows calls of the CRI alone"
+                active = ActivePolicy(budget, http1_refusal=refusal)
+                self._scoped[str(each.endpoint)] = (profile, active)
         self.scoped = bool(self._scoped)
         """Whether a listener has a profile."""
         self.bound_pods = others_select_pods or any(
@@ -64,9 +71,11 @@ class PolicyRegistry:
             reason = rejection_reason(allow, connection.peer)
             if reason is not None:
                 denial = DenyAllPolicy(reason, self._counts)
-                return ActivePolicy(self._budget, self._before(denial))
+                return ActivePolicy(self._budget, self._before(denial), denial.message)
         scoped = self._scoped.get(connection.listener)
-        return self._full if scoped is None else scoped[1]
+        if scoped is not None:
+            return scoped[1]
+        return self._full if allow is None else self._admitted
 
     def adopt(self, rules: "RulesPolicy | None", resources: "Resources | None") -> None:
         """Put rules in force, for the calls that begin from now on.
@@ -74,7 +83,8 @@ class PolicyRegistry:
         Both are None where there are no rules and no profiles.
         """
         has_work = rules is not None and (bool(rules.ruleset.rules) or self.bound_pods)
-        self._full.policy = self._before(rules if has_work else None)
+        for active in (self._full, self._admitted):
+            active.policy = self._before(rules if has_work else None)
         if rules is None or resources is None:
             return
         for profile, active in self._scoped.values():

@@ -16,15 +16,16 @@ CALLER = "caller"
 
 
 class DenyHandler:
-    """Answers a call with PERMISSION_DENIED; the runtime does not see it."""
+    """Answers a call in the runtime's place; the runtime does not see it."""
 
-    def __init__(self, stream: HeldStream, message: str) -> None:
+    def __init__(self, stream: HeldStream, code: StatusCode, message: str) -> None:
         self._stream = stream
+        self._code = code
         self._message = message
 
     def opened(self) -> None:
         """Answer the call."""
-        self._stream.reply(StatusCode.PERMISSION_DENIED, self._message)
+        self._stream.reply(self._code, self._message)
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         """Do nothing."""
@@ -47,11 +48,12 @@ def deny_stream(
     stream: HeldStream,
     reason: str,
     message: str,
+    code: StatusCode = StatusCode.PERMISSION_DENIED,
 ) -> Hold:
     """Deny a call that has been opened; ``reason`` is a value of the metric's label, ``message``
     the status message."""
     record_denial(counts, connection, name, call, reason)
-    return Hold(DenyHandler(stream, message), True, True, hidden=True)
+    return Hold(DenyHandler(stream, code, message), True, True, hidden=True)
 
 
 class DenyAllPolicy:
@@ -61,7 +63,8 @@ class DenyAllPolicy:
 
     def __init__(self, reason: str, counts: Counts) -> None:
         """``reason`` is part of the status message: see :func:`rejection_reason`."""
-        self._message = f"criproxy: this listener is not for {reason}"
+        self.message = f"criproxy: this listener is not for {reason}"
+        """The status message of the denied calls."""
         self._counts = counts
 
     def wanted(self, path: bytes) -> bool:
@@ -73,7 +76,7 @@ class DenyAllPolicy:
     ) -> Hold:
         """Deny the call."""
         name = resolve(stream.path)
-        return deny_stream(self._counts, connection, name, call, stream, CALLER, self._message)
+        return deny_stream(self._counts, connection, name, call, stream, CALLER, self.message)
 
 
 def rejection_reason(allow: CallersSpec, peer: Peer) -> str | None:

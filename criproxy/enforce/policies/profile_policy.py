@@ -19,6 +19,7 @@ from criproxy.rules.profiles.pod_visibility import (
 )
 from criproxy.rules.profiles.profile import Profile
 from criproxy.rules.profiles.scrubbing import Scrubber
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.calls import Call
@@ -103,23 +104,30 @@ class ProfilePolicy:
         path = stream.path.decode("latin-1")
         profile = self._profile
 
-        def deny(reason: str, message: str) -> Hold:
+        def deny(
+            reason: str, message: str, code: StatusCode = StatusCode.PERMISSION_DENIED
+        ) -> Hold:
             name = resolve(stream.path)
             counts = self._resources.counts
-            return deny_stream(counts, connection, name, call, stream, reason, message)
+            return deny_stream(counts, connection, name, call, stream, reason, message, code)
 
-        if path not in METHODS or sum(name == b":path" for name, _ in headers) != 1:
+        paths = sum(name == b":path" for name, _ in headers)
+        if path not in METHODS or paths != 1:
             what = path[:_PATH_SHOWN].encode("ascii", "backslashreplace").decode()
             message = f"{_of(profile)} allows nothing that is not in the CRI, as {what}"
-            return deny(UNKNOWN_METHOD, message)
+            code = StatusCode.UNIMPLEMENTED if paths == 1 else StatusCode.PERMISSION_DENIED
+            return deny(UNKNOWN_METHOD, message, code)
         method = profile.allowed.get(path)
         if method is None:
-            return deny(METHOD, f"{_of(profile)} does not allow {METHODS[path].name}")
+            method = METHODS[path]
+            message = f"{_of(profile)} does not allow {method.name}"
+            return deny(METHOD, message, profile.denial_code(method))
         visibility: PodVisibility | None = None
         if profile.restricts_pods and is_about_pods(method):
             if not is_in_tables(method):
                 what = "has messages of which it is not known what pods they are about"
-                return deny(METHOD, f"{_of(profile)} does not allow {method.name}, which {what}")
+                message = f"{_of(profile)} does not allow {method.name}, which {what}"
+                return deny(METHOD, message, profile.denial_code(method))
             visibility = PodVisibility(profile.spec, connection.peer, self._resources.pod_cache)
             if visibility.sees_no_pod:
                 message = f"{_of(profile)}: the caller runs in no pod that is known"

@@ -39,7 +39,7 @@ PING_PAYLOAD: Final = b"criproxy"
 STOPPING: Final = "criproxy is stopping or being replaced"
 """The message of an UNAVAILABLE call."""
 
-_SILENCE: Final = 1.0
+SILENCE: Final = 1.0
 """Seconds without a byte after which a connection is closed that has no HTTP/2 to drain: it is not
 read any more, or its client has not sent a preface."""
 
@@ -65,7 +65,7 @@ class Drain:
         """Take the steps that are possible now."""
         connection = self._connection
         reader = connection.reader
-        silent = connection.clock() - self.last_received >= _SILENCE
+        silent = connection.clock() - self.last_received >= SILENCE
         if not connection.is_readable:
             if silent:
                 connection.close()
@@ -94,19 +94,24 @@ class Drain:
             self._looked_at = call.stream
 
 
+async def dismiss(client: socket.socket, last: bytes) -> None:
+    """Send a client ``last`` and read from it until it closes the connection, for a while: a reset
+    could overtake what was sent."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(SILENCE):
+            await loop.sock_sendall(client, last)
+            client.shutdown(socket.SHUT_WR)
+            while await loop.sock_recv(client, _READ_SIZE):
+                pass
+
+
 async def send_away(client: socket.socket) -> None:
     """Tell a client that waits for its upstream to make all of its calls on another connection.
 
-    GOAWAY with last stream 0 says that none was processed (RFC 9113 section 6.8). The client is
-    read from until it closes the connection: a reset could overtake the GOAWAY.
+    GOAWAY with last stream 0 says that none was processed (RFC 9113 section 6.8).
     """
-    loop = asyncio.get_running_loop()
-    frames = frame(SETTINGS, 0, 0, b"") + goaway(0, ErrorCode.NO_ERROR)
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_SILENCE):
-            await loop.sock_sendall(client, frames)
-            while await loop.sock_recv(client, _READ_SIZE):
-                pass
+    await dismiss(client, frame(SETTINGS, 0, 0, b"") + goaway(0, ErrorCode.NO_ERROR))
 
 
 class PingAckFilter:

@@ -10,6 +10,7 @@ from h2.exceptions import H2Error
 from criproxy.relay.connections.h2_peer import PeerConnection
 from criproxy.wire.grpc import MessageCounter, StatusCode
 from criproxy.wire.http2.frame_builder import trailers
+from criproxy.wire.http2.frames import is_informational
 
 if TYPE_CHECKING:
     from criproxy.relay.connections.upstream import Upstream
@@ -259,7 +260,7 @@ class Direction:
         """Append headers or trailers of the source."""
         if self._discards:
             return
-        informational = any(name == b":status" and value[:1] == b"1" for name, value in headers)
+        informational = is_informational(headers)
         if self._resumes:
             if informational:
                 return

@@ -99,6 +99,8 @@ class PeerConnection(PausableProtocol):
         self._settled = False
         self.writable = True
         """Whether the peer reads what it is sent."""
+        self.received = b""
+        """What was read from the peer before the connection was made."""
 
     @property
     def has_room(self) -> bool:
@@ -138,6 +140,9 @@ class PeerConnection(PausableProtocol):
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(WINDOW - self.h2.inbound_flow_control_window)
         self._owner.flush()
+        if self.received:
+            self.data_received(self.received)
+            self.received = b""
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""

@@ -10,9 +10,10 @@ from typing import Final
 from criproxy.relay.notifier import ObservedConnection
 from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
-from criproxy.wire.errors import INTERNAL_ERROR, WireError
+from criproxy.wire.errors import INTERNAL_ERROR, HTTP1Error, WireError
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Header
+from criproxy.wire.http1 import SwitchScanner, forbidden
 from criproxy.wire.intercept.interceptor import ConnectionInterceptor
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.connection import Side
@@ -22,6 +23,10 @@ DELIVERY: Final = 10.0
 responses that are still held."""
 
 _NOT_READ: Final = "the connection is not read any more, so rules cannot be kept on it"
+
+_SWITCHES: Final = (
+    "criproxy: an upgrade to HTTP/2 would evade the rules of this listener; begin with HTTP/2"
+)
 
 Write = Callable[[bytes], None]
 
@@ -90,6 +95,8 @@ class RelayInterceptor:
         whose every chunk ends within a frame header would never come under the rules.
         """
         reader, policy = observed.reader, active_policy.policy
+        if reader.http1 is not None:
+            return True
         if reader.not_started or reader.to_boundary(Side.CLIENT) is not None:
             return True
         if side is Side.CLIENT and policy is not None and policy.enforcing:
@@ -112,7 +119,10 @@ class RelayInterceptor:
 
     def received(self, side: Side, data: bytes, now: float) -> None:
         """Handle bytes that a side has sent, which came at ``now`` (seconds)."""
-        core = self._core
+        core, http1 = self._core, self._observed.reader.http1
+        if http1 is not None:
+            self._receive_http1(http1, side, data, now)
+            return
         try:
             if core is None or (core.raw and side is Side.RUNTIME):
                 self._pass(side, data, now)
@@ -129,8 +139,29 @@ class RelayInterceptor:
                     self._pass(side, passing, now)
                 if rest:
                     self._begin_interception(core, rest, now)
+        except HTTP1Error as error:
+            assert core is not None
+            self._core = None
+            if SwitchScanner().finds(error.beginning):
+                self._to_client(forbidden(_SWITCHES, error.beginning))
+                self._refuse(error.reason, _SWITCHES)
+            else:
+                self._pass(side, core.leftover(), now)
         except WireError as error:
             self._give_up(side, error.reason, str(error), now)
+
+    def _receive_http1(self, http1: SwitchScanner, side: Side, data: bytes, now: float) -> None:
+        """Relay HTTP/1, which carries no calls, as long as it cannot turn into HTTP/2."""
+        policy = self._active_policy.policy
+        switches = http1.finds(data) or (http1.switched and policy is not None and policy.enforcing)
+        if side is Side.CLIENT and policy is not None and switches:
+            self._refuse(HTTP1Error.reason, _SWITCHES)
+        else:
+            self._pass(side, data, now)
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        self._observed.notifier.refused(self._observed, reason, detail)
+        self._observed.close()
 
     def ended(self, side: Side) -> bool:
         """Handle the close of a side; return whether the client is to be kept open for a while."""
@@ -140,7 +171,7 @@ class RelayInterceptor:
         if self._runtime_ended and side is Side.RUNTIME:
             return core.undelivered
         calls = self._observed.reader.calls
-        unanswered = [(call.stream, call.first_byte is not None) for call in calls]
+        unanswered = [(call.stream, bool(call.http_status)) for call in calls]
         core.end(side, unanswered, self._observed.clock())
         self._runtime_ended = side is Side.RUNTIME
         self._flush()
@@ -240,5 +271,4 @@ class RelayInterceptor:
             self._pass(side, rest, now)
         else:
             core.end(Side.CLIENT, (), now)
-            self._observed.notifier.refused(self._observed, reason, detail)
-            self._observed.close()
+            self._refuse(reason, detail)

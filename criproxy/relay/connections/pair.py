@@ -56,13 +56,17 @@ class Pair(RelayedConnection):
         self._client.other, self._runtime.other = self._runtime, self._client
         self._closed = asyncio.get_running_loop().create_future()
 
-    async def run(self, client: socket.socket, runtime: socket.socket) -> None:
+    async def run(
+        self, client: socket.socket, runtime: socket.socket, received: bytes = b""
+    ) -> None:
         """Relay between two connected sockets, which it owns, until both are closed.
 
-        Aborts both when it is cancelled.
+        ``received``: what has been read from the client already. Aborts both when it is cancelled.
         """
         loop = asyncio.get_running_loop()
         self._client.socket, self._runtime.socket = client, runtime
+        if received:
+            self._client.data_received(received)
         try:
             await loop.create_unix_connection(lambda: self._runtime, sock=runtime)
             await loop.connect_accepted_socket(lambda: self._client, client)

@@ -79,9 +79,13 @@ class Split(RelayedConnection):
         self._flushing = False
         self._unflushed = False
 
-    async def run(self, client: socket.socket) -> None:
-        """Serve a connected client until it has gone; owns the socket from now on."""
+    async def run(self, client: socket.socket, received: bytes = b"") -> None:
+        """Serve a connected client until it has gone; owns the socket from now on.
+
+        ``received``: what has been read from it already.
+        """
         loop = asyncio.get_running_loop()
+        self._client.received = received
         try:
             await loop.connect_accepted_socket(lambda: self._client, client)
             await self._client.closed
@@ -228,14 +232,6 @@ class Split(RelayedConnection):
         if exchange is not None:
             exchange.fail(STOPPING)
             self.flush()
-
-    def advance_drain(self) -> None:
-        """See RelayedConnection. Calls that no upstream has seen are left to the next process."""
-        if self.drain is not None:
-            self._runtime.refuse_waiting()
-            self._image.refuse_waiting()
-            self.flush()
-        super().advance_drain()
 
     def lost(self, peer: PeerConnection) -> None:
         """Handle the close of a connection; that of an upstream ends only its own calls."""

@@ -16,6 +16,7 @@ from h2.errors import ErrorCodes
 from criproxy.concurrency.tasks import Tasks
 from criproxy.relay.connections.exchange import Exchange
 from criproxy.relay.connections.h2_peer import Owner, PeerConnection
+from criproxy.relay.dial import DrainingError
 from criproxy.wire.grpc import StatusCode
 
 _WAITING_HEADERS: Final = 4 << 20
@@ -36,7 +37,8 @@ class Upstream:
         write_buffer: int,
         tasks: Tasks,
     ) -> None:
-        """``name`` is for messages. ``dial`` connects to it; raises OSError."""
+        """``name`` is for messages. ``dial`` connects to it; raises OSError: DrainingError if it
+        cannot be reached while the client's connection is drained."""
         self.peers: set[PeerConnection] = set()
         self._owner = owner
         self._name = name
@@ -82,11 +84,6 @@ class Upstream:
             self.remove(exchange)
             exchange.join(peer)
 
-    def refuse_waiting(self) -> None:
-        """Refuse the calls that wait: another process may serve them."""
-        for exchange in list(self._waiting):
-            exchange.refuse(ErrorCodes.REFUSED_STREAM)
-
     def leave(self, peer: PeerConnection) -> list[Exchange]:
         """Forward no more calls to a connection that goes or is lost.
 
@@ -113,6 +110,9 @@ class Upstream:
             self._peer = None if peer.closed.done() else peer
             if self._is_closed:
                 peer.abort()
+        except DrainingError:  # the client may make them again at another process
+            for exchange in list(self._waiting):
+                exchange.refuse(ErrorCodes.REFUSED_STREAM)
         except OSError as error:
             for exchange in list(self._waiting):
                 exchange.fail(f"cannot reach the {self._name}: {error}")

@@ -12,9 +12,10 @@ from typing import Final, Literal
 from msgspec import field
 
 from criproxy.configtypes.section import Section
-from criproxy.cri.methods import METHODS, Method
+from criproxy.cri.methods import FALLBACKS, METHODS, Method
 from criproxy.cri.naming import GROUPS, matches, resolve
 from criproxy.rules.spec import Globs
+from criproxy.wire.grpc import StatusCode
 
 Scrub = Literal["environment", "info", "mounts"]
 
@@ -64,6 +65,22 @@ class Profile:
     def restricts_pods(self) -> bool:
         """Whether clients may see only some pods."""
         return self.spec.own_pod or self.spec.namespaces is not None
+
+    def denial_code(self, method: Method) -> StatusCode:
+        """Return the code of the denial of a method.
+
+        It is UNIMPLEMENTED where that makes clients fall back to methods that are allowed, or to
+        the same method of the older API version; otherwise PERMISSION_DENIED.
+        """
+        service = method.service
+        instead = FALLBACKS.get(method.name)
+        falls_back = instead is not None and all(
+            f"/{service}/{name}" in self.allowed for name in instead
+        )
+        older = method.path.replace("/runtime.v1.", "/runtime.v1alpha2.")
+        if falls_back or (older != method.path and older in self.allowed):
+            return StatusCode.UNIMPLEMENTED
+        return StatusCode.PERMISSION_DENIED
 
     @property
     def inspects_messages(self) -> bool:

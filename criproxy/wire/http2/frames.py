@@ -31,13 +31,20 @@ from criproxy.wire.constants import (
     SETTINGS_INITIAL_WINDOW_SIZE,
     WINDOW_UPDATE,
 )
-from criproxy.wire.errors import FrameSizeError, LimitError, NotHTTP2Error, ProtocolError
+from criproxy.wire.errors import (
+    FrameSizeError,
+    HTTP1Error,
+    LimitError,
+    NotHTTP2Error,
+    ProtocolError,
+)
 from criproxy.wire.hpack.decoder import (
     DEFAULT_FIELD_LIMIT,
     DEFAULT_LIST_LIMIT,
     Decoder,
     Header,
 )
+from criproxy.wire.http1 import begins_request
 
 DEFAULT_HEADER_BLOCK_LIMIT: Final = 1 << 20
 """Maximum bytes of a header block. grpc-go accepts 16 MiB by default, real ones have a few hundred
@@ -76,6 +83,33 @@ _BUFFERED_KINDS: Final = frozenset(
     }
 )
 """The frames that are buffered until they are complete."""
+
+
+def is_informational(fields: list[Header]) -> bool:
+    """Return whether a header list is an interim response, of status 1xx.
+
+    Any number of them may precede the response, which they are no part of (RFC 9113 section 8.1,
+    RFC 9110 section 15.2).
+    """
+    for name, value in fields:
+        if name == b":status":
+            return value.startswith(b"1")
+    return False
+
+
+def check_beginning(other: bytes, missing: bytes, data: bytes) -> bytes:
+    """Return all that a client has sent whose first bytes are not HTTP/2's.
+
+    ``other`` is what this returned before; ``missing``: the part of the preface that was not
+    received. Raises HTTP1Error or NotHTTP2Error as soon as the bytes tell.
+    """
+    beginning = (other or PREFACE[: len(PREFACE) - len(missing)]) + data
+    begins = begins_request(beginning)
+    if begins:
+        raise HTTP1Error(beginning)
+    if begins is False:
+        raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {beginning[:24]!r}")
+    return beginning
 
 
 class FrameHandler(Protocol):
@@ -142,6 +176,7 @@ class FrameReader:
         "_expected",
         "_handler",
         "_header_block_limit",
+        "_other",
         "_partial",
         "_preface",
         "_skip",
@@ -179,6 +214,7 @@ class FrameReader:
         self._handler = handler
         self._header_block_limit = header_block_limit
         self._preface = PREFACE if preface else b""  # the part still to come
+        self._other = b""  # a beginning that is not HTTP/2's, and too short to tell what it is
         self._expected = SETTINGS  # the only frame that may come next, or _ANY
         self._partial = bytearray()  # the beginning of a frame that is buffered
         self._wanted = 0  # bytes that `_partial` needs before it is read
@@ -255,8 +291,8 @@ class FrameReader:
 
     @property
     def not_started(self) -> bool:
-        """Whether no byte of the connection preface has been received yet."""
-        return self._preface == PREFACE
+        """Whether nothing has been received yet."""
+        return self._preface == PREFACE and not self._other
 
     @property
     def to_boundary(self) -> int | None:
@@ -280,8 +316,9 @@ class FrameReader:
 
     def _read_preface(self, data: bytes) -> bytes:
         expected = self._preface[: len(data)]
-        if not data.startswith(expected):
-            raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {data[:24]!r}")
+        if self._other or not data.startswith(expected):
+            self._other = check_beginning(self._other, self._preface, data)
+            return b""
         self._preface = self._preface[len(expected) :]
         return data[len(expected) :]
 

@@ -214,7 +214,8 @@ class FrameDispatcher:
         elif held is None:
             queue.enqueue_block(block, frame.ended)
         elif not frame.ended:
-            held.headers_sent = held.headers_sent or side is Side.RUNTIME
+            if side is Side.RUNTIME and not block.is_informational:
+                held.headers_sent = True
             queue.enqueue_block(block, False)
         elif side is Side.RUNTIME and held.request.holding and self._is_forwarded(held.response):
             self._answered_early(block, held)

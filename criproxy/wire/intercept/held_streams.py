@@ -285,14 +285,18 @@ class HeldStreams:
             self._commanded()
 
     def reply_to(self, stream: int, code: StatusCode, message: str, headers_sent: bool) -> None:
-        """End a stream that need not be held; does nothing if it has been ended here before."""
+        """End a stream that need not be held; does nothing if it has been ended here before.
+
+        ``headers_sent``: the response's have been written to the client, not only queued.
+        """
         held = self.held.get(stream)
         if held is not None:
             if not (held.answered or held.response.finished):
                 self._answer(stream, held, code, message)
-        elif stream not in self.discarded:
-            fields = frame_builder.trailers(code, message, headers_sent)
-            self.queues[Side.RUNTIME].enqueue_trailers(stream, fields)
+        elif stream not in self.discarded and not self.queues[Side.RUNTIME].is_ending(stream):
+            responses = self.queues[Side.RUNTIME]
+            begun = headers_sent or responses.is_opening(stream)
+            responses.enqueue_trailers(stream, frame_builder.trailers(code, message, begun))
             self.queues[Side.CLIENT].enqueue(frame_builder.reset(stream, ErrorCode.CANCEL))
             self.discard_late_frames(stream)
 

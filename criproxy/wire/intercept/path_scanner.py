@@ -10,9 +10,10 @@ from struct import Struct
 from typing import Final
 
 from criproxy.wire import constants
-from criproxy.wire.errors import FrameSizeError, NotHTTP2Error
+from criproxy.wire.errors import FrameSizeError
 from criproxy.wire.hpack.decoder import LONG_BLOCK, Decoder, Header
 from criproxy.wire.http2.frame_buffer import fragment_of
+from criproxy.wire.http2.frames import check_beginning
 
 IsWanted = Callable[[bytes], bool]
 """Returns whether calls of a path may have to be held."""
@@ -52,6 +53,9 @@ class PathScanner:
         """
         size = len(data)
         position = self._scan_preface(data) if self._preface else 0
+        if position is None:
+            self.needed = size + 1
+            return 0, False
         if self._skip:
             skipped = min(self._skip, size - position)
             self._skip -= skipped
@@ -84,10 +88,12 @@ class PathScanner:
         self.needed = constants.FRAME_HEADER_SIZE
         return position, False
 
-    def _scan_preface(self, data: bytes) -> int:
+    def _scan_preface(self, data: bytes) -> int | None:
+        """Return the bytes of the preface; None if it is another protocol's beginning."""
         expected = self._preface[: len(data)]
         if not data.startswith(expected):
-            raise NotHTTP2Error(f"a client's first bytes are not HTTP/2's: {data[:24]!r}")
+            check_beginning(b"", self._preface, data)
+            return None
         self._preface = self._preface[len(expected) :]
         return len(expected)
 

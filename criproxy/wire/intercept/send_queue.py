@@ -21,6 +21,7 @@ from criproxy.wire.hpack.decoder import Header, TruncatedHeaders
 from criproxy.wire.hpack.encoder import Encoder, encode
 from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import Frame
+from criproxy.wire.http2.frames import is_informational
 from criproxy.wire.http2.windows import ConnectionWindow
 from criproxy.wire.intercept.held_bytes import MESSAGE_OVERHEAD, ConnectionBudget
 from criproxy.wire.reading.connection import FlowState
@@ -53,6 +54,11 @@ class HeaderBlock:
     def is_truncated(self) -> bool:
         """Whether its header list exceeds the limits, so that it cannot be re-encoded."""
         return isinstance(self.fields, TruncatedHeaders)
+
+    @property
+    def is_informational(self) -> bool:
+        """Whether it is an informational response, which the response follows."""
+        return is_informational(self.fields)
 
 
 class HeldDirection:
@@ -111,19 +117,22 @@ class HeldDirection:
 class _Queued:
     """A queued frame, of which the payload's first ``position`` bytes have been sent."""
 
-    __slots__ = ("acknowledges", "length", "position", "raw")
+    __slots__ = ("acknowledges", "informational", "length", "position", "raw")
 
-    def __init__(self, raw: bytes, length: int, acknowledges: bool) -> None:
+    def __init__(
+        self, raw: bytes, length: int, acknowledges: bool, informational: bool = False
+    ) -> None:
         """``length``: flow-controlled bytes of a DATA frame without padding; 0 for others."""
         self.raw = raw
         self.length = length
         self.acknowledges = acknowledges
+        self.informational = informational
         self.position = 0
 
     @property
     def opens(self) -> bool:
-        """Whether it is a header block."""
-        return self.raw[_KIND] == HEADERS
+        """Whether it is a header block, other than that of an informational response."""
+        return self.raw[_KIND] == HEADERS and not self.informational
 
     @property
     def ends(self) -> bool:
@@ -224,7 +233,7 @@ class SendQueue:
         return not (self._frames or self.blocked) and size <= self.window.window
 
     def is_opening(self, stream: int) -> bool:
-        """Return whether a header block of a stream is queued."""
+        """Return whether a header block of a stream is queued that is not informational."""
         return stream in self._opening
 
     def is_ending(self, stream: int) -> bool:
@@ -248,12 +257,17 @@ class SendQueue:
         else:
             self.out.append(frame)
 
-    def enqueue(self, frame: bytes, acknowledges: bool = False) -> None:
-        """Send a frame in order. ``acknowledges``: it is a SETTINGS ACK."""
+    def enqueue(
+        self, frame: bytes, acknowledges: bool = False, informational: bool = False
+    ) -> None:
+        """Send a frame in order.
+
+        ``acknowledges``: it is a SETTINGS ACK; ``informational``: the headers of such a response.
+        """
         if not (self._frames or self.blocked or acknowledges):
             self.out.append(frame)
             return
-        self._append(_Queued(frame, 0, acknowledges))
+        self._append(_Queued(frame, 0, acknowledges, informational))
         self._drain()
 
     def enqueue_data(self, raw: bytes) -> None:
@@ -289,7 +303,8 @@ class SendQueue:
         self, block: HeaderBlock, ended: bool, added: list[Header] | None = None
     ) -> None:
         """Send a header block in order, with END_STREAM if ``ended`` and with ``added`` fields."""
-        self.enqueue(self._encoded(block, ended, added or []))
+        raw = self._encoded(block, ended, added or [])
+        self.enqueue(raw, informational=block.is_informational)
 
     def enqueue_placeholder(self, block: HeaderBlock) -> None:
         """Open a stream, in order, with placeholder headers instead of the block's.

@@ -47,6 +47,8 @@ class Call:
 
     - ``path``, ``timeout``: the request's ``:path`` and grpc-timeout as sent; empty where absent.
     - ``first_byte``, ``ended``: when the response began and when the call ended; None until then.
+    - ``http_status``: the response's ``:status``, not that of informational responses; empty until
+      it has come.
     - ``code``: the status code that a gRPC client reports; None while the call is open, and when
       reading stopped before its end.
     - ``overhead``: seconds that the call's bytes spent in the proxy; added by the relay.

@@ -30,7 +30,7 @@ from typing import ClassVar, Final, NamedTuple
 
 from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
-from criproxy.wire.errors import LimitError, ProtocolError, WireError
+from criproxy.wire.errors import HTTP1Error, LimitError, ProtocolError, WireError
 from criproxy.wire.grpc import MessageCounter, StatusCode
 from criproxy.wire.hpack.decoder import (
     DEFAULT_FIELD_LIMIT,
@@ -38,7 +38,13 @@ from criproxy.wire.hpack.decoder import (
     Decoder,
     Header,
 )
-from criproxy.wire.http2.frames import DEFAULT_HEADER_BLOCK_LIMIT, FrameReader, PartialFrame
+from criproxy.wire.http1 import SwitchScanner
+from criproxy.wire.http2.frames import (
+    DEFAULT_HEADER_BLOCK_LIMIT,
+    FrameReader,
+    PartialFrame,
+    is_informational,
+)
 from criproxy.wire.reading.calls import Call, End
 from criproxy.wire.reading.message_capture import CapturedMessages, MessageCapture, SelectCapture
 
@@ -112,7 +118,7 @@ class ConnectionReader:
     ends. After it has returned ReadingStopped it ignores all bytes.
     """
 
-    __slots__ = ("_readers", "_streams", "header_block_limit", "reading")
+    __slots__ = ("_readers", "_streams", "header_block_limit", "http1", "reading")
 
     def __init__(
         self,
@@ -143,6 +149,8 @@ class ConnectionReader:
         self.header_block_limit = header_block_limit
         self.reading = True
         """Whether the connection is still read."""
+        self.http1: SwitchScanner | None = None
+        """What the client has sent, if that is HTTP/1."""
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -224,10 +232,15 @@ class ConnectionReader:
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
         """Read the next bytes of ``side``; ``now`` is when they arrived, in seconds."""
         if not self.reading:
+            if self.http1 is not None and side is Side.CLIENT:
+                self.http1.feed(data)
             return []
         try:
             self._readers[side].read(data, now)
         except WireError as error:
+            if isinstance(error, HTTP1Error) and side is Side.CLIENT:
+                self.http1 = SwitchScanner()
+                self.http1.feed(error.beginning)
             return self.stop(error.reason, str(error), now)
         return self._take_events() if self._streams.events else []
 
@@ -422,6 +435,11 @@ class _Responses(_Direction):
             if not 0 < stream <= streams.last:
                 raise ProtocolError(f"a response on stream {stream}, which is idle")
             return
+        if is_informational(headers):
+            if ended:
+                message = b"the stream ended with an informational response"
+                streams.finish(call, End.STATUS, StatusCode.INTERNAL, message, now)
+            return
         if call.first_byte is None:
             call.first_byte = now
         if ended:
@@ -429,10 +447,9 @@ class _Responses(_Direction):
         elif not call.http_status:
             for name, value in headers:
                 if name == b":status":
-                    if not value.startswith(b"1"):  # not informational
-                        call.http_status = value
-                        if call.capture is not None and call.capture.response is not None:
-                            call.capture.response.encoding = _encoding(headers)
+                    call.http_status = value
+                    if call.capture is not None and call.capture.response is not None:
+                        call.capture.response.encoding = _encoding(headers)
                     break
 
     def _trailers(self, call: Call, headers: list[Header], now: float) -> None:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from google.protobuf.message import Message
 
-from criproxy.cri.messages import MODULES, request_class
-from criproxy.cri.methods import METHODS
+from criproxy.cri.messages import MODULES, request_class, response_class
+from criproxy.cri.methods import FALLBACKS, METHODS, SERVER_STREAMING
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.enforce.policies.deny_policy import DenyAllPolicy, rejection_reason
 from criproxy.enforce.policies.profile_policy import ProfilePolicy
@@ -24,6 +24,7 @@ from tests.support.held import CLIENT, IMAGES, RUNTIME, V1, Rules, Scripted, spe
 from tests.support.virtual_time import run
 
 DENIED = StatusCode.PERMISSION_DENIED
+UNIMPLEMENTED = StatusCode.UNIMPLEMENTED
 UNKNOWN = b"\xc2\xbe\x0f\x04kept"
 SECRET = "s3cret"
 READ = ["@read"]
@@ -85,9 +86,9 @@ def caller(container: str | None = None, pod_uid: str | None = None) -> Connecti
     return Connection("unix:///run/scoped.sock", peer, 0.0)
 
 
-def denied(call: Scripted, reason: str) -> str:
+def denied(call: Scripted, reason: str, code: StatusCode = DENIED) -> str:
     """Assert that a call was denied for a reason; return the status message."""
-    assert call.done[-1][:2] == ("answer", DENIED), call.done
+    assert call.done[-1][:2] == ("answer", code), call.done
     assert not [each for each in call.done if each[0] == "send"]
     assert call.call.denied == reason
     message: str = call.done[-1][2]
@@ -134,19 +135,85 @@ def test_changes_are_denied(path: str) -> None:
 )
 @pytest.mark.parametrize("methods", [["*"], ["@read", "@mutating"]])
 def test_what_is_not_in_the_cri(path: str, methods: list[str]) -> None:
-    """Methods outside the CRI are denied, whatever the profile's globs are."""
+    """Methods outside the CRI are denied, whatever the profile's globs are, as by a server that
+    does not have them: a newer client falls back to those that it has."""
 
     async def main() -> None:
         scoped = Scoped(methods=methods)
         rules: Any = scoped
         call = Scripted(rules, path.encode("latin-1"))
-        told = denied(call, "unknown_method")
+        told = denied(call, "unknown_method", UNIMPLEMENTED)
         assert told.startswith("criproxy: profile mine allows nothing that is not in the CRI")
         assert len(told) < 1000
         ((_, method, _),) = scoped.counts.denied
         assert method in ("other", "Version")
 
     run(main)
+
+
+ALPHA = "/runtime.v1alpha2.RuntimeService"
+
+
+@pytest.mark.parametrize(
+    ("method", "methods", "code"),
+    [
+        ("StreamPodSandboxes", ["List*"], UNIMPLEMENTED),
+        ("StreamContainers", ["List*"], UNIMPLEMENTED),
+        ("StreamContainerStats", ["List*"], UNIMPLEMENTED),
+        ("StreamPodSandboxStats", ["List*"], UNIMPLEMENTED),
+        ("StreamPodSandboxMetrics", ["List*"], UNIMPLEMENTED),
+        ("StreamContainers", ["ListPodSandbox"], DENIED),
+        ("GetContainerEvents", ["List*"], UNIMPLEMENTED),
+        ("GetContainerEvents", ["ListContainers"], DENIED),
+        ("ListPodSandboxStats", ["List*s", "ListPodSandbox"], None),
+        ("ListPodSandboxStats", ["ListCont*", "ListPodSandbox"], UNIMPLEMENTED),
+        ("ListPodSandboxStats", ["ListPodSandbox"], DENIED),
+        ("RuntimeConfig", ["Version"], UNIMPLEMENTED),
+        ("UpdatePodSandboxResources", ["Update*Resources"], None),
+        ("UpdatePodSandboxResources", ["UpdateContainerResources"], UNIMPLEMENTED),
+        ("UpdatePodSandboxResources", ["@read"], DENIED),
+        ("ListContainers", ["Stream*"], DENIED),
+        ("ListMetricDescriptors", ["ListPodSandboxMetrics"], DENIED),
+        ("ListPodSandboxMetrics", ["ListMetricDescriptors"], DENIED),
+        ("CheckpointContainer", ["@read"], DENIED),
+        ("StopContainer", ["@read"], DENIED),
+        ("Version", [f"{ALPHA}/*"], UNIMPLEMENTED),
+        ("StreamContainers", [f"{ALPHA}/*"], DENIED),
+    ],
+)
+def test_clients_that_fall_back(method: str, methods: list[str], code: StatusCode | None) -> None:
+    """A method that clients do without on UNIMPLEMENTED alone is denied with that code, if what
+    they use instead is allowed."""
+
+    async def main() -> None:
+        scoped = Scoped(methods=methods)
+        call = scoped.call(method)
+        if code is None:
+            assert not call.done
+        else:
+            told = denied(call, "method", code)
+            assert told == f"criproxy: profile mine does not allow {method}"
+
+    run(main)
+
+
+def test_older_version() -> None:
+    """A client of v1alpha2 is denied what is allowed in v1: it has tried v1 before."""
+
+    async def main() -> None:
+        scoped = Scoped(methods=[f"/{V1}/*"])
+        denied(scoped.call(f"{ALPHA}/Version"), "method")
+        denied(Scoped(methods=[f"{ALPHA}/*"]).call(f"{IMAGES}/ListImages"), "method")
+
+    run(main)
+
+
+def test_each_fallback_is_a_method() -> None:
+    """The table of what clients fall back to names methods of the CRI, all streams among them."""
+    names = {each.name for each in METHODS.values()}
+    assert names.issuperset(FALLBACKS)
+    assert names.issuperset(name for each in FALLBACKS.values() for name in each)
+    assert FALLBACKS.keys() >= SERVER_STREAMING
 
 
 def test_two_paths() -> None:
@@ -355,6 +422,50 @@ def test_lists(
         nothing = None if METHODS[path].server_streaming else kind()
         assert scoped.shows(path, request, hidden, connection=me) == nothing
         assert scoped.shows(path, request, kind(), connection=me) == kind()
+
+    run(main)
+
+
+@pytest.mark.parametrize("scrub", [["environment"], ["mounts"], ["info"]])
+def test_streams_are_scrubbed_as_lists(scrub: list[str]) -> None:
+    """An item of a stream's message is scrubbed as that of a list."""
+    manifest = '{"env": [{"value": "s3cret"}], "mounts": ["/host"], "a": 1}'
+    annotations = {"manifest": manifest}
+    twins = [
+        ("ListContainers", "StreamContainers", v1.Container(annotations=annotations)),
+        ("ListPodSandbox", "StreamPodSandboxes", v1.PodSandbox(annotations=annotations)),
+        (
+            "ListContainerStats",
+            "StreamContainerStats",
+            v1.ContainerStats(attributes={"annotations": annotations}),
+        ),
+        (
+            "ListPodSandboxStats",
+            "StreamPodSandboxStats",
+            v1.PodSandboxStats(attributes={"annotations": annotations}),
+        ),
+        (
+            f"{IMAGES}/ListImages",
+            f"{IMAGES}/StreamImages",
+            v1.Image(spec={"annotations": annotations}),
+        ),
+    ]
+
+    async def main() -> None:
+        scoped = Scoped(scrub=scrub)
+        for listing, stream, item in twins:
+            shown = []
+            for name in (listing, stream):
+                path = f"/{name}" if "/" in name else f"/{V1}/{name}"
+                kind = response_class(METHODS[path])
+                (field,) = kind.DESCRIPTOR.fields
+                answer = scoped.shows(
+                    path, request_class(METHODS[path])(), kind(**{field.name: [item]})
+                )
+                (left,) = getattr(answer, field.name)
+                shown.append(left)
+            assert shown[0] == shown[1]
+            assert (shown[0] != item) is (scrub != ["info"])
 
     run(main)
 

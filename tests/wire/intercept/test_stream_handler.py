@@ -415,6 +415,77 @@ def test_an_answer_after_response_headers() -> None:
     assert got.ended
 
 
+@pytest.mark.parametrize("script", [REQUEST, RESPONSE, BOTH], ids=["request", "response", "both"])
+def test_an_answer_behind_informational_responses(script: Script) -> None:
+    """Responses of 1xx are not the response's headers: the answer is Trailers-Only."""
+    world = connected()
+    called = made(world, Plan(script=script, reply=Reply(early=True, informational=3)))
+    for _ in range(3):
+        world.push(R, world.ends[R].streams[called.stream.number])
+    world.carry()
+    answer(world, called)
+    got = world.received(called, C)
+    assert got.headers[:-1] == world.sent(called, R).headers
+    assert [dict(fields)[b":status"] for fields in got.headers] == [b"100", b"101", b"102", b"200"]
+    assert dict(got.headers[-1])[b"content-type"] == b"application/grpc"
+    assert status(world, called) == b"7"
+    assert got.ended
+
+
+def test_an_answer_behind_informational_responses_and_headers() -> None:
+    """Where the response's headers have followed, the answer is trailers alone."""
+    world = connected()
+    called = made(world, Plan(script=RESPONSE, reply=Reply(early=True, informational=1)))
+    for _ in range(2):
+        world.push(R, world.ends[R].streams[called.stream.number])
+    world.carry()
+    answer(world, called)
+    got = world.received(called, C)
+    assert [b":status" in dict(fields) for fields in got.headers] == [True, True, False]
+    assert got.ended
+
+
+def test_informational_responses_are_re_encoded() -> None:
+    """Where header blocks are re-encoded, responses of 1xx and the answer behind them are too."""
+    world = connected()
+    denied = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10,)))))
+    world.push(R, world.ends[R].streams[denied.stream.number])
+    answer(world, denied)  # its response's headers cross with the reset, and are discarded
+    queues = world.interceptor.queues
+    assert queues is not None
+    assert queues[R].reencoding
+    plan = Plan(script=RESPONSE, reply=Reply(Messages((10,)), informational=3))
+    passed, called = made(world, plan), made(world, plan)
+    replied(world)
+    while world.act(passed):
+        world.carry()
+    assert world.received(passed, C) == world.sent(passed, R)
+    answer(world, called)
+    sent = world.sent(called, R).headers
+    assert world.received(called, C).headers[:4] == sent[:4]
+    assert status(world, called) == b"7"
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_an_answer_behind_queued_headers(blocks: int) -> None:
+    """Queued headers count as sent for an answer behind them; those of 1xx do not."""
+    world = connected()
+    held = made(world, Plan(script=RESPONSE, reply=Reply(Messages((10,)))))
+    replied(world)
+    send(world, held, R, 70_000)  # more than the client's window
+    waiting = made(world, Plan(reply=Reply(THOUSAND)))
+    replied(world)
+    called = made(world, Plan(reply=Reply(informational=1)))
+    for _ in range(blocks):
+        world.push(R, world.ends[R].streams[called.stream.number])
+    world.carry()
+    number = called.stream.number
+    do(world, lambda: world.interceptor.reply(number, StatusCode.UNAVAILABLE, "", False))
+    world.settle()
+    assert world.received(waiting, C) == world.sent(waiting, R)
+    assert status(world, called) == b"14"
+
+
 def test_an_answer_when_the_runtime_is_done() -> None:
     """A runtime that has finished is not reset; sent output of its response comes first."""
     world = connected()
@@ -770,13 +841,18 @@ def test_a_runtime_disconnects_with_a_held_response() -> None:
     world.push(R, world.ends[R].streams[direction.stream.number])
     world.carry()
     waiting = made(world, Plan(script=REQUEST))
+    early = made(world, Plan(reply=Reply(informational=1)))
+    held_early = made(world, Plan(script=RESPONSE, reply=Reply(informational=1)))
+    for called in (early, held_early):
+        world.push(R, world.ends[R].streams[called.stream.number])
+    world.carry()
     raw = made(world, Plan())
     forget(world)
     world.lose(R)
     assert world.interceptor.undelivered
     world.carry_out(C)
     assert world.ends[C].going == raw.stream.number
-    for called in (direction, waiting, raw):
+    for called in (direction, waiting, early, held_early, raw):
         assert status(world, called) == b"14"
     assert handler(direction).gone
     assert handler(waiting).gone
@@ -809,6 +885,9 @@ def test_a_runtime_disconnects_with_a_queued_response() -> None:
     raw = made(world, Plan(reply=Reply(THOUSAND)))
     reset = made(world, Plan(reply=Reply(THOUSAND, resets=2)))
     replied(world)
+    early = made(world, Plan(reply=Reply(informational=1)))
+    world.push(R, world.ends[R].streams[early.stream.number])
+    world.carry()
     world.lose(R)
     assert world.interceptor.undelivered
     for _ in range(10):
@@ -819,6 +898,7 @@ def test_a_runtime_disconnects_with_a_queued_response() -> None:
     assert world.received(raw, C) == world.sent(raw, R)
     assert world.received(reset, C) == world.sent(reset, R)
     assert world.received(held, C).ended
+    assert status(world, early) == b"14"
     assert not world.interceptor.undelivered
 
 

@@ -181,6 +181,41 @@ def test_informational_responses() -> None:
     )
 
 
+def test_fields_of_informational_responses() -> None:
+    """What a response of 1xx carries is not the call's status, nor does the response begin."""
+    early = [(b":status", b"103"), (b"grpc-status", b"5"), (b"grpc-message", b"early")]
+    sent = conversation(
+        client(wire.request(1, end=True)),
+        runtime(wire.headers(1, wire.block(*early)), now=1.0),
+        runtime(wire.trailers_only(1, 7, b"no"), now=2.0),
+    )
+    check(sent, Began(1), Ended(1, code=StatusCode.PERMISSION_DENIED, message=b"no"))
+    reader = ConnectionReader()
+    wire.read(reader, sent[:-1])
+    call = reader.call(1)
+    assert call is not None
+    assert (call.first_byte, call.http_status) == (None, b"")
+    wire.read(reader, sent[-1:])
+    assert (call.first_byte, call.http_status) == (2.0, b"200")
+
+
+def test_informational_response_that_ends() -> None:
+    """A response of 1xx alone is malformed: clients report INTERNAL, whatever it carries."""
+    fields = [(b":status", b"103"), (b"grpc-status", b"0")]
+    check(
+        conversation(
+            client(wire.request(1, end=True)),
+            runtime(wire.headers(1, wire.block(*fields), end=True)),
+        ),
+        Began(1),
+        Ended(
+            1,
+            code=StatusCode.INTERNAL,
+            message=b"the stream ended with an informational response",
+        ),
+    )
+
+
 def test_only_the_first_status_is_the_response_s() -> None:
     """Headers that follow the response's without an end change nothing."""
     check(
