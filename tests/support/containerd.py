@@ -17,7 +17,6 @@ import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -142,12 +141,7 @@ class Containerd:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _configure(self) -> None:

@@ -1,6 +1,5 @@
 """Pods on a real containerd that are gone when a test is, whatever it did to them."""
 
-from types import TracebackType
 from typing import Any, Self
 
 from criproxy.client import CriClient
@@ -65,12 +64,7 @@ class Pods:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for pod in self._configs:
             self.direct.StopPodSandbox(pod_sandbox_id=pod)
             self.direct.RemovePodSandbox(pod_sandbox_id=pod)
