@@ -218,16 +218,16 @@ def test_a_fault_in_a_sink_does_not_end_it() -> None:
     assert "a fault of criproxy's" in complaints[0]
 
 
-def test_a_lane_is_full_while_its_listener_has_its_share() -> None:
-    """A blocking sink accepts records above its limits; its lanes are full until it has room."""
+def test_a_queue_is_full_while_its_listener_has_its_share() -> None:
+    """A blocking sink accepts records above its limits; its queues are full until it has room."""
     gate, counts = Gate(opened=False), SinkCounts()
     running = Pipeline(sink(gate, counts, blocking=True, records=10))
     assert not running.full
 
     for number in range(100):
         running.submit(item(number))
-    wait_until(lambda: running.full, "a full lane")
-    assert not running.lane("other").full
+    wait_until(lambda: running.full, "a full queue")
+    assert not running.queue("other").full
     gate.open.set()
 
     wait_until(lambda: not running.full, "room")
@@ -240,19 +240,19 @@ def test_an_item_is_done_when_all_sinks_have_written_it() -> None:
     """Items are taken when they are in the queues, and done once every sink has written them."""
     gates = Gate(opened=False), Gate(opened=False)
     running = Pipeline(sink(gates[0], SinkCounts(), blocking=True), sink(gates[1], SinkCounts()))
-    lane = running.lane("test")
+    queue = running.queue("test")
 
     running.submit(item(1))
     for gate in gates:
         wait_until(gate.entered.is_set, "a write")
-    assert (lane.items, lane.results) == (1, [])
+    assert (queue.items, queue.results) == (1, [])
     gates[0].open.set()
     wait_until(lambda: gates[0].lines, "a record")
-    assert lane.results == []
+    assert queue.results == []
     gates[1].open.set()
-    wait_until(lambda: lane.results, "the report")
+    wait_until(lambda: queue.results, "the report")
 
-    assert lane.results == [(0, 1, True)]
+    assert queue.results == [(0, 1, True)]
     running.close(within=30)
 
 
@@ -272,9 +272,9 @@ def test_a_record_that_is_not_durable(answer: Progress, blocking: bool, durable:
     running = Pipeline(sink(gate, SinkCounts(), blocking=blocking))
 
     running.submit(item(1))
-    wait_until(lambda: running.lane("test").results, "the report")
+    wait_until(lambda: running.queue("test").results, "the report")
 
-    assert running.lane("test").results == [(0, 1, durable)]
+    assert running.queue("test").results == [(0, 1, durable)]
     gate.refuse = None
     running.close(within=30)
 
@@ -285,11 +285,11 @@ def test_closing_reports_items_as_not_durable() -> None:
     gate.refuse = lambda lines: Progress(0, trouble="no")
     running = Pipeline(sink(gate, SinkCounts(), blocking=True, records=1))
     running.submit(item(1))
-    wait_until(lambda: running.full, "a full lane")
+    wait_until(lambda: running.full, "a full queue")
 
     running.close(within=0)
 
-    assert running.lane("test").results == [(0, 1, False)]
+    assert running.queue("test").results == [(0, 1, False)]
     assert not running.full
 
 
@@ -310,14 +310,14 @@ def test_memory_stays_flat_over_many_records() -> None:
     gate, counts = Gate(), SinkCounts()
     gate.refuse = lambda lines: Progress(len(lines))
     running = Pipeline(sink(gate, counts, blocking=True, records=5000))
-    lane = running.lane("test")
+    queue = running.queue("test")
 
     def submit(first: int, last: int) -> None:
         for step in range(first, last, 1000):
             for number in range(step, step + 1000):
                 running.submit(item(number))
-            wait_until(lambda end=step + 1000: lane.items == end and not running.full, "room")
-            lane.results.clear()
+            wait_until(lambda end=step + 1000: queue.items == end and not running.full, "room")
+            queue.results.clear()
 
     submit(0, count // 10)
     before = _resident()

@@ -117,10 +117,14 @@ def call(number: int, listener: str = "full", *command: str) -> CallAtStage:
 
 
 def client_of(
-    channel: socket.socket, spec: AuditSpec, counts: SinkCounts, items: int = 20_000, lanes: int = 1
+    channel: socket.socket,
+    spec: AuditSpec,
+    counts: SinkCounts,
+    items: int = 20_000,
+    queues: int = 1,
 ) -> RecorderClient:
     limits = ChannelLimits(items)
-    return RecorderClient(channel, spec.sinks, {"file": counts}, lanes, lambda: None, limits)
+    return RecorderClient(channel, spec.sinks, {"file": counts}, queues, lambda: None, limits)
 
 
 def ids(path: Path) -> list[int]:
@@ -261,7 +265,7 @@ def test_stopped(tmp_path: Path, start: Callable[[], Recorder], on_full: str) ->
         recorder = start()
         recorder.configure(spec)
         counts = SinkCounts()
-        client = client_of(recorder.channel(), spec, counts, items=200, lanes=2)
+        client = client_of(recorder.channel(), spec, counts, items=200, queues=2)
         client.submit(call(0))
         await until(lambda: ids(path) == [0])
         recorder.process.send_signal(signal.SIGSTOP)
@@ -277,7 +281,7 @@ def test_stopped(tmp_path: Path, start: Callable[[], Recorder], on_full: str) ->
         room = asyncio.Event()
         client.when_room("agent", room.set)
         await room.wait()
-        await until(lambda: not any(lane.entries for lane in client._by_number))
+        await until(lambda: not any(queue.entries for queue in client._by_number))
         client.close(LIMIT_SECONDS)
         await asyncio.to_thread(recorder.end)
         records = [json.loads(line) for line in lines_of(path)]

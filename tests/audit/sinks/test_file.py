@@ -597,7 +597,7 @@ number = reported = first
 while True:
     running.submit(item(number))
     number += 1
-    for each in range(reported, first + running.lanes["test"].finished):
+    for each in range(reported, first + running.queues["test"].finished):
         os.write(1, b"%d\\n" % each)
         reported = each + 1
     while running.full:
