@@ -204,7 +204,7 @@ class _Statuses:
         self._known: dict[tuple[bool, bytes], str | None] = {}
 
     def failures(self, blocks: list[tuple[int, bool, bytes]], status: int) -> dict[int, str]:
-        """Return what went wrong on which stream; the right calls end with ``status``.
+        """Return the error of each failed stream; correct calls end with ``status``.
 
         ``blocks`` are all the connection's since the last time, in order: the stream, whether
         the block ended it, and the bytes.

@@ -206,7 +206,7 @@ class Load:
 
 
 def describe(failures: Sequence[EndedCall]) -> str:
-    """Return failed calls in words, the most frequent kinds of failure first."""
+    """Return a text of the failed calls, the most frequent kinds of failure first."""
     kinds: dict[str, int] = {}
     for call in failures:
         kind = f"{call.method} {call.code}: {call.details[:60]}"

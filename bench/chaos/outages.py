@@ -1,4 +1,4 @@
-"""Restarts of the runtime behind criproxy: what clients notice, and what is sent twice."""
+"""Restarts the runtime behind criproxy, and counts calls that fail and changes sent twice."""
 
 import threading
 import time

@@ -61,7 +61,7 @@ NO_KUBELET: Final = Kubelet()
 
 
 class _Process(NamedTuple):
-    """What /proc contains about a process; None for what could not be read."""
+    """The properties of a process in /proc; None for each that could not be read."""
 
     executable: str | None = None
     command: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""A daemon with a full listener and scoped ones, and a client on the full one that must not notice.
+"""Runs a daemon with a full listener and scoped ones, and a client on the full listener.
 
-One configuration has all that the attacks are about: profiles that deny and that hold, a rule that
-names ``metadata``, rules that hold what the kubelet sends, and an audit log with redaction.
+The configuration has every feature that the attacks exercise: profiles that deny and that hold, a
+rule that names ``metadata``, rules that hold the kubelet's calls, and an audit log with redaction.
 """
 
 import json
@@ -123,7 +123,7 @@ class Daemon:
         self.stop()
 
 
-class Victim:
+class KubeletClient:
     """A kubelet's client on the full listener: each cycle makes a call that is relayed, one that a
     rule holds and one that a rule rewrites, and checks their results."""
 

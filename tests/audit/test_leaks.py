@@ -108,10 +108,10 @@ def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[byt
         SinkSpec(journald=JournaldSpec(str(short_dir / "journal.sock"))),
         SinkSpec(otlp=OtlpSpec(f"http://127.0.0.1:{catcher.otlp.server_port}/v1/logs")),
     ]
-    counts, complaints = AuditCounts(), list[str]()
-    sinks = make_sinks(specs, counts, "node-1", complaints.append)
+    counts, errors = AuditCounts(), list[str]()
+    sinks = make_sinks(specs, counts, "node-1", errors.append)
     made = maker("RequestResponse", annotations=["hidden.*"])
-    pipeline = Pipeline(*sinks, maker=made.make, log_error=complaints.append)
+    pipeline = Pipeline(*sinks, maker=made.make, log_error=errors.append)
     for method in METHODS.values():
         messages = []
         for kind in (request_class(method), response_class(method)):
@@ -123,13 +123,13 @@ def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[byt
     wait_until(
         lambda: {each.written for each in counts.sinks.values()} == {len(METHODS)},
         "all records in all sinks",
-        report=lambda: f"{counts} {complaints}",
+        report=lambda: f"{counts} {errors}",
     )
     wait_until(lambda: len([*short_dir.glob("audit.jsonl.*.gz")]) >= 2, "compressed files")
     pipeline.close(10)
     catcher.close()
     (short_dir / "stdout").write_bytes(capfdbinary.readouterr().out)
-    assert not complaints
+    assert not errors
     for sink in SINKS:
         files = [*short_dir.glob("audit.jsonl*")] if sink == "file" else [short_dir / sink]
         found = b"".join(

@@ -1,4 +1,4 @@
-"""A criproxy that says of itself what a test has it say."""
+"""A criproxy whose metrics are given by a test."""
 
 import threading
 from collections.abc import Callable, Iterator

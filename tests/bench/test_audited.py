@@ -1,4 +1,4 @@
-"""The contenders with an audit log, and what is read of it."""
+"""The contenders with an audit log, and the reading of their logs."""
 
 import gzip
 from collections.abc import Callable

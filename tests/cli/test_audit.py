@@ -1,4 +1,4 @@
-"""``criproxy audit``: chains that are looked at, and records that are asked for."""
+"""``criproxy audit``: verification of chains, and queries for records."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""``criproxy demo`` as a user sees it: what it shows, what it says, and what it leaves."""
+"""``criproxy demo`` as a user runs it: its output, its errors, and its cleanup."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Rules in a running daemon: what they do, what they know, and what is told of them."""
+"""Rules in a running daemon: their effects, their pod cache, and their logs and metrics."""
 
 import contextlib
 import json

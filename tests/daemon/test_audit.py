@@ -1,4 +1,4 @@
-"""The audit log of a running daemon: who is in it, what of each call, and that none is missing."""
+"""The audit log of a running daemon: its callers and fields, and that no call is missing."""
 
 import fcntl
 import gzip
@@ -539,17 +539,17 @@ for thread in threads:
 
 @pytest.mark.parametrize("fsync", ["none", "interval", "always"])
 def test_killed_under_load(runtime: EmbeddedRuntime, short_dir: Path, fsync: str) -> None:
-    """What is in the log of a daemon that was killed is whole; where it blocks and fsyncs each
-    record, every call that the runtime has seen is in it."""
+    """The log of a killed daemon has whole records only; where it blocks and fsyncs each record,
+    it has every call that the runtime has received."""
     blocks = {"on_full": "block"} if fsync == "always" else {}
     seen_dir = short_dir / "seen"
     seen_dir.mkdir()
-    # Another proxy stands for the runtime: its log has what has reached it.
-    witness = audited(seen_dir, runtime.endpoint, [{"level": "Request", "methods": ["ExecSync"]}])
+    # The runtime is another proxy, whose log has the calls that have reached it.
+    behind = audited(seen_dir, runtime.endpoint, [{"level": "Request", "methods": ["ExecSync"]}])
     with (
-        witness,
+        behind,
         audited(
-            short_dir, witness.endpoint, file={"fsync": fsync, "chain": True}, sink=blocks
+            short_dir, behind.endpoint, file={"fsync": fsync, "chain": True}, sink=blocks
         ) as proxy,
         CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct,
     ):
@@ -559,7 +559,7 @@ def test_killed_under_load(runtime: EmbeddedRuntime, short_dir: Path, fsync: str
         wait_until(lambda: len(of(short_dir, "ExecSync")) > 50, "calls on record")
         proxy.kill()
         assert load.wait() == 0, load.stderr
-        assert witness.stop() == 0
+        assert behind.stop() == 0
     reached, recorded = (
         {
             each["requestObject"]["cmd"][1]

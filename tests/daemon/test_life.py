@@ -1,4 +1,4 @@
-"""Starting, being told to stop, and the socket in between."""
+"""Start, stop, and the socket in between."""
 
 import os
 import signal

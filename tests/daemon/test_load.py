@@ -1,4 +1,4 @@
-"""More than usual: a thousand clients at once, too few descriptors, a full disk."""
+"""Load: a thousand clients at once, too few descriptors, a full disk."""
 
 import contextlib
 import os

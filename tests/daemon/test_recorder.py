@@ -1,4 +1,4 @@
-"""The recorder of a running daemon: what happens to it happens to no call."""
+"""The recorder of a running daemon: its failures do not affect calls."""
 
 import json
 import os

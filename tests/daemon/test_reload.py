@@ -1,4 +1,4 @@
-"""The rules are read again when told to, and when their files change: all of them, or none."""
+"""Reloads on SIGHUP and on changed files: all rules are replaced, or none."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Listeners with fewer rights in a running daemon: what they let through, and what is told."""
+"""Restricted listeners in a running daemon: the calls that they allow, and their logs."""
 
 import json
 from collections.abc import Callable, Iterator

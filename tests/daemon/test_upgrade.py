@@ -1,4 +1,4 @@
-"""Upgrade in place, socket activation, and reloads of everything: no call is lost."""
+"""Upgrade in place, socket activation, and reloads of all settings: no call is lost."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Which listeners share a worker, and which workers tell the others of pods."""
+"""The assignment of listeners to workers, and the workers that share their pod caches."""
 
 from criproxy.config.load import parse
 from criproxy.daemon.supervisor.worker_plan import plan_workers

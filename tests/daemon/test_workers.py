@@ -1,4 +1,4 @@
-"""A worker for each degree of trust: what happens to one of them happens to no other."""
+"""Separate workers for restricted listeners: failures of one do not affect the others."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Calls summed up by method, and two counts compared."""
+"""Summaries of calls by method, and the comparison of two counts."""
 
 from collections import Counter
 from typing import Any

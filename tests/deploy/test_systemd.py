@@ -1,4 +1,4 @@
-"""The systemd units: what a node relies on, and a command that exists."""
+"""The systemd units: their dependencies and settings, and that their commands exist."""
 
 import shlex
 import shutil

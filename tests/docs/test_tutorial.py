@@ -1,4 +1,4 @@
-"""The tutorials are followed: each file is written, each command run, each output compared."""
+"""Executes the tutorials: writes each file, runs each command, compares each output."""
 
 import json
 import re

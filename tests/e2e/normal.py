@@ -1,4 +1,4 @@
-"""Messages in a form that two runs of the same calls share.
+"""Replaces the parts of messages that differ between two runs of the same calls.
 
 Only what must differ from one run to the next is replaced: the ids that the runtime hands out,
 its clock, addresses leased to pods, tokens of streaming URLs, and measurements.

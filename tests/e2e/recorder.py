@@ -1,4 +1,4 @@
-"""A CRI client that keeps every call it made, with the answer, to be compared later."""
+"""A CRI client that records its calls and their answers for comparison."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The audit log on a real containerd: who asked for what, by name."""
+"""The audit log on a real containerd: the names of callers, pods and containers."""
 
 import json
 from collections.abc import Iterator

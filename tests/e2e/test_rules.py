@@ -1,4 +1,4 @@
-"""Rules on a real containerd: what they do is so at the runtime, asked on its own socket."""
+"""Rules on a real containerd: their effects are checked on the runtime's own socket."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Rules about images on a real containerd: other names for them, and their pulls in turn."""
+"""Rules about images on a real containerd: renamed images, and limits on concurrent pulls."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""Sockets with fewer rights, in front of a real containerd."""
+"""Restricted listeners in front of a real containerd."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Header lists of all sizes beside held streams: what is forwarded of them, and how much."""
+"""Header lists of all sizes beside held streams: the forwarded fields and their size."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The work for an input grows no faster than the input, whatever that is.
+"""The number of operations grows at most linearly with the input, for inputs of every kind.
 
 Each case builds an input of a size that is proportional to a number. The operations are counted for
 that number and its double: they may not more than double, but for a small part.

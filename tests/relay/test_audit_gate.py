@@ -1,4 +1,4 @@
-"""The gate before the audit log: who waits, for how long, and that nothing goes on too early."""
+"""The audit gate: the calls that wait, their time limits, and their order."""
 
 import asyncio
 import time

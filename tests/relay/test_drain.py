@@ -1,4 +1,4 @@
-"""Draining: clients move to another process, and no call fails on the way."""
+"""Draining: clients move to another process, and no call fails."""
 
 import contextlib
 import socket

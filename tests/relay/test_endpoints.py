@@ -1,4 +1,4 @@
-"""Endpoints as users write them."""
+"""Parsing of endpoints."""
 
 import os
 import threading
@@ -40,7 +40,7 @@ def test_forms(text: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "expected"),
     [
         ("", "the path is empty"),
         ("unix://", "the path is empty"),
@@ -63,9 +63,9 @@ def test_forms(text: str, path: str) -> None:
         ("/" + "ü" * 54, "has 109 bytes"),
     ],
 )
-def test_errors(text: str, complaint: str) -> None:
+def test_errors(text: str, expected: str) -> None:
     """Whatever else is one line that quotes it and says what to write."""
-    with pytest.raises(EndpointError, match=complaint) as caught:
+    with pytest.raises(EndpointError, match=expected) as caught:
         parse_endpoint(text)
     message = str(caught.value)
     assert message.startswith(f"endpoint {text!r}: ")

@@ -1,4 +1,4 @@
-"""An upstream that is a socket of the daemon itself is refused: criproxy never dials itself."""
+"""An upstream that is one of the daemon's own sockets is refused."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A record encoder for tests: items are numbers, and outlets are controlled by the test."""
+"""A record encoder whose items are numbers and whose outlets are controlled by the test."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""A containerd of our own, from Debian's package, that leaves the rest of the machine alone.
+"""Runs Debian's containerd in a directory of its own, without changing the rest of the machine.
 
 Everything it makes lives under one directory (root, state, sockets, network namespaces, CNI
 configuration and leases) or bears one unique name (bridge, CNI network, cgroup), and goes when
@@ -73,7 +73,7 @@ disabled_plugins = [
 
 
 def missing() -> list[str]:
-    """What this machine lacks to run :class:`Containerd`, in words; empty when it lacks nothing."""
+    """Return the names of the requirements of :class:`Containerd` that this machine lacks."""
     lacks = [] if os.geteuid() == 0 else ["root"]
     programs = ("containerd", "containerd-shim-runc-v2", "ctr", "ip", "runc")
     lacks += [program for program in programs if shutil.which(program) is None]

@@ -1,4 +1,4 @@
-"""grpcio's client and server as real peers: a service of all kinds, and what a client sees of it.
+"""grpcio's client and server as real peers: a service of all kinds, and the client's outcomes.
 
 ``python -m tests.support.grpc_peers serve SOCKET`` is the server as a process, and ``stream
 SOCKET`` a client that reads a stream without end; both say a line when they have begun.
@@ -28,7 +28,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Peer:
-    """A grpcio server: what each method does is said by its function below."""
+    """A grpcio server; the functions below define its methods."""
 
     def __init__(
         self, path: Path, workers: int = 16, options: Sequence[tuple[str, Any]] = ()
@@ -145,7 +145,7 @@ def _flooding(peer: Peer) -> Any:
 
 
 class Outcome(NamedTuple):
-    """All that a client sees of a call."""
+    """The result of a call, as its client receives it."""
 
     code: grpc.StatusCode
     details: str
@@ -155,7 +155,7 @@ class Outcome(NamedTuple):
 
 
 def channel(path: Path, options: Iterable[tuple[str, Any]] = ()) -> grpc.Channel:
-    """A channel of its own connection, which tries nothing again by itself."""
+    """Return a channel with a connection of its own, which retries no call."""
     own = [
         ("grpc.default_authority", "localhost"),
         ("grpc.use_local_subchannel_pool", 1),
@@ -177,7 +177,7 @@ class Started:
         return message
 
     def outcome(self) -> Outcome:
-        """Wait until the call has ended; return what its client saw from now on."""
+        """Wait until the call has ended; return what its client received from now on."""
         messages: list[bytes] = []
         try:
             if self._streaming:
@@ -224,7 +224,7 @@ def command(role: str, path: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What such a process needs to find this module wherever it is started."""
+    """Return the environment in which such a process finds this module from any directory."""
     return {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONUNBUFFERED": "1"}
 
 

@@ -1,4 +1,4 @@
-"""Pods on a real containerd that are gone when a test is, whatever it did to them."""
+"""Makes pods on a real containerd and removes them at the end of a test."""
 
 from typing import Any, Self
 
@@ -11,8 +11,7 @@ from tests.support.waiting import LIMIT_SECONDS
 class Pods:
     """Makes pods and containers through any client; leaving it removes them.
 
-    ``direct`` is a client of the runtime's own socket, of the same API version: what it sees is
-    what the runtime has.
+    ``direct`` is a client of the runtime's own socket, of the same API version.
     """
 
     def __init__(self, runtime: Containerd, version: str = "v1") -> None:
@@ -32,7 +31,7 @@ class Pods:
         return made
 
     def keep(self, pod: str) -> None:
-        """Take charge of a pod that somebody else ran: it is gone when the test is."""
+        """Remove a pod that was made elsewhere at the end of the test, too."""
         self._configs[pod] = {}
 
     def create(self, client: CriClient, pod: str, name: str = "main", **more: Any) -> str:
@@ -51,13 +50,13 @@ class Pods:
         return container
 
     def state(self, container: str) -> str:
-        """The name of a container's state, as the runtime has it."""
+        """Return the name of a container's state at the runtime."""
         status = self.direct.ContainerStatus(container_id=container).status
         name: str = self.direct.messages.ContainerState.Name(status.state)
         return name.removeprefix("CONTAINER_")
 
     def names(self, pod: str) -> list[str]:
-        """The names of a pod's containers, as the runtime has them."""
+        """Return the names of a pod's containers at the runtime."""
         listed = self.direct.ListContainers(filter={"pod_sandbox_id": pod}).containers
         return sorted(container.metadata.name for container in listed)
 

@@ -1,4 +1,4 @@
-"""An HTTP server in front of a registry that keeps pulls waiting until a test lets them go on."""
+"""An HTTP server in front of a registry that keeps pulls waiting until a test releases them."""
 
 import re
 import threading

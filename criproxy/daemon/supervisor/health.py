@@ -1,4 +1,4 @@
-"""Whether the daemon lives, and whether its runtimes do."""
+"""Reports whether the daemon is alive and whether its runtimes answer."""
 
 import asyncio
 import concurrent.futures

@@ -139,8 +139,8 @@ def test_a_fault_in_making_a_record_is_counted_and_logged_once() -> None:
         return make(made)
 
     gate, counts = Gate(), SinkCounts()
-    complaints: list[str] = []
-    running = Pipeline(sink(gate, counts), maker=fail, log_error=complaints.append)
+    errors: list[str] = []
+    running = Pipeline(sink(gate, counts), maker=fail, log_error=errors.append)
     for number in range(10):
         running.submit(item(number))
     running.close(within=30)
@@ -148,7 +148,7 @@ def test_a_fault_in_making_a_record_is_counted_and_logged_once() -> None:
     assert numbers(gate.lines) == [0, 2, 4, 6, 8]
     assert counts.dropped == {"failed": 5}
     assert reported(gate.lines) == 5
-    assert len(complaints) == 1
+    assert len(errors) == 1
 
 
 def test_errors_are_logged_when_they_begin_and_end() -> None:
@@ -162,8 +162,8 @@ def test_errors_are_logged_when_they_begin_and_end() -> None:
         return Progress(0, trouble="the disk is full", retry=0.01)
 
     gate.refuse = refuse
-    complaints: list[str] = []
-    running = Pipeline(sink(gate, counts, log_error=complaints.append))
+    errors: list[str] = []
+    running = Pipeline(sink(gate, counts, log_error=errors.append))
     running.submit(item(1))
     gate.open.set()
     wait_until(lambda: counts.errors >= 3, "tries")
@@ -171,7 +171,7 @@ def test_errors_are_logged_when_they_begin_and_end() -> None:
     wait_until(lambda: gate.lines, "the record")
     running.close(within=30)
 
-    assert complaints == ["audit sink test: the disk is full", "audit sink test works again"]
+    assert errors == ["audit sink test: the disk is full", "audit sink test works again"]
 
 
 def test_a_rejected_dropped_record_is_included_in_the_next() -> None:
@@ -202,20 +202,20 @@ def test_reopening_reaches_sinks_that_have_nothing_to_write() -> None:
 def test_a_fault_in_a_sink_does_not_end_it() -> None:
     """An outlet's exception is logged and the write is repeated."""
     gate, counts = Gate(), SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
 
     def fault(lines: Sequence[bytes]) -> Progress:
         gate.refuse = None
         raise ZeroDivisionError
 
     gate.refuse = fault
-    running = Pipeline(sink(gate, counts, blocking=True, log_error=complaints.append))
+    running = Pipeline(sink(gate, counts, blocking=True, log_error=errors.append))
     running.submit(item(1))
     wait_until(lambda: gate.lines, "the record")
     running.close(within=30)
 
     assert numbers(gate.lines) == [1]
-    assert "a fault of criproxy's" in complaints[0]
+    assert "a fault of criproxy's" in errors[0]
 
 
 def test_a_queue_is_full_while_its_listener_has_its_share() -> None:

@@ -46,12 +46,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def complaints() -> list[str]:
+def errors() -> list[str]:
     return []
 
 
 @pytest.fixture
-def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
+def outlet(path: Path, errors: list[str]) -> Iterator[Opener]:
     """Opens outlets and closes them after the test."""
     opened: list[FileOutlet] = []
 
@@ -61,7 +61,7 @@ def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
         spec = FileSpec(
             path=str(path), chain=chain, fsync=fsync, rotate=rotate or RotateSpec(compress=False)
         )
-        given.setdefault("log_error", complaints.append)
+        given.setdefault("log_error", errors.append)
         opened.append(FileOutlet(spec, **given))
         return opened[-1]
 
@@ -486,7 +486,7 @@ def test_a_failed_fsync_is_logged_and_not_durable(outlet: Opener) -> None:
 
 
 def test_a_file_that_cannot_be_put_aside_grows(
-    outlet: Opener, path: Path, complaints: list[str], monkeypatch: pytest.MonkeyPatch
+    outlet: Opener, path: Path, errors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed rotation loses no records and is logged once."""
 
@@ -497,8 +497,8 @@ def test_a_file_that_cannot_be_put_aside_grows(
     fill(outlet(RotateSpec(size=Size(1000), compress=False)), 0, 20)
 
     assert numbers(lines_of(path)) == list(range(20))
-    assert len(complaints) == 1
-    assert "cannot put the audit log" in complaints[0]
+    assert len(errors) == 1
+    assert "cannot put the audit log" in errors[0]
 
 
 @pytest.fixture
@@ -526,13 +526,13 @@ def _fill_disk(disk: Path) -> Path:
 
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["drop", "block"])
-def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) -> None:
+def test_a_full_disk(small_disk: Path, blocking: bool, errors: list[str]) -> None:
     """On a full disk ``block`` keeps all records, and ``drop`` counts each dropped one."""
     path = small_disk / "audit.jsonl"
     spec = FileSpec(path=str(path), chain=True, rotate=RotateSpec(size=None))
     counts = SinkCounts()
-    outlet = FileOutlet(spec, complaints.append)
-    one = sink(outlet, counts, blocking=blocking, records=100, log_error=complaints.append)
+    outlet = FileOutlet(spec, errors.append)
+    one = sink(outlet, counts, blocking=blocking, records=100, log_error=errors.append)
     running = Pipeline(one)
     for number in range(50):
         running.submit(item(number))
@@ -556,8 +556,8 @@ def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) ->
     assert reported_drops == counts.dropped.total()
     assert (reported_drops == 0) == blocking
     assert (verify(path).broken, verify(path).torn) == (None, ())
-    assert "No space left on device" in complaints[0]
-    assert complaints[1:] == ["audit sink test works again"]
+    assert "No space left on device" in errors[0]
+    assert errors[1:] == ["audit sink test works again"]
 
 
 def test_a_slow_disk_loses_nothing_that_blocks(path: Path) -> None:

@@ -229,18 +229,18 @@ def test_partial_rejections_are_counted(
     answer.partial_success.error_message = "too old"
     collector.answers = [(200, {}, answer.SerializeToString())]
     counts = SinkCounts()
-    complaints: list[str] = []
-    one = sink(outlet(), counts, log_error=complaints.append)
+    errors: list[str] = []
+    one = sink(outlet(), counts, log_error=errors.append)
     one.queue.put([record(number) for number in range(10)])
     one.start()
-    wait_until(lambda: len(collector.requests) == 2, "the word of it")
+    wait_until(lambda: len(collector.requests) == 2, "the report of the rejection")
     one.stop_by(0)
     one.join()
 
     assert counts.dropped == {"rejected": 3}
     assert counts.written == 7
     assert reported(collector.lines) == 3
-    assert "too old" in complaints[0]
+    assert "too old" in errors[0]
 
 
 def test_another_kind_of_answer_is_no_trouble(
@@ -257,14 +257,14 @@ def test_a_collector_that_is_not_there_gets_what_waited() -> None:
     gone = Collector()
     gone.close()
     counts = SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
     one = OtlpOutlet(OtlpSpec(endpoint=gone.url), "node")
-    running = Pipeline(sink(one, counts, blocking=True, log_error=complaints.append))
+    running = Pipeline(sink(one, counts, blocking=True, log_error=errors.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to post")
     running.close(within=0)
 
-    assert f"cannot post to {gone.url}" in complaints[0]
+    assert f"cannot post to {gone.url}" in errors[0]
     assert counts.dropped == {"closing": 1}
 
 

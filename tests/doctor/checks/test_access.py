@@ -1,4 +1,4 @@
-"""Who may connect to a socket."""
+"""The users that may connect to a socket."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who is connected to a runtime's socket and is not criproxy."""
+"""Processes other than criproxy that are connected to a runtime's socket."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Where the kubelets of k3s, RKE2, MicroK8s and k0s are pointed, by their documented layouts."""
+"""The endpoints of the kubelets of k3s, RKE2, MicroK8s and k0s in their documented layouts."""
 
 import pytest
 

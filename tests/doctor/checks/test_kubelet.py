@@ -1,4 +1,4 @@
-"""Where the kubelet and crictl are pointed."""
+"""The endpoints of the kubelet and of crictl."""
 
 import os
 

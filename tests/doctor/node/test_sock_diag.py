@@ -1,4 +1,4 @@
-"""What the kernel tells of unix sockets."""
+"""Unix sockets as reported by the kernel."""
 
 import errno
 import os

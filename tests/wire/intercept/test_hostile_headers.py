@@ -1,4 +1,4 @@
-"""Header blocks that are made to cost: what is forwarded of them where streams are held."""
+"""Header blocks that are expensive to process, on connections with held streams."""
 
 import hpack
 import pytest

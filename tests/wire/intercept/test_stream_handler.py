@@ -1,4 +1,4 @@
-"""The rules of holding streams, one by one; the property tests check them in combination."""
+"""Holding of streams, one rule at a time; the property tests check the rules in combination."""
 
 from collections.abc import Callable
 
