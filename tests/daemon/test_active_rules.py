@@ -3,20 +3,19 @@
 import contextlib
 import json
 import socket
-import threading
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import yaml
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
+from tests.support.http_server import Handler, HttpServer, Response
 from tests.support.raw_sockets import dial, receive_all
 from tests.support.rules import HELD_BY_A_FILE
 from tests.support.waiting import LIMIT_SECONDS, wait_until
@@ -31,16 +30,6 @@ def rule(name: str, method: str, where: str | None = None, **action: Any) -> dic
 
 def ruled(directory: Path, runtime: str, *rules: dict[str, Any], **more: Any) -> Criproxy:
     return Criproxy(directory, runtime, config={"rules": [*rules]} | more)
-
-
-def code_of(call: Any) -> str:
-    """The code that a call ends with."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        name: str = error.code().name
-        return name
-    return "OK"
 
 
 def test_counted_and_listed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
@@ -233,35 +222,18 @@ def test_script_in_its_new_version(runtime: EmbeddedRuntime, short_dir: Path) ->
 def test_webhook_that_serves(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """A webhook is asked, and the daemon ends well with a connection to it open."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(_: Handler, body: bytes) -> Response:
+        request = json.loads(body)["request"]
+        status = {"code": "ABORTED", "message": request["method"]}
+        response = {"uid": request["uid"], "allowed": False, "status": status}
+        return Response(json.dumps({"response": response}).encode())
 
-        def do_POST(self) -> None:
-            review = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            uid = review["request"]["uid"]
-            status = {"code": "ABORTED", "message": review["request"]["method"]}
-            answer = {"response": {"uid": uid, "allowed": False, "status": status}}
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: Any) -> None:
-            """Nothing is to be said."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        url = f"http://127.0.0.1:{server.server_port}/review"
+    with HttpServer(answer) as server:
+        url = f"{server.url}/review"
         hook = rule("a", "Status", hook={"url": url, "timeout": "20s", "may_deny": True})
-        try:
-            with ruled(short_dir, runtime.endpoint, hook) as proxy:
-                with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
-                    assert code_of(client.Status) == "ABORTED"
-                assert proxy.stop() == 0
-                assert "Traceback" not in proxy.process.stderr
-                assert proxy.events("call", method="Status", message="Status")
-        finally:
-            server.shutdown()
-            serving.join()
+        with ruled(short_dir, runtime.endpoint, hook) as proxy:
+            with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
+                assert code_of(client.Status) == "ABORTED"
+            assert proxy.stop() == 0
+            assert "Traceback" not in proxy.process.stderr
+            assert proxy.events("call", method="Status", message="Status")

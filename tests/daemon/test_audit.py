@@ -21,6 +21,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.embedded.kubelet import Kubelet
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
 from tests.support.program import program
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -77,15 +78,6 @@ def record_of(directory: Path, method: str, stage: str = "ResponseComplete") -> 
 def dropped(directory: Path) -> int:
     """How many records are said to be missing."""
     return sum(each["dropped"] for each in records(directory) if each["kind"] == "Dropped")
-
-
-def code_of(call: Callable[[], Any]) -> str:
-    """The code that a call ends with."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        return str(error.code().name)
-    return "OK"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ SOCKET`` a client that reads a stream without end; both say a line when they hav
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -210,6 +210,15 @@ def start(
     if kind.endswith("unary"):
         return Started(callable_.future(request, **options), False)
     return Started(callable_(request, **options), True)
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """Return the name of the code with which a call of a CriClient ends."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
 
 
 def through(path: Path, kind: str, method: str, *requests: bytes, **options: Any) -> Outcome:
