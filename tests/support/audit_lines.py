@@ -58,7 +58,7 @@ def make(made: Item) -> Line:
     return Line(record(int(made.detail)))
 
 
-class Gate:
+class Gate(Outlet):
     """An outlet that collects lines once it is opened."""
 
     def __init__(self, opened: bool = True) -> None:
@@ -78,12 +78,6 @@ class Gate:
             return self.refuse(lines)
         self.lines += lines
         return Progress(len(lines))
-
-    def pause(self) -> float | None:
-        return None
-
-    def idle(self) -> str:
-        return ""
 
     def reopen(self) -> None:
         self.reopened += 1

@@ -20,7 +20,7 @@ import msgspec
 
 from criproxy.audit.dropped import timestamp
 from criproxy.audit.sinks.record_head import RecordHead, read_head
-from criproxy.audit.sinks.sink import Progress
+from criproxy.audit.sinks.sink import Outlet, Progress
 from criproxy.audit.spec import SyslogSpec
 from criproxy.errors import UsageError
 
@@ -39,7 +39,7 @@ _MICROSECONDS: Final = len("2026-11-23T10:15:00.123456")
 _UNREADABLE: Final = RecordHead(kind="Unreadable")
 
 
-class SyslogOutlet:
+class SyslogOutlet(Outlet):
     """Sends lines to one server."""
 
     def __init__(self, spec: SyslogSpec, node: str) -> None:
@@ -66,14 +66,6 @@ class SyslogOutlet:
             because = error.strerror or str(error)
             trouble = f"cannot send to {self._address}: {because}; tried again each second"
         return Progress(done, lost, "too_large" if lost else "", trouble)
-
-    def pause(self) -> float | None:
-        """Return None: nothing is ever due."""
-        return None
-
-    def idle(self) -> str:
-        """Do nothing."""
-        return ""
 
     def reopen(self) -> None:
         """Reconnect with the next message."""
