@@ -293,6 +293,31 @@ def test_closing_reports_items_as_not_durable() -> None:
     assert not running.full
 
 
+def test_items_that_are_late_at_the_end_are_not_encoded() -> None:
+    """Items that wait when the time for closing is over are counted as dropped."""
+    gate, counts, encoding, closing = Gate(), SinkCounts(), threading.Event(), threading.Event()
+
+    def slow(one: Item) -> Line | None:
+        encoding.set()
+        closing.wait()
+        return make(one)
+
+    running = Pipeline(sink(gate, counts), maker=slow)
+    running.submit(item(0))
+    encoding.wait()
+    for number in (1, 2):
+        running.submit(item(number))
+    closer = threading.Thread(target=running.close, args=(0,))
+    closer.start()
+    wait_until(lambda: running.intake._closed, "the end of the intake")
+    closing.set()
+    closer.join()
+
+    assert counts.written + counts.dropped["closing"] == 3
+    assert numbers(gate.lines) in ([], [0])
+    assert running.queue("test").results[1] == (1, 2, False)
+
+
 def test_drops_of_a_worker_are_reported_and_not_counted() -> None:
     """Records that a worker has dropped and counted are reported in every sink's log."""
     gate, counts = Gate(), SinkCounts()

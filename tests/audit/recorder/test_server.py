@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from criproxy.audit.channel import HEADER
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import CallAtStage
 from criproxy.audit.recorder.control import ControlSocket
@@ -50,9 +51,11 @@ class Recorder:
         self._control.send({"op": "configure", "spec": pickle.dumps(spec)})
         return self.message("ready", "failed")
 
-    def channel(self) -> socket.socket:
-        """Return the worker's end of a new channel."""
+    def channel(self, buffer: int = 0) -> socket.socket:
+        """Return the worker's end of a new channel; ``buffer`` is the recorder's send buffer."""
         ours, theirs = socket.socketpair()
+        if buffer:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self._control.send({"op": "channel"}, [theirs.fileno()])
         theirs.close()
         return ours
@@ -321,3 +324,40 @@ def test_a_costly_argument_delays_no_other_listener(
     found = ids(path)
     last_of_full = max(found.index(number) for number in range(20))
     assert sum(number >= 1000 for number in found[:last_of_full]) < 20
+
+
+def test_a_worker_that_does_not_read_reports(tmp_path: Path, start: Callable[[], Recorder]) -> None:
+    """Reports to a worker that does not read them delay no other worker, and none is lost."""
+    path = tmp_path / "audit.jsonl"
+    recorder, spec = start(), spec_of(tmp_path / "audit.jsonl", on_full="block")
+    recorder.configure(spec)
+
+    async def test() -> None:
+        channel = recorder.channel(buffer=1)
+        stuck = client_of(channel, spec, SinkCounts())
+        asyncio.get_running_loop().remove_reader(channel.fileno())
+        for number in range(50):
+            stuck.submit(call(number))
+            await until(lambda count=number + 1: len(ids(path)) == count)
+        other = client_of(recorder.channel(), spec, SinkCounts())
+        other.submit(call(50))
+        await until(lambda: not other._has_entries())
+        assert len(stuck._by_number[0].entries) == 50
+        asyncio.get_running_loop().add_reader(channel.fileno(), stuck._read)
+        await until(lambda: not stuck._has_entries())
+        assert [stuck.close(1), other.close(1)] == [0, 0]
+
+    asyncio.run(test())
+    assert recorder.end() == 0
+    assert ids(path) == list(range(51))
+
+
+def test_a_frame_that_is_none_ends_the_process(
+    tmp_path: Path, start: Callable[[], Recorder]
+) -> None:
+    """What cannot be read of a channel ends the process, so that the supervisor starts another."""
+    recorder = start()
+    recorder.configure(spec_of(tmp_path / "audit.jsonl"))
+    with recorder.channel() as channel:
+        channel.sendall(HEADER.pack(0, 0xFF, 0, 0))
+        assert recorder.process.wait(LIMIT_SECONDS) == 70

@@ -334,6 +334,40 @@ def test_closing_waits_for_records_that_must_not_be_lost() -> None:
     asyncio.run(test())
 
 
+def test_closing_ends_with_the_recorder() -> None:
+    """A recorder that ends meanwhile is not waited for; the records count as not durable."""
+
+    async def test() -> None:
+        world = World(BLOCK)
+        results: list[bool] = []
+        world.client.submit(item(0), results.append)
+        await asyncio.to_thread(world.theirs.recv, 1 << 16)
+        world.theirs.close()
+        world.client.close(LIMIT_SECONDS)
+        assert results == [False]
+
+    asyncio.run(test())
+
+
+def test_a_report_in_pieces() -> None:
+    """A report of the recorder is applied when all of it has arrived."""
+
+    async def test() -> None:
+        world = World(BLOCK)
+        results: list[bool] = []
+        for number in range(2):
+            world.client.submit(item(number), results.append)
+        for byte in status_frame([QueueStatus(0, 2, 2, False, [1])]):
+            assert results == []
+            world.theirs.sendall(bytes([byte]))
+            await asyncio.sleep(0.001)
+        await until(lambda: results)
+        assert results == [True, False]
+        world.close()
+
+    asyncio.run(test())
+
+
 def test_without_a_recorder_items_are_bounded() -> None:
     """While there is no recorder, ``drop`` counts what is over the limit, and ``block`` is full."""
 
