@@ -64,7 +64,7 @@ class Kind(IntEnum):
 
 
 class QueueStatus(msgspec.Struct, array_like=True):
-    """What the recorder has done with the items of a queue since the channel was opened."""
+    """The recorder's progress with the items of a queue since the channel was opened."""
 
     queue: int
     taken: int

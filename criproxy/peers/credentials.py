@@ -36,7 +36,7 @@ _DELETED: Final = " (deleted)"
 
 
 class Kubelet(NamedTuple):
-    """How the node's kubelet is recognized: globs, one of which has to match."""
+    """Recognizes the node's kubelet: by globs, one of which has to match."""
 
     executable: Sequence[str] = ()
     unit: Sequence[str] = ()

@@ -168,8 +168,8 @@ def test_empty_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> No
     assert names(ruled) == ["first"]
 
 
-def test_mend_in_a_file_that_was_never_good(ruled: Criproxy, files: Files) -> None:
-    """A file that only the bad configuration names is watched for its mend, too."""
+def test_correction_of_a_file_that_was_never_good(ruled: Criproxy, files: Files) -> None:
+    """A file that only the bad configuration names is watched, too, until it is corrected."""
     other = files.config.parent / "other"
     other.mkdir()
     (other / "r.yaml").write_text("[")

@@ -192,7 +192,7 @@ def test_existing_parents_keep_their_modes(path: Path) -> None:
 
 
 def test_parent_that_cannot_be_made(short_dir: Path) -> None:
-    """Where the directories cannot be made, the error names the endpoint and the mend."""
+    """Where the directories cannot be made, the error names the endpoint and the remedy."""
     (short_dir / "file").touch()
     with pytest.raises(UnavailableError, match=r"cannot listen at .*; choose another --listen"):
         bind(Endpoint(str(short_dir / "file" / "x.sock")), Access())

@@ -149,17 +149,17 @@ class SyslogOutlet(Outlet):
 
 
 def _parse(address: str) -> tuple[str, tuple[str, int]]:
-    mend = "write it like unix:///dev/log, udp://host:514 or tcp://host:601"
+    remedy = "write it like unix:///dev/log, udp://host:514 or tcp://host:601"
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"syslog address {address!r}: {error}; {mend}") from error
+        raise UsageError(f"syslog address {address!r}: {error}; {remedy}") from error
     if parts.scheme == "unix" and parts.path:
         return "unix", (parts.path, 0)
     if parts.scheme in _PORTS and parts.hostname:
         return parts.scheme, (parts.hostname, port or _PORTS[parts.scheme])
-    raise UsageError(f"{address!r} is no syslog address; {mend}")
+    raise UsageError(f"{address!r} is no syslog address; {remedy}")
 
 
 def _connect_any(target: tuple[str, int], kind: socket.SocketKind) -> socket.socket:

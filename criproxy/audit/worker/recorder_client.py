@@ -55,7 +55,7 @@ _COPY_BELOW: Final = 16 << 10
 
 
 class ChannelLimits(NamedTuple):
-    """How much may wait for the recorder, of all queues together."""
+    """Limits on the items that wait for the recorder, for all queues together."""
 
     items: int = 20_000
     bytes: int = 32 << 20
