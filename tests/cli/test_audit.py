@@ -60,7 +60,7 @@ def ask(*arguments: object, stdin: bytes | None = None) -> Result:
 
 
 def read_terminal(descriptor: int) -> bytes:
-    """Read until nobody has the other side open any more, and close this one."""
+    """Read until the other side is closed, and close this one."""
     shown = b""
     with suppress(OSError), open(descriptor, "rb", buffering=0) as terminal:
         while data := terminal.read(4096):

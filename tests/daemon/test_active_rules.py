@@ -112,7 +112,7 @@ def test_runtime_that_comes_late(short_dir: Path) -> None:
 def test_pods_are_asked_for_where_rules_need_them(
     runtime: EmbeddedRuntime, short_dir: Path
 ) -> None:
-    """Rules that ask for no pods have nobody ask the runtime; those that come with a reload do."""
+    """The runtime's pods are listed once rules need them, also after a reload."""
     with ruled(short_dir, runtime.endpoint, rule("a", "ExecSync")) as proxy:
         file = short_dir / "proxy.yaml"
         assert proxy.events("pods listed") == []
@@ -146,9 +146,9 @@ def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) 
 
 
 def test_events_that_are_dropped_and_renamed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Events of one type never arrive, the others do, and tell of images by the client's names.
+    """Events of one type are dropped; the others arrive, with the client's names of images.
 
-    Whoever asks the runtime itself gets all of them, by its names.
+    A client of the runtime itself receives all of them, with its names.
     """
     stopped = "response.container_event_type == ContainerEventType.CONTAINER_STOPPED_EVENT"
     mirror = {"from": "docker.io/*", "to": "mirror.local/*"}
@@ -192,7 +192,7 @@ def test_limits_of_what_is_held(runtime: EmbeddedRuntime, short_dir: Path) -> No
 
 
 def test_connection_that_cannot_be_read(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Where a rule must not be missed, a connection that cannot be read is closed, and told of."""
+    """Where a rule must not be missed, a connection that cannot be read is closed and logged."""
     with ruled(short_dir, runtime.endpoint, rule("a", "Version")) as proxy:
         with dial(proxy.path) as client:
             with contextlib.suppress(OSError):

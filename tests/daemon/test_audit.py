@@ -82,7 +82,7 @@ def dropped(directory: Path) -> int:
 
 @contextmanager
 def stuck(directory: Path) -> Iterator[None]:
-    """Keep the sink from writing, as a disk that hangs does: somebody else has the file's lock."""
+    """Keep the sink from writing, as a hanging disk does: another process has the file's lock."""
     with (directory / "audit.jsonl").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -205,7 +205,7 @@ def test_probes_of_a_kubelet(
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 def test_names_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str) -> None:
-    """A call that names only an id is told with the names of a pod from before the start."""
+    """A call that has only an id is recorded with the names of a pod from before the start."""
     with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct:
         container = direct.ListContainers().containers[0]
         pods = {pod.id: pod.metadata for pod in direct.ListPodSandbox().items}
@@ -277,7 +277,7 @@ def test_a_call_that_runs_for_long(runtime: EmbeddedRuntime, short_dir: Path) ->
 
 
 def test_calls_that_are_cut_off(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Calls that are in flight when the daemon is told to stop are in the log when it has ended."""
+    """Calls that are in flight when the daemon is stopped are in the log when it has ended."""
     limits = {"drain_timeout": "10ms"}
     with (
         audited(short_dir, runtime.endpoint, limits=limits) as proxy,
@@ -493,7 +493,7 @@ def test_refusing(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 
 
 def test_deadline_while_waiting(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """A client's own deadline ends the waiting, and nobody waits after it."""
+    """A client's own deadline ends the wait for the audit log."""
     sink = {"on_full": "block", "max_wait": "60s", "queue": {"records": 1}}
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,

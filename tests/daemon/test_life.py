@@ -20,7 +20,7 @@ from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 def test_flags_alone_are_enough(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Without a file the flags say all: it listens, answers, and tells where its metrics are."""
+    """Flags alone suffice: without a file it listens, answers, and logs its metrics' address."""
     endpoint = f"unix://{short_dir}/new/dir/proxy.sock"
     options = ["--listen", endpoint, "--runtime-endpoint", runtime.endpoint]
     options += ["--metrics-address", "127.0.0.1:0", "--log-format", "json", "--log-level", "debug"]
@@ -109,7 +109,7 @@ def test_taken_metrics_port_is_one_line(runtime: EmbeddedRuntime, short_dir: Pat
 
 
 def test_owner_and_mode_are_the_runtimes(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Whoever may connect to the runtime's socket may connect to the proxy's, and nobody else."""
+    """The users that may connect to the runtime's socket, and no others, may to the proxy's."""
     runtime_path = short_dir / "cri.sock"
     runtime_path.chmod(0o640)
     if os.geteuid() == 0:

@@ -45,7 +45,7 @@ class Files:
         self.put(self.config, yaml.safe_load(self.config.read_text()) | keys)
 
     def put(self, path: Path, content: Any) -> None:
-        """Put a file in its place in one step, so that nobody reads half of it."""
+        """Replace a file in one step, so that no partial file is read."""
         new = self.config.with_suffix(".new")
         new.write_text(yaml.safe_dump(content))
         new.rename(path)
@@ -78,7 +78,7 @@ def await_rules(proxy: Criproxy, *expected: str) -> None:
 
 
 def test_change_of_the_file(ruled: Criproxy, files: Files) -> None:
-    """Rules that are changed in the file are in force a moment later, without being told of."""
+    """Rules that are changed in the file are put in force without a signal."""
     assert names(ruled) == ["first"]
     files.change(rules=[rule("second"), rule("third")])
     await_rules(ruled, "second", "third")
@@ -142,7 +142,7 @@ def test_script_that_changes(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 
 
 def test_bad_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> None:
-    """What cannot be loaded changes nothing, and is told of with its line, in log and metrics."""
+    """A file that cannot be loaded changes nothing; log and metrics report it, with its line."""
     loaded = ruled.metric(TIMESTAMP)
     assert loaded > 0
     assert ruled.metric(SUCCESS) == 1

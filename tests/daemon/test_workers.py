@@ -78,7 +78,7 @@ def test_limits_of_a_worker(two: Criproxy) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_worker_that_dies(two: Criproxy, scoped: str, number: signal.Signals) -> None:
-    """The worker of a scoped listener is started anew; a client of the full one notices nothing."""
+    """The worker of a scoped listener is started anew; no call of the full one fails."""
     with CriClient(two.endpoint) as client, CriClient(scoped) as other:
         client.Version()
         other.Version()
@@ -112,7 +112,7 @@ def test_no_counter_goes_down(two: Criproxy, scoped: str) -> None:
 
 
 def test_a_worker_that_stands_still(two: Criproxy, scoped: str) -> None:
-    """A stopped worker holds up nobody else, and is reported."""
+    """A stopped worker delays no other, and is reported."""
     pid = named(two.process.pid, SCOPED)
     with CriClient(two.endpoint) as client:
         os.kill(pid, signal.SIGSTOP)

@@ -262,8 +262,8 @@ def test_lines_that_are_never_written_are_counted(
     assert path.read_bytes() == b""
 
 
-def test_stuck_reader_blocks_nobody(monkeypatch: pytest.MonkeyPatch, lost: Lost) -> None:
-    """A stderr that nobody reads does not block writers: lines wait, then are lost."""
+def test_stuck_reader_blocks_no_writer(monkeypatch: pytest.MonkeyPatch, lost: Lost) -> None:
+    """A stderr that is not read does not block writers: lines wait, then are lost."""
     reading, writing = os.pipe()
 
     class Stderr:

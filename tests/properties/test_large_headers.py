@@ -65,7 +65,7 @@ STEPS = st.lists(
 
 
 class Acting(Gathering):
-    """Sends on what it was given when it is told to."""
+    """Forwards its messages when a test calls it."""
 
     def __init__(self, stream: HeldStream) -> None:
         super().__init__(stream)

@@ -227,7 +227,7 @@ def held(world: RawWorld, stream: int) -> Gathering:
 
 
 class HoldingWorld(RawWorld):
-    """A world that holds the calls of some streams; their handlers act when they are told."""
+    """A world that holds the calls of some streams; their handlers act when a test calls them."""
 
     def __init__(self, holds: Callable[[int], bool] = lambda stream: True) -> None:
         self.handlers: dict[int, Gathering] = {}

@@ -118,7 +118,7 @@ def test_first_runtime_that_answers_is_found(places: dict[str, str], short_dir: 
 
 
 def test_no_runtime_is_found(places: dict[str, str], short_dir: Path) -> None:
-    """Where there is none, it is said what was found at each place, and how to name another."""
+    """Without a runtime the error says what was found at each path, and how to give another."""
     (short_dir / "1000/k3s/containerd").mkdir(parents=True)
     rootless = short_dir / "1000/k3s/containerd/containerd.sock"
     rootless.touch()

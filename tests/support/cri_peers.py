@@ -53,7 +53,7 @@ class CallSpec(NamedTuple):
     timeout: float = LIMIT_SECONDS
 
     def metadata(self, number: object) -> Metadata:
-        """Return the metadata that identifies the call and tells the server how to respond."""
+        """Return the metadata that identifies the call and selects the server's response."""
         more = (("x-fails", self.fails),) if self.fails else ()
         return (
             ("x-call", str(number)),

@@ -122,7 +122,7 @@ def _break(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
 
 def _hanging(peer: Peer) -> Any:
     def hang(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Send one message, and nothing more until told to proceed or cancelled."""
+        """Send one message, then wait for ``proceed`` or the call's cancellation."""
         if not context.add_callback(peer.over.release):
             peer.over.release()
         yield b"hanging"

@@ -435,7 +435,7 @@ def test_kept_items_are_bounded_in_bytes(sinks: list[SinkSpec]) -> None:
 
 
 def test_connections_share_a_bounded_number_of_slots() -> None:
-    """Many connections, open and closed, are told apart, and descriptions are bounded."""
+    """Many connections, open and closed, are distinguished, and their descriptions are bounded."""
     gate = Gate()
     count = 2 * SLOTS + 100
 

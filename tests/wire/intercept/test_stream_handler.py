@@ -1254,7 +1254,7 @@ def longer_and_left(world: World) -> Called:
 
 
 def test_left_stream_is_raw_at_once() -> None:
-    """Where nobody is owed anything, a call that was left does not keep its connection from raw."""
+    """Where no window update is owed, the connection of a call that was left is raw."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=LEAVING))
     while world.command(handler(called).act):
