@@ -169,7 +169,7 @@ class Criproxy:
             for _ in range(2):  # the second signal cuts off the calls in flight
                 self.process.signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(1.0)
+                    self.process.wait(5.0)
         self.kill()
 
     def _is_ready(self) -> bool:
