@@ -92,7 +92,7 @@ class Recorder:
 
 @pytest.fixture
 def start() -> Iterator[Callable[[], Recorder]]:
-    """Starts recorders, and kills those that are left at the end."""
+    """Starts recorders, and ends them after the test."""
     started: list[Recorder] = []
 
     def start() -> Recorder:
@@ -101,8 +101,7 @@ def start() -> Iterator[Callable[[], Recorder]]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            each.kill()
+        each.kill()
 
 
 def spec_of(path: Path, on_full: Any = "drop", fsync: Any = "none", **more: Any) -> AuditSpec:
