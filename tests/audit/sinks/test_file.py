@@ -371,25 +371,30 @@ def test_two_processes_keep_to_one_chain(outlet: Opener, path: Path) -> None:
     assert verify(path).broken is None
 
 
-def test_a_partial_write_is_finished(outlet: Opener, path: Path) -> None:
-    """A line that a full disk cut off is completed when there is room."""
-    room = 250
+class Disk:
+    """A disk that has room for a number of bytes."""
 
-    def write(fd: int, data: memoryview) -> int:
-        nonlocal room
-        if not room:
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if not self.room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = os.write(fd, data[:room])
-        room -= written
+        written = os.write(fd, data[: self.room])
+        self.room -= written
         return written
 
-    one = outlet(write=write)
+
+def test_a_partial_write_is_finished(outlet: Opener, path: Path) -> None:
+    """A line that a full disk cut off is completed when there is room."""
+    disk = Disk(250)
+    one = outlet(write=disk.write)
     lines = [record(number) for number in range(3)]
     progress = one.write(lines)
     assert progress.done < 3
     assert "No space left on device" in progress.trouble
     assert path.stat().st_size == 250
-    room = 10_000
+    disk.room = 10_000
     assert one.write(lines[progress.done :]).trouble == ""
 
     assert (verify(path).records, verify(path).torn, verify(path).broken) == (3, (), None)
@@ -399,21 +404,12 @@ def test_a_partial_write_is_taken_back_where_it_cannot_be_finished(
     outlet: Opener, path: Path
 ) -> None:
     """A partial line in a moved file is written whole to the next file."""
-    room = 250
-
-    def write(fd: int, data: memoryview) -> int:
-        nonlocal room
-        if not room:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        written = os.write(fd, data[:room])
-        room -= written
-        return written
-
-    one = outlet(write=write)
+    disk = Disk(250)
+    one = outlet(write=disk.write)
     progress = one.write([record(0), record(1)])
     moved = path.with_name("audit.jsonl.1")
     path.rename(moved)
-    room = 10_000
+    disk.room = 10_000
     assert one.write([record(0), record(1)][progress.done :]).done == 2 - progress.done
 
     assert numbers(lines_of(moved, path)) == [0, 1]
@@ -423,22 +419,13 @@ def test_a_partial_write_is_closed_off_when_something_came_behind(
     outlet: Opener, path: Path
 ) -> None:
     """A partial line with another process' bytes behind it stays torn and is written again."""
-    room = 250
-
-    def write(fd: int, data: memoryview) -> int:
-        nonlocal room
-        if not room:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        written = os.write(fd, data[:room])
-        room -= written
-        return written
-
-    one = outlet(write=write)
+    disk = Disk(250)
+    one = outlet(write=disk.write)
     lines = [record(0, padding=300), record(1)]
     assert one.write(lines).done == 0
     with path.open("ab") as file:
         file.write(b"\x00")
-    room = 10_000
+    disk.room = 10_000
     assert one.write(lines).done == 2
 
     verdict = verify(path)
