@@ -1,4 +1,4 @@
-"""The comparison with other proxies: side by side, in one run, as ratios.
+"""Compares criproxy with other proxies, side by side in one run; results are ratios.
 
 ``python -m bench`` puts every contender in front of the same runtime and lets them take turns:
 a round is every contender under every load, in an order drawn anew, and the median of the rounds

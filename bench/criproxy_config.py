@@ -44,7 +44,7 @@ def everything_on(directory: Path, listen: Path, upstream: Path) -> Path:
 def ruled(
     rules: Sequence[Mapping[str, Any]], directory: Path, listen: Path, upstream: Path
 ) -> Path:
-    """Write what ``everything_on`` writes, with rules besides; return its path."""
+    """Write the configuration of ``everything_on`` with rules; return its path."""
     more = _logging(directory) | ({"rules": rules} if rules else {})
     return _write(directory, listen, upstream, more)
 
@@ -56,7 +56,7 @@ def audited(
     listen: Path,
     upstream: Path,
 ) -> Path:
-    """Write what ``everything_on`` writes, with an audit log in a file besides; return its path.
+    """Write the configuration of ``everything_on`` with an audit log in a file; return its path.
 
     ``audit`` is what its section says beside the file, ``more`` what other sections say.
     """

@@ -62,7 +62,7 @@ def _listener(
 
 
 def _access_log(path: Path) -> dict[str, Any]:
-    """Return what writes of a call what an access log has of it: no message, no process."""
+    """Return an access log that has no message and no process of a call."""
     line = {
         "start": "%START_TIME(%Y-%m-%dT%H:%M:%S.%9fZ)%",
         "path": "%REQ(:PATH)%",

@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from types import TracebackType
 from typing import Final, Self
 
 from hpack import Decoder, HPACKError
@@ -108,12 +107,7 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
 
     def build(self, call: Call, count: int) -> Requests:
@@ -210,7 +204,7 @@ class _Statuses:
         self._known: dict[tuple[bool, bytes], str | None] = {}
 
     def failures(self, blocks: list[tuple[int, bool, bytes]], status: int) -> dict[int, str]:
-        """Return what went wrong on which stream; the right calls end with ``status``.
+        """Return the error of each failed stream; correct calls end with ``status``.
 
         ``blocks`` are all the connection's since the last time, in order: the stream, whether
         the block ended it, and the bytes.

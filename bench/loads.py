@@ -84,7 +84,7 @@ class Figures:
 
 
 def run(load: Load, target: Running, h2load_directory: Path) -> Figures:
-    """Put ``load`` on ``target`` once. A run that breaks off is figures with nothing but errors."""
+    """Put ``load`` on ``target`` once. A run that breaks off has errors only."""
     try:
         if load.generator == "h2load":
             return _h2load(load, target, h2load_directory)

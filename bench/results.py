@@ -35,7 +35,7 @@ class Soak:
 
 @dataclass(slots=True)
 class Results:
-    """Everything found, as it is written to results.json.
+    """All results, as they are written to results.json.
 
     ``figures``: load, contender, rounds. ``rule_counts``: how often a contender's rules did what.
     ``recorded``: backend and contender, what became of its records.
@@ -79,7 +79,7 @@ class Summary:
 
 
 def summarise(results: Results, load: str, contender: str) -> Summary | None:
-    """Return the summary of a contender under a load; None where there is nothing to sum up."""
+    """Return the summary of a contender under a load; None where there is no result."""
     rounds = results.figures.get(load, {}).get(contender, [])
     direct = results.figures.get(load, {}).get(DIRECT, [])
     pairs = [

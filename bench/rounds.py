@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compare; no ``soak_calls``, or none of the audited soak, leave that soak out."""
+    """The contenders and loads to compare. A soak without calls is left out."""
 
     sections: Sequence[Section]
     rounds: int
@@ -42,7 +42,7 @@ class Plan:
 
 
 def compare(plan: Plan, results: Results, directory: Path, report: Report) -> None:
-    """Carry out ``plan``, adding to ``results`` as things are found, telling ``say`` of each.
+    """Carry out ``plan``; add each result to ``results`` and report it to ``say``.
 
     ``directory`` holds everything that is started. A contender or backend that cannot be had is
     noted in the results, and the rest goes on.

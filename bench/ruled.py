@@ -1,4 +1,4 @@
-"""The contenders that act on calls: criproxy with rules, and what does the same elsewhere.
+"""The contenders that act on calls: criproxy with rules, and their equivalents in other proxies.
 
 Every criproxy among them has everything on, as ``criproxy`` has, and rules besides. All are asked
 for Version; a right answer is what the rules make of the runtime's.

@@ -31,7 +31,7 @@ class Section:
     turns: int = 1
 
     def only(self, contenders: Sequence[str], loads: Sequence[str]) -> "Section":
-        """Return what is left with the contenders and loads that are named; none names all."""
+        """Return the section with the named contenders and loads only; no name means all."""
         return replace(
             self,
             contenders=[one for one in self.contenders if not contenders or one.name in contenders],

@@ -1,4 +1,4 @@
-"""The call that most loads make, and what the contenders that rewrite it make of it."""
+"""The call that most loads make, and the result of the contenders that rewrite it."""
 
 from typing import Final
 

@@ -75,7 +75,7 @@ class Client:
         self.begin(None)
 
     def opening(self) -> bytes:
-        """Return what a client writes first: the preface, SETTINGS, the larger window."""
+        """Return the first bytes of a client: the preface, SETTINGS and a larger window."""
         settings = b""
         if self._window > DEFAULT_WINDOW:
             settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, self._window)

@@ -8,7 +8,7 @@
     │   └── ConfigError      a configuration file that does not say what it means
     └── UnavailableError     what was asked for is not there now: one line, exit status 1
 
-Each message is one line that names the thing and the mend. What a peer does wrong on the wire
+Each message is one line that names the thing and the remedy. What a peer does wrong on the wire
 is not an exception here but an event of :mod:`criproxy.wire`.
 """
 

@@ -1,4 +1,4 @@
-"""What every test shares: hypothesis profiles, when end-to-end tests run, directories for sockets.
+"""Settings of all tests: hypothesis profiles, selection of end-to-end tests, short directories.
 
 A test marked ``e2e`` needs a real container runtime. Where the machine lacks one it is skipped,
 with the reason; with ``CRIPROXY_E2E=required`` in the environment it fails instead.

@@ -1,4 +1,4 @@
-"""Reliability, measured: restarts, upgrades, crashes, outages, attacks, faults and an hour of load.
+"""Measures reliability: restarts, upgrades, crashes, outages, attacks, faults and an hour of load.
 
 ``make chaos`` (``python -m bench.chaos``) runs the sections and writes bench/RELIABILITY.md. Sizes
 come from the environment (``sizes``), so that a short form of each runs in the tests.

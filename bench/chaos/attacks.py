@@ -1,4 +1,4 @@
-"""Attacks of a client with fewer rights: what a client of the full listener notices."""
+"""Measures the effect of attacks by a restricted client on a client of the full listener."""
 
 import time
 from pathlib import Path
@@ -14,10 +14,10 @@ from tests.attacks.inputs import ATTACKS, Attack
 from tests.attacks.setup import Daemon, attacking
 
 INTERVAL: Final = 0.01
-"""Seconds between the beginnings of the victim's calls."""
+"""Seconds between the beginnings of the calls of the full listener's client."""
 DEADLINE: Final = 60.0
 FACTOR: Final = 3.0
-"""The p99 during an attack may be so many times that without."""
+"""The largest ratio of the p99 during an attack to the p99 without one."""
 GROWTH: Final = 160 * MIB
 
 
@@ -25,8 +25,8 @@ def attacks(directory: Path, sizes: Sizes) -> Report:
     """A client of the full listener calls Version every 10 ms, without and with each attack.
 
     Memory is the growth of the proportional set size of all the daemon's processes together.
-    The runtime is shared: what it does for the attacker is part of what the other client waits for,
-    mostly where lists of 1 MiB are asked for.
+    The runtime is shared, so the other client also waits for the runtime's work for the attacker,
+    mostly where the attacker requests lists of 1 MiB.
     """
     rows, verdicts = [], []
     with Daemon(directory) as daemon:
@@ -62,7 +62,7 @@ def _attack(
 
 
 def _calls(daemon: Daemon, client: CriClient, count: int) -> tuple[tuple[float, float], int, int]:
-    """Make calls at the interval; return p50 and p99, how many failed, the largest memory."""
+    """Make calls at the interval; return p50 and p99, the failures, the largest memory."""
     durations, failed, largest = [], 0, 0
     due = time.monotonic()
     for number in range(count):

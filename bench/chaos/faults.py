@@ -1,4 +1,4 @@
-"""Faults: stopped processes and peers, a full disk, no descriptors left."""
+"""Measures the effect of faults: stopped processes and peers, a full disk, no free descriptors."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""kill -9 of each kind of process under load: who notices, and for how long."""
+"""Kills each kind of process under load, and measures which calls fail and for how long."""
 
 import os
 import signal

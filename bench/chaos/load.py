@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
@@ -124,12 +123,7 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for long in self._long:
             long.join()
         self._stop.set()
@@ -212,7 +206,7 @@ class Load:
 
 
 def describe(failures: Sequence[EndedCall]) -> str:
-    """Return failed calls in words, the most frequent kinds of failure first."""
+    """Return a text of the failed calls, the most frequent kinds of failure first."""
     kinds: dict[str, int] = {}
     for call in failures:
         kind = f"{call.method} {call.code}: {call.details[:60]}"

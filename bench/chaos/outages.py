@@ -1,4 +1,4 @@
-"""Restarts of the runtime behind criproxy: what clients notice, and what is sent twice."""
+"""Restarts the runtime behind criproxy, and counts calls that fail and changes sent twice."""
 
 import threading
 import time
@@ -7,7 +7,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
@@ -71,12 +70,7 @@ class RecordingRuntime:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -1,4 +1,4 @@
-"""What a section returns, and the page with all of them."""
+"""The result of a section, and the page with all results."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

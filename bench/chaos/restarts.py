@@ -1,4 +1,4 @@
-"""Restarts, upgrades and reloads under load: no call fails, none hangs."""
+"""Restarts, upgrades and reloads criproxy under load: no call fails or hangs."""
 
 import os
 import signal

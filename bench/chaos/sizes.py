@@ -1,4 +1,4 @@
-"""How much each section does, from the environment."""
+"""Reads the number of repetitions of each section from the environment."""
 
 import os
 from dataclasses import dataclass, fields, replace
@@ -20,7 +20,7 @@ class Sizes:
     outages: int = 50
     """Restarts of the runtime."""
     attack_calls: int = 500
-    """Calls of the victim with and without each attack."""
+    """Calls of the full listener's client with and without each attack."""
     soak_seconds: int = 3600
     soak_rate: int = 200
     """Calls a second."""

@@ -1,4 +1,4 @@
-"""An hour of load with events, reloads, upgrades and slow clients: what grows."""
+"""Measures growth over an hour of load with events, reloads, upgrades and slow clients."""
 
 import os
 import signal

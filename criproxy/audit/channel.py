@@ -9,10 +9,10 @@ Worker to recorder::
     DROPPED      records that the worker has dropped, to be reported in the log
 
 Each frame is a header (:data:`HEADER`), fields in MessagePack, and message bytes that are not
-copied into it. Items belong to lanes, one for each listener, which are numbered in the order of
-their first use; a listing belongs to no connection and has the number of its lane as its slot.
+copied into it. Items belong to queues, one for each listener, which are numbered in the order of
+their first use; a listing belongs to no connection and has the number of its queue as its slot.
 
-Recorder to worker: lists of :class:`LaneStatus` in MessagePack, each preceded by its length
+Recorder to worker: lists of :class:`QueueStatus` in MessagePack, each preceded by its length
 (:data:`LENGTH`).
 """
 
@@ -63,16 +63,16 @@ class Kind(IntEnum):
     DROPPED = 4
 
 
-class LaneStatus(msgspec.Struct, array_like=True):
-    """What the recorder has done with the items of a lane since the channel was opened."""
+class QueueStatus(msgspec.Struct, array_like=True):
+    """The recorder's progress with the items of a queue since the channel was opened."""
 
-    lane: int
+    queue: int
     taken: int
     """Items that were made into records."""
     done: int
     """Items whose records are written by all sinks, or dropped."""
     full: bool
-    """Whether a sink that blocks has no room for further records of the lane."""
+    """Whether a sink that blocks has no room for further records of the queue."""
     failed: list[int] = []
     """Items, counted from 0, whose records may not survive a crash."""
 
@@ -103,7 +103,7 @@ class _CallFields(msgspec.Struct, array_like=True):
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
-decode_status: Final = msgspec.msgpack.Decoder(list[LaneStatus]).decode
+decode_status: Final = msgspec.msgpack.Decoder(list[QueueStatus]).decode
 _decode_call: Final = msgspec.msgpack.Decoder(_CallFields).decode
 _decode_connection: Final = msgspec.msgpack.Decoder(tuple[int, Connection]).decode
 _decode_unread: Final = msgspec.msgpack.Decoder(tuple[str, str, float]).decode
@@ -136,9 +136,9 @@ def encode_item(item: Item) -> EncodedItem:
     return _encoded(Kind.LISTING, encode((item.short_names, *map(len, parts))), parts)
 
 
-def connection_frame(slot: int, lane: int, connection: Connection) -> bytes:
+def connection_frame(slot: int, queue: int, connection: Connection) -> bytes:
     """Return the frame that puts a connection into a slot."""
-    fields = encode((lane, connection))
+    fields = encode((queue, connection))
     return HEADER.pack(len(fields), Kind.CONNECTION, slot, len(fields)) + fields
 
 
@@ -148,14 +148,14 @@ def dropped_frame(reasons: dict[str, int]) -> bytes:
     return HEADER.pack(len(fields), Kind.DROPPED, 0, len(fields)) + fields
 
 
-def status_frame(lanes: Sequence[LaneStatus]) -> bytes:
-    """Return the frame of the recorder that reports on lanes."""
-    data = encode(lanes)
+def status_frame(queues: Sequence[QueueStatus]) -> bytes:
+    """Return the frame of the recorder that reports on queues."""
+    data = encode(queues)
     return LENGTH.pack(len(data)) + data
 
 
 def decode_connection(fields: bytes) -> tuple[int, Connection]:
-    """Return the lane and the connection of a CONNECTION frame."""
+    """Return the queue and the connection of a CONNECTION frame."""
     return _decode_connection(fields)
 
 

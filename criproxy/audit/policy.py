@@ -35,7 +35,7 @@ UNRECORDED: Final = Decision("None")
 
 
 class Outcome(NamedTuple):
-    """How a call has ended; None is what is not known."""
+    """The result of a call; None for each value that is not known."""
 
     code: StatusCode | None = None
     duration: float | None = None

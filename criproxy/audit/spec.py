@@ -85,7 +85,7 @@ class AuditRuleSpec(Section, frozen=True):
 
 
 class RedactSpec(Section, frozen=True):
-    """What is redacted in addition to registries' credentials, which always are."""
+    """Redaction of further values; registries' credentials are always redacted."""
 
     environment: bool = True
     """`true`: values of environment variables are replaced, and those of annotations that contain a

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from criproxy.cli.support.settings import config_option
+from criproxy.cli.support.options import config_option, output_option
 from criproxy.cli.support.tables import print_table
 from criproxy.errors import CriproxyError, EndpointError, UsageError
 
@@ -47,14 +47,7 @@ def command() -> None:
 def _options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that the three commands share."""
     for option in (
-        click.option(
-            "-o",
-            "--output",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            show_default=True,
-            help="A table for people, or JSON for programs.",
-        ),
+        output_option("A table"),
         click.option(
             "--listener",
             "names",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from criproxy.cli.support.settings import config_option
+from criproxy.cli.support.options import config_option, output_option
 from criproxy.printable import printable
 
 if TYPE_CHECKING:
@@ -41,14 +41,7 @@ _INDENT: Final = 13
     help="The runtime's socket: unix:///path or a bare path. Without it the configuration's, else "
     "the first that answers where runtimes usually listen.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Lines for people, or JSON for programs.",
-)
+@output_option("Lines")
 def command(config: Path | None, runtime_endpoint: str | None, output: str) -> None:
     """Find clients that bypass criproxy on this node, and how to prevent it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from criproxy.cli.support.options import output_option
 from criproxy.cli.support.tables import print_table
 from criproxy.config.load import load, load_rules
 from criproxy.config.schema import Config
@@ -209,14 +210,7 @@ def test(
     metavar="HOST:PORT",
     help="Where the daemon serves HTTP.  [default: the file's, else 127.0.0.1:9440]",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="A table for people, or JSON for programs.",
-)
+@output_option("A table")
 def list_(config: Path | None, address: str | None, output: str) -> None:
     """List the rules of a running daemon in order, and how often each matched."""
     from criproxy.cli.support.http_client import address_of, get

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from criproxy.cli.support.settings import config_option, configured
+from criproxy.cli.support.options import config_option
+from criproxy.cli.support.settings import configured
 from criproxy.config.schema import DEFAULT_ENDPOINT
 
 

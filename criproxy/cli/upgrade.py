@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from criproxy.cli.support.settings import config_option
+from criproxy.cli.support.options import config_option
 from criproxy.configtypes.values import parse_duration
 from criproxy.errors import UnavailableError, UsageError
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from criproxy.cli.support.options import output_option
 from criproxy.config.schema import DEFAULT_ENDPOINT
 from criproxy.configtypes.values import parse_duration
 from criproxy.errors import UsageError
@@ -46,14 +47,7 @@ Exit status: 0 the endpoint answers, 1 it does not, 2 an option is wrong.
     show_default=True,
     help="How long to wait for the answer, for example 500ms or 1m30s.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Four lines for people, or JSON for programs.",
-)
+@output_option("Four lines")
 def command(runtime_endpoint: str | None, api_version: str, timeout: str, output: str) -> None:
     """Ask a CRI endpoint, the proxy or a runtime, for its Version.
 

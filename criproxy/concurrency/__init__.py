@@ -1,1 +1,1 @@
-"""Background tasks, generator-based coroutines, and messages between processes."""
+"""Background tasks, generator-based coroutines, child processes and messages between processes."""

@@ -1,4 +1,4 @@
-"""Loading of the configuration file and of the rules in the files of ``rules_dir``."""
+"""Loads the configuration file and the rules in the files of ``rules_dir``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

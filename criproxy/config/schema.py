@@ -72,7 +72,7 @@ class ListenerConfig(Section, frozen=True):
 
 
 class KubeletConfig(Section, frozen=True):
-    """How the node's kubelet is recognized."""
+    """The properties by which the node's kubelet is recognized."""
 
     executable: Globs = field(
         default_factory=lambda: ["*/kubelet", "*/k3s", "*/k0s", "*/rke2", "*/kubelite"]
@@ -109,7 +109,7 @@ class LogConfig(Section, frozen=True):
 
 
 class SlowConfig(Section, frozen=True):
-    """When a call that is still running is reported as slow."""
+    """The time after which a running call is reported as slow."""
 
     threshold: Duration = Duration(30)
     """The age at which a running call is reported as slow. Streams are exempt. 0: no call is
@@ -120,8 +120,8 @@ class SlowConfig(Section, frozen=True):
 
 
 class ProbeConfig(Section, frozen=True):
-    """How the daemon tests whether the runtime answers a Version call, and an image service that is
-    another process an ImageFsInfo call."""
+    """The test whether the runtime answers a Version call, and an image service that is another
+    process an ImageFsInfo call."""
 
     interval: Duration = Duration(10)
     """The time between two such calls."""

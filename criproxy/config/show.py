@@ -1,4 +1,4 @@
-"""Formatting of a configuration as YAML, with all defaults except those of rules."""
+"""Formats a configuration as YAML, with all defaults except those of rules."""
 
 from decimal import Decimal
 from typing import Any

@@ -1,4 +1,4 @@
-"""Parsing of durations, sizes in bytes and file modes of the configuration."""
+"""Parses durations, sizes in bytes and file modes of the configuration."""
 
 import re
 from typing import Final

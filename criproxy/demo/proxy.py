@@ -3,30 +3,27 @@
 import http.client
 import json
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from criproxy.concurrency.command_process import CommandProcess
 from criproxy.demo.summary import Counts
 from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 
 _START_SECONDS: Final = 30.0
 """Time limit for the daemon to become ready."""
-_STOP_SECONDS: Final = 10.0
-"""Time limit for the daemon to stop before it is killed."""
 _POLL_SECONDS: Final = 0.02
 _SCRAPE_SECONDS: Final = 5.0
 """Time limit of one request for its metrics."""
 
 
-class ProxyProcess:
+class ProxyProcess(CommandProcess):
     """``criproxy run`` as a child process, from entering to leaving the ``with`` block.
 
     Its configuration, log and output are files in ``directory``. Raises UnavailableError on
@@ -39,9 +36,9 @@ class ProxyProcess:
         """HOST:PORT of its HTTP endpoint, once it runs."""
         self._log = directory / "log.json"
         self._stderr = directory / "stderr"
-        self._config = directory / "config.yaml"
+        config = directory / "config.yaml"
         # JSON is YAML, too.
-        self._config.write_text(
+        config.write_text(
             json.dumps(
                 {
                     "listeners": [{"endpoint": str(listen), "runtime": str(runtime)}],
@@ -50,41 +47,13 @@ class ProxyProcess:
                 }
             )
         )
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int | None:
-        """The process's id while it runs."""
-        return self._process.pid if self._process else None
+        super().__init__("run", "-c", str(config))
 
     def start(self) -> None:
         """Start the daemon and return once it is ready."""
         with self._stderr.open("wb") as stderr:
-            self._process = subprocess.Popen(  # noqa: S603  # our own command
-                [sys.executable, "-m", "criproxy", "run", "-c", str(self._config)],
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                cwd=Path("/"),
-                start_new_session=True,  # so that Ctrl-C in a terminal reaches only the parent
-            )
-        try:
-            self.metrics_address = self._await_ready(self._process)
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        """Stop the daemon and wait for it; its log is complete then. Idempotent."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
+            process = self._launch(stderr, stderr)
+        self.metrics_address = self._await_ready(process)
 
     def kill(self) -> None:
         """Kill the daemon, which ends every call. Thread-safe."""
@@ -113,7 +82,7 @@ class ProxyProcess:
             connection.request("GET", "/metrics")
             return connection.getresponse().read().decode()
         except (OSError, http.client.HTTPException) as error:
-            raise UnavailableError(f"the proxy's metrics cannot be had: {error}") from error
+            raise UnavailableError(f"the proxy's metrics cannot be read: {error}") from error
         finally:
             connection.close()
 
@@ -129,7 +98,7 @@ class ProxyProcess:
             if ended:
                 break
             time.sleep(_POLL_SECONDS)
-        output = self._stderr.read_text(errors="replace").strip() or "no word of why"
+        output = self._stderr.read_text(errors="replace").strip() or "no output"
         raise UnavailableError(f"the proxy did not start: {output}")
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -137,15 +106,3 @@ class ProxyProcess:
             for line in self._log.read_bytes().splitlines(keepends=True):
                 if line.endswith(b"\n"):
                     yield json.loads(line)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Self
 
 from criproxy.embedded.latency import Latency, parse_latency
@@ -74,10 +73,5 @@ class EmbeddedRuntime:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

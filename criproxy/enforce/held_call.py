@@ -46,7 +46,7 @@ class MessageTypes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HoldPlan:
-    """Which directions of a call are held, and the classes of its messages.
+    """The held directions of a call, and the classes of its messages.
 
     ``encoding`` is the request's grpc-encoding; ``updates_pod_cache``: whether the pod cache reads
     the call's messages.

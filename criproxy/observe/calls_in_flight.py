@@ -64,10 +64,6 @@ class CallsInFlight:
                 found.append((call, connection))
         return found
 
-    def answers_awaited(self) -> bool:
-        """Return whether a call is in flight that ends by itself, which server streams do not."""
-        return any(not resolve(call.path).server_streaming for call in self._calls)
-
     def snapshot(self) -> list[tuple[Call, Connection]]:
         """Return all calls, the oldest first. Thread-safe."""
         return list(self._calls.items())

@@ -198,7 +198,7 @@ class RuleCounts(Protocol):
 
 
 class Held(Protocol):
-    """What rules hold at present."""
+    """The numbers of calls, streams and bytes that rules hold."""
 
     @property
     def streams(self) -> int:
@@ -351,7 +351,7 @@ def log_lines_dropped(registry: CollectorRegistry) -> Counter:
 
 
 class Metrics:
-    """Everything that a worker exports, in a registry of its own."""
+    """All metrics of a worker, in a registry of their own."""
 
     def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float]) -> None:
         self.registry = registry = CollectorRegistry()
@@ -398,7 +398,7 @@ class Metrics:
 
 
 class DaemonMetrics:
-    """What the supervisor exports: the merged metrics of all processes, and its own."""
+    """The exported metrics: those of all processes, merged, and the supervisor's own."""
 
     def __init__(self, version: str, workers: Callable[[], Iterable[Snapshot]]) -> None:
         """``version`` is criproxy's own; ``workers`` is called for each scrape, on its thread."""

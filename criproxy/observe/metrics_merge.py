@@ -90,7 +90,7 @@ class MergedCollector(Collector):
         yield from merge(self._snapshots())
 
     def describe(self) -> list[Metric]:
-        """Nothing is known before the first scrape."""
+        """Return nothing: no metric is known before the first scrape."""
         return []
 
 

@@ -39,7 +39,7 @@ hierarchies."""
 
 
 class CgroupLocation(NamedTuple):
-    """Where a process runs; None for what its cgroups do not name."""
+    """The unit, container and pod of a process; None for each that its cgroups do not name."""
 
     unit: str | None = None
     container: str | None = None

@@ -36,7 +36,7 @@ _DELETED: Final = " (deleted)"
 
 
 class Kubelet(NamedTuple):
-    """How the node's kubelet is recognized: globs, one of which has to match."""
+    """Recognizes the node's kubelet: by globs, one of which has to match."""
 
     executable: Sequence[str] = ()
     unit: Sequence[str] = ()
@@ -61,7 +61,7 @@ NO_KUBELET: Final = Kubelet()
 
 
 class _Process(NamedTuple):
-    """What /proc contains about a process; None for what could not be read."""
+    """The properties of a process in /proc; None for each that could not be read."""
 
     executable: str | None = None
     command: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ _FULL_PART: Final = 3 / 4
 
 @dataclass(frozen=True, slots=True)
 class ListenerUse:
-    """How a listener uses descriptors."""
+    """A listener's use of descriptors."""
 
     scoped: bool
     """Whether its clients are restricted by a profile or an ``allow``."""

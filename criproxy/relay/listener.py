@@ -69,7 +69,7 @@ class Limits:
 
 
 class DrainResult(NamedTuple):
-    """What became of the calls of a listener that was drained."""
+    """The number of calls of a drained listener, by how they ended."""
 
     finished: int
     """Calls that ended while it was drained."""

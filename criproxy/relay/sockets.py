@@ -33,7 +33,7 @@ _DIRECTORY_MODE: Final = 0o755
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may connect: a socket's mode and owner. None leaves a value as it is."""
+    """A socket's mode and owner, which decide who may connect. None leaves a value unchanged."""
 
     mode: int | None = None
     uid: int | None = None

@@ -89,7 +89,7 @@ class CallersSpec(Section, frozen=True):
 
 
 class MatchSpec(Section, frozen=True):
-    """Which calls a rule is for."""
+    """The calls that a rule is for."""
 
     methods: Globs
     """Globs, matched against `PullImage`, `ImageService/PullImage` and the full path, of either

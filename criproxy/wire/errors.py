@@ -1,4 +1,4 @@
-"""Why a connection can no longer be read.
+"""The reasons why a connection can no longer be read.
 
 ::
 

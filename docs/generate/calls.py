@@ -80,7 +80,7 @@ def events() -> dict[str, tuple[set[str], list[str]]]:
 
 
 class _Logged(NamedTuple):
-    """What the code logs in one place."""
+    """One log call in the code."""
 
     event: str
     level: str

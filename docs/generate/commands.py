@@ -48,7 +48,7 @@ class Described:
 
     @property
     def status(self) -> str:
-        """What the command's exit statuses mean; empty where its help does not say."""
+        """The meanings of the command's exit statuses; empty where its help has none."""
         return next((each.text for each in self.blocks if each.title == _STATUS), "")
 
     def options(self) -> Iterator[tuple[str, str]]:

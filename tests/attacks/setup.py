@@ -1,7 +1,7 @@
-"""A daemon with a full listener and scoped ones, and a client on the full one that must not notice.
+"""Runs a daemon with a full listener and scoped ones, and a client on the full listener.
 
-One configuration has all that the attacks are about: profiles that deny and that hold, a rule that
-names ``metadata``, rules that hold what the kubelet sends, and an audit log with redaction.
+The configuration has every feature that the attacks exercise: profiles that deny and that hold, a
+rule that names ``metadata``, rules that hold the kubelet's calls, and an audit log with redaction.
 """
 
 import json
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from bench.processes import pss_bytes
@@ -120,16 +119,11 @@ class Daemon:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
-class Victim:
+class KubeletClient:
     """A kubelet's client on the full listener: each cycle makes a call that is relayed, one that a
     rule holds and one that a rule rewrites, and checks their results."""
 
@@ -156,12 +150,7 @@ class Victim:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._client.close()
 
 

@@ -1,4 +1,4 @@
-"""What one client can do to the others: a hostile client of a scoped listener only hurts itself.
+"""Attacks by a client of a scoped listener, which must not affect the clients of others.
 
 While it attacks, a client of the full listener makes calls. Each of them succeeds, a number of them
 is made after the attack has begun and before it ends, and the daemon's memory is bounded.
@@ -11,12 +11,12 @@ import pytest
 
 from criproxy.client import CriClient
 from tests.attacks.inputs import ATTACKS, BY_NAME, Attack
-from tests.attacks.setup import Daemon, Victim, attacking
+from tests.attacks.setup import Daemon, KubeletClient, attacking
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 MIB = 1 << 20
 CYCLES = 10
-"""Number of cycles of the victim's calls that complete during an attack."""
+"""Number of cycles of the kubelet's calls that complete during an attack."""
 SPLIT = (
     "hpack-references",
     "hpack-references-huffman",
@@ -56,18 +56,18 @@ def daemon(shared: Daemon) -> Iterator[Daemon]:
 
 
 def resist(daemon: Daemon, attack: Attack, version: str, listener: str, output: Path) -> None:
-    """Assert that the victim's calls succeed during an attack, and the listener's after it."""
+    """Assert that the kubelet's calls succeed during an attack, and the listener's after it."""
     daemon.sound = False
     before = daemon.memory()
-    with Victim(daemon.endpoint("proxy")) as victim:
-        victim.cycle()
+    with KubeletClient(daemon.endpoint("proxy")) as kubelet:
+        kubelet.cycle()
         largest = before
         with attacking(attack, version, daemon.path(listener), output) as attacker:
             for _ in range(CYCLES):
-                victim.cycle()
+                kubelet.cycle()
                 largest = max(largest, daemon.memory())
             assert attacker.running
-        victim.cycle()
+        kubelet.cycle()
     assert largest - before < GROWTH, f"{(largest - before) / MIB:.0f} MiB more"
 
     def answers() -> bool:

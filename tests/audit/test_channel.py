@@ -136,5 +136,5 @@ def test_connections(peer: Peer) -> None:
     frame = connection_frame(3, 1, Connection(LISTENER, peer, 4.0))
     length, kind, slot, fields = HEADER.unpack_from(frame)
     assert (kind, slot, length) == (Kind.CONNECTION, 3, fields)
-    lane, connection = decode_connection(frame[HEADER.size :])
-    assert (lane, connection.listener, connection.peer) == (1, LISTENER, peer)
+    queue, connection = decode_connection(frame[HEADER.size :])
+    assert (queue, connection.listener, connection.peer) == (1, LISTENER, peer)

@@ -4,10 +4,7 @@ import gzip
 import socket
 import threading
 from base64 import b64encode
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,6 +24,7 @@ from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.methods import METHODS
 from tests.support.audit_lines import Pipeline
 from tests.support.audited import maker, observed
+from tests.support.http_server import Handler, HttpServer, Response
 from tests.support.planted import Secrets, fill, plant
 from tests.support.waiting import wait_until
 
@@ -41,22 +39,21 @@ class Catcher:
         self.syslog = socket.create_server(("127.0.0.1", 0))
         self.journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.journal.bind(str(directory / "journal.sock"))
-        self.otlp = HTTPServer(("127.0.0.1", 0), self._handler())
+        self.otlp = HttpServer(self._take_logs)
         self._threads = [
             threading.Thread(target=self._serve_syslog),
             threading.Thread(target=self._serve_journal),
-            threading.Thread(target=self.otlp.serve_forever, args=(0.01,)),
         ]
         for thread in self._threads:
             thread.start()
+        self.otlp.start()
 
     def close(self) -> None:
         """Stop the servers once everything that was sent is in the files."""
         self.journal.shutdown(socket.SHUT_RD)
-        self.otlp.shutdown()
+        self.otlp.close()
         for thread in self._threads:
             thread.join()
-        self.otlp.server_close()
         self.journal.close()
         self.syslog.close()
 
@@ -74,25 +71,10 @@ class Catcher:
         while data := self.journal.recv(1 << 20):
             self._keep("journald", data)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        keep: Callable[[str, bytes], None] = self._keep
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                gzipped = self.headers.get("content-encoding") == "gzip"
-                keep("otlp", gzip.decompress(body) if gzipped else body)
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.send_header("connection", "close")
-                self.end_headers()
-
-            def log_message(self, *arguments: Any) -> None:
-                """Nothing is to be said."""
-
-        return Handler
+    def _take_logs(self, request: Handler, body: bytes) -> Response:
+        gzipped = request.headers.get("content-encoding") == "gzip"
+        self._keep("otlp", gzip.decompress(body) if gzipped else body)
+        return Response()
 
 
 def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -106,12 +88,12 @@ def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[byt
         SinkSpec(stdout=StdoutSpec()),
         SinkSpec(syslog=SyslogSpec(f"tcp://127.0.0.1:{port}")),
         SinkSpec(journald=JournaldSpec(str(short_dir / "journal.sock"))),
-        SinkSpec(otlp=OtlpSpec(f"http://127.0.0.1:{catcher.otlp.server_port}/v1/logs")),
+        SinkSpec(otlp=OtlpSpec(f"{catcher.otlp.url}/v1/logs")),
     ]
-    counts, complaints = AuditCounts(), list[str]()
-    sinks = make_sinks(specs, counts, "node-1", complaints.append)
+    counts, errors = AuditCounts(), list[str]()
+    sinks = make_sinks(specs, counts, "node-1", errors.append)
     made = maker("RequestResponse", annotations=["hidden.*"])
-    pipeline = Pipeline(*sinks, maker=made.make, log_error=complaints.append)
+    pipeline = Pipeline(*sinks, maker=made.make, log_error=errors.append)
     for method in METHODS.values():
         messages = []
         for kind in (request_class(method), response_class(method)):
@@ -123,13 +105,13 @@ def test_planted_secrets(short_dir: Path, capfdbinary: pytest.CaptureFixture[byt
     wait_until(
         lambda: {each.written for each in counts.sinks.values()} == {len(METHODS)},
         "all records in all sinks",
-        report=lambda: f"{counts} {complaints}",
+        report=lambda: f"{counts} {errors}",
     )
     wait_until(lambda: len([*short_dir.glob("audit.jsonl.*.gz")]) >= 2, "compressed files")
     pipeline.close(10)
     catcher.close()
     (short_dir / "stdout").write_bytes(capfdbinary.readouterr().out)
-    assert not complaints
+    assert not errors
     for sink in SINKS:
         files = [*short_dir.glob("audit.jsonl*")] if sink == "file" else [short_dir / sink]
         found = b"".join(

@@ -1,4 +1,4 @@
-"""The contenders with an audit log, and what is read of it."""
+"""The contenders with an audit log, and the reading of their logs."""
 
 import gzip
 from collections.abc import Callable
@@ -73,7 +73,7 @@ COMPLETE = b'{"kind":"Event","stage":"ResponseComplete"}\n'
 def test_records_are_counted_in_all_files(
     tmp_path: Path, serve_metrics: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records of ended calls count wherever they stand, notices and calls that begin do not."""
+    """Records of ended calls in any file count; records of other stages and kinds do not."""
     monkeypatch.setattr(criproxy_config, "AUDIT_SECONDS", 0.0)
     (tmp_path / FILE).write_text(yaml.safe_dump({"metrics": {"address": serve_metrics(METRICS)}}))
     log = tmp_path / criproxy_config.AUDIT_LOG

@@ -1,4 +1,4 @@
-"""What criproxy says of itself after a run."""
+"""The reading of criproxy's metrics after a run."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is read of processes in /proc."""
+"""The reading of processes from /proc."""
 
 import os
 import subprocess

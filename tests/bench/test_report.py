@@ -72,8 +72,8 @@ def test_a_target_says_by_how_much_it_is_missed(results: Results) -> None:
     assert verdicts(results)[1].met is None
 
 
-def test_memory_is_judged_by_the_long_run(results: Results) -> None:
-    """Idle, final and grown memory are judged; growth counts from the first tenth on."""
+def test_verdicts_on_memory(results: Results) -> None:
+    """There are verdicts on idle, final and grown memory; growth counts from the first tenth on."""
     samples = [(100, 40 * MIB), (500, 41 * MIB), (1000, 43 * MIB)]
     results.soak = Soak(30 * MIB, samples, 1000.0, {}, CallCounts(1001, 1001))
     idle, after, growth = verdicts(results)[-3:]
@@ -86,7 +86,7 @@ def test_memory_is_judged_by_the_long_run(results: Results) -> None:
     )
 
 
-def test_rules_are_judged_beside_none_and_beside_the_same_elsewhere(results: Results) -> None:
+def test_verdicts_on_rules(results: Results) -> None:
     """Rules that match nothing are measured against no rules, a rewrite against grpc.aio's."""
     results.figures["rules-1"] = {
         DIRECT: [figures(100)],
@@ -146,7 +146,7 @@ def audited(results: Results) -> Results:
     return results
 
 
-def test_an_audit_log_is_judged_beside_none(audited: Results) -> None:
+def test_verdicts_on_the_audit_log(audited: Results) -> None:
     """Added latency, throughput (both of the kubelet's reads) and the growth have limits."""
     samples = [(100, 50 * MIB), (1000, 51 * MIB)]
     audited.audited_soak = Soak(40 * MIB, samples, 1000.0, {}, CallCounts(1000, 1000))

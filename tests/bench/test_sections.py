@@ -1,4 +1,4 @@
-"""What is compared with what."""
+"""The contenders and loads of each section."""
 
 from bench.sections import AUDIT, PROXIES, RULES, SECTIONS, contenders, unit_of
 

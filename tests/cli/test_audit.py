@@ -1,19 +1,25 @@
-"""``criproxy audit``: chains that are looked at, and records that are asked for."""
+"""``criproxy audit``: verification of chains, and queries for records."""
 
 import gzip
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from criproxy.audit.files.hash_chain import GENESIS, START, ChainLink, digest, link
+from criproxy.audit.files.hash_chain import GENESIS, START, ChainLink, digest, link, link_after
 from criproxy.audit.files.reader import files_of
 from criproxy.cli import audit, cli
 from criproxy.errors import CriproxyError, UsageError
+from tests.support.waiting import LIMIT_SECONDS
 
 ASIDE = "audit.jsonl.{:08}-20261123T101500Z"
 
@@ -51,6 +57,15 @@ def write(path: Path, lines: Iterable[bytes], end: bytes = b"\n") -> None:
 
 def ask(*arguments: object, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(cli, ["audit", *map(str, arguments)], input=stdin)
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """Read until the other side is closed, and close this one."""
+    shown = b""
+    with suppress(OSError), open(descriptor, "rb", buffering=0) as terminal:
+        while data := terminal.read(4096):
+            shown += data
+    return shown
 
 
 def refusal(*arguments: object) -> str:
@@ -125,6 +140,41 @@ class TestVerify:
         result = ask("verify", log)
         assert result.exit_code == 0
         assert f"{log}:3: torn by a crash, which is no tampering" in result.output
+
+    def test_records_before_the_chain(self, log: Path) -> None:
+        """Records from before the chain are counted, since nothing shows changes in them."""
+        for path in (log.parent / (ASIDE.format(1) + ".gz"), log.parent / ASIDE.format(2)):
+            path.unlink()
+        after = link_after(record(0))
+        assert after is not None
+        write(log, [record(0), *chained([record(1), record(2)], after)[0]])
+        result = ask("verify", log)
+        assert result.exit_code == 0
+        assert result.output.startswith("1 records before the chain begins: nothing holds them\n")
+
+    def test_a_record_that_cannot_be_read(self, log: Path) -> None:
+        """A record that was made unreadable is named by its place alone."""
+        lines = log.read_bytes().splitlines()
+        write(log, [lines[0], lines[1].replace(b'"', b"'"), *lines[2:]])
+        result = ask("verify", log)
+        assert result.exit_code == 1
+        (line,) = result.output.splitlines()
+        assert line.startswith(f"FAILED: {log}:2: changed: ")
+
+    def test_progress(self, tmp_path: Path) -> None:
+        """For a large log the part that has been read is shown on a terminal."""
+        log = tmp_path / "audit.jsonl"
+        write(log, chained(record(number, more="x" * (1 << 20)) for number in range(33))[0])
+        terminal, stderr = pty.openpty()
+        command = [sys.executable, "-m", "criproxy", "audit", "verify", str(log)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr) as process:
+            os.close(stderr)
+            shown = read_terminal(terminal)
+            assert process.wait(LIMIT_SECONDS) == 0
+        percentages = [int(each) for each in re.findall(rb"([ \d]{3}) % read\r", shown)]
+        assert percentages == sorted(set(percentages))
+        assert percentages[-1] == 100
+        assert shown.endswith(b"\r")
 
     def test_hashes_that_were_kept(self, log: Path) -> None:
         """A kept hash has to be in the log, and the hash before the first record can be given."""

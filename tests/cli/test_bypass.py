@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from criproxy.cli.bypass import command
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UsageError
+from criproxy.relay import endpoints
 from tests.support.criproxy import Criproxy
 from tests.support.raw_sockets import listening_pid
 from tests.support.waiting import LIMIT_SECONDS
@@ -121,3 +123,21 @@ def test_text_is_a_table(runtime: EmbeddedRuntime, short_dir: Path) -> None:
         [f"unix://{short_dir}/proxy.sock", "off"],
         [f"unix://{short_dir}/scoped.sock", "off"],
     ]
+
+
+def test_a_runtime_that_is_found(
+    runtime: EmbeddedRuntime, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ``runtime`` the bypass leads to the runtime that is found, and is recognized and
+    ended when that is gone."""
+    places = (runtime.endpoint.removeprefix("unix://"),)
+    monkeypatch.setattr(endpoints, "WELL_KNOWN", places)
+    monkeypatch.setattr(endpoints, "find_runtime", partial(endpoints.find_runtime, places))
+    file = short_dir / "config.yaml"
+    file.write_text(yaml.safe_dump({"listeners": [{"endpoint": f"unix://{short_dir}/proxy.sock"}]}))
+    on = {"bypass": "on", "runtime": runtime.endpoint}
+    assert on.items() <= run("on", file)[1][0].items()
+    runtime.stop()
+    assert on.items() <= run("status", file)[1][0].items()
+    status, (row,) = run("off", file)
+    assert (status, row["bypass"], row["runtime"]) == (0, "off", None)

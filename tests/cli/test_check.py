@@ -41,3 +41,21 @@ def test_file_is_needed() -> None:
     result = CliRunner().invoke(check.command, [])
     assert result.exit_code == 2
     assert "Missing option '-c' / '--config'" in result.output
+
+
+def test_rules_are_compiled(tmp_path: Path) -> None:
+    """Rules of the file and of rules_dir are compiled; the latter are not printed but counted."""
+    path, directory = tmp_path / "c.yaml", tmp_path / "rules"
+    directory.mkdir()
+    path.write_text(
+        f"rules: [{{name: a, match: {{methods: [Version]}}, deny: {{}}}}]\nrules_dir: {directory}\n"
+    )
+    more = directory / "b.yaml"
+    more.write_text("- {name: b, match: {methods: [Status]}, deny: {}}\n")
+    result = CliRunner().invoke(check.command, ["-c", str(path)])
+    assert result.exit_code == 0
+    assert result.output.endswith(f"# and 1 rules of {directory}\n")
+    more.write_text("- {name: b, match: {methods: [Status], where: request.none}, deny: {}}\n")
+    error = CliRunner().invoke(check.command, ["-c", str(path)]).exception
+    assert isinstance(error, ConfigError)
+    assert str(error).startswith(f"{more}:1: [0].match.where: ")

@@ -1,4 +1,4 @@
-"""What all commands have in common: help that teaches, one line for an error, lazy imports."""
+"""The properties of all commands: help with examples, one line for an error, lazy imports."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_misspelt_option() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "complaint"),
+    ("arguments", "status", "message"),
     [
         (["run", "--listen", "tcp://x:1"], 2, "scheme 'tcp' is not supported"),
         (["run", "--runtime-endpoint", "npipe:////./x"], 2, "scheme 'npipe' is not supported"),
@@ -122,12 +122,12 @@ def test_misspelt_option() -> None:
         (["version", "--runtime-endpoint", "/nonexistent/x.sock"], 1, "/nonexistent/x.sock"),
     ],
 )
-def test_errors_are_one_line(arguments: list[str], status: int, complaint: str) -> None:
+def test_errors_are_one_line(arguments: list[str], status: int, message: str) -> None:
     """What a user did wrong is one line on stderr: status 2, or 1 for what is not there."""
     got, out, err = run(*arguments)
     assert (got, out) == (status, "")
     assert err.startswith("criproxy: ")
-    assert complaint in err
+    assert message in err
     assert err.count("\n") == 1
 
 

@@ -29,7 +29,7 @@ def find(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
     )
 
 
-def test_nothing_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The outcomes OK and cannot tell are no findings: status 0."""
     find(monkeypatch, FINE, UNSURE)
     result = invoke("--runtime-endpoint", "/run/x.sock")

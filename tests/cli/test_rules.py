@@ -1,6 +1,8 @@
 """criproxy rules: check, test and list."""
 
+import gzip
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ from criproxy.config.rule_compilation import compiled
 from criproxy.errors import ConfigError, UnavailableError, UsageError
 from criproxy.observe.http import HTTPServer, Pages
 from criproxy.rules.image_names import HUB
+from tests.support import wire
 from tests.support.captures import DIRECTORY
+from tests.support.http_server import HttpServer, Response
+from tests.support.waiting import LIMIT_SECONDS
 
 MIRROR = """\
 - name: mirror
   match: {methods: [PullImage], where: 'request.image.image.startsWith("docker.io/")'}
   rewrite: {request: {image.image: '"mirror/" + request.image.image'}}
 """
+SCRIPT = {"script": "a.py", "timeout": f"{LIMIT_SECONDS:g}s"}
 PULL = "method: PullImage\nrequest: {image: {image: docker.io/a}}\n"
 
 
@@ -68,6 +74,11 @@ def written(*all_rules: dict[str, Any]) -> str:
 def _write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def recorded(*records: tuple[int, bytes]) -> bytes:
+    """Return a recording of directions and bytes."""
+    return b"".join(struct.pack("<BQI", side, 0, len(data)) + data for side, data in records)
 
 
 class TestCheck:
@@ -115,7 +126,7 @@ class TestCheck:
 
     def test_script_that_cannot_be_loaded(self, file: Path) -> None:
         """A hook's script is loaded, and its error is reported at the rule's key."""
-        file.write_text(written(rule("a", {"hook": {"script": "a.py"}})))
+        file.write_text(written(rule("a", {"hook": SCRIPT})))
         expected = f"[0].hook.script: {file.parent}/a.py: cannot be read: No such file or directory"
         assert expected in error_of(invoke("check", file))
 
@@ -281,7 +292,7 @@ class TestTest:
             "    if 'bad' in call.message.image.image: raise Deny('ABORTED', 'bad')\n"
             "    call.message.image.image += '!'\n"
         )
-        text = written(rule("a", {"hook": {"script": "a.py"}}))
+        text = written(rule("a", {"hook": SCRIPT}))
         calls = PULL + "---\n" + PULL.replace("docker.io/a", "bad")
         assert simulated(file, text)[1:] == ["  a  acts: hook: a.py (not asked; see --run-hooks)"]
         lines = simulated(file, text, calls, "--run-hooks")
@@ -297,7 +308,7 @@ class TestTest:
             "from criproxy.hook import Deny\n"
             "async def response(call): raise Deny('ABORTED', call.request.image.image)\n"
         )
-        text = written(rule("a", {"hook": {"script": "a.py"}}))
+        text = written(rule("a", {"hook": SCRIPT}))
         lines = simulated(file, text, PULL + "response: {}\n", "--run-hooks")
         assert lines[-1] == "answer ABORTED: docker.io/a (the runtime is asked)"
 
@@ -306,7 +317,7 @@ class TestTest:
         (file.parent / "a.py").write_text(
             "from criproxy.hook import Deny\ndef request(call): raise Deny('ABORTED', 'bad')\n"
         )
-        text = written(rule("a", {"hook": {"script": "a.py", "may_deny": False}}))
+        text = written(rule("a", {"hook": SCRIPT | {"may_deny": False}}))
         line = simulated(file, text, PULL, "--run-hooks", status=1)[1]
         assert line.startswith("  a  fails: ")
         assert line.endswith("and the rule has may_deny: false; on_error: pass")
@@ -394,6 +405,49 @@ class TestTest:
                 ["(all)", "2", str(2 - 2 * recorded), "0", str(2 * recorded), "0"],
             ]
             assert len(rows) == (7 if with_rules else 4)
+
+    @pytest.mark.parametrize(
+        ("content", "error"),
+        [
+            (b"GET / HTTP/1.1\r\n", "is no recording: no record at byte 0"),
+            (recorded((0, b"PRI"))[:-1], "is no recording: no record at byte 0"),
+            (recorded((0, b"PRI"), (7, b"x")), "is no recording: no record at byte 16"),
+            (gzip.compress(bytes(1000))[:-8], "cannot be read: "),
+            (None, "cannot be read: "),
+        ],
+        ids=["text", "cut off", "direction", "gzip that is cut off", "absent"],
+    )
+    def test_no_recording(self, file: Path, content: bytes | None, error: str) -> None:
+        """A file that is no recording, or not all of one, is refused with the place."""
+        path = file.parent / "recording.bin"
+        if content is not None:
+            path.write_bytes(content)
+        result = invoke("test", file, "--recording", path)
+        assert isinstance(result.exception, UsageError)
+        assert str(result.exception).startswith(f"{path}: {error}")
+
+    def test_calls_of_a_recording_that_cannot_be_simulated(self, file: Path) -> None:
+        """Rules are simulated for the calls of the CRI whose request is complete and decodable."""
+        file.write_text(written(rule("a", {"deny": {}}, match={"methods": ["*"]})))
+        image = wire.message(b"\x0a\x03\x0a\x01a")
+        requests = [
+            (wire.PATH, wire.message()),
+            (b"/runtime.v1.ImageService/PullImage", image),
+            (b"/runtime.v1.ImageService/PullImage", image[:-1]),
+            (b"/runtime.v1.ImageService/PullImage", wire.message(b"\xff")),
+            (b"/runtime.v1.ImageService/PullImage", wire.message(b"no gzip", compressed=True)),
+            (b"/some.Other/Method", image),
+        ]
+        frames = [
+            wire.request(2 * number + 1, path=path) + wire.data(2 * number + 1, body, end=True)
+            for number, (path, body) in enumerate(requests)
+        ]
+        path = file.parent / "recording.bin"
+        path.write_bytes(
+            recorded(*((sent.side, sent.data) for sent in wire.conversation(wire.client(*frames))))
+        )
+        result = invoke("test", file, "--recording", path)
+        assert result.output.splitlines()[1].split() == ["a", "deny", "2", "2", "2", "0", "0"]
 
     @pytest.mark.parametrize(
         ("options", "error"),
@@ -491,3 +545,17 @@ class TestList:
         result = invoke("list", "--address", "here")
         assert isinstance(result.exception, UsageError)
         assert str(result.exception).startswith("--address: 'here' is not an address")
+
+    @pytest.mark.parametrize(
+        ("response", "error"),
+        [
+            (Response(status=503), "/rules answers 503 Service Unavailable"),
+            (Response(b"<html>"), "/rules is not criproxy's: its answer is not JSON"),
+        ],
+    )
+    def test_another_server(self, response: Response, error: str) -> None:
+        """The error says what a server that is not criproxy, or an intermediary, answers."""
+        with HttpServer(lambda *_: response) as server:
+            result = invoke("list", "--address", server.url.removeprefix("http://"))
+        assert isinstance(result.exception, UnavailableError)
+        assert error in str(result.exception)

@@ -1,4 +1,4 @@
-"""What is said when an endpoint does not answer: each way in which it can fail has its own line."""
+"""The errors for endpoints that do not answer: one line for each kind of failure."""
 
 import os
 import socket

@@ -1,22 +1,21 @@
-"""Rules in a running daemon: what they do, what they know, and what is told of them."""
+"""Rules in a running daemon: their effects, their pod cache, and their logs and metrics."""
 
 import contextlib
 import json
 import socket
-import threading
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import yaml
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
+from tests.support.http_server import Handler, HttpServer, Response
 from tests.support.raw_sockets import dial, receive_all
 from tests.support.rules import HELD_BY_A_FILE
 from tests.support.waiting import LIMIT_SECONDS, wait_until
@@ -31,16 +30,6 @@ def rule(name: str, method: str, where: str | None = None, **action: Any) -> dic
 
 def ruled(directory: Path, runtime: str, *rules: dict[str, Any], **more: Any) -> Criproxy:
     return Criproxy(directory, runtime, config={"rules": [*rules]} | more)
-
-
-def code_of(call: Any) -> str:
-    """The code that a call ends with."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        name: str = error.code().name
-        return name
-    return "OK"
 
 
 def test_counted_and_listed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
@@ -123,7 +112,7 @@ def test_runtime_that_comes_late(short_dir: Path) -> None:
 def test_pods_are_asked_for_where_rules_need_them(
     runtime: EmbeddedRuntime, short_dir: Path
 ) -> None:
-    """Rules that ask for no pods have nobody ask the runtime; those that come with a reload do."""
+    """The runtime's pods are listed once rules need them, also after a reload."""
     with ruled(short_dir, runtime.endpoint, rule("a", "ExecSync")) as proxy:
         file = short_dir / "proxy.yaml"
         assert proxy.events("pods listed") == []
@@ -157,9 +146,9 @@ def test_calls_end_under_their_rules(runtime: EmbeddedRuntime, short_dir: Path) 
 
 
 def test_events_that_are_dropped_and_renamed(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Events of one type never arrive, the others do, and tell of images by the client's names.
+    """Events of one type are dropped; the others arrive, with the client's names of images.
 
-    Whoever asks the runtime itself gets all of them, by its names.
+    A client of the runtime itself receives all of them, with its names.
     """
     stopped = "response.container_event_type == ContainerEventType.CONTAINER_STOPPED_EVENT"
     mirror = {"from": "docker.io/*", "to": "mirror.local/*"}
@@ -203,7 +192,7 @@ def test_limits_of_what_is_held(runtime: EmbeddedRuntime, short_dir: Path) -> No
 
 
 def test_connection_that_cannot_be_read(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Where a rule must not be missed, a connection that cannot be read is closed, and told of."""
+    """Where a rule must not be missed, a connection that cannot be read is closed and logged."""
     with ruled(short_dir, runtime.endpoint, rule("a", "Version")) as proxy:
         with dial(proxy.path) as client:
             with contextlib.suppress(OSError):
@@ -233,35 +222,18 @@ def test_script_in_its_new_version(runtime: EmbeddedRuntime, short_dir: Path) ->
 def test_webhook_that_serves(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """A webhook is asked, and the daemon ends well with a connection to it open."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(_: Handler, body: bytes) -> Response:
+        request = json.loads(body)["request"]
+        status = {"code": "ABORTED", "message": request["method"]}
+        response = {"uid": request["uid"], "allowed": False, "status": status}
+        return Response(json.dumps({"response": response}).encode())
 
-        def do_POST(self) -> None:
-            review = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            uid = review["request"]["uid"]
-            status = {"code": "ABORTED", "message": review["request"]["method"]}
-            answer = {"response": {"uid": uid, "allowed": False, "status": status}}
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: Any) -> None:
-            """Nothing is to be said."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        url = f"http://127.0.0.1:{server.server_port}/review"
+    with HttpServer(answer) as server:
+        url = f"{server.url}/review"
         hook = rule("a", "Status", hook={"url": url, "timeout": "20s", "may_deny": True})
-        try:
-            with ruled(short_dir, runtime.endpoint, hook) as proxy:
-                with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
-                    assert code_of(client.Status) == "ABORTED"
-                assert proxy.stop() == 0
-                assert "Traceback" not in proxy.process.stderr
-                assert proxy.events("call", method="Status", message="Status")
-        finally:
-            server.shutdown()
-            serving.join()
+        with ruled(short_dir, runtime.endpoint, hook) as proxy:
+            with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
+                assert code_of(client.Status) == "ABORTED"
+            assert proxy.stop() == 0
+            assert "Traceback" not in proxy.process.stderr
+            assert proxy.events("call", method="Status", message="Status")

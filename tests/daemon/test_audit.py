@@ -1,4 +1,4 @@
-"""The audit log of a running daemon: who is in it, what of each call, and that none is missing."""
+"""The audit log of a running daemon: its callers and fields, and that no call is missing."""
 
 import fcntl
 import gzip
@@ -21,6 +21,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.embedded.kubelet import Kubelet
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
 from tests.support.program import program
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -79,18 +80,9 @@ def dropped(directory: Path) -> int:
     return sum(each["dropped"] for each in records(directory) if each["kind"] == "Dropped")
 
 
-def code_of(call: Callable[[], Any]) -> str:
-    """The code that a call ends with."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        return str(error.code().name)
-    return "OK"
-
-
 @contextmanager
 def stuck(directory: Path) -> Iterator[None]:
-    """Keep the sink from writing, as a disk that hangs does: somebody else has the file's lock."""
+    """Keep the sink from writing, as a hanging disk does: another process has the file's lock."""
     with (directory / "audit.jsonl").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -213,7 +205,7 @@ def test_probes_of_a_kubelet(
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha2"])
 def test_names_of_before(runtime: EmbeddedRuntime, short_dir: Path, version: str) -> None:
-    """A call that names only an id is told with the names of a pod from before the start."""
+    """A call that has only an id is recorded with the names of a pod from before the start."""
     with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct:
         container = direct.ListContainers().containers[0]
         pods = {pod.id: pod.metadata for pod in direct.ListPodSandbox().items}
@@ -285,7 +277,7 @@ def test_a_call_that_runs_for_long(runtime: EmbeddedRuntime, short_dir: Path) ->
 
 
 def test_calls_that_are_cut_off(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Calls that are in flight when the daemon is told to stop are in the log when it has ended."""
+    """Calls that are in flight when the daemon is stopped are in the log when it has ended."""
     limits = {"drain_timeout": "10ms"}
     with (
         audited(short_dir, runtime.endpoint, limits=limits) as proxy,
@@ -501,7 +493,7 @@ def test_refusing(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 
 
 def test_deadline_while_waiting(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """A client's own deadline ends the waiting, and nobody waits after it."""
+    """A client's own deadline ends the wait for the audit log."""
     sink = {"on_full": "block", "max_wait": "60s", "queue": {"records": 1}}
     with (
         audited(short_dir, runtime.endpoint, sink=sink) as proxy,
@@ -539,17 +531,17 @@ for thread in threads:
 
 @pytest.mark.parametrize("fsync", ["none", "interval", "always"])
 def test_killed_under_load(runtime: EmbeddedRuntime, short_dir: Path, fsync: str) -> None:
-    """What is in the log of a daemon that was killed is whole; where it blocks and fsyncs each
-    record, every call that the runtime has seen is in it."""
+    """The log of a killed daemon has whole records only; where it blocks and fsyncs each record,
+    it has every call that the runtime has received."""
     blocks = {"on_full": "block"} if fsync == "always" else {}
     seen_dir = short_dir / "seen"
     seen_dir.mkdir()
-    # Another proxy stands for the runtime: its log has what has reached it.
-    witness = audited(seen_dir, runtime.endpoint, [{"level": "Request", "methods": ["ExecSync"]}])
+    # The runtime is another proxy, whose log has the calls that have reached it.
+    behind = audited(seen_dir, runtime.endpoint, [{"level": "Request", "methods": ["ExecSync"]}])
     with (
-        witness,
+        behind,
         audited(
-            short_dir, witness.endpoint, file={"fsync": fsync, "chain": True}, sink=blocks
+            short_dir, behind.endpoint, file={"fsync": fsync, "chain": True}, sink=blocks
         ) as proxy,
         CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct,
     ):
@@ -559,7 +551,7 @@ def test_killed_under_load(runtime: EmbeddedRuntime, short_dir: Path, fsync: str
         wait_until(lambda: len(of(short_dir, "ExecSync")) > 50, "calls on record")
         proxy.kill()
         assert load.wait() == 0, load.stderr
-        assert witness.stop() == 0
+        assert behind.stop() == 0
     reached, recorded = (
         {
             each["requestObject"]["cmd"][1]

@@ -1,4 +1,4 @@
-"""What the daemon makes of the relay's notices."""
+"""The log lines for events of listeners."""
 
 import structlog
 from structlog.testing import CapturingLogger

@@ -1,4 +1,4 @@
-"""Starting, being told to stop, and the socket in between."""
+"""Start, stop, and the socket in between."""
 
 import os
 import signal
@@ -16,11 +16,12 @@ from tests.support.cri_peers import CriPeer, execute, start_call
 from tests.support.criproxy import Criproxy
 from tests.support.grpc_peers import channel
 from tests.support.process import Process
+from tests.support.process_tree import named
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
 def test_flags_alone_are_enough(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Without a file the flags say all: it listens, answers, and tells where its metrics are."""
+    """Flags alone suffice: without a file it listens, answers, and logs its metrics' address."""
     endpoint = f"unix://{short_dir}/new/dir/proxy.sock"
     options = ["--listen", endpoint, "--runtime-endpoint", runtime.endpoint]
     options += ["--metrics-address", "127.0.0.1:0", "--log-format", "json", "--log-level", "debug"]
@@ -109,7 +110,7 @@ def test_taken_metrics_port_is_one_line(runtime: EmbeddedRuntime, short_dir: Pat
 
 
 def test_owner_and_mode_are_the_runtimes(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """Whoever may connect to the runtime's socket may connect to the proxy's, and nobody else."""
+    """The users that may connect to the runtime's socket, and no others, may to the proxy's."""
     runtime_path = short_dir / "cri.sock"
     runtime_path.chmod(0o640)
     if os.geteuid() == 0:
@@ -150,10 +151,43 @@ def test_call_in_flight_ends_before_the_daemon(short_dir: Path) -> None:
         wait_until(lambda: '"ExecSync"' in proxy.get("/calls")[1], "call in flight")
         proxy.process.signal(signal.SIGTERM)
         wait_until(lambda: not proxy.path.exists(), "end of listening")
+        assert "stopping" in proxy.get("/readyz")[1]
         runtime.gate.set()
         assert call.outcome().code is grpc.StatusCode.OK
         assert proxy.process.wait() == 0
         assert [(call["method"], call["code"]) for call in proxy.calls()] == [("ExecSync", "OK")]
+
+
+def test_watchdog(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """systemd's watchdog is fed while the event loops of all workers turn, and not otherwise."""
+    env = {"NOTIFY_SOCKET": f"@{short_dir}/notify", "WATCHDOG_USEC": "200000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{short_dir}/notify")
+        systemd.settimeout(LIMIT_SECONDS)
+
+        def wait_for(message: bytes) -> None:
+            wait_until(lambda: systemd.recv(100) == message, message.decode())
+
+        def is_quiet() -> bool:
+            try:
+                systemd.recv(100)
+            except TimeoutError:
+                return True
+            return False
+
+        with Criproxy(short_dir, runtime.endpoint, env=env) as proxy:
+            wait_for(b"WATCHDOG=1")
+            worker = named(proxy.process.pid, "criproxy:full")
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                systemd.settimeout(2.0)  # 20 times the interval
+                wait_until(is_quiet, "silence")
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            systemd.settimeout(LIMIT_SECONDS)
+            wait_for(b"WATCHDOG=1")
+            proxy.process.signal(signal.SIGTERM)
+            wait_for(b"STOPPING=1")
 
 
 def _last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""More than usual: a thousand clients at once, too few descriptors, a full disk."""
+"""Load: a thousand clients at once, too few descriptors, a full disk."""
 
 import contextlib
 import os
@@ -97,7 +97,7 @@ def small_disk(short_dir: Path) -> Iterator[Path]:
 def test_full_disk_under_the_log(
     runtime: RuntimeProcess, short_dir: Path, small_disk: Path
 ) -> None:
-    """With the log's disk full calls are answered, lost lines are counted, and told of once."""
+    """With the log's disk full calls are answered; lost lines are counted and reported once."""
     log = small_disk / "criproxy.log"
     config = {"log": {"file": str(log)}}
     with (
@@ -119,7 +119,7 @@ def test_full_disk_under_the_log(
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
         wait_until(
             lambda: sum(line["count"] for line in proxy.events("log lines lost")) == lost,
-            "lines that tell of what was lost",
+            "report of lost lines",
         )
         assert client.Version().runtime_name
         proxy.event("call", method="Version")
@@ -146,7 +146,7 @@ class _Asker:
         self.socket.sendall(self._h2.data_to_send())
 
     def has_answer(self) -> bool:
-        """Read what has come; tell whether the answer has come to its end."""
+        """Read what has arrived; return whether the answer is complete."""
         data = self.socket.recv(1 << 16)
         assert data, "closed instead of answered"
         return any(isinstance(event, StreamEnded) for event in self._h2.receive_data(data))

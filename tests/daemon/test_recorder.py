@@ -1,4 +1,4 @@
-"""The recorder of a running daemon: what happens to it happens to no call."""
+"""The recorder of a running daemon: its failures do not affect calls."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.daemon.test_audit import audited, code_of, of, record_of, stuck
 from tests.support.audit_lines import verify
+from tests.support.criproxy import Criproxy
+from tests.support.process_tree import named
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 JWT = r"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
@@ -195,6 +198,39 @@ def test_a_recorder_that_is_killed(
         assert proxy.metric("criproxy_audit_dropped_total", sink="file") == 0
         assert proxy.stop() == 0
     assert verify(short_dir / "audit.jsonl").broken is None
+
+
+def test_a_recorder_that_cannot_start(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A recorder whose sinks cannot be opened is started again and again, and no call fails."""
+    directory = short_dir / "logs"
+    directory.mkdir()
+    with (
+        audited(short_dir, runtime.endpoint, file={"path": str(directory / "a.jsonl")}) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        directory.rename(short_dir / "elsewhere")
+        directory.touch()
+        os.kill(named(proxy.process.pid, "criproxy:audit"), signal.SIGKILL)
+        assert str(directory) in proxy.event("recorder does not start")["error"]
+        client.Status()
+        directory.unlink()
+        proxy.event("recorder started")
+        log = directory / "a.jsonl"
+        wait_until(lambda: log.exists() and b'"Status"' in log.read_bytes(), "the record")
+        assert proxy.stop() == 0
+
+
+def test_trouble_of_a_sink(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """What a sink cannot write is reported in the daemon's log, and at its end the lost records."""
+    audit = {"sinks": [{"journald": {"socket": str(short_dir / "journal")}, "on_full": "block"}]}
+    with (
+        Criproxy(short_dir, runtime.endpoint, config={"audit": audit}) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        assert code_of(partial(client.StopPodSandbox, pod_sandbox_id="none")) == "NOT_FOUND"
+        assert "cannot send to the journal" in proxy.event("audit log in trouble")["trouble"]
+        assert proxy.stop() == 0
+        assert sum(each["records"] for each in proxy.events("audit records lost")) == 1
 
 
 def audit_ids(directory: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The rules are read again when told to, and when their files change: all of them, or none."""
+"""Reloads on SIGHUP and on changed files: all rules are replaced, or none."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Files:
         self.put(self.config, yaml.safe_load(self.config.read_text()) | keys)
 
     def put(self, path: Path, content: Any) -> None:
-        """Put a file in its place in one step, so that nobody reads half of it."""
+        """Replace a file in one step, so that no partial file is read."""
         new = self.config.with_suffix(".new")
         new.write_text(yaml.safe_dump(content))
         new.rename(path)
@@ -78,7 +78,7 @@ def await_rules(proxy: Criproxy, *expected: str) -> None:
 
 
 def test_change_of_the_file(ruled: Criproxy, files: Files) -> None:
-    """Rules that are changed in the file are in force a moment later, without being told of."""
+    """Rules that are changed in the file are put in force without a signal."""
     assert names(ruled) == ["first"]
     files.change(rules=[rule("second"), rule("third")])
     await_rules(ruled, "second", "third")
@@ -142,7 +142,7 @@ def test_script_that_changes(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 
 
 def test_bad_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> None:
-    """What cannot be loaded changes nothing, and is told of with its line, in log and metrics."""
+    """A file that cannot be loaded changes nothing; log and metrics report it, with its line."""
     loaded = ruled.metric(TIMESTAMP)
     assert loaded > 0
     assert ruled.metric(SUCCESS) == 1
@@ -168,8 +168,8 @@ def test_empty_file_keeps_the_last_good_one(ruled: Criproxy, files: Files) -> No
     assert names(ruled) == ["first"]
 
 
-def test_mend_in_a_file_that_was_never_good(ruled: Criproxy, files: Files) -> None:
-    """A file that only the bad configuration names is watched for its mend, too."""
+def test_correction_of_a_file_that_was_never_good(ruled: Criproxy, files: Files) -> None:
+    """A file that only the bad configuration names is watched, too, until it is corrected."""
     other = files.config.parent / "other"
     other.mkdir()
     (other / "r.yaml").write_text("[")

@@ -1,4 +1,4 @@
-"""Listeners with fewer rights in a running daemon: what they let through, and what is told."""
+"""Restricted listeners in a running daemon: the calls that they allow, and their logs."""
 
 import json
 import os
@@ -235,7 +235,7 @@ def test_a_changed_profile_is_reloaded(runtime: EmbeddedRuntime, short_dir: Path
     ids=["name", "method", "taken"],
 )
 def test_profiles_that_cannot_be(short_dir: Path, config: dict[str, Any], what: str) -> None:
-    """A profile that cannot be used is said in one line, with the mend, before anything is open."""
+    """An unusable profile is one line of error, with its remedy, before any socket is opened."""
     status, stderr = Criproxy(short_dir, f"unix://{short_dir}/cri.sock", config=config).fails()
     assert status == 2
     assert len(stderr.splitlines()) == 1

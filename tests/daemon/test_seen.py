@@ -1,4 +1,4 @@
-"""What the daemon tells while it runs: pages, log lines, warnings."""
+"""The output of a running daemon: pages, log lines, warnings."""
 
 import json
 import os

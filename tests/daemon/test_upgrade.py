@@ -1,4 +1,4 @@
-"""Upgrade in place, socket activation, and reloads of everything: no call is lost."""
+"""Upgrade in place, socket activation, and reloads of all settings: no call is lost."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
@@ -184,6 +185,36 @@ def test_upgrade_with_socket_activation(activated: Criproxy) -> None:
     os.kill(pid, signal.SIGTERM)
     ended(pid)
     assert activated.path.is_socket()
+
+
+def test_a_passed_socket_of_no_listener(activated: Criproxy, short_dir: Path) -> None:
+    """A socket of systemd at which no listener is configured is reported."""
+    other = f"unix://{short_dir}/other.sock"
+    content = yaml.safe_load(activated.file.read_text())
+    content["listeners"][0]["endpoint"] = other
+    assert activated.stop() == 0
+    activated.file.write_text(yaml.safe_dump(content))
+    activated.start()
+    unused = activated.event("socket passed by systemd is not used")
+    assert unused["path"] == str(activated.path)
+    with CriClient(other) as client:
+        assert client.Version().runtime_name
+
+
+def test_upgrade_to_another_address(proxy: Criproxy) -> None:
+    """A successor whose configuration has another address serves the pages there alone."""
+    before = proxy.event("metrics")["address"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    content = yaml.safe_load(proxy.file.read_text())
+    content["metrics"]["address"] = address
+    proxy.file.write_text(yaml.safe_dump(content))
+    proxy.process.signal(signal.SIGUSR2)
+    assert proxy.process.wait() == 0
+    assert proxy.get("/healthz", address)[0] == 200
+    with pytest.raises(ConnectionRefusedError):
+        proxy.get("/healthz", before)
 
 
 def test_every_key_is_reloaded(runtime: EmbeddedRuntime, proxy: Criproxy, short_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which listeners share a worker, and which workers tell the others of pods."""
+"""The assignment of listeners to workers, and the workers that share their pod caches."""
 
 from criproxy.config.load import parse
 from criproxy.daemon.supervisor.worker_plan import plan_workers
@@ -27,8 +27,8 @@ def test_a_worker_for_each_degree_of_trust() -> None:
 
 
 def test_restricted_clients_reach_no_other_pod_cache() -> None:
-    """Only the unrestricted worker tells others of pods: no other worker decodes what a restricted
-    client sends, however large and frequent."""
+    """Only the unrestricted worker updates the pod caches of others: no worker decodes messages of
+    another worker's restricted clients, however large and frequent."""
     plans = plan_workers(parse(LISTENERS, "c"))
     assert [plan.name for plan in plans if plan.shares_pods] == ["full"]
 

@@ -1,6 +1,8 @@
-"""A worker for each degree of trust: what happens to one of them happens to no other."""
+"""Separate workers for restricted listeners: failures of one do not affect the others."""
 
+import json
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
 from tests.support.process_tree import descendants, is_alive, named
-from tests.support.waiting import wait_until
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 FULL, SCOPED = "criproxy:full", "criproxy:scoped"
 
@@ -78,7 +81,7 @@ def test_limits_of_a_worker(two: Criproxy) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
 def test_a_worker_that_dies(two: Criproxy, scoped: str, number: signal.Signals) -> None:
-    """The worker of a scoped listener is started anew; a client of the full one notices nothing."""
+    """The worker of a scoped listener is started anew; no call of the full one fails."""
     with CriClient(two.endpoint) as client, CriClient(scoped) as other:
         client.Version()
         other.Version()
@@ -112,7 +115,7 @@ def test_no_counter_goes_down(two: Criproxy, scoped: str) -> None:
 
 
 def test_a_worker_that_stands_still(two: Criproxy, scoped: str) -> None:
-    """A stopped worker holds up nobody else, and is reported."""
+    """A stopped worker delays no other, and is reported."""
     pid = named(two.process.pid, SCOPED)
     with CriClient(two.endpoint) as client:
         os.kill(pid, signal.SIGSTOP)
@@ -190,3 +193,46 @@ def test_bypass_after_repeated_ends(runtime: EmbeddedRuntime, short_dir: Path) -
         assert proxy.metric("criproxy_listener_bypassed") == 2
         with CriClient(proxy.endpoint) as client:
             assert client.Version().runtime_name
+
+
+def test_rules_of_several_workers(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """/rules has the sums of all workers, and the time of the last match at any of them."""
+    config = {
+        "listeners": listeners(short_dir, runtime),
+        "rules": [{"name": "a", "match": {"methods": ["Status"]}, "deny": {}}],
+    }
+    with Criproxy(short_dir, config=config) as proxy:
+        matched = []
+        for number, name in enumerate(("proxy", "scoped", "proxy"), 1):
+            with CriClient(f"unix://{short_dir}/{name}.sock", timeout=LIMIT_SECONDS) as client:
+                assert code_of(client.Status) == "PERMISSION_DENIED"
+            (rule,) = json.loads(proxy.get("/rules")[1])["rules"]
+            assert (rule["matches"], rule["errors"]) == (number, 0)
+            matched.append(rule["last_match"])
+        assert matched == sorted(set(matched))
+
+
+def test_a_worker_that_cannot_start(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A worker whose hook script is gone is started again and again until it is back."""
+    script = short_dir / "hook.py"
+    script.write_text("def request(call): pass\n")
+    hook = {"script": str(script), "timeout": f"{LIMIT_SECONDS:g}s"}
+    config = {"rules": [{"name": "a", "match": {"methods": ["Status"]}, "hook": hook}]}
+    with Criproxy(short_dir, runtime.endpoint, config=config) as proxy:
+        script.unlink()
+        os.kill(named(proxy.process.pid, FULL), signal.SIGKILL)
+        assert str(script) in proxy.event("worker does not start")["error"]
+        script.write_text("def request(call): pass\n")
+        proxy.event("worker started")
+        with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
+            assert client.Status().status
+
+
+def test_limits_that_are_configured(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """Limits of memory and of descriptors are those of the worker's process."""
+    limits = {"memory": "4GiB", "descriptors": 500}
+    config = {"listeners": listeners(short_dir, runtime), "workers": {"scoped": limits}}
+    with Criproxy(short_dir, config=config) as proxy:
+        scoped = named(proxy.process.pid, SCOPED)
+        assert resource.prlimit(scoped, resource.RLIMIT_AS) == (4 << 30, 4 << 30)
+        assert resource.prlimit(scoped, resource.RLIMIT_NOFILE) == (500, 500)

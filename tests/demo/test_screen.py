@@ -1,4 +1,4 @@
-"""How the demo's lines look."""
+"""The format of the demo's lines."""
 
 import sys
 

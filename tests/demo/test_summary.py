@@ -1,4 +1,4 @@
-"""Calls summed up by method, and two counts compared."""
+"""Summaries of calls by method, and the comparison of two counts."""
 
 from collections import Counter
 from typing import Any
@@ -42,7 +42,7 @@ def test_rows_are_by_method_and_then_for_all() -> None:
 
 
 def test_a_stream_that_its_client_ends_is_no_error_and_has_no_latency() -> None:
-    """Event streams last until somebody ends them, so neither that nor how long tells anything."""
+    """Event streams end with their client: their code is no error, their duration no latency."""
     cancelled, failed = (
         rows([_call("GetContainerEvents", code, 20.0, 0.1)], {})[0]
         for code in ("CANCELLED", "UNIMPLEMENTED")

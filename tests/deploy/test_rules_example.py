@@ -1,4 +1,4 @@
-"""Every rule of deploy/rules.example.yaml does on a call what its comment says."""
+"""Every rule of deploy/rules.example.yaml has the effect that its comment describes."""
 
 import re
 from pathlib import Path

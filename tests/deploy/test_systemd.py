@@ -1,4 +1,4 @@
-"""The systemd units: what a node relies on, and a command that exists."""
+"""The systemd units: their dependencies and settings, and that their commands exist."""
 
 import shlex
 import shutil
@@ -76,8 +76,8 @@ def test_reload_sends_the_signal() -> None:
 
 
 def test_several_processes_are_one_service() -> None:
-    """Only the supervisor is told to stop, any process may become it, and none that is killed for
-    memory ends the others."""
+    """systemd stops only the supervisor, any process may become it, and a process that is killed
+    for memory does not end the others."""
     assert _values("KillMode") == ["mixed"]
     assert _values("NotifyAccess") == ["all"]
     assert _values("OOMPolicy") == ["continue"]

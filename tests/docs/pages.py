@@ -1,4 +1,4 @@
-"""What tests of the pages share."""
+"""Functions that tests of the pages share."""
 
 import re
 

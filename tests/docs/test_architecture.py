@@ -1,4 +1,4 @@
-"""The page on the architecture names what is there."""
+"""The page on the architecture names existing files and directories."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the pages show can be run: configurations load, commands exist, output is as shown."""
+"""The examples of the pages work: configurations load, commands exist, output is as shown."""
 
 import contextlib
 import json

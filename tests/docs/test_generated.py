@@ -1,4 +1,4 @@
-"""The generated pages are current, and describe all that there is."""
+"""The generated pages are current and complete."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is written stands in one place, and links lead somewhere."""
+"""No text is repeated, and all links have a target."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The rules and audit policies that are shown, on the recorded calls of a kubelet."""
+"""The documented rules and audit policies, applied to the recorded calls of a kubelet."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The tutorials are followed: each file is written, each command run, each output compared."""
+"""Executes the tutorials: writes each file, runs each command, compares each output."""
 
 import json
 import re
@@ -110,7 +110,7 @@ def commands(block: Block) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_can_be_followed(page: str, short_dir: Path) -> None:
-    """What a tutorial tells its reader to do works, and prints what it shows."""
+    """The commands of a tutorial work and print the output that it shows."""
     with ExitStack() as running:
         shell = Shell(short_dir, running)
         for block in blocks("yaml", "console"):

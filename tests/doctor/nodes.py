@@ -1,4 +1,4 @@
-"""A node that is made up: a /proc, files and sockets as a doctor reads them."""
+"""A fictitious node: the /proc, files and sockets that the doctor reads."""
 
 import os
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Messages in a form that two runs of the same calls share.
+"""Replaces the parts of messages that differ between two runs of the same calls.
 
 Only what must differ from one run to the next is replaced: the ids that the runtime hands out,
 its clock, addresses leased to pods, tokens of streaming URLs, and measurements.
@@ -37,7 +37,7 @@ def normalise(message: Message, names: Mapping[str, str]) -> Plain:
 
 
 def rename(text: str, names: Mapping[str, str]) -> str:
-    """Replace each id in ``text`` by its name, and those that only errors tell of."""
+    """Replace each id in ``text`` by its name, and ids that only occur in errors."""
     for given, name in names.items():
         text = text.replace(given, name)
     return _EXEC_ID.sub("<exec>", text)

@@ -1,4 +1,4 @@
-"""The life of a pod as a kubelet would drive it, every step of it a CRI call."""
+"""The calls of a kubelet over the life of a pod."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,7 @@
-"""A CRI client that keeps every call it made, with the answer, to be compared later."""
+"""A CRI client that records its calls and their answers for comparison."""
 
 from collections import Counter
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -67,12 +66,7 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.client.close()
 
     def _plain(self, answer: Message | str) -> Plain | str:

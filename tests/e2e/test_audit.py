@@ -1,4 +1,4 @@
-"""The audit log on a real containerd: who asked for what, by name."""
+"""The audit log on a real containerd: the names of callers, pods and containers."""
 
 import json
 from collections.abc import Iterator
@@ -88,8 +88,8 @@ def run(path: Path, code: str, *arguments: str) -> str:
 
 
 def test_who_did_what(runtime: Containerd, audited: Audited, short_dir: Path, version: str) -> None:
-    """A pod of the kubelet's and an exec of somebody else's are each told with their names; what
-    the kubelet reads is not told, nor a probe that succeeds, nor any value of the environment."""
+    """A pod of the kubelet and an exec of another client are recorded with their names; reads of
+    the kubelet, successful probes and values of the environment are not."""
     endpoint = audited.proxy.endpoint
     kubelet, agent = short_dir / "kubelet", short_dir / "agent"
     with Pods(runtime, version) as pods:
@@ -127,7 +127,7 @@ def test_who_did_what(runtime: Containerd, audited: Audited, short_dir: Path, ve
 def test_environment_at_the_highest_level(
     runtime: Containerd, short_dir: Path, version: str
 ) -> None:
-    """With everything recorded, the environment is told by its keys, and answers are there."""
+    """With everything recorded, records have the keys of the environment, and the responses."""
     file = short_dir / "audit.jsonl"
     audit = {
         "policy": [{"level": "RequestResponse"}],

@@ -1,4 +1,4 @@
-"""What the doctor finds of a real containerd, its shims and who is connected to them."""
+"""The doctor's findings on a real containerd, its shims and their clients."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Finding a runtime where a real containerd has, and has not, its CRI plugin."""
+"""The search for a runtime where a real containerd has, and has not, its CRI plugin."""
 
 from collections.abc import Iterator
 from pathlib import Path

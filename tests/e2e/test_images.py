@@ -28,7 +28,7 @@ def image(runtime: Containerd, short_dir: Path) -> Iterator[str]:
 def test_image_is_pulled_and_removed(
     runtime: Containerd, image: str, short_dir: Path, version: str
 ) -> None:
-    """A pull through the proxy brings the image, a failed one its error, and no password is told.
+    """A pull through the proxy returns the image or the error, and no password is logged.
 
     Directly and through the proxy the answers are the same.
     """

@@ -1,4 +1,4 @@
-"""The end-to-end tests leave the machine as they found it."""
+"""The end-to-end tests leave nothing behind on the machine."""
 
 import contextlib
 import subprocess

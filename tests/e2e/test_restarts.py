@@ -1,4 +1,4 @@
-"""A containerd that comes late, or goes and comes back, behind criproxy."""
+"""A containerd behind criproxy that starts late or restarts."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Rules on a real containerd: what they do is so at the runtime, asked on its own socket."""
+"""Rules on a real containerd: their effects are checked on the runtime's own socket."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,7 +109,7 @@ def test_denied_container(ruled: Ruled, pods: Pods) -> None:
 
 
 def test_lost_reply(ruled: Ruled, pods: Pods) -> None:
-    """A start whose reply is lost has happened: the client is told a code, the container runs."""
+    """A start whose reply is replaced has happened: the client gets a code, the container runs."""
     lost = {"code": "UNAVAILABLE", "message": "injected", "when": "after", "times": 1}
     where = 'pod.namespace == "chaos"'
     with ruled(rule("flaky", "StartContainer", where, fault=lost)) as (_, client):
@@ -249,7 +249,7 @@ def test_rewritten_answer(ruled: Ruled, pods: Pods) -> None:
 
 
 def test_pod_of_an_id(ruled: Ruled, pods: Pods) -> None:
-    """Calls with an id alone are told apart by pod, be it made before the proxy or by it."""
+    """Calls with an id alone are matched by pod, made before the proxy's start or not."""
     where = 'pod.namespace == "guarded" && container.name == "main"'
     denied = rule("guard", "StopContainer ExecSync", where, deny={"message": "guarded"})
     before = [pods.pod(pods.direct, "before", each) for each in ("guarded", "free")]

@@ -20,9 +20,9 @@ ADDED = {"team": "blue-e2e", "example.com/namespace": "e2e"}
 
 
 def test_pod_lives_as_without_rules(runtime: Containerd, short_dir: Path, version: str) -> None:
-    """A pod that no example is meant for lives as without them, but for the labels that they add.
+    """The calls of a pod that no example denies succeed as without them, apart from added labels.
 
-    A rule in dry-run, whom it would have hit, included.
+    This includes a rule in dry-run that matches.
     """
     shutil.copytree(DEPLOY / "hooks", short_dir / "hooks")
     (short_dir / "rules").mkdir()

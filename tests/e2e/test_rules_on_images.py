@@ -1,4 +1,4 @@
-"""Rules about images on a real containerd: other names for them, and their pulls in turn."""
+"""Rules about images on a real containerd: renamed images, and limits on concurrent pulls."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -84,7 +84,7 @@ def test_pod_lives_with_a_renamed_image(
 def test_either_side_knows_one_name(
     runtime: Containerd, proxy: Criproxy, mirrored: str, version: str
 ) -> None:
-    """The client is told only the names that it uses, the runtime only those of the mirror."""
+    """The client receives only the names that it uses, the runtime only those of the mirror."""
     with (
         Pods(runtime, version) as pods,
         CriClient(proxy.endpoint, version, timeout=LIMIT_SECONDS) as client,

@@ -1,4 +1,4 @@
-"""Sockets with fewer rights, in front of a real containerd."""
+"""Restricted listeners in front of a real containerd."""
 
 import json
 import sys
@@ -14,20 +14,12 @@ from criproxy.client import CriClient
 from criproxy.cri.methods import METHODS
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
 from tests.support.image import IMAGE
 from tests.support.pods import Pods
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
-
-
-def code_of(call: Callable[[], Any]) -> str:
-    """The code that a call ends with."""
-    try:
-        call()
-    except grpc.RpcError as error:
-        return str(error.code().name)
-    return "OK"
 
 
 @contextmanager

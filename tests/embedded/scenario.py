@@ -1,4 +1,4 @@
-"""One walk through the CRI, right and wrong, whose answers can be compared between runtimes."""
+"""Calls of all CRI methods, valid and invalid, whose answers can be compared between runtimes."""
 
 import re
 from collections.abc import Iterator

@@ -107,7 +107,7 @@ def test_interrupted_run_is_cleaned_up(runtime: EmbeddedRuntime) -> None:
 
 
 def test_what_an_earlier_part_left_is_found_by_its_label(runtime: EmbeddedRuntime) -> None:
-    """Cleaning up goes by the run's label: what bears it goes, whoever made it."""
+    """Everything with the run's label is removed, whatever created it."""
     calls = Calls(one_whole_life)
     with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         with Kubelet(runtime.endpoint, on_call=calls) as kubelet:

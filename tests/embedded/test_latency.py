@@ -1,4 +1,4 @@
-"""How long the embedded runtime's calls take. Nothing is timed here: samples are looked at."""
+"""The latency of the embedded runtime's calls, checked on samples without measuring time."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Every method of both API versions, and what is particular to some."""
+"""Every method of both API versions, and the special cases of some."""
 
 from typing import Any
 

@@ -34,7 +34,7 @@ def test_runtime_can_start_again(short_dir: Path) -> None:
 
 
 def test_stale_socket_is_replaced(short_dir: Path) -> None:
-    """A socket file on which nobody listens any more is in nobody's way."""
+    """A socket file without a listener is replaced."""
     path = str(short_dir / "cri.sock")
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(path)
@@ -43,7 +43,7 @@ def test_stale_socket_is_replaced(short_dir: Path) -> None:
 
 
 def test_live_socket_is_not_stolen(short_dir: Path) -> None:
-    """A socket on which somebody listens stays theirs; the error names it."""
+    """A socket with a listener is kept; the error names it."""
     path = str(short_dir / "cri.sock")
     with EmbeddedRuntime(path), CriClient(path, timeout=LIMIT_SECONDS) as client:
         with pytest.raises(UnavailableError, match=f"{path}: somebody listens there"):

@@ -1,4 +1,4 @@
-"""The fuzz targets: what reads bytes that others control, and the errors that it may raise.
+"""The fuzz targets: functions that read untrusted bytes, and the errors that they may raise.
 
 A target takes the bytes of one case. Whatever it raises is a finding. The bytes of a connection are
 a sequence of chunks: a byte whose lowest bit is the side, two bytes of length (big endian), and

@@ -1,4 +1,4 @@
-"""The fuzz targets on the cases that they begin with, and on what attacks send."""
+"""The fuzz targets, run on their initial cases and on the bytes of attacks."""
 
 import random
 from itertools import islice

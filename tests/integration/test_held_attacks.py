@@ -1,4 +1,4 @@
-"""Clients that hold as much as they can: they fail, and the calls of others do not."""
+"""Clients that have as much held as they can: only their own calls fail."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

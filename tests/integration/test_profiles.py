@@ -180,7 +180,7 @@ def test_reload_of_rules(relay: RuleRelay, peer: CriPeer) -> None:
 
 
 def test_refused_callers(relay: RuleRelay, peer: CriPeer) -> None:
-    """A caller that `allow` does not admit is told so for each call; the runtime gets none."""
+    """Each call of a caller that `allow` does not admit is denied; the runtime receives none."""
     policy = DenyAllPolicy("callers with uid 12", relay.counts)
     relay.call(lambda: setattr(relay.active_policy, "policy", policy))
     with channel(relay.path) as client:

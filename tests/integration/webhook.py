@@ -2,61 +2,23 @@
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.http_server import Handler, HttpServer, Response
 
 
-class Webhook:
-    """Serves at ``url`` within the block; ``received`` counts its requests."""
+class Webhook(HttpServer):
+    """Serves within the block; ``received`` counts its requests."""
 
     def __init__(self) -> None:
+        super().__init__(self._respond)
         self.received = 0
-        lock = threading.Lock()
-        outer = self
+        self._lock = threading.Lock()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                with lock:
-                    outer.received += 1
-                answer = json.dumps(_answer(json.loads(body)["request"])).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]!r}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 100
-
-    def handle_error(self, *_: Any) -> None:
-        pass  # a client that is gone
+    def _respond(self, _: Handler, body: bytes) -> Response:
+        with self._lock:
+            self.received += 1
+        return Response(json.dumps(_answer(json.loads(body)["request"])).encode())
 
 
 def _answer(review: dict[str, Any]) -> dict[str, Any]:

@@ -72,18 +72,6 @@ def test_slow_once() -> None:
     assert len(calls) == 2
 
 
-def test_calls_that_end_by_themselves() -> None:
-    """Server streams do not count as calls that end by themselves."""
-    calls = CallsInFlight(SlowCalls(30, {}))
-    calls.began(CONNECTION, running(b"GetContainerEvents"))
-    assert not calls.answers_awaited()
-    version = running(b"Version")
-    calls.began(CONNECTION, version)
-    assert calls.answers_awaited()
-    calls.ended(version)
-    assert not calls.answers_awaited()
-
-
 def test_description() -> None:
     """Calls are described with caller and age, the oldest first."""
     calls = CallsInFlight(SlowCalls(30, {}))

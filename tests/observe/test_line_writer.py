@@ -177,9 +177,9 @@ def test_full_disk(
     disk.full.clear()
     wait_until(lambda: path.read_bytes() == b"line 0\nline 1\nline 2\n", "lines")
     assert lost.count == 0
-    complaints = capfd.readouterr().err.splitlines()
-    assert len(complaints) == 1
-    assert complaints[0].startswith(f"criproxy: cannot write the log to {path}: No space left")
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith(f"criproxy: cannot write the log to {path}: No space left")
 
 
 def test_line_that_was_cut_short(
@@ -239,7 +239,7 @@ def test_lines_above_the_limit_are_lost_and_counted(
             writer.write(line)
         disk.tried_again()
     disk.full.clear()
-    wait_until(lambda: path.read_bytes().endswith(b"log lines lost\n"), "confession")
+    wait_until(lambda: path.read_bytes().endswith(b"log lines lost\n"), "report of lost lines")
     kept = path.read_bytes().splitlines(keepends=True)
     assert kept[-1] == b"%d log lines lost\n" % lost.count
     assert set(kept[:-1]) == {line}
@@ -262,8 +262,8 @@ def test_lines_that_are_never_written_are_counted(
     assert path.read_bytes() == b""
 
 
-def test_stuck_reader_blocks_nobody(monkeypatch: pytest.MonkeyPatch, lost: Lost) -> None:
-    """A stderr that nobody reads does not block writers: lines wait, then are lost."""
+def test_stuck_reader_blocks_no_writer(monkeypatch: pytest.MonkeyPatch, lost: Lost) -> None:
+    """A stderr that is not read does not block writers: lines wait, then are lost."""
     reading, writing = os.pipe()
 
     class Stderr:

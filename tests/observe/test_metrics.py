@@ -1,4 +1,4 @@
-"""The metrics, as a scraper reads them."""
+"""The metrics that are exported to a scraper."""
 
 from collections import Counter
 from collections.abc import Callable

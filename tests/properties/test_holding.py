@@ -180,7 +180,7 @@ def resize(side: Side, key: int, value: int) -> Doing:
     return lambda world: world.ends[side].settle((key, value))
 
 
-def chatter(side: Side, number: int) -> Doing:
+def other_frame(side: Side, number: int) -> Doing:
     def step(world: World) -> None:
         if number % 2:
             world.ends[side].ping(b"%08d" % number)
@@ -248,7 +248,7 @@ UNUSUAL = st.one_of(
     shown(resize, SIDES, st.just(INITIAL_WINDOW_SIZE), WINDOWS),
     shown(resize, SIDES, st.just(wire.HEADER_TABLE_SIZE), st.sampled_from((0, 100, 4096, 9000))),
     shown(resize, SIDES, st.just(wire.MAX_FRAME_SIZE), st.sampled_from((16_384, 70_000))),
-    shown(chatter, SIDES, NUMBERS),
+    shown(other_frame, SIDES, NUMBERS),
     shown(rule, st.booleans()),
     shown(wait, st.just(40.0)),
     shown(intercept),

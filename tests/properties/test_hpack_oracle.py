@@ -1,4 +1,4 @@
-"""HPACK beside its oracle: whatever an encoder makes of any headers, and any bytes at all."""
+"""HPACK compared with the `hpack` library, for encoded headers and for arbitrary bytes."""
 
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ def test_an_encoder_s_blocks(blocks: list[Block]) -> None:
         assert decoder.table == tuple(oracle.header_table.dynamic_entries)
 
 
-def judged(decoder: Decoder, block: bytes) -> list[Header] | None:
+def decoded_by_us(decoder: Decoder, block: bytes) -> list[Header] | None:
     """The headers of a block, or None where it is refused."""
     try:
         return decoder.decode(block)
@@ -60,7 +60,7 @@ def judged(decoder: Decoder, block: bytes) -> list[Header] | None:
         return None
 
 
-def judged_by_oracle(oracle: hpack.Decoder, block: bytes) -> list[Header] | None:
+def decoded_by_oracle(oracle: hpack.Decoder, block: bytes) -> list[Header] | None:
     try:
         return [(bytes(n), bytes(v)) for n, v in oracle.decode(block, raw=True)]
     except hpack.HPACKError:
@@ -95,8 +95,8 @@ def test_any_bytes(blocks: list[bytes]) -> None:
     """Any bytes are decoded, or refused with a CompressionError, exactly where hpack does so."""
     decoder, oracle = Decoder(), hpack.Decoder()
     for block in blocks:
-        decoded = judged(decoder, block)
-        assert decoded == judged_by_oracle(oracle, block)
+        decoded = decoded_by_us(decoder, block)
+        assert decoded == decoded_by_oracle(oracle, block)
         if decoded is None:
             return
         assert decoder.table == tuple(oracle.header_table.dynamic_entries)

@@ -1,4 +1,4 @@
-"""Header lists of all sizes beside held streams: what is forwarded of them, and how much."""
+"""Header lists of all sizes beside held streams: the forwarded fields and their size."""
 
 from typing import NamedTuple
 
@@ -65,7 +65,7 @@ STEPS = st.lists(
 
 
 class Acting(Gathering):
-    """Sends on what it was given when it is told to."""
+    """Forwards its messages when a test calls it."""
 
     def __init__(self, stream: HeldStream) -> None:
         super().__init__(stream)

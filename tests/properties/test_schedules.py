@@ -1,4 +1,4 @@
-"""Generated traffic: for every schedule and cut, the reader's events are the model's."""
+"""Generated traffic: for every schedule and cut, the reader's events match the model's."""
 
 from collections.abc import Callable
 
@@ -27,8 +27,8 @@ ON_A_STREAM: list[Callable[[Traffic, Stream, int], None]] = [
 ON_THE_CONNECTION: list[Callable[[Traffic, int], None]] = [
     lambda traffic, style: traffic.begin(style),
     lambda traffic, style: traffic.begin(style),
-    lambda traffic, style: traffic.chatter(C, style),
-    lambda traffic, style: traffic.chatter(R, style),
+    lambda traffic, style: traffic.send_other_frame(C, style),
+    lambda traffic, style: traffic.send_other_frame(R, style),
     lambda traffic, style: traffic.resize(C, style),
     lambda traffic, style: traffic.resize(R, style),
 ]
@@ -77,8 +77,8 @@ def test_what_is_told_is_what_was_made(steps: list[Step], cut: wire.Cut) -> None
 def test_the_end_of_the_connection(steps: list[Step], cut: wire.Cut, side: Side) -> None:
     """Whichever side hangs up, every call ends once and nothing stays."""
     traffic = made(steps)
-    traffic.hang_up(side)
-    traffic.hang_up(Side(1 - side))
+    traffic.disconnect(side)
+    traffic.disconnect(Side(1 - side))
     reader = ConnectionReader()
     assert wire.read(reader, traffic.sent, cut) == traffic.expected
     assert reader.calls == ()

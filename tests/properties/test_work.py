@@ -1,4 +1,4 @@
-"""The work for an input grows no faster than the input, whatever that is.
+"""The number of operations grows at most linearly with the input, for inputs of every kind.
 
 Each case builds an input of a size that is proportional to a number. The operations are counted for
 that number and its double: they may not more than double, but for a small part.
@@ -227,7 +227,7 @@ def held(world: RawWorld, stream: int) -> Gathering:
 
 
 class HoldingWorld(RawWorld):
-    """A world that holds the calls of some streams; their handlers act when they are told."""
+    """A world that holds the calls of some streams; their handlers act when a test calls them."""
 
     def __init__(self, holds: Callable[[int], bool] = lambda stream: True) -> None:
         self.handlers: dict[int, Gathering] = {}

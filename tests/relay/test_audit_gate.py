@@ -1,4 +1,4 @@
-"""The gate before the audit log: who waits, for how long, and that nothing goes on too early."""
+"""The audit gate: the calls that wait, their time limits, and their order."""
 
 import asyncio
 import time
@@ -71,7 +71,7 @@ class Log:
 
     @property
     def asked(self) -> int:
-        """How many wait to be told of room."""
+        """The number of callbacks that wait for room."""
         return len(self._waiting)
 
 
@@ -118,7 +118,7 @@ def test_a_call_that_is_denied_waits_for_no_record() -> None:
 
 
 def test_a_call_waits_for_room() -> None:
-    """Without room a call waits, and goes on when there is; what it waited is told with it."""
+    """Without room a call waits, and proceeds when there is; its log line has the time."""
 
     async def test() -> None:
         gated = Gated(Log(full=True))
@@ -162,7 +162,7 @@ def test_a_stream_that_has_not_ended_is_passed_on() -> None:
 
 
 def test_room_that_is_gone_again() -> None:
-    """Who is told of room that is taken by then waits on; the log is asked once for all."""
+    """A call waits on if the room was taken meanwhile; one callback serves all calls."""
 
     async def test() -> None:
         gated = Gated(Log(full=True))

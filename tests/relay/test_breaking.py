@@ -1,4 +1,4 @@
-"""Peers that crash, disconnect, reset and ping: the client sees the same as without a relay."""
+"""Peers that crash, disconnect, reset and ping: the client's results are as without a relay."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -63,7 +63,7 @@ def test_a_second_time_changes_nothing(endpoint: Endpoint, runtime: Endpoint) ->
 
 
 def test_without_a_daemon_the_link_goes(endpoint: Endpoint, runtime: Endpoint) -> None:
-    """Nothing is left in the directory when nobody listens at the socket that was kept."""
+    """Nothing is left in the directory when the socket that was kept has no listener."""
     bind(endpoint, Access()).socket.close()
     with listening(Path(runtime.path)):
         assert bypass(endpoint, runtime)
@@ -83,7 +83,7 @@ def test_a_daemon_that_stops_meanwhile_leaves_the_link(
 
 
 def test_needs_a_runtime_that_listens(endpoint: Endpoint, runtime: Endpoint) -> None:
-    """Clients are not sent to where nobody listens; criproxy's socket stays."""
+    """Without a listening runtime criproxy's socket stays in place."""
     with bind(endpoint, Access()).socket, pytest.raises(UnavailableError, match="nobody listens"):
         bypass(endpoint, runtime)
     assert not is_bypassed(endpoint, runtime)

@@ -1,4 +1,4 @@
-"""Bytes out are bytes in: order, half-close and hang-up between plain sockets."""
+"""Bytes pass unchanged between plain sockets: order, half-close and disconnection."""
 
 import contextlib
 import random

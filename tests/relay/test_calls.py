@@ -1,4 +1,4 @@
-"""Real gRPC peers with a relay between them: the client sees what it sees without one."""
+"""Real gRPC peers with a relay between them: the client's results are as without one."""
 
 import threading
 from collections.abc import Iterator

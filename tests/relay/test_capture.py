@@ -1,4 +1,4 @@
-"""Which messages are captured of every client's calls."""
+"""The messages that are captured of every client's calls."""
 
 from criproxy.cri.text_redaction import PULLS
 from criproxy.relay.capture import PULL_BYTES, with_pull_requests

@@ -1,4 +1,4 @@
-"""How descriptors are shared out among listeners."""
+"""The shares of listeners in the file descriptors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Draining: clients move to another process, and no call fails on the way."""
+"""Draining: clients move to another process, and no call fails."""
 
 import contextlib
 import socket
@@ -89,7 +89,7 @@ def calling(path: Path, failed: list[grpc.RpcError]) -> Iterator[list[int]]:
 
 
 def test_replaced_under_load(make: Callable[..., Relay]) -> None:
-    """A gRPC client that calls all the time does not notice that its proxy is replaced."""
+    """No call of a busy gRPC client fails while its proxy is replaced."""
     failed: list[grpc.RpcError] = []
     with contextlib.ExitStack() as stack:
         relay = first = stack.enter_context(make())
@@ -291,7 +291,7 @@ def test_goaway_of_the_runtime_stays_in_force(ends: Ends) -> None:
 
 
 def test_client_that_waits_for_its_runtime(short_dir: Path, loop: str) -> None:
-    """A client whose runtime is absent is told at once that none of its calls was processed."""
+    """A client whose runtime is absent gets a GOAWAY at once: none of its calls was processed."""
     absent = short_dir / "absent.sock"
     with Relay(short_dir, absent, loop=loop) as relay, dial(relay.path) as client:
         client.sendall(OPENING)

@@ -1,4 +1,4 @@
-"""What is decided once for each accepted client: its policy, and which messages are captured."""
+"""The choices made once for each accepted client: its policy and its captured messages."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Endpoints as users write them."""
+"""Parsing of endpoints."""
 
 import os
 import threading
@@ -40,7 +40,7 @@ def test_forms(text: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "expected"),
     [
         ("", "the path is empty"),
         ("unix://", "the path is empty"),
@@ -63,9 +63,9 @@ def test_forms(text: str, path: str) -> None:
         ("/" + "ü" * 54, "has 109 bytes"),
     ],
 )
-def test_errors(text: str, complaint: str) -> None:
+def test_errors(text: str, expected: str) -> None:
     """Whatever else is one line that quotes it and says what to write."""
-    with pytest.raises(EndpointError, match=complaint) as caught:
+    with pytest.raises(EndpointError, match=expected) as caught:
         parse_endpoint(text)
     message = str(caught.value)
     assert message.startswith(f"endpoint {text!r}: ")
@@ -118,7 +118,7 @@ def test_first_runtime_that_answers_is_found(places: dict[str, str], short_dir: 
 
 
 def test_no_runtime_is_found(places: dict[str, str], short_dir: Path) -> None:
-    """Where there is none, it is said what was found at each place, and how to name another."""
+    """Without a runtime the error says what was found at each path, and how to give another."""
     (short_dir / "1000/k3s/containerd").mkdir(parents=True)
     rootless = short_dir / "1000/k3s/containerd/containerd.sock"
     rootless.touch()

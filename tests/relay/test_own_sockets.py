@@ -1,4 +1,4 @@
-"""An upstream that is a socket of the daemon itself is refused: criproxy never dials itself."""
+"""An upstream that is one of the daemon's own sockets is refused."""
 
 import errno
 import os
@@ -77,7 +77,7 @@ def test_own_path_that_leads_to_the_runtime(short_dir: Path, loop: str) -> None:
 
 
 def test_process_that_listens(short_dir: Path) -> None:
-    """A socket is recognized by the process that listens at it, where its inode does not tell."""
+    """A socket is recognized by the process that listens at it, where its inode differs."""
     path = short_dir / "a.sock"
     with listening(path), dial(path) as connected:
         OwnSockets([], {os.getpid() + 1}).check_peer(connected)

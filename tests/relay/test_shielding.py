@@ -1,4 +1,4 @@
-"""Shielding: reads that a restarting runtime has not answered are made again, changes never."""
+"""Shielding: reads that a restarting runtime has not answered are sent again, changes never."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Why a socket cannot be reached."""
+"""Descriptions of socket errors."""
 
 import os
 

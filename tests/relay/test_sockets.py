@@ -1,4 +1,4 @@
-"""Binding: a stale socket is replaced, a live one never, and our own is removed at the end."""
+"""Binding: a stale socket is replaced, a live one never; ours is removed at the end."""
 
 import contextlib
 import os
@@ -192,7 +192,7 @@ def test_existing_parents_keep_their_modes(path: Path) -> None:
 
 
 def test_parent_that_cannot_be_made(short_dir: Path) -> None:
-    """Where the directories cannot be made, the error names the endpoint and the mend."""
+    """Where the directories cannot be made, the error names the endpoint and the remedy."""
     (short_dir / "file").touch()
     with pytest.raises(UnavailableError, match=r"cannot listen at .*; choose another --listen"):
         bind(Endpoint(str(short_dir / "file" / "x.sock")), Access())
@@ -268,12 +268,12 @@ def test_owner(text: str, owner: tuple[int | None, int | None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [("no-such-user", "user 'no-such-user'"), ("root:no-such-group", "group 'no-such-group'")],
 )
-def test_unknown_owner(text: str, complaint: str) -> None:
+def test_unknown_owner(text: str, message: str) -> None:
     """A name that the system does not know is named."""
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=message):
         parse_owner(text)
 
 
@@ -324,7 +324,7 @@ def test_socket_of_another_path_is_not_adopted(short_dir: Path, path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "complaint"),
+    ("family", "kind", "message"),
     [
         (socket.AF_INET, socket.SOCK_STREAM, "not a unix stream socket"),
         (socket.AF_UNIX, socket.SOCK_DGRAM, "not a unix stream socket"),
@@ -332,10 +332,10 @@ def test_socket_of_another_path_is_not_adopted(short_dir: Path, path: Path) -> N
     ],
 )
 def test_what_is_no_listening_socket_is_not_adopted(
-    path: Path, family: int, kind: int, complaint: str
+    path: Path, family: int, kind: int, message: str
 ) -> None:
     """Only a listening unix stream socket can be adopted."""
-    with socket.socket(family, kind) as passed, pytest.raises(EndpointError, match=complaint):
+    with socket.socket(family, kind) as passed, pytest.raises(EndpointError, match=message):
         adopt(passed, Endpoint(str(path)))
 
 

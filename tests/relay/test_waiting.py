@@ -231,7 +231,7 @@ def test_socket_shared_by_two_listeners(short_dir: Path, loop: str) -> None:
 
 
 def test_socket_that_cannot_be_accepted_at(short_dir: Path, loop: str) -> None:
-    """An error of accept() that does not pass by itself is reported: nobody would be served."""
+    """An error of accept() that does not pass by itself is reported: no client is served."""
     relay = Relay(short_dir, short_dir / "runtime.sock", loop=loop)
     with relay, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as broken:
         relay.call(lambda: relay.listener._accept(broken))

@@ -1,1 +1,1 @@
-"""What several tests share: processes, a real containerd, images, waiting."""
+"""Shared parts of tests: processes, a real containerd, images, waiting."""

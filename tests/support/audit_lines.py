@@ -1,4 +1,4 @@
-"""A record encoder for tests: items are numbers, and outlets are controlled by the test."""
+"""A record encoder whose items are numbers and whose outlets are controlled by the test."""
 
 import gzip
 import json
@@ -58,7 +58,7 @@ def make(made: Item) -> Line:
     return Line(record(int(made.detail)))
 
 
-class Gate:
+class Gate(Outlet):
     """An outlet that collects lines once it is opened."""
 
     def __init__(self, opened: bool = True) -> None:
@@ -78,12 +78,6 @@ class Gate:
             return self.refuse(lines)
         self.lines += lines
         return Progress(len(lines))
-
-    def pause(self) -> float | None:
-        return None
-
-    def idle(self) -> str:
-        return ""
 
     def reopen(self) -> None:
         self.reopened += 1
@@ -117,8 +111,8 @@ def sink(
     return Sink(name, queue, outlet, counts, log_error)
 
 
-class Lane:
-    """The lane of a channel: keeps what the encoder reports."""
+class RecordedProgress:
+    """A Source that keeps what the encoder reports."""
 
     def __init__(self) -> None:
         self.items = 0
@@ -154,22 +148,22 @@ class Pipeline:
     ) -> None:
         self.intake = Intake()
         self.encoder = RecordEncoder(maker, self.intake, sinks, log_error)
-        self.lanes: dict[str, Lane] = {}
-        self.lane("test")
+        self.queues: dict[str, RecordedProgress] = {}
+        self.queue("test")
 
-    def lane(self, listener: str) -> Lane:
-        """Return the lane of a listener."""
-        if listener not in self.lanes:
-            self.lanes[listener] = Lane()
-            self.encoder.add_source(self.lanes[listener], listener)
-        return self.lanes[listener]
+    def queue(self, listener: str) -> RecordedProgress:
+        """Return the progress of a listener's queue."""
+        if listener not in self.queues:
+            self.queues[listener] = RecordedProgress()
+            self.encoder.add_source(self.queues[listener], listener)
+        return self.queues[listener]
 
     @property
     def full(self) -> bool:
-        return self.lanes["test"].full
+        return self.queues["test"].full
 
     def submit(self, item: Item, listener: str = "test") -> None:
-        self.intake.put(listener, WaitingItem(self.lane(listener), lambda: item, 0))
+        self.intake.put(listener, WaitingItem(self.queue(listener), lambda: item, 0))
 
     def reopen(self) -> None:
         self.encoder.reopen()

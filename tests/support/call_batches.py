@@ -46,7 +46,7 @@ Change = Callable[[Any], None]
 
 
 class Ended(NamedTuple):
-    """How a call ended for its client, and how its server received it, if it did."""
+    """The end of a call at its client, and the request that its server received, if any."""
 
     outcome: Outcome
     received: ReceivedCall | None
@@ -63,7 +63,7 @@ class Case:
     response: Change | None = None
     """The change of each message of the response."""
     messages: Callable[[list[bytes]], list[bytes]] = field(default=lambda messages: messages)
-    """Which messages of the response arrive."""
+    """The messages of the response that arrive."""
     code: grpc.StatusCode = grpc.StatusCode.OK
     details: str | None = ""
     """The status message; None where the client makes it."""
@@ -81,7 +81,7 @@ class Case:
     """Bytes of the responses."""
     matched_by: Sequence[str] = ("request", "metadata")
     max_in_flight: int = len(MATCHED)
-    """How many matching calls may be at the server at a time."""
+    """The number of matching calls that may be at the server at a time."""
 
     def rule(self, matched_by: str, group: str = "match", name: str = "it") -> Rule:
         """Return a rule for the calls of a group; ``matched_by``: ``request`` or ``metadata``."""

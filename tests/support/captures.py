@@ -32,5 +32,5 @@ def capture(name: str) -> Conversation:
 
 
 def sent_by(side: Side, conversation: Conversation) -> bytes:
-    """Everything that one side sent, joined."""
+    """Return the bytes that one side sent."""
     return b"".join(sent.data for sent in conversation if sent.side is side)

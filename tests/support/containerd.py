@@ -1,4 +1,4 @@
-"""A containerd of our own, from Debian's package, that leaves the rest of the machine alone.
+"""Runs Debian's containerd in a directory of its own, without changing the rest of the machine.
 
 Everything it makes lives under one directory (root, state, sockets, network namespaces, CNI
 configuration and leases) or bears one unique name (bridge, CNI network, cgroup), and goes when
@@ -17,7 +17,6 @@ import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import grpc
@@ -74,7 +73,7 @@ disabled_plugins = [
 
 
 def missing() -> list[str]:
-    """What this machine lacks to run :class:`Containerd`, in words; empty when it lacks nothing."""
+    """Return the names of the requirements of :class:`Containerd` that this machine lacks."""
     lacks = [] if os.geteuid() == 0 else ["root"]
     programs = ("containerd", "containerd-shim-runc-v2", "ctr", "ip", "runc")
     lacks += [program for program in programs if shutil.which(program) is None]
@@ -142,12 +141,7 @@ class Containerd:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _configure(self) -> None:

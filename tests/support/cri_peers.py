@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import grpc
@@ -54,7 +53,7 @@ class CallSpec(NamedTuple):
     timeout: float = LIMIT_SECONDS
 
     def metadata(self, number: object) -> Metadata:
-        """Return the metadata that identifies the call and tells the server how to respond."""
+        """Return the metadata that identifies the call and selects the server's response."""
         more = (("x-fails", self.fails),) if self.fails else ()
         return (
             ("x-call", str(number)),
@@ -182,12 +181,7 @@ class CriPeer:
         self._server.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.gate.set()
         self.stop().wait()
 

@@ -1,13 +1,15 @@
-"""The daemon as a process, and what it tells of itself: log, metrics, pages."""
+"""Runs the daemon as a process and reads its log, metrics and pages."""
 
+import contextlib
 import http.client
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import yaml
@@ -18,7 +20,7 @@ from tests.support.process import Process
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 CallKey = tuple[str, str, str]
-"""What calls are counted by: full service name, method, code."""
+"""The full service name, method and code of a call."""
 
 
 class Criproxy:
@@ -41,11 +43,10 @@ class Criproxy:
     ) -> None:
         """Relay from ``name``.sock in ``directory`` to ``runtime``, an endpoint.
 
-        ``config`` is the file's content where more is to be said; what it leaves out of
-        listeners, metrics, log and probe is one listener to ``runtime``, a free port, JSON of
-        everything, and patience. ``launcher`` is put before the command, ``options`` behind it,
-        ``env`` and
-        ``descriptors`` are Process's.
+        ``config`` is the file's content. By default there is one listener, which leads to
+        ``runtime``, metrics are on a free port, the log is JSON at the level debug, and probes
+        have a long time limit. ``launcher`` is put before the command, ``options`` behind it;
+        ``env`` and ``descriptors`` are as for Process.
         """
         self.path = directory / f"{name}.sock"
         self.endpoint = f"unix://{self.path}"
@@ -68,15 +69,15 @@ class Criproxy:
         wait_until(self._is_ready, "ready criproxy", report=lambda: self.process.stderr)
 
     def launch(self) -> None:
-        """Start it without waiting, because it is to fail. What an earlier run said is gone."""
+        """Start it without waiting until it is ready. Deletes the stderr of an earlier run."""
         self.process.stderr_path.unlink(missing_ok=True)
         self.process.start()
 
     def reload(self, **changes: Any) -> None:
-        """Put a file in the place of its own that differs in these keys, and send SIGHUP."""
+        """Replace its configuration by one that differs in these keys, and send SIGHUP."""
         new = self.file.with_suffix(".new")
         new.write_text(yaml.safe_dump(yaml.safe_load(self.file.read_text()) | changes))
-        new.replace(self.file)  # at once: nobody reads half of it
+        new.replace(self.file)  # in one step, so that no partial file is read
         self.process.signal(signal.SIGHUP)
 
     def fails(self) -> tuple[int, str]:
@@ -93,7 +94,7 @@ class Criproxy:
         self.process.kill()
 
     def log(self) -> list[dict[str, Any]]:
-        """Every line of its log so far; what waits to be written is not among them."""
+        """Return the lines of its log that have been written so far."""
         text = Path(self._log_file).read_text() if self._log_file else self.process.stderr
         whole = text[: text.rfind("\n") + 1]
         lines = [line for line in whole.splitlines() if line.startswith("{")]
@@ -101,7 +102,7 @@ class Criproxy:
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def events(self, name: str, **fields: object) -> list[dict[str, Any]]:
-        """The log's lines of one event, of those that have ``fields``."""
+        """Return the log's lines of one event that have ``fields``."""
         return [
             line for line in self.log() if line["event"] == name and fields.items() <= line.items()
         ]
@@ -119,16 +120,16 @@ class Criproxy:
         return self.events("call")
 
     def logged_counts(self) -> Counter[CallKey]:
-        """How many calls of each kind the log has."""
+        """Return the number of calls of each kind in the log."""
         return Counter((c["service"], c["method"], c["code"]) for c in self.calls())
 
     def metrics(self) -> list[Sample]:
-        """Every sample that it exports."""
+        """Return all samples that it exports."""
         families = text_string_to_metric_families(self.get("/metrics")[1])
         return [sample for family in families for sample in family.samples]
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         return sum(
             sample.value
             for sample in self.metrics()
@@ -136,7 +137,7 @@ class Criproxy:
         )
 
     def counted(self) -> Counter[CallKey]:
-        """How many calls of each kind ``criproxy_calls_total`` has."""
+        """Return the number of calls of each kind in ``criproxy_calls_total``."""
         counts: Counter[CallKey] = Counter()
         for sample in self.metrics():
             if sample.name == "criproxy_calls_total":
@@ -163,12 +164,12 @@ class Criproxy:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        if "COVERAGE_PROCESS_CONFIG" in os.environ:  # a killed process leaves no data
+            for _ in range(2):  # the second signal cuts off the calls in flight
+                self.process.signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(5.0)
         self.kill()
 
     def _is_ready(self) -> bool:

@@ -51,7 +51,7 @@ def is_informational(fields: list[Header]) -> bool:
 
 @dataclass
 class Direction:
-    """What has been sent in one direction of a stream."""
+    """The state of one direction of a stream: the parts that have been sent."""
 
     headers: list[list[Header]] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
@@ -139,7 +139,7 @@ class Endpoint:
         return stream
 
     def window(self, stream: Stream) -> int:
-        """What may be sent on a stream."""
+        """Return the number of bytes that may be sent on a stream."""
         return min(self.send_window, self._peer_initial + stream.send_offset)
 
     def push(self, stream: Stream, most: int, style: int = 0) -> bool:
@@ -261,7 +261,7 @@ class Endpoint:
 
     @property
     def quiescent(self) -> bool:
-        """Whether the peer owes it nothing: no ACK, no rest of a frame."""
+        """Whether no ACK and no rest of a frame is expected from the peer."""
         return not (self._in or self._changes or self._outstanding.total() or self._block)
 
     def _frames(self) -> Iterator[tuple[int, int, int, bytes]]:

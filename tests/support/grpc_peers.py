@@ -1,4 +1,4 @@
-"""grpcio's client and server as real peers: a service of all kinds, and what a client sees of it.
+"""grpcio's client and server as real peers: a service of all kinds, and the client's outcomes.
 
 ``python -m tests.support.grpc_peers serve SOCKET`` is the server as a process, and ``stream
 SOCKET`` a client that reads a stream without end; both say a line when they have begun.
@@ -6,10 +6,9 @@ SOCKET`` a client that reads a stream without end; both say a line when they hav
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import grpc
@@ -29,7 +28,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Peer:
-    """A grpcio server: what each method does is said by its function below."""
+    """A grpcio server; the functions below define its methods."""
 
     def __init__(
         self, path: Path, workers: int = 16, options: Sequence[tuple[str, Any]] = ()
@@ -50,12 +49,7 @@ class Peer:
         self._server.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.proceed.set()
         self.stop().wait()
 
@@ -128,7 +122,7 @@ def _break(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
 
 def _hanging(peer: Peer) -> Any:
     def hang(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Send one message, and nothing more until told to proceed or cancelled."""
+        """Send one message, then wait for ``proceed`` or the call's cancellation."""
         if not context.add_callback(peer.over.release):
             peer.over.release()
         yield b"hanging"
@@ -151,7 +145,7 @@ def _flooding(peer: Peer) -> Any:
 
 
 class Outcome(NamedTuple):
-    """All that a client sees of a call."""
+    """The result of a call, as its client receives it."""
 
     code: grpc.StatusCode
     details: str
@@ -161,7 +155,7 @@ class Outcome(NamedTuple):
 
 
 def channel(path: Path, options: Iterable[tuple[str, Any]] = ()) -> grpc.Channel:
-    """A channel of its own connection, which tries nothing again by itself."""
+    """Return a channel with a connection of its own, which retries no call."""
     own = [
         ("grpc.default_authority", "localhost"),
         ("grpc.use_local_subchannel_pool", 1),
@@ -183,7 +177,7 @@ class Started:
         return message
 
     def outcome(self) -> Outcome:
-        """Wait until the call has ended; return what its client saw from now on."""
+        """Wait until the call has ended; return what its client received from now on."""
         messages: list[bytes] = []
         try:
             if self._streaming:
@@ -218,6 +212,15 @@ def start(
     return Started(callable_(request, **options), True)
 
 
+def code_of(call: Callable[[], object]) -> str:
+    """Return the name of the code with which a call of a CriClient ends."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
 def through(path: Path, kind: str, method: str, *requests: bytes, **options: Any) -> Outcome:
     """Make one call on a channel of its own."""
     with channel(path) as one:
@@ -230,7 +233,7 @@ def command(role: str, path: Path) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """What such a process needs to find this module wherever it is started."""
+    """Return the environment in which such a process finds this module from any directory."""
     return {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONUNBUFFERED": "1"}
 
 

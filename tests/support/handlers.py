@@ -1,4 +1,4 @@
-"""Handlers of held streams that do one thing each, and a policy of them."""
+"""Handlers of held streams, each with one behaviour, and a policy that applies them."""
 
 from collections.abc import Callable
 from typing import Final

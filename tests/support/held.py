@@ -1,4 +1,4 @@
-"""A held stream without a connection: its events are scripted, its handler's commands recorded.
+"""A held stream without a connection: gives events to a handler and records its commands.
 
 It checks the handler's use of the interface: nothing is sent in place of a message not given,
 nothing is commanded before the stream is opened.
@@ -194,7 +194,7 @@ class Scripted:
             await self._more.wait()
 
     def forget(self) -> None:
-        """Write down from here on."""
+        """Delete the commands recorded so far."""
         self.done.clear()
 
     @property

@@ -1,4 +1,4 @@
-"""A container image of one static busybox, made here so that no test needs a registry."""
+"""Makes a container image of one static busybox, so that no test needs a registry."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Random messages of any kind, from their descriptors."""
+"""Draws random messages of any kind from their descriptors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Mounts that tests make, or that a runtime leaves behind."""
+"""Removes mounts that tests or runtimes have left."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Counts the work that code does, in place of its time, which depends on the machine."""
+"""Counts the operations of code instead of its time, which depends on the machine."""
 
 import sys
 from collections.abc import Callable

@@ -1,6 +1,5 @@
-"""Pods on a real containerd that are gone when a test is, whatever it did to them."""
+"""Makes pods on a real containerd and removes them at the end of a test."""
 
-from types import TracebackType
 from typing import Any, Self
 
 from criproxy.client import CriClient
@@ -12,8 +11,7 @@ from tests.support.waiting import LIMIT_SECONDS
 class Pods:
     """Makes pods and containers through any client; leaving it removes them.
 
-    ``direct`` is a client of the runtime's own socket, of the same API version: what it sees is
-    what the runtime has.
+    ``direct`` is a client of the runtime's own socket, of the same API version.
     """
 
     def __init__(self, runtime: Containerd, version: str = "v1") -> None:
@@ -33,7 +31,7 @@ class Pods:
         return made
 
     def keep(self, pod: str) -> None:
-        """Take charge of a pod that somebody else ran: it is gone when the test is."""
+        """Remove a pod that was made elsewhere at the end of the test, too."""
         self._configs[pod] = {}
 
     def create(self, client: CriClient, pod: str, name: str = "main", **more: Any) -> str:
@@ -52,25 +50,20 @@ class Pods:
         return container
 
     def state(self, container: str) -> str:
-        """The name of a container's state, as the runtime has it."""
+        """Return the name of a container's state at the runtime."""
         status = self.direct.ContainerStatus(container_id=container).status
         name: str = self.direct.messages.ContainerState.Name(status.state)
         return name.removeprefix("CONTAINER_")
 
     def names(self, pod: str) -> list[str]:
-        """The names of a pod's containers, as the runtime has them."""
+        """Return the names of a pod's containers at the runtime."""
         listed = self.direct.ListContainers(filter={"pod_sandbox_id": pod}).containers
         return sorted(container.metadata.name for container in listed)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for pod in self._configs:
             self.direct.StopPodSandbox(pod_sandbox_id=pod)
             self.direct.RemovePodSandbox(pod_sandbox_id=pod)

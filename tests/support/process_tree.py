@@ -1,4 +1,4 @@
-"""The processes of a daemon, by the names that they give themselves."""
+"""Finds the processes of a daemon by their names."""
 
 import os
 from collections.abc import Iterator

@@ -11,7 +11,7 @@ from tests.support.process import Process
 def program(path: Path, code: str, *arguments: str) -> Process:
     """Return a process that runs ``code`` with this Python's modules, its executable ``path``.
 
-    The executable is a copy: the kernel tells a link's target.
+    The executable is a copy, because the kernel reports a link's target.
     """
     if not path.exists():
         shutil.copy(Path(sys.executable).resolve(), path)

@@ -1,4 +1,4 @@
-"""Plain sockets for both sides of a relay: a runtime played by the test, and its clients."""
+"""Plain sockets for both sides of a relay: the runtime's and its clients'."""
 
 import contextlib
 import socket
@@ -22,7 +22,7 @@ def dial(path: Path) -> socket.socket:
 
 
 def listening_pid(path: Path) -> int:
-    """The process that listens at a socket: the last that has called listen() on it."""
+    """Return the id of the process that called listen() on a socket last."""
     with dial(path) as client:
         return peer_pid(client)
 
@@ -45,7 +45,7 @@ def accept(sock: socket.socket) -> socket.socket:
 
 
 def receive(sock: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes; fewer only where the stream ends."""
+    """Receive a number of bytes; fewer only where the stream ends."""
     parts = []
     while size and (part := sock.recv(min(size, 1 << 20))):
         parts.append(part)
@@ -54,5 +54,5 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def receive_all(sock: socket.socket) -> bytes:
-    """Everything until the stream ends."""
+    """Receive until the stream ends."""
     return receive(sock, 1 << 40)

@@ -1,4 +1,4 @@
-"""Debian's docker-registry on loopback: somewhere to pull images from without a network."""
+"""Runs Debian's docker-registry on loopback, so that tests pull images without a network."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ _HASH = "$2b$04$ZjKHYqmFICnTr/yI3PLw5uUPSEaYaUySfLweabi/AKRZe36Mo2PtG"
 
 
 def missing() -> list[str]:
-    """What this machine lacks to run :class:`Registry`, in words."""
+    """Return the names of the requirements of :class:`Registry` that this machine lacks."""
     return [] if shutil.which("docker-registry") else ["docker-registry"]
 
 
@@ -61,5 +61,5 @@ class Registry(Process):
             runtime.ctr(*push, "push", *self._push_options, name)
 
     def _listening(self) -> re.Match[str] | None:
-        """What it writes when it has a port, which the system chooses, and listens."""
+        """The line that it writes when it listens, with the port that the system has chosen."""
         return re.search(r"listening on (127\.0\.0\.1:\d+)", self.stderr)

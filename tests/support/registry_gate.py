@@ -1,12 +1,11 @@
-"""An HTTP server in front of a registry that keeps pulls waiting until a test lets them go on."""
+"""An HTTP server in front of a registry that keeps pulls waiting until a test releases them."""
 
 import re
 import threading
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from tests.support.http_server import Handler, HttpServer, Response
 from tests.support.registry import Registry
 
 _REPOSITORY = re.compile(r"/v2/(.+)/(?:manifests|blobs)/")
@@ -22,9 +21,9 @@ class RegistryGate:
         self._open: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self._waiting: list[str] = []
         self._closing = False
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(registry.host))
+        self._registry = registry.host
+        self._server = HttpServer(self._respond)
         self._server.daemon_threads = False  # so that none outlives it
-        self._thread = threading.Thread(target=self._server.serve_forever)
         self.host = f"127.0.0.1:{self._server.server_port}"
         self.received: list[str] = []
         """The repository of each request, in order of arrival."""
@@ -40,20 +39,13 @@ class RegistryGate:
             self._open[repository].set()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._server.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing = True
         self.open_for(*self._open)
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     def _pass(self, repository: str) -> None:
         self.received.append(repository)
@@ -63,22 +55,8 @@ class RegistryGate:
         self._open[repository].wait()
         self._waiting.remove(repository)
 
-    def _handler(self, registry: str) -> type[BaseHTTPRequestHandler]:
-        gate = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                if received := _REPOSITORY.match(self.path):
-                    gate._pass(received[1])
-                self.send_response(307)
-                self.send_header("location", f"http://{registry}{self.path}")
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def log_message(self, *arguments: Any) -> None:
-                """Log nothing."""
-
-        return Handler
+    def _respond(self, request: Handler, _: bytes) -> Response:
+        if received := _REPOSITORY.match(request.path):
+            self._pass(received[1])
+        headers = {"location": f"http://{self._registry}{request.path}", "connection": "close"}
+        return Response(status=307, headers=headers)

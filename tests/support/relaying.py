@@ -1,4 +1,4 @@
-"""A listener in a thread with an event loop of its own, and a record of all that it reports."""
+"""Runs a listener in a thread with an event loop of its own, and records what it reports."""
 
 import asyncio
 import socket
@@ -43,7 +43,7 @@ LIMITS: Final = Limits(
 
 
 class Seen(NamedTuple):
-    """What was recorded of a call, without its times."""
+    """A recorded call without its times."""
 
     method: str
     code: str | None
@@ -194,7 +194,7 @@ class Relay:
 
     async def _run(self, ready: "Future[None]") -> None:
         self.loop = asyncio.get_running_loop()
-        self.loop.set_exception_handler(self._complained)
+        self.loop.set_exception_handler(self._record_crash)
         self._stopping = asyncio.Event()
         tasks = Tasks(lambda name, error: self.crashes.append(error))
         self.listener = Listener(
@@ -234,7 +234,7 @@ class Relay:
         for _ in range(5):  # aborted connections are reported at the loop's next turns
             await asyncio.sleep(0)
 
-    def _complained(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _record_crash(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.crashes.append(context.get("exception") or context["message"])
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a test needs of the machine: the reason to skip it, or to fail where none may be skipped."""
+"""Skips tests whose requirements the machine lacks, or fails them where none may be skipped."""
 
 import os
 from collections.abc import Sequence

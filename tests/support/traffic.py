@@ -154,8 +154,8 @@ class Traffic:
         if size != self._encoders[other].header_table_size:
             self._encoders[other].header_table_size = size
 
-    def chatter(self, side: Side, style: int) -> None:
-        """A side sends a frame that says nothing of calls."""
+    def send_other_frame(self, side: Side, style: int) -> None:
+        """A side sends a frame that belongs to no call."""
         frames = [
             wire.ping(),
             wire.ping(ack=True),
@@ -166,7 +166,7 @@ class Traffic:
         ]
         self._send(side, frames[style % len(frames)])
 
-    def hang_up(self, side: Side) -> None:
+    def disconnect(self, side: Side) -> None:
         """A side ends the connection."""
         self.sent.append(Sent(side, b""))
         for stream in self.streams:

@@ -1,4 +1,4 @@
-"""An event loop whose time passes at once when there is nothing to do but to wait for it."""
+"""An event loop with virtual time, which advances at once when all tasks wait for it."""
 
 import asyncio
 import selectors
@@ -28,18 +28,18 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def run(test: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a test's coroutine; whatever it waits for in time comes at once, in order."""
+    """Run a test's coroutine in virtual time; timers fire in order, without waiting."""
     with asyncio.Runner(loop_factory=_loop) as runner:
         return runner.run(test())
 
 
 async def passed(seconds: float) -> None:
-    """Let time pass, and all that happens in it."""
+    """Advance the time, and let the tasks run that become due."""
     await asyncio.sleep(seconds)
     await settle()
 
 
 async def settle() -> None:
-    """Let every task that can go on do so."""
+    """Run every task that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Waiting for the thing itself, with a limit: the tests never sleep to be in step."""
+"""Waits for conditions with a time limit, so that no test sleeps for a fixed time."""
 
 import time
 from collections.abc import Callable

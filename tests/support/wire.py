@@ -198,7 +198,7 @@ class Began(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a call ended; ``request`` and ``response``: messages and bytes."""
+    """The end of a call; ``request`` and ``response`` are numbers of messages and bytes."""
 
     stream: int
     end: str = "status"

@@ -66,7 +66,7 @@ SAME, DROPPED = Same(), Dropped()
 
 
 class Part(NamedTuple):
-    """What a handler does to one direction: ``changes`` apply to its messages in rotation."""
+    """A handler's actions on one direction: ``changes`` apply to its messages in rotation."""
 
     held: bool = False
     changes: tuple[Change, ...] = (SAME,)
@@ -86,7 +86,7 @@ class Part(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """When a handler answers: after so many messages of a side, or at the end of them."""
+    """The time of a handler's answer: after a number of messages of a side, or at their end."""
 
     side: Side
     after: int = 0
@@ -95,7 +95,7 @@ class Answer(NamedTuple):
 
 
 class Script(NamedTuple):
-    """What a handler does. ``delayed``: only on :meth:`World.act`. ``hangs``: nothing, ever.
+    """A handler's actions. ``delayed``: on :meth:`World.act` only. ``hangs``: it never acts.
 
     ``leaves``: it detaches from the stream when it has released all that was held.
     """
@@ -243,7 +243,7 @@ class Messages(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """How the runtime answers: at the request's end or its headers; with trailers or a reset.
+    """The runtime's answer: at the request's end or its headers; with trailers or a reset.
 
     ``informational``: responses of status 1xx that come first.
     """
@@ -473,7 +473,7 @@ class World:
         self._output_ready = False
         done = do()
         written = self._take()
-        assert self._output_ready or not written, "output that nobody was told of"
+        assert self._output_ready or not written, "output that was not announced"
         return done
 
     def act(self, called: Called) -> bool:

@@ -1,4 +1,4 @@
-"""Replays the recorded connections: the same events for every cut, and those that happened."""
+"""Replays the recorded connections: the events are the same for every cut, and complete."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Header blocks that are made to cost: what the reader does with them in passing."""
+"""Header blocks that are expensive to process, read in passing."""
 
 import pytest
 

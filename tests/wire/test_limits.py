@@ -1,4 +1,4 @@
-"""The message limit, and where between two frames another may be put in."""
+"""The message limit, and the positions at which a frame may be inserted."""
 
 import pytest
 

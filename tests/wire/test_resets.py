@@ -1,4 +1,4 @@
-"""Calls that are cut off: resets in every state, deadlines, GOAWAY, the connection's end."""
+"""Aborted calls: resets in every state, deadlines, GOAWAY, the connection's end."""
 
 import pytest
 

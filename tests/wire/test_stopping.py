@@ -1,4 +1,4 @@
-"""Where the reading stops, and the events before it."""
+"""The positions at which reading stops, and the events before them."""
 
 import hpack
 import pytest

@@ -63,11 +63,6 @@ def digest(line: bytes) -> str:
     return sha256(line).hexdigest()
 
 
-def is_whole(line: bytes) -> bool:
-    """Return whether a line is a whole record and not part of one."""
-    return _members(line) is not None
-
-
 def link_after(line: bytes) -> ChainLink | None:
     """Return the link of a line; None for a torn one. An unchained line begins a chain."""
     members = _members(line)

@@ -210,8 +210,8 @@ def parse_time(text: str, now: datetime) -> datetime:
         try:
             return datetime.fromtimestamp(now.timestamp() - parse_duration(text), UTC)
         except ValueError:
-            mend = "write how long ago (90s, 1h) or a time (2026-11-23T10:00:00Z)"
-            raise ValueError(f"{text!r} is no time; {mend}") from None
+            remedy = "write how long ago (90s, 1h) or a time (2026-11-23T10:00:00Z)"
+            raise ValueError(f"{text!r} is no time; {remedy}") from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

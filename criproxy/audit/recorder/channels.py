@@ -12,7 +12,7 @@ from typing import Final
 from criproxy.audit.channel import (
     HEADER,
     Kind,
-    LaneStatus,
+    QueueStatus,
     decode_connection,
     decode_dropped,
     decode_item,
@@ -26,13 +26,13 @@ from criproxy.peers.peer import Connection
 _CHUNK: Final = 256 << 10
 
 
-class _Lane:
-    """A lane of a channel: a Source of the intake."""
+class _QueueProgress:
+    """The progress of a queue, which is reported to its worker. It is a Source of the intake."""
 
     def __init__(self, number: int, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
-        self._status = LaneStatus(number, 0, 0, False)
+        self._status = QueueStatus(number, 0, 0, False)
         self._early: dict[int, tuple[int, bool]] = {}  # done before those before them, by number
         self._changed = False
 
@@ -67,14 +67,14 @@ class _Lane:
             self._changed = True
         self._wake()
 
-    def report(self) -> LaneStatus | None:
+    def report(self) -> QueueStatus | None:
         """Return the status if it has changed since it was last returned."""
         with self._lock:
             if not self._changed:
                 return None
             self._changed = False
             status = self._status
-            self._status = LaneStatus(status.lane, status.taken, status.done, status.full)
+            self._status = QueueStatus(status.queue, status.taken, status.done, status.full)
             return status
 
 
@@ -90,8 +90,8 @@ class _Channel:
         self._intake = intake
         self._wake = wake
         self._input = bytearray()
-        self._slots: dict[int, tuple[_Lane, Connection]] = {}
-        self._lanes: dict[int, _Lane] = {}
+        self._slots: dict[int, tuple[_QueueProgress, Connection]] = {}
+        self._queues: dict[int, _QueueProgress] = {}
 
     def receive(self, data: memoryview) -> None:
         """Parse frames, and put their items into the intake."""
@@ -116,34 +116,35 @@ class _Channel:
     def _frame(self, kind: Kind, slot: int, fields: bytes, payload: bytes) -> None:
         if kind is Kind.CONNECTION:
             number, connection = decode_connection(fields)
-            self._slots[slot] = self._lane(number, connection.listener), connection
+            self._slots[slot] = self._queue(number, connection.listener), connection
             return
         if kind is Kind.DROPPED:
             self.encoder.report_dropped(decode_dropped(fields))
             return
-        lane: _Lane
         described: Connection | None
         if kind is Kind.LISTING:
-            lane, described = self._lane(slot, LISTINGS), None
+            queue, described = self._queue(slot, LISTINGS), None
         else:
-            lane, described = self._slots[slot]
+            queue, described = self._slots[slot]
         decode = partial(decode_item, kind, fields, payload, described)
-        item = WaitingItem(lane, decode, len(fields) + len(payload))
+        item = WaitingItem(queue, decode, len(fields) + len(payload))
         self._intake.put(LISTINGS if described is None else described.listener, item)
 
-    def _lane(self, number: int, listener: str) -> _Lane:
-        lane = self._lanes.get(number)
-        if lane is None:
-            lane = self._lanes[number] = _Lane(number, self._wake)
-            self.encoder.add_source(lane, listener)
-        return lane
+    def _queue(self, number: int, listener: str) -> _QueueProgress:
+        queue = self._queues.get(number)
+        if queue is None:
+            queue = self._queues[number] = _QueueProgress(number, self._wake)
+            self.encoder.add_source(queue, listener)
+        return queue
 
     def send(self) -> bool:
-        """Send the lanes' changes; return whether some could not be sent yet."""
+        """Send the queues' changes; return whether some could not be sent yet."""
         try:
             while True:
                 if not self.output:
-                    changed = [status for lane in self._lanes.values() if (status := lane.report())]
+                    changed = [
+                        status for queue in self._queues.values() if (status := queue.report())
+                    ]
                     if not changed:
                         return False
                     self.output = status_frame(changed)
@@ -156,8 +157,8 @@ class _Channel:
 
     def close(self) -> None:
         """Close the channel; items that were read are still recorded."""
-        for lane in self._lanes.values():
-            self.encoder.remove_source(lane)
+        for queue in self._queues.values():
+            self.encoder.remove_source(queue)
         self.sock.close()
 
 

@@ -50,13 +50,13 @@ class RecordEncoder:
         self._thread.start()
 
     def add_source(self, source: Source, listener: str) -> None:
-        """Report to a lane whether there is room for its listener's records."""
+        """Report to a source whether there is room for its listener's records."""
         with self._lock:
             self._sources[source] = listener
         self._report_room()
 
     def remove_source(self, source: Source) -> None:
-        """Report to a lane no longer."""
+        """Report to a source no longer."""
         with self._lock:
             self._sources.pop(source, None)
 
@@ -86,7 +86,7 @@ class RecordEncoder:
             self._encode(turn)
 
     def _encode(self, turn: Turn) -> None:
-        """Make records, give them to all sinks, and report to the lanes."""
+        """Make records, give them to all sinks, and report to the sources."""
         lines: list[bytes] = []
         failed = unmade = 0
         for item in turn.items:

@@ -19,7 +19,7 @@ _COST: Final = 1 << 10
 
 
 class Source(Protocol):
-    """The lane of a channel, which is told what was done with its items."""
+    """Receives what was done with the items of a worker's queue."""
 
     def taken(self, count: int) -> int:
         """Called when items were made into records. Returns the number of the first of them."""

@@ -53,7 +53,7 @@ Describe = Callable[[Mapping[str, SinkCounts]], Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pipeline:
-    """What records and writes the items of the channels of one configuration."""
+    """The intake, encoder and sinks of one configuration."""
 
     spec: AuditSpec
     intake: Intake

@@ -22,7 +22,7 @@ import msgspec
 from criproxy.audit.files.hash_chain import ChainLink, link
 from criproxy.audit.files.rotation import RotatedFiles, next_rotated_name, sync_directory
 from criproxy.audit.files.tail import last_link, read_tail
-from criproxy.audit.sinks.sink import RETRY, LogError, Progress
+from criproxy.audit.sinks.sink import RETRY, LogError, Outlet, Progress
 from criproxy.audit.spec import FileSpec
 from criproxy.errors import UnavailableError
 
@@ -47,7 +47,7 @@ class _Dated(msgspec.Struct):
 _read_date = msgspec.json.Decoder(_Dated).decode
 
 
-class FileOutlet:
+class FileOutlet(Outlet):
     """Appends lines to a file; see the module."""
 
     def __init__(

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from criproxy.audit.sinks.record_head import RecordHead, read_head
-from criproxy.audit.sinks.sink import Progress
+from criproxy.audit.sinks.sink import Outlet, Progress
 from criproxy.audit.spec import JournaldSpec
 
 _TIMEOUT: Final = 5.0
@@ -26,7 +26,7 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | f
 _TOO_LARGE: Final = (errno.EMSGSIZE, errno.ENOBUFS)
 
 
-class JournaldOutlet:
+class JournaldOutlet(Outlet):
     """Sends each line as a journal entry."""
 
     def __init__(self, spec: JournaldSpec) -> None:
@@ -49,17 +49,6 @@ class JournaldOutlet:
                 "tried again each second",
             )
         return Progress(done)
-
-    def pause(self) -> float | None:
-        """Return None: nothing is ever due."""
-        return None
-
-    def idle(self) -> str:
-        """Do nothing."""
-        return ""
-
-    def reopen(self) -> None:
-        """Do nothing: each datagram is sent to the socket's path."""
 
     def abort(self) -> None:
         """Make a waiting send fail."""

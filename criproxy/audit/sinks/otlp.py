@@ -20,7 +20,7 @@ import msgspec
 
 from criproxy import __version__
 from criproxy.audit.sinks.record_head import RecordHead, read_head
-from criproxy.audit.sinks.sink import Progress
+from criproxy.audit.sinks.sink import Outlet, Progress
 from criproxy.audit.spec import OtlpSpec
 from criproxy.errors import UnavailableError, UsageError
 from criproxy.wire.grpc import StatusCode
@@ -46,7 +46,7 @@ _LARGEST_ANSWER: Final = 1 << 16
 _SEVERITIES: Final = {4: (13, "WARN"), 5: (10, "INFO2"), 6: (9, "INFO")}
 
 
-class OtlpOutlet:
+class OtlpOutlet(Outlet):
     """Posts batches to one endpoint."""
 
     def __init__(
@@ -101,17 +101,6 @@ class OtlpOutlet:
                 "see its log; the records are dropped",
             )
         return self._accepted(len(lines), answer)
-
-    def pause(self) -> float | None:
-        """Return None: nothing is ever due."""
-        return None
-
-    def idle(self) -> str:
-        """Do nothing."""
-        return ""
-
-    def reopen(self) -> None:
-        """Do nothing."""
 
     def abort(self) -> None:
         """Make a waiting request fail."""

@@ -49,15 +49,15 @@ class Outlet(Protocol):
 
     def pause(self) -> float | None:
         """Return the seconds until ``idle`` has work to do; None: it has none."""
-        ...
+        return None
 
     def idle(self) -> str:
         """Do the work that is due without lines to write. Returns an error message or ""."""
-        ...
+        return ""
 
     def reopen(self) -> None:
         """Reopen a file or connection before the next write."""
-        ...
+        return
 
     def abort(self) -> None:
         """Make a waiting write return now, and later ones not wait. Thread-safe."""

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
 
-from criproxy.audit.sinks.sink import Progress
+from criproxy.audit.sinks.sink import Outlet, Progress
 
 _PIECE: Final = select.PIPE_BUF
 """Bytes for which a writable pipe has room: a larger write could block."""
 
 
-class StdoutOutlet:
+class StdoutOutlet(Outlet):
     """Writes lines to a descriptor without changing its flags, since others may share it."""
 
     def __init__(self, fd: int = 1) -> None:
@@ -40,17 +40,6 @@ class StdoutOutlet:
         done = bisect_right(ends, position)
         self._torn = position - (ends[done - 1] if done else 0)
         return Progress(done, trouble=trouble)
-
-    def pause(self) -> float | None:
-        """Return None: nothing is ever due."""
-        return None
-
-    def idle(self) -> str:
-        """Do nothing."""
-        return ""
-
-    def reopen(self) -> None:
-        """Do nothing."""
 
     def abort(self) -> None:
         """Make a waiting write return."""

@@ -20,7 +20,7 @@ import msgspec
 
 from criproxy.audit.dropped import timestamp
 from criproxy.audit.sinks.record_head import RecordHead, read_head
-from criproxy.audit.sinks.sink import Progress
+from criproxy.audit.sinks.sink import Outlet, Progress
 from criproxy.audit.spec import SyslogSpec
 from criproxy.errors import UsageError
 
@@ -39,7 +39,7 @@ _MICROSECONDS: Final = len("2026-11-23T10:15:00.123456")
 _UNREADABLE: Final = RecordHead(kind="Unreadable")
 
 
-class SyslogOutlet:
+class SyslogOutlet(Outlet):
     """Sends lines to one server."""
 
     def __init__(self, spec: SyslogSpec, node: str) -> None:
@@ -66,14 +66,6 @@ class SyslogOutlet:
             because = error.strerror or str(error)
             trouble = f"cannot send to {self._address}: {because}; tried again each second"
         return Progress(done, lost, "too_large" if lost else "", trouble)
-
-    def pause(self) -> float | None:
-        """Return None: nothing is ever due."""
-        return None
-
-    def idle(self) -> str:
-        """Do nothing."""
-        return ""
 
     def reopen(self) -> None:
         """Reconnect with the next message."""
@@ -157,17 +149,17 @@ class SyslogOutlet:
 
 
 def _parse(address: str) -> tuple[str, tuple[str, int]]:
-    mend = "write it like unix:///dev/log, udp://host:514 or tcp://host:601"
+    remedy = "write it like unix:///dev/log, udp://host:514 or tcp://host:601"
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        raise UsageError(f"syslog address {address!r}: {error}; {mend}") from error
+        raise UsageError(f"syslog address {address!r}: {error}; {remedy}") from error
     if parts.scheme == "unix" and parts.path:
         return "unix", (parts.path, 0)
     if parts.scheme in _PORTS and parts.hostname:
         return parts.scheme, (parts.hostname, port or _PORTS[parts.scheme])
-    raise UsageError(f"{address!r} is no syslog address; {mend}")
+    raise UsageError(f"{address!r} is no syslog address; {remedy}")
 
 
 def _connect_any(target: tuple[str, int], kind: socket.SocketKind) -> socket.socket:

@@ -33,7 +33,7 @@ _WITHOUT_VERSION: Final = ~(0xF << 76 | 0x3 << 62)
 
 
 class _PathPolicy(NamedTuple):
-    """What is known in advance about the calls of a path on a connection."""
+    """The part of the audit policy that depends only on a path and its connection."""
 
     recorded: bool
     """Whether they may be recorded."""

@@ -1,6 +1,6 @@
 """Sends items to the recorder, and keeps each until its record is written.
 
-Each listener has a lane with a limit on items that wait for the recorder, so that one listener's
+Each listener has a queue with a limit on items that wait for the recorder, so that one listener's
 calls neither have another's records dropped nor make its calls wait. If the recorder dies, kept
 items are sent again over a new channel; a record may then be in the log twice.
 """
@@ -18,7 +18,7 @@ from criproxy.audit.channel import (
     LENGTH,
     SLOTS,
     EncodedItem,
-    LaneStatus,
+    QueueStatus,
     connection_frame,
     decode_status,
     dropped_frame,
@@ -36,8 +36,8 @@ _COLLECTING: Final = 0.005
 _AT_ONCE: Final = 256 << 10
 """Bytes of items that are sent without collecting more."""
 
-_LANE_TURN: Final = 64 << 10
-"""Bytes of a lane's items that are sent before those of the next lane."""
+_QUEUE_TURN: Final = 64 << 10
+"""Bytes of a queue's items that are sent before those of the next queue."""
 
 _LOOP_TURN: Final = 1 << 20
 """Bytes that are sent before the event loop does other work: some 100 µs."""
@@ -55,7 +55,7 @@ _COPY_BELOW: Final = 16 << 10
 
 
 class ChannelLimits(NamedTuple):
-    """How much may wait for the recorder, of all lanes together."""
+    """Limits on the items that wait for the recorder, for all queues together."""
 
     items: int = 20_000
     bytes: int = 32 << 20
@@ -72,7 +72,7 @@ class _Entry(NamedTuple):
     done: Done | None
 
 
-class _Lane:
+class _ItemQueue:
     """The items of one listener."""
 
     def __init__(self, number: int) -> None:
@@ -125,14 +125,14 @@ class RecorderClient:
         channel: socket.socket,
         sinks: Sequence[SinkSpec],
         counts: Mapping[str, SinkCounts],
-        lanes: int,
+        queues: int,
         lost: Callable[[], None],
         limits: ChannelLimits = LIMITS,
     ) -> None:
         """``channel`` is a stream socket. ``counts`` are counters of dropped records by sink.
 
-        ``lanes`` is the number of listeners, which have an equal share of ``limits`` each. ``lost``
-        is called when the recorder has closed the channel.
+        ``queues`` is the number of listeners, which have an equal share of ``limits`` each.
+        ``lost`` is called when the recorder has closed the channel.
         """
         blocking = [spec for spec in sinks if spec.on_full == "block"]
         self.blocking = bool(blocking)
@@ -143,16 +143,16 @@ class RecorderClient:
         """Seconds that a call may wait for room: the least of those sinks'."""
         self._counts = counts
         self._report_lost = lost
-        self._items = max(1, limits.items // max(1, lanes))
-        self._bytes = max(1, limits.bytes // max(1, lanes))
-        self._lanes: dict[str, _Lane] = {}
-        self._by_number: list[_Lane] = []
+        self._items = max(1, limits.items // max(1, queues))
+        self._bytes = max(1, limits.bytes // max(1, queues))
+        self._queues: dict[str, _ItemQueue] = {}
+        self._by_number: list[_ItemQueue] = []
         self._slots: dict[Connection, int] = {}
         self._connections: list[Connection | None] = []  # by slot
         self._next_slot = 0
         self._dropped: Counter[str] = Counter()
         self._output: deque[bytes | memoryview] = deque()
-        self._unsent_bytes = 0  # of the items in all lanes' ``unsent``
+        self._unsent_bytes = 0  # of the items in all queues' ``unsent``
         self._input = bytearray()
         self._loop = asyncio.get_running_loop()
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -168,18 +168,18 @@ class RecorderClient:
 
     def is_full(self, listener: str) -> bool:
         """Return whether a sink that blocks has no room for a listener's calls."""
-        lane = self._lanes.get(listener)
-        return self.blocking and lane is not None and self._is_full(lane)
+        queue = self._queues.get(listener)
+        return self.blocking and queue is not None and self._is_full(queue)
 
     def submit(self, item: Item, done: Done | None = None) -> None:
         """Send an item. Does not wait.
 
-        If its lane is full, it is dropped and counted for each sink, unless one blocks. ``done`` is
-        called when the record is written by all sinks, with whether it survives a crash.
+        If its queue is full, it is dropped and counted for each sink, unless one blocks. ``done``
+        is called when the record is written by all sinks, with whether it survives a crash.
         """
         connection = None if isinstance(item, RuntimeListing) else item.connection
-        lane = self._lane(LISTINGS if connection is None else connection.listener)
-        over = len(lane.sizes) >= self._items or lane.bytes >= self._bytes
+        queue = self._queue(LISTINGS if connection is None else connection.listener)
+        over = len(queue.sizes) >= self._items or queue.bytes >= self._bytes
         if self._closed or (over and not self.blocking):
             if connection is not None:
                 self.count_dropped("closing" if self._closed else "intake_full")
@@ -187,11 +187,11 @@ class RecorderClient:
                 done(False)
             return
         entry = _Entry(encode_item(item), connection, done)
-        lane.append(entry)
+        queue.append(entry)
         if not self.blocking:
             # Beyond these limits a sink is stuck, and the records are in the recorder's queue.
-            while self._keeps_too_much(lane) and len(lane.entries) > len(lane.sizes):
-                lane.pop()
+            while self._keeps_too_much(queue) and len(queue.entries) > len(queue.sizes):
+                queue.pop()
         self._unsent_bytes += entry.item.size
         if self._channel is not None and not self._writing:
             if done is not None or self._unsent_bytes >= _AT_ONCE:
@@ -209,11 +209,11 @@ class RecorderClient:
 
     def when_room(self, listener: str, callback: Callable[[], None]) -> None:
         """Call back once when there is room for a listener's calls; at once if there is now."""
-        lane = self._lane(listener)
-        if self._closed or not (self.blocking and self._is_full(lane)):
+        queue = self._queue(listener)
+        if self._closed or not (self.blocking and self._is_full(queue)):
             callback()
         else:
-            lane.waiting.append(callback)
+            queue.waiting.append(callback)
 
     def forget(self, connection: Connection) -> None:
         """Free the slot of a connection that is closed."""
@@ -230,9 +230,9 @@ class RecorderClient:
             channel.close()
             return False
         self._connect(channel)
-        for lane in self._by_number:
-            lane.restart()
-        self._unsent_bytes = sum(lane.bytes for lane in self._by_number)
+        for queue in self._by_number:
+            queue.restart()
+        self._unsent_bytes = sum(queue.bytes for queue in self._by_number)
         self._flush()
         return True
 
@@ -245,78 +245,78 @@ class RecorderClient:
         if self._channel is not None:
             self._finish(self._channel, monotonic() + within)
         unsent = 0
-        if self._output or self._channel is None or any(lane.unsent for lane in self._by_number):
-            unsent = sum(len(lane.sizes) for lane in self._by_number)
+        if self._output or self._channel is None or any(queue.unsent for queue in self._by_number):
+            unsent = sum(len(queue.sizes) for queue in self._by_number)
             for each in self._counts.values():
                 each.dropped["closing"] += unsent
         self._disconnect()
-        for lane in self._by_number:
-            lane.unsent.clear()
-            while lane.entries:
-                entry = lane.pop()
+        for queue in self._by_number:
+            queue.unsent.clear()
+            while queue.entries:
+                entry = queue.pop()
                 if entry.done is not None:
                     entry.done(False)
-            self._call_waiting(lane)
+            self._call_waiting(queue)
         return unsent
 
-    # Lanes
+    # Queues
 
-    def _lane(self, name: str) -> _Lane:
-        lane = self._lanes.get(name)
-        if lane is None:
-            lane = self._lanes[name] = _Lane(len(self._by_number))
-            self._by_number.append(lane)
-        return lane
+    def _queue(self, name: str) -> _ItemQueue:
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _ItemQueue(len(self._by_number))
+            self._by_number.append(queue)
+        return queue
 
-    def _is_full(self, lane: _Lane) -> bool:
+    def _is_full(self, queue: _ItemQueue) -> bool:
         return (
-            lane.full
-            or len(lane.sizes) >= self._items
-            or lane.bytes >= self._bytes
-            or self._keeps_too_much(lane)
+            queue.full
+            or len(queue.sizes) >= self._items
+            or queue.bytes >= self._bytes
+            or self._keeps_too_much(queue)
         )
 
-    def _keeps_too_much(self, lane: _Lane) -> bool:
-        return len(lane.entries) > 2 * self._items or lane.kept_bytes > 2 * self._bytes
+    def _keeps_too_much(self, queue: _ItemQueue) -> bool:
+        return len(queue.entries) > 2 * self._items or queue.kept_bytes > 2 * self._bytes
 
-    def _call_waiting(self, lane: _Lane) -> None:
-        waiting, lane.waiting = lane.waiting, []
+    def _call_waiting(self, queue: _ItemQueue) -> None:
+        waiting, queue.waiting = queue.waiting, []
         for callback in waiting:
             callback()
 
-    def _apply(self, status: LaneStatus) -> None:
-        lane = self._by_number[status.lane]
-        taken = status.taken - (lane.first + len(lane.entries) - len(lane.sizes))
+    def _apply(self, status: QueueStatus) -> None:
+        queue = self._by_number[status.queue]
+        taken = status.taken - (queue.first + len(queue.entries) - len(queue.sizes))
         for _ in range(taken):
-            lane.bytes -= lane.sizes.popleft()
+            queue.bytes -= queue.sizes.popleft()
         failed = set(status.failed)
-        while lane.first < status.done:
-            number = lane.first
-            entry = lane.pop()
+        while queue.first < status.done:
+            number = queue.first
+            entry = queue.pop()
             if entry.done is not None:
                 entry.done(number not in failed)
-        lane.full = status.full
-        if lane.waiting and not self._is_full(lane):
-            self._call_waiting(lane)
+        queue.full = status.full
+        if queue.waiting and not self._is_full(queue):
+            self._call_waiting(queue)
 
     # Output
 
     def _fill_output(self) -> None:
-        """Make frames of the next items, some of each lane."""
+        """Make frames of the next items, some of each queue."""
         if self._dropped:
             self._append(dropped_frame(self._dropped))
             self._dropped.clear()
-        for lane in self._by_number:
-            room = _LANE_TURN
-            while lane.unsent and room > 0:
-                entry = lane.unsent.popleft()
+        for queue in self._by_number:
+            room = _QUEUE_TURN
+            while queue.unsent and room > 0:
+                entry = queue.unsent.popleft()
                 self._unsent_bytes -= entry.item.size
                 room -= entry.item.size + _FRAME
-                self._append_entry(lane, entry)
+                self._append_entry(queue, entry)
 
-    def _append_entry(self, lane: _Lane, entry: _Entry) -> None:
+    def _append_entry(self, queue: _ItemQueue, entry: _Entry) -> None:
         connection = entry.connection
-        slot = lane.number if connection is None else self._slot_of(lane, connection)
+        slot = queue.number if connection is None else self._slot_of(queue, connection)
         buffers = entry.item.frame(slot)
         if entry.item.size < _COPY_BELOW:
             self._append(b"".join(buffers))
@@ -324,7 +324,7 @@ class RecorderClient:
             for each in buffers:
                 self._append(each)
 
-    def _slot_of(self, lane: _Lane, connection: Connection) -> int:
+    def _slot_of(self, queue: _ItemQueue, connection: Connection) -> int:
         """Return the slot of a connection, which is described first if it has none."""
         slot = self._slots.get(connection)
         if slot is not None:
@@ -339,7 +339,7 @@ class RecorderClient:
                 del self._slots[previous]
             self._connections[slot] = connection
         self._slots[connection] = slot
-        self._append(connection_frame(slot, lane.number, connection))
+        self._append(connection_frame(slot, queue.number, connection))
         return slot
 
     def _append(self, data: bytes) -> None:
@@ -404,7 +404,7 @@ class RecorderClient:
                 self._receive(data)
 
     def _has_entries(self) -> bool:
-        return self.blocking and any(lane.entries for lane in self._by_number)
+        return self.blocking and any(queue.entries for queue in self._by_number)
 
     # The channel
 
@@ -452,7 +452,7 @@ class RecorderClient:
         for status in self._statuses():
             self._apply(status)
 
-    def _statuses(self) -> Iterator[LaneStatus]:
+    def _statuses(self) -> Iterator[QueueStatus]:
         while len(self._input) >= LENGTH.size:
             (length,) = LENGTH.unpack_from(self._input)
             end = LENGTH.size + length

@@ -1,10 +1,7 @@
 """Merges the command-line options of ``run`` into the configuration."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import click
 
 from criproxy.config.load import LoadedConfig, load
 from criproxy.config.options import with_options
@@ -19,15 +16,3 @@ def configured(path: Path | None, options: Mapping[str, str | None]) -> LoadedCo
     """
     loaded = LoadedConfig(Config()) if path is None else load(path)
     return with_options(loaded, options)
-
-
-def config_option(required: bool) -> Callable[[Any], Any]:
-    """Return the decorator that adds the ``-c FILE`` option."""
-    return click.option(
-        "-c",
-        "--config",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        required=required,
-        help="The configuration file (YAML; config.example.yaml shows every key).",
-    )

@@ -1,17 +1,13 @@
-"""Whether the daemon lives, and whether its runtimes do."""
+"""Asks the runtimes for their Version, and reports those that do not answer."""
 
 import asyncio
-import concurrent.futures
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock
 from criproxy.relay.unary import Service, probe
-
-_TURN: Final = 2.0
-"""Seconds within which the event loop has to come round to count as alive."""
 
 _FRESH: Final = 1.0
 """Seconds for which an answer of the runtime is believed without asking again."""
@@ -80,27 +76,3 @@ class RuntimeHealth:
             self._log.warning(
                 "runtime does not answer", runtime=name, service=service_name, error=wrong
             )
-
-
-class Loop:
-    """Lets other threads ask things of the event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-
-    def is_turning(self) -> str | None:
-        """Return None when the loop comes round soon enough, else that it does not."""
-        turned = concurrent.futures.Future[None]()
-        try:
-            self._loop.call_soon_threadsafe(turned.set_result, None)
-            turned.result(_TURN)
-        except (TimeoutError, RuntimeError):
-            return f"the event loop has not turned within {_TURN:g} s"
-        return None
-
-    def ask(self, question: Coroutine[Any, Any, str | None], within: float) -> str | None:
-        """Have a coroutine answered on the loop; after ``within`` seconds say that it was not."""
-        try:
-            return asyncio.run_coroutine_threadsafe(question, self._loop).result(within)
-        except (TimeoutError, RuntimeError):
-            return f"no answer within {within:g} s"

@@ -1,4 +1,4 @@
-"""What the HTTP pages show: the answers of all workers, put together.
+"""Builds the contents of the HTTP pages from the answers of all workers.
 
 The pages are served on threads; the workers are asked on the event loop.
 """

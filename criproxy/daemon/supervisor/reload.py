@@ -122,8 +122,8 @@ class Reloader:
 def _load(path: Path, files: FileStates) -> LoadedConfig:
     loaded = load(path, files)
     if not path.stat().st_size:  # an editor's or a full disk's: without rules it would be open
-        mend = "put a whole one in its place in one step, with 'rules: []' in it for none"
-        raise ConfigError(f"{path}: is an empty file; {mend}")
+        remedy = "put a whole one in its place in one step, with 'rules: []' in it for none"
+        raise ConfigError(f"{path}: is an empty file; {remedy}")
     return loaded
 
 

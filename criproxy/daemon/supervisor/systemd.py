@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon does (sd_notify(3))."""
+"""Reports the daemon's state to systemd (sd_notify(3))."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ def notify(message: str) -> None:
 
 
 def notify_reloading() -> None:
-    """Tell that a reload has begun; ``READY=1`` tells that it is over, well or not.
+    """Report that a reload has begun; ``READY=1`` reports its end, whether it succeeded or not.
 
     The time is what Type=notify-reload wants.
     """

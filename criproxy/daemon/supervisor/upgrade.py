@@ -26,7 +26,7 @@ _READY: Final = b"ready"
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
-    """What a new supervisor is given: descriptors, and the address of the HTTP pages."""
+    """The descriptors and the address of the HTTP pages that a new supervisor inherits."""
 
     listening: Descriptors = field(default_factory=dict)
     """Sockets that criproxy has bound."""

@@ -1,4 +1,4 @@
-"""Which listeners share a worker: those without restrictions one, each other listener its own.
+"""Assigns listeners to workers: unrestricted ones share a worker, each other has its own.
 
 A worker is the unit of trust: its loop, its memory, its descriptors and its budget of held bytes
 are shared by the clients of its listeners alone.

@@ -1,4 +1,4 @@
-"""The workers of one configuration: all started, kept running, asked, and drained.
+"""Starts, restarts, queries and drains the workers of one configuration.
 
 A worker that ends without having been told to is started anew, at once the first time, then after
 pauses that double; the clients of its listeners wait in the backlog meanwhile, because the
@@ -289,7 +289,7 @@ async def _within(seconds: float, work: Iterable[Coroutine[Any, Any, Any]]) -> l
 
 
 class RetiredCounters:
-    """What workers have counted that are gone."""
+    """The counters of workers that have ended."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot = []

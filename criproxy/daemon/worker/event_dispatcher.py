@@ -25,15 +25,15 @@ _REPEAT: Final = 10.0
 
 
 class EventDispatcher:
-    """Is told what the relay sees, and tells the log, the metrics and the list of calls.
+    """Receives the relay's events and passes them to the log, the metrics and the list of calls.
 
     It is the relay's Observer and its listeners' Notices.
     """
 
     call_observer: "CallObserver | None" = None
-    """Who is told for the audit log."""
+    """Observes the calls for the audit log."""
     received_after: float = 0.0
-    """The age, in seconds, at which that has a record of a call that runs on; 0: none."""
+    """The age in seconds at which a running call is recorded in the audit log; 0: never."""
 
     def __init__(
         self, log: Log, calls: CallsInFlight, call_log: CallLog, metrics: Metrics, clock: Clock

@@ -1,4 +1,4 @@
-"""What each listener of a worker may use, as configured and as the file descriptors allow."""
+"""Computes the limits of each listener from the configuration and the file descriptors."""
 
 import resource
 from collections.abc import Sequence

@@ -50,7 +50,7 @@ _READ_SIZE: Final = 1 << 18
 
 
 class Owner(Protocol):
-    """What a connection reports to: the Split."""
+    """Receives a connection's events: the Split."""
 
     def begin(self, stream: int, headers: "Headers") -> None:
         """Called when the client opens a stream."""

@@ -1,4 +1,4 @@
-"""What a listener does with a connection while it is relayed: drain it, slow its client down."""
+"""The operations of a listener on a relayed connection: drain it, slow its client down."""
 
 from abc import abstractmethod
 

@@ -1,4 +1,4 @@
-"""Rewriting of messages: fields are set to the values of expressions, all others are unchanged."""
+"""Rewrites messages: sets fields to the values of expressions and leaves all others unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ _ROUNDING: Final = 0.02
 
 
 class End(StrEnum):
-    """How a call ended."""
+    """The ways in which a call ends."""
 
     STATUS = "status"
     """The runtime ended the stream, with trailers or with a response of trailers only. Code: that

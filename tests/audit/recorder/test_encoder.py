@@ -139,8 +139,8 @@ def test_a_fault_in_making_a_record_is_counted_and_logged_once() -> None:
         return make(made)
 
     gate, counts = Gate(), SinkCounts()
-    complaints: list[str] = []
-    running = Pipeline(sink(gate, counts), maker=fail, log_error=complaints.append)
+    errors: list[str] = []
+    running = Pipeline(sink(gate, counts), maker=fail, log_error=errors.append)
     for number in range(10):
         running.submit(item(number))
     running.close(within=30)
@@ -148,7 +148,7 @@ def test_a_fault_in_making_a_record_is_counted_and_logged_once() -> None:
     assert numbers(gate.lines) == [0, 2, 4, 6, 8]
     assert counts.dropped == {"failed": 5}
     assert reported(gate.lines) == 5
-    assert len(complaints) == 1
+    assert len(errors) == 1
 
 
 def test_errors_are_logged_when_they_begin_and_end() -> None:
@@ -162,8 +162,8 @@ def test_errors_are_logged_when_they_begin_and_end() -> None:
         return Progress(0, trouble="the disk is full", retry=0.01)
 
     gate.refuse = refuse
-    complaints: list[str] = []
-    running = Pipeline(sink(gate, counts, log_error=complaints.append))
+    errors: list[str] = []
+    running = Pipeline(sink(gate, counts, log_error=errors.append))
     running.submit(item(1))
     gate.open.set()
     wait_until(lambda: counts.errors >= 3, "tries")
@@ -171,7 +171,7 @@ def test_errors_are_logged_when_they_begin_and_end() -> None:
     wait_until(lambda: gate.lines, "the record")
     running.close(within=30)
 
-    assert complaints == ["audit sink test: the disk is full", "audit sink test works again"]
+    assert errors == ["audit sink test: the disk is full", "audit sink test works again"]
 
 
 def test_a_rejected_dropped_record_is_included_in_the_next() -> None:
@@ -202,32 +202,32 @@ def test_reopening_reaches_sinks_that_have_nothing_to_write() -> None:
 def test_a_fault_in_a_sink_does_not_end_it() -> None:
     """An outlet's exception is logged and the write is repeated."""
     gate, counts = Gate(), SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
 
     def fault(lines: Sequence[bytes]) -> Progress:
         gate.refuse = None
         raise ZeroDivisionError
 
     gate.refuse = fault
-    running = Pipeline(sink(gate, counts, blocking=True, log_error=complaints.append))
+    running = Pipeline(sink(gate, counts, blocking=True, log_error=errors.append))
     running.submit(item(1))
     wait_until(lambda: gate.lines, "the record")
     running.close(within=30)
 
     assert numbers(gate.lines) == [1]
-    assert "a fault of criproxy's" in complaints[0]
+    assert "a fault of criproxy's" in errors[0]
 
 
-def test_a_lane_is_full_while_its_listener_has_its_share() -> None:
-    """A blocking sink accepts records above its limits; its lanes are full until it has room."""
+def test_a_queue_is_full_while_its_listener_has_its_share() -> None:
+    """A blocking sink accepts records above its limits; its queues are full until it has room."""
     gate, counts = Gate(opened=False), SinkCounts()
     running = Pipeline(sink(gate, counts, blocking=True, records=10))
     assert not running.full
 
     for number in range(100):
         running.submit(item(number))
-    wait_until(lambda: running.full, "a full lane")
-    assert not running.lane("other").full
+    wait_until(lambda: running.full, "a full queue")
+    assert not running.queue("other").full
     gate.open.set()
 
     wait_until(lambda: not running.full, "room")
@@ -240,19 +240,19 @@ def test_an_item_is_done_when_all_sinks_have_written_it() -> None:
     """Items are taken when they are in the queues, and done once every sink has written them."""
     gates = Gate(opened=False), Gate(opened=False)
     running = Pipeline(sink(gates[0], SinkCounts(), blocking=True), sink(gates[1], SinkCounts()))
-    lane = running.lane("test")
+    queue = running.queue("test")
 
     running.submit(item(1))
     for gate in gates:
         wait_until(gate.entered.is_set, "a write")
-    assert (lane.items, lane.results) == (1, [])
+    assert (queue.items, queue.results) == (1, [])
     gates[0].open.set()
     wait_until(lambda: gates[0].lines, "a record")
-    assert lane.results == []
+    assert queue.results == []
     gates[1].open.set()
-    wait_until(lambda: lane.results, "the report")
+    wait_until(lambda: queue.results, "the report")
 
-    assert lane.results == [(0, 1, True)]
+    assert queue.results == [(0, 1, True)]
     running.close(within=30)
 
 
@@ -272,9 +272,9 @@ def test_a_record_that_is_not_durable(answer: Progress, blocking: bool, durable:
     running = Pipeline(sink(gate, SinkCounts(), blocking=blocking))
 
     running.submit(item(1))
-    wait_until(lambda: running.lane("test").results, "the report")
+    wait_until(lambda: running.queue("test").results, "the report")
 
-    assert running.lane("test").results == [(0, 1, durable)]
+    assert running.queue("test").results == [(0, 1, durable)]
     gate.refuse = None
     running.close(within=30)
 
@@ -285,12 +285,37 @@ def test_closing_reports_items_as_not_durable() -> None:
     gate.refuse = lambda lines: Progress(0, trouble="no")
     running = Pipeline(sink(gate, SinkCounts(), blocking=True, records=1))
     running.submit(item(1))
-    wait_until(lambda: running.full, "a full lane")
+    wait_until(lambda: running.full, "a full queue")
 
     running.close(within=0)
 
-    assert running.lane("test").results == [(0, 1, False)]
+    assert running.queue("test").results == [(0, 1, False)]
     assert not running.full
+
+
+def test_items_that_are_late_at_the_end_are_not_encoded() -> None:
+    """Items that wait when the time for closing is over are counted as dropped."""
+    gate, counts, encoding, closing = Gate(), SinkCounts(), threading.Event(), threading.Event()
+
+    def slow(one: Item) -> Line | None:
+        encoding.set()
+        closing.wait()
+        return make(one)
+
+    running = Pipeline(sink(gate, counts), maker=slow)
+    running.submit(item(0))
+    encoding.wait()
+    for number in (1, 2):
+        running.submit(item(number))
+    closer = threading.Thread(target=running.close, args=(0,))
+    closer.start()
+    wait_until(lambda: running.intake._closed, "the end of the intake")
+    closing.set()
+    closer.join()
+
+    assert counts.written + counts.dropped["closing"] == 3
+    assert numbers(gate.lines) in ([], [0])
+    assert running.queue("test").results[1] == (1, 2, False)
 
 
 def test_drops_of_a_worker_are_reported_and_not_counted() -> None:
@@ -310,14 +335,14 @@ def test_memory_stays_flat_over_many_records() -> None:
     gate, counts = Gate(), SinkCounts()
     gate.refuse = lambda lines: Progress(len(lines))
     running = Pipeline(sink(gate, counts, blocking=True, records=5000))
-    lane = running.lane("test")
+    queue = running.queue("test")
 
     def submit(first: int, last: int) -> None:
         for step in range(first, last, 1000):
             for number in range(step, step + 1000):
                 running.submit(item(number))
-            wait_until(lambda end=step + 1000: lane.items == end and not running.full, "room")
-            lane.results.clear()
+            wait_until(lambda end=step + 1000: queue.items == end and not running.full, "room")
+            queue.results.clear()
 
     submit(0, count // 10)
     before = _resident()

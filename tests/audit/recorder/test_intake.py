@@ -3,12 +3,14 @@
 import threading
 
 from criproxy.audit.recorder.intake import Intake, WaitingItem
-from tests.support.audit_lines import Lane, item
+from tests.support.audit_lines import RecordedProgress, item
 
 
 def _put(intake: Intake, listener: str, count: int, size: int = 0) -> None:
     for number in range(count):
-        intake.put(listener, WaitingItem(Lane(), lambda number=number: item(number), size))
+        intake.put(
+            listener, WaitingItem(RecordedProgress(), lambda number=number: item(number), size)
+        )
 
 
 def test_a_busy_listener_delays_another_by_one_turn() -> None:

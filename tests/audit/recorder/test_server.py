@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from criproxy.audit.channel import HEADER
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import CallAtStage
 from criproxy.audit.recorder.control import ControlSocket
@@ -50,9 +51,11 @@ class Recorder:
         self._control.send({"op": "configure", "spec": pickle.dumps(spec)})
         return self.message("ready", "failed")
 
-    def channel(self) -> socket.socket:
-        """Return the worker's end of a new channel."""
+    def channel(self, buffer: int = 0) -> socket.socket:
+        """Return the worker's end of a new channel; ``buffer`` is the recorder's send buffer."""
         ours, theirs = socket.socketpair()
+        if buffer:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self._control.send({"op": "channel"}, [theirs.fileno()])
         theirs.close()
         return ours
@@ -89,7 +92,7 @@ class Recorder:
 
 @pytest.fixture
 def start() -> Iterator[Callable[[], Recorder]]:
-    """Starts recorders, and kills those that are left at the end."""
+    """Starts recorders, and ends them after the test."""
     started: list[Recorder] = []
 
     def start() -> Recorder:
@@ -98,8 +101,7 @@ def start() -> Iterator[Callable[[], Recorder]]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            each.kill()
+        each.kill()
 
 
 def spec_of(path: Path, on_full: Any = "drop", fsync: Any = "none", **more: Any) -> AuditSpec:
@@ -117,10 +119,14 @@ def call(number: int, listener: str = "full", *command: str) -> CallAtStage:
 
 
 def client_of(
-    channel: socket.socket, spec: AuditSpec, counts: SinkCounts, items: int = 20_000, lanes: int = 1
+    channel: socket.socket,
+    spec: AuditSpec,
+    counts: SinkCounts,
+    items: int = 20_000,
+    queues: int = 1,
 ) -> RecorderClient:
     limits = ChannelLimits(items)
-    return RecorderClient(channel, spec.sinks, {"file": counts}, lanes, lambda: None, limits)
+    return RecorderClient(channel, spec.sinks, {"file": counts}, queues, lambda: None, limits)
 
 
 def ids(path: Path) -> list[int]:
@@ -261,7 +267,7 @@ def test_stopped(tmp_path: Path, start: Callable[[], Recorder], on_full: str) ->
         recorder = start()
         recorder.configure(spec)
         counts = SinkCounts()
-        client = client_of(recorder.channel(), spec, counts, items=200, lanes=2)
+        client = client_of(recorder.channel(), spec, counts, items=200, queues=2)
         client.submit(call(0))
         await until(lambda: ids(path) == [0])
         recorder.process.send_signal(signal.SIGSTOP)
@@ -277,7 +283,7 @@ def test_stopped(tmp_path: Path, start: Callable[[], Recorder], on_full: str) ->
         room = asyncio.Event()
         client.when_room("agent", room.set)
         await room.wait()
-        await until(lambda: not any(lane.entries for lane in client._by_number))
+        await until(lambda: not any(queue.entries for queue in client._by_number))
         client.close(LIMIT_SECONDS)
         await asyncio.to_thread(recorder.end)
         records = [json.loads(line) for line in lines_of(path)]
@@ -317,3 +323,40 @@ def test_a_costly_argument_delays_no_other_listener(
     found = ids(path)
     last_of_full = max(found.index(number) for number in range(20))
     assert sum(number >= 1000 for number in found[:last_of_full]) < 20
+
+
+def test_a_worker_that_does_not_read_reports(tmp_path: Path, start: Callable[[], Recorder]) -> None:
+    """Reports to a worker that does not read them delay no other worker, and none is lost."""
+    path = tmp_path / "audit.jsonl"
+    recorder, spec = start(), spec_of(tmp_path / "audit.jsonl", on_full="block")
+    recorder.configure(spec)
+
+    async def test() -> None:
+        channel = recorder.channel(buffer=1)
+        stuck = client_of(channel, spec, SinkCounts())
+        asyncio.get_running_loop().remove_reader(channel.fileno())
+        for number in range(50):
+            stuck.submit(call(number))
+            await until(lambda count=number + 1: len(ids(path)) == count)
+        other = client_of(recorder.channel(), spec, SinkCounts())
+        other.submit(call(50))
+        await until(lambda: not other._has_entries())
+        assert len(stuck._by_number[0].entries) == 50
+        asyncio.get_running_loop().add_reader(channel.fileno(), stuck._read)
+        await until(lambda: not stuck._has_entries())
+        assert [stuck.close(1), other.close(1)] == [0, 0]
+
+    asyncio.run(test())
+    assert recorder.end() == 0
+    assert ids(path) == list(range(51))
+
+
+def test_a_frame_that_is_none_ends_the_process(
+    tmp_path: Path, start: Callable[[], Recorder]
+) -> None:
+    """What cannot be read of a channel ends the process, so that the supervisor starts another."""
+    recorder = start()
+    recorder.configure(spec_of(tmp_path / "audit.jsonl"))
+    with recorder.channel() as channel:
+        channel.sendall(HEADER.pack(0, 0xFF, 0, 0))
+        assert recorder.process.wait(LIMIT_SECONDS) == 70

@@ -705,8 +705,8 @@ def test_what_has_to_be_kept(path: str) -> None:
 
 
 def test_the_default_policy_by_records() -> None:
-    """The kubelet's reads leave no record; its changes do by name, an exec with its command, and
-    whatever somebody else does with the request."""
+    """The kubelet's reads are not recorded. Its changes are recorded with names, an exec with its
+    command, and calls of other clients with the request."""
     made = populated(maker(AuditPolicy()))
     status = v1.ContainerStatusRequest(container_id=CONTAINER_ID)
     start = v1.StartContainerRequest(container_id=CONTAINER_ID)

@@ -46,12 +46,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def complaints() -> list[str]:
+def errors() -> list[str]:
     return []
 
 
 @pytest.fixture
-def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
+def outlet(path: Path, errors: list[str]) -> Iterator[Opener]:
     """Opens outlets and closes them after the test."""
     opened: list[FileOutlet] = []
 
@@ -61,7 +61,7 @@ def outlet(path: Path, complaints: list[str]) -> Iterator[Opener]:
         spec = FileSpec(
             path=str(path), chain=chain, fsync=fsync, rotate=rotate or RotateSpec(compress=False)
         )
-        given.setdefault("log_error", complaints.append)
+        given.setdefault("log_error", errors.append)
         opened.append(FileOutlet(spec, **given))
         return opened[-1]
 
@@ -371,25 +371,30 @@ def test_two_processes_keep_to_one_chain(outlet: Opener, path: Path) -> None:
     assert verify(path).broken is None
 
 
-def test_a_partial_write_is_finished(outlet: Opener, path: Path) -> None:
-    """A line that a full disk cut off is completed when there is room."""
-    room = 250
+class Disk:
+    """A disk that has room for a number of bytes."""
 
-    def write(fd: int, data: memoryview) -> int:
-        nonlocal room
-        if not room:
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if not self.room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = os.write(fd, data[:room])
-        room -= written
+        written = os.write(fd, data[: self.room])
+        self.room -= written
         return written
 
-    one = outlet(write=write)
+
+def test_a_partial_write_is_finished(outlet: Opener, path: Path) -> None:
+    """A line that a full disk cut off is completed when there is room."""
+    disk = Disk(250)
+    one = outlet(write=disk.write)
     lines = [record(number) for number in range(3)]
     progress = one.write(lines)
     assert progress.done < 3
     assert "No space left on device" in progress.trouble
     assert path.stat().st_size == 250
-    room = 10_000
+    disk.room = 10_000
     assert one.write(lines[progress.done :]).trouble == ""
 
     assert (verify(path).records, verify(path).torn, verify(path).broken) == (3, (), None)
@@ -399,21 +404,12 @@ def test_a_partial_write_is_taken_back_where_it_cannot_be_finished(
     outlet: Opener, path: Path
 ) -> None:
     """A partial line in a moved file is written whole to the next file."""
-    room = 250
-
-    def write(fd: int, data: memoryview) -> int:
-        nonlocal room
-        if not room:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        written = os.write(fd, data[:room])
-        room -= written
-        return written
-
-    one = outlet(write=write)
+    disk = Disk(250)
+    one = outlet(write=disk.write)
     progress = one.write([record(0), record(1)])
     moved = path.with_name("audit.jsonl.1")
     path.rename(moved)
-    room = 10_000
+    disk.room = 10_000
     assert one.write([record(0), record(1)][progress.done :]).done == 2 - progress.done
 
     assert numbers(lines_of(moved, path)) == [0, 1]
@@ -423,22 +419,13 @@ def test_a_partial_write_is_closed_off_when_something_came_behind(
     outlet: Opener, path: Path
 ) -> None:
     """A partial line with another process' bytes behind it stays torn and is written again."""
-    room = 250
-
-    def write(fd: int, data: memoryview) -> int:
-        nonlocal room
-        if not room:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        written = os.write(fd, data[:room])
-        room -= written
-        return written
-
-    one = outlet(write=write)
+    disk = Disk(250)
+    one = outlet(write=disk.write)
     lines = [record(0, padding=300), record(1)]
     assert one.write(lines).done == 0
     with path.open("ab") as file:
         file.write(b"\x00")
-    room = 10_000
+    disk.room = 10_000
     assert one.write(lines).done == 2
 
     verdict = verify(path)
@@ -486,7 +473,7 @@ def test_a_failed_fsync_is_logged_and_not_durable(outlet: Opener) -> None:
 
 
 def test_a_file_that_cannot_be_put_aside_grows(
-    outlet: Opener, path: Path, complaints: list[str], monkeypatch: pytest.MonkeyPatch
+    outlet: Opener, path: Path, errors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed rotation loses no records and is logged once."""
 
@@ -497,8 +484,8 @@ def test_a_file_that_cannot_be_put_aside_grows(
     fill(outlet(RotateSpec(size=Size(1000), compress=False)), 0, 20)
 
     assert numbers(lines_of(path)) == list(range(20))
-    assert len(complaints) == 1
-    assert "cannot put the audit log" in complaints[0]
+    assert len(errors) == 1
+    assert "cannot put the audit log" in errors[0]
 
 
 @pytest.fixture
@@ -526,13 +513,13 @@ def _fill_disk(disk: Path) -> Path:
 
 
 @pytest.mark.parametrize("blocking", [False, True], ids=["drop", "block"])
-def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) -> None:
+def test_a_full_disk(small_disk: Path, blocking: bool, errors: list[str]) -> None:
     """On a full disk ``block`` keeps all records, and ``drop`` counts each dropped one."""
     path = small_disk / "audit.jsonl"
     spec = FileSpec(path=str(path), chain=True, rotate=RotateSpec(size=None))
     counts = SinkCounts()
-    outlet = FileOutlet(spec, complaints.append)
-    one = sink(outlet, counts, blocking=blocking, records=100, log_error=complaints.append)
+    outlet = FileOutlet(spec, errors.append)
+    one = sink(outlet, counts, blocking=blocking, records=100, log_error=errors.append)
     running = Pipeline(one)
     for number in range(50):
         running.submit(item(number))
@@ -556,8 +543,8 @@ def test_a_full_disk(small_disk: Path, blocking: bool, complaints: list[str]) ->
     assert reported_drops == counts.dropped.total()
     assert (reported_drops == 0) == blocking
     assert (verify(path).broken, verify(path).torn) == (None, ())
-    assert "No space left on device" in complaints[0]
-    assert complaints[1:] == ["audit sink test works again"]
+    assert "No space left on device" in errors[0]
+    assert errors[1:] == ["audit sink test works again"]
 
 
 def test_a_slow_disk_loses_nothing_that_blocks(path: Path) -> None:
@@ -597,7 +584,7 @@ number = reported = first
 while True:
     running.submit(item(number))
     number += 1
-    for each in range(reported, first + running.lanes["test"].finished):
+    for each in range(reported, first + running.queues["test"].finished):
         os.write(1, b"%d\\n" % each)
         reported = each + 1
     while running.full:

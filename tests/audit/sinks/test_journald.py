@@ -104,9 +104,9 @@ def test_a_large_entry_goes_as_a_file(journal: Path) -> None:
 def test_a_journal_that_restarts_gets_what_waited(journal: Path) -> None:
     """Without journald records wait and an error is logged; they are sent once it is back."""
     counts = SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
     outlet = JournaldOutlet(JournaldSpec(str(journal)))
-    running = Pipeline(sink(outlet, counts, log_error=complaints.append))
+    running = Pipeline(sink(outlet, counts, log_error=errors.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to send")
     with _bind(journal) as server:
@@ -114,4 +114,4 @@ def test_a_journal_that_restarts_gets_what_waited(journal: Path) -> None:
         running.close(within=30)
 
     assert (counts.written, counts.dropped) == (1, {})
-    assert "cannot send to the journal" in complaints[0]
+    assert "cannot send to the journal" in errors[0]

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from criproxy.audit.spec import OtlpSpec
 from criproxy.configtypes.values import Duration
 from criproxy.errors import UsageError
 from tests.support.audit_lines import Pipeline, item, numbers, record, reported, sink
+from tests.support.http_server import Handler, HttpServer, Response
 from tests.support.waiting import wait_until
 
 _NOW = 1_795_429_900_000_000_000
@@ -34,17 +34,13 @@ class Collector:
         self.answers: list[tuple[int, dict[str, str], bytes]] = []
         self.hold = threading.Event()
         self.hold.set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1/logs"
+        self._server = HttpServer(self._respond)
+        self._server.start()
+        self.url = f"{self._server.url}/v1/logs"
 
     def close(self) -> None:
         self.hold.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     @property
     def records(self) -> list[LogRecord]:
@@ -61,33 +57,14 @@ class Collector:
     def lines(self) -> list[bytes]:
         return [found.body.string_value.encode() for found in self.records]
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.hold.wait()
-                request = ExportLogsServiceRequest.FromString(body)
-                status, headers, answer = (
-                    collector.answers.pop(0) if collector.answers else (200, {}, b"")
-                )
-                if status == 200:
-                    collector.requests.append(request)
-                    collector.headers.append({k.lower(): v for k, v in self.headers.items()})
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *arguments: Any) -> None:
-                """Nothing is to be said."""
-
-        return Handler
+    def _respond(self, received: Handler, body: bytes) -> Response:
+        self.hold.wait()
+        request = ExportLogsServiceRequest.FromString(body)
+        status, headers, answer = self.answers.pop(0) if self.answers else (200, {}, b"")
+        if status == 200:
+            self.requests.append(request)
+            self.headers.append({k.lower(): v for k, v in received.headers.items()})
+        return Response(answer, status, headers)
 
 
 @pytest.fixture
@@ -229,18 +206,18 @@ def test_partial_rejections_are_counted(
     answer.partial_success.error_message = "too old"
     collector.answers = [(200, {}, answer.SerializeToString())]
     counts = SinkCounts()
-    complaints: list[str] = []
-    one = sink(outlet(), counts, log_error=complaints.append)
+    errors: list[str] = []
+    one = sink(outlet(), counts, log_error=errors.append)
     one.queue.put([record(number) for number in range(10)])
     one.start()
-    wait_until(lambda: len(collector.requests) == 2, "the word of it")
+    wait_until(lambda: len(collector.requests) == 2, "the report of the rejection")
     one.stop_by(0)
     one.join()
 
     assert counts.dropped == {"rejected": 3}
     assert counts.written == 7
     assert reported(collector.lines) == 3
-    assert "too old" in complaints[0]
+    assert "too old" in errors[0]
 
 
 def test_another_kind_of_answer_is_no_trouble(
@@ -257,14 +234,14 @@ def test_a_collector_that_is_not_there_gets_what_waited() -> None:
     gone = Collector()
     gone.close()
     counts = SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
     one = OtlpOutlet(OtlpSpec(endpoint=gone.url), "node")
-    running = Pipeline(sink(one, counts, blocking=True, log_error=complaints.append))
+    running = Pipeline(sink(one, counts, blocking=True, log_error=errors.append))
     running.submit(item(0))
     wait_until(lambda: counts.errors, "a failure to post")
     running.close(within=0)
 
-    assert f"cannot post to {gone.url}" in complaints[0]
+    assert f"cannot post to {gone.url}" in errors[0]
     assert counts.dropped == {"closing": 1}
 
 

@@ -111,11 +111,11 @@ def test_over_udp() -> None:
 def test_what_is_too_large_for_a_datagram_is_dropped_and_reported() -> None:
     """A record too large for a datagram is dropped, counted and reported."""
     counts = SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         outlet = SyslogOutlet(SyslogSpec(f"udp://127.0.0.1:{server.getsockname()[1]}"), "node")
-        one = sink(outlet, counts, log_error=complaints.append)
+        one = sink(outlet, counts, log_error=errors.append)
         one.start()
         one.queue.put([record(0), record(1, padding=70_000), record(2)])
         lines = [_parse(message)[-1] for message in _take(server, 3)]
@@ -125,7 +125,7 @@ def test_what_is_too_large_for_a_datagram_is_dropped_and_reported() -> None:
     assert numbers(lines) == [0, 2]
     assert reported(lines) == 1
     assert counts.dropped == {"too_large": 1}
-    assert "too large" in complaints[0]
+    assert "too large" in errors[0]
 
 
 def test_over_tcp_whatever_the_size() -> None:
@@ -152,11 +152,11 @@ def test_over_tcp_whatever_the_size() -> None:
 def test_a_server_that_comes_back_gets_what_waited() -> None:
     """Records wait without a server and are sent on a new connection."""
     counts = SinkCounts()
-    complaints: list[str] = []
+    errors: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as first:
         port = first.getsockname()[1]
         outlet = SyslogOutlet(SyslogSpec(f"tcp://127.0.0.1:{port}"), "node")
-        running = Pipeline(sink(outlet, counts, log_error=complaints.append))
+        running = Pipeline(sink(outlet, counts, log_error=errors.append))
         running.submit(item(0))
         connection, _ = first.accept()
         with connection:
@@ -170,7 +170,7 @@ def test_a_server_that_comes_back_gets_what_waited() -> None:
             running.close(within=30)
 
     assert (counts.written, counts.dropped) == (2, {})
-    assert f"cannot send to tcp://127.0.0.1:{port}" in complaints[0]
+    assert f"cannot send to tcp://127.0.0.1:{port}" in errors[0]
 
 
 def test_a_server_that_does_not_read_is_left_in_time() -> None:

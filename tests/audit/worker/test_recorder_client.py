@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from criproxy.audit.channel import SLOTS, LaneStatus, status_frame
+from criproxy.audit.channel import SLOTS, QueueStatus, status_frame
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import CallAtStage, Item, RuntimeListing
 from criproxy.audit.recorder.channels import Channels
@@ -60,19 +60,19 @@ class World:
     """A client, the other end of its channel, and counters of what it drops."""
 
     def __init__(
-        self, sinks: list[SinkSpec], limits: ChannelLimits = LIMITS, lanes: int = 1
+        self, sinks: list[SinkSpec], limits: ChannelLimits = LIMITS, queues: int = 1
     ) -> None:
         self.counts = SinkCounts()
         self.losses = 0
         ours, self.theirs = socket.socketpair()
-        self.client = RecorderClient(ours, sinks, {"one": self.counts}, lanes, self._lost, limits)
+        self.client = RecorderClient(ours, sinks, {"one": self.counts}, queues, self._lost, limits)
 
     def _lost(self) -> None:
         self.losses += 1
 
-    def report(self, lane: int, taken: int, done: int, full: bool = False, *failed: int) -> None:
+    def report(self, queue: int, taken: int, done: int, full: bool = False, *failed: int) -> None:
         """Send a status as the recorder does."""
-        self.theirs.sendall(status_frame([LaneStatus(lane, taken, done, full, list(failed))]))
+        self.theirs.sendall(status_frame([QueueStatus(queue, taken, done, full, list(failed))]))
 
     def close(self, within: float = 0) -> int:
         """Close both ends; return the number of items that were not sent."""
@@ -120,9 +120,9 @@ def test_items_are_recorded_in_order() -> None:
                 if number % 100 == 0:
                     await asyncio.sleep(0)
             await until(lambda: counts.written == 2000)
-            lane = world.client._by_number[0]
-            await until(lambda: not lane.entries)
-            assert (lane.bytes, len(lane.sizes)) == (0, 0)
+            queue = world.client._by_number[0]
+            await until(lambda: not queue.entries)
+            assert (queue.bytes, len(queue.sizes)) == (0, 0)
 
     asyncio.run(test())
     assert numbers(gate.lines) == list(range(2000))
@@ -145,8 +145,8 @@ def test_submitting_sends_later() -> None:
     asyncio.run(test())
 
 
-def test_a_full_lane_drops() -> None:
-    """Above a lane's limit items are dropped and counted for each sink, and reported later."""
+def test_a_full_queue_drops() -> None:
+    """Above a queue's limit items are dropped and counted for each sink, and reported later."""
     gate = Gate()
     lost: list[int] = []
 
@@ -180,8 +180,8 @@ def test_a_full_lane_drops() -> None:
     assert reported(gate.lines) == lost[0] >= 15
 
 
-def test_a_lane_is_limited_in_bytes() -> None:
-    """Large items fill a lane before their number does."""
+def test_a_queue_is_limited_in_bytes() -> None:
+    """Large items fill a queue before their number does."""
 
     async def test() -> None:
         world = World(DROP, ChannelLimits(bytes=100_000))
@@ -194,7 +194,7 @@ def test_a_lane_is_limited_in_bytes() -> None:
     asyncio.run(test())
 
 
-def test_a_listener_does_not_fill_the_lane_of_another() -> None:
+def test_a_listener_does_not_fill_the_queue_of_another() -> None:
     """However many items of one listener wait, another's are accepted."""
 
     def call(listener: str) -> CallAtStage:
@@ -204,14 +204,14 @@ def test_a_listener_does_not_fill_the_lane_of_another() -> None:
         )
 
     async def test(sinks: list[SinkSpec]) -> None:
-        world = World(sinks, ChannelLimits(items=10), lanes=2)
+        world = World(sinks, ChannelLimits(items=10), queues=2)
         for _ in range(100):
             if not world.client.is_full("agent"):
                 world.client.submit(call("agent"))
         assert not world.client.is_full("kubelet")
         for _ in range(5):
             world.client.submit(call("kubelet"))
-        assert len(world.client._lanes["kubelet"].entries) == 5
+        assert len(world.client._queues["kubelet"].entries) == 5
         world.close(0)
 
     asyncio.run(test(DROP))
@@ -244,7 +244,7 @@ def test_blocking() -> None:
 
 
 def test_a_client_without_answers_is_full() -> None:
-    """Items that the recorder does not take fill the lane of a blocking client without loss."""
+    """Items that the recorder does not take fill the queue of a blocking client without loss."""
 
     async def test() -> None:
         world = World(BLOCK, ChannelLimits(items=5))
@@ -334,6 +334,40 @@ def test_closing_waits_for_records_that_must_not_be_lost() -> None:
     asyncio.run(test())
 
 
+def test_closing_ends_with_the_recorder() -> None:
+    """A recorder that ends meanwhile is not waited for; the records count as not durable."""
+
+    async def test() -> None:
+        world = World(BLOCK)
+        results: list[bool] = []
+        world.client.submit(item(0), results.append)
+        await asyncio.to_thread(world.theirs.recv, 1 << 16)
+        world.theirs.close()
+        world.client.close(LIMIT_SECONDS)
+        assert results == [False]
+
+    asyncio.run(test())
+
+
+def test_a_report_in_pieces() -> None:
+    """A report of the recorder is applied when all of it has arrived."""
+
+    async def test() -> None:
+        world = World(BLOCK)
+        results: list[bool] = []
+        for number in range(2):
+            world.client.submit(item(number), results.append)
+        for byte in status_frame([QueueStatus(0, 2, 2, False, [1])]):
+            assert results == []
+            world.theirs.sendall(bytes([byte]))
+            await asyncio.sleep(0.001)
+        await until(lambda: results)
+        assert results == [True, False]
+        world.close()
+
+    asyncio.run(test())
+
+
 def test_without_a_recorder_items_are_bounded() -> None:
     """While there is no recorder, ``drop`` counts what is over the limit, and ``block`` is full."""
 
@@ -363,14 +397,14 @@ def test_kept_items_of_a_stuck_sink_are_bounded() -> None:
 
     async def test() -> None:
         world = World(DROP, ChannelLimits(items=10))
-        lane = world.client._lane("unix:///run/test.sock")
+        queue = world.client._queue("unix:///run/test.sock")
         for number in range(100):
             world.client.submit(item(number))
             world.report(0, taken=number + 1, done=0)
-            await until(lambda: not lane.sizes)
-        assert len(lane.entries) == 20
+            await until(lambda: not queue.sizes)
+        assert len(queue.entries) == 20
         world.report(0, taken=100, done=95)
-        await until(lambda: len(lane.entries) == 5)
+        await until(lambda: len(queue.entries) == 5)
         assert world.counts.dropped == {}
         world.close(0)
 
@@ -384,7 +418,7 @@ def test_kept_items_are_bounded_in_bytes(sinks: list[SinkSpec]) -> None:
 
     async def test() -> None:
         world = World(sinks, ChannelLimits(bytes=10_000))
-        lane = world.client._lane("unix:///run/criproxy/criproxy.sock")
+        queue = world.client._queue("unix:///run/criproxy/criproxy.sock")
         request = v1.ExecSyncRequest(cmd=["x" * 6_000])
         for number in range(1, 11):
             if world.client.full:
@@ -392,16 +426,16 @@ def test_kept_items_are_bounded_in_bytes(sinks: list[SinkSpec]) -> None:
             world.client.submit(observed("ExecSync", request))
             await until(lambda: not world.client._unsent_bytes)
             world.report(0, taken=number, done=0)
-            await until(lambda: not lane.sizes)
-        assert lane.kept_bytes <= 30_000
-        assert len(lane.entries) == (4 if world.client.blocking else 3)
+            await until(lambda: not queue.sizes)
+        assert queue.kept_bytes <= 30_000
+        assert len(queue.entries) == (4 if world.client.blocking else 3)
         world.close()
 
     asyncio.run(test())
 
 
 def test_connections_share_a_bounded_number_of_slots() -> None:
-    """Many connections, open and closed, are told apart, and descriptions are bounded."""
+    """Many connections, open and closed, are distinguished, and their descriptions are bounded."""
     gate = Gate()
     count = 2 * SLOTS + 100
 

@@ -1,4 +1,4 @@
-"""Who may connect to a socket."""
+"""The users that may connect to a socket."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose the fi
     ],
 )
 def test_wider(one: SocketAccess, other: SocketAccess, expected: bool) -> None:
-    """A mode is wider if it lets somebody connect, which is to write, whom the other does not."""
+    """A mode is wider if it lets a user connect, that is write, whom the other does not."""
     assert one.wider_than(other) is expected
 
 
@@ -87,12 +87,12 @@ def test_directory_stops(tmp_path: Path) -> None:
 
 
 def test_not_there(tmp_path: Path) -> None:
-    """What is not there has no mode, and nobody connects to it."""
+    """An absent socket has no mode, and no user may connect to it."""
     assert access_of(tmp_path / "x") is None
     assert not can_connect(tmp_path / "x", 0, {0}, tmp_path)
 
 
 def test_groups() -> None:
-    """Root is in its group; a user whom nobody knows is in none."""
+    """Root is in its group; an unknown user is in none."""
     assert 0 in groups_of(0)
     assert groups_of(3_999_999_999) == set()

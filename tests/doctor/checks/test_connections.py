@@ -1,4 +1,4 @@
-"""Who is connected to a runtime's socket and is not criproxy."""
+"""Processes other than criproxy that are connected to a runtime's socket."""
 
 import subprocess
 import sys
@@ -167,7 +167,7 @@ def test_descriptors_that_may_not_be_read(alive: Node, monkeypatch: pytest.Monke
 
 
 def test_runtime_that_is_not_seen(node: Node) -> None:
-    """Where nobody listens at the runtime's socket nothing can be said of its clients."""
+    """Without a listener at the runtime's socket its clients are not known."""
     [finding] = check(node.facts())
     assert finding.outcome is Outcome.CANNOT_TELL
     assert "network namespace" in finding.remedy

@@ -1,4 +1,4 @@
-"""Where the kubelets of k3s, RKE2, MicroK8s and k0s are pointed, by their documented layouts."""
+"""The endpoints of the kubelets of k3s, RKE2, MicroK8s and k0s in their documented layouts."""
 
 import pytest
 
@@ -90,7 +90,7 @@ ExecStart=/usr/local/bin/k3s \\
     ],
 )
 def test_k3s(node: Node, words: list[str], files: dict[str, str], outcome: str, by: str) -> None:
-    """The kubelet within k3s is told by k3s' flags, its files, and those that it writes."""
+    """The kubelet's endpoint within k3s is in k3s's flags, its files, and those that it writes."""
     for path, text in files.items():
         node.file(path, text)
     node.process(20, K3S, ["/usr/local/bin/k3s", "server", *words])
@@ -140,7 +140,7 @@ def test_k3s_that_hides_its_flags(
 
 
 def test_k3s_outside_a_service(node: Node) -> None:
-    """Where nothing has its flags, it cannot be told where it is pointed."""
+    """Without its flags its endpoint is not known."""
     node.file(CONFIG, KUBELET_ARG)
     node.process(20, K3S, ["k3s agent"], cgroup="/user.slice/x.scope")
     assert [each.outcome for each in check(node.facts())] == [Outcome.CANNOT_TELL]
@@ -200,7 +200,7 @@ def test_microk8s(node: Node, text: str | None, environ: str, outcome: str) -> N
 
 
 def test_connections_of_an_undetermined_kubelet(node: Node) -> None:
-    """What holds connections is no finding while it cannot be told where it is pointed."""
+    """Connections of a process whose endpoint is not known are no finding."""
     node.socket(RUNTIME.path)
     node.listens(RUNTIME.path, 100)
     node.connected(RUNTIME.path, 200)

@@ -1,4 +1,4 @@
-"""Where the kubelet and crictl are pointed."""
+"""The endpoints of the kubelet and of crictl."""
 
 import os
 
@@ -93,7 +93,7 @@ def test_images(node: Node) -> None:
 
 @pytest.mark.parametrize("text", [None, "containerRuntimeEndpoint: ["])
 def test_file_that_cannot_be_read(node: Node, text: str | None) -> None:
-    """Where its file is not there, or no YAML, it cannot be told."""
+    """Where its file is absent or no YAML, its endpoint is not known."""
     if text is not None:
         node.file(CONFIG, text)
     node.process(20, "/usr/bin/kubelet", ["kubelet", f"--config={CONFIG}"])
@@ -148,7 +148,7 @@ def test_config_dir(node: Node, files: dict[str, str], words: list[str], what: s
 
 
 def test_config_dir_that_is_a_link(node: Node) -> None:
-    """Whether a kubelet follows a link cannot be told."""
+    """The doctor cannot know whether a kubelet follows a link."""
     node.file("/srv/d/10.conf", f"containerRuntimeEndpoint: {PROXY}\n")
     (node.root / "d").symlink_to(node.root / "srv/d")
     node.process(20, "/usr/bin/kubelet", ["kubelet", "--config-dir=/d"])
@@ -157,7 +157,7 @@ def test_config_dir_that_is_a_link(node: Node) -> None:
 
 @pytest.mark.parametrize(("written", "outcome"), [(1000.0, "OK"), (1100.0, "cannot tell")])
 def test_file_that_was_changed(node: Node, written: float, outcome: str) -> None:
-    """A file that was changed after the kubelet started does not tell where it is pointed."""
+    """A file that was changed after the kubelet's start does not show its endpoint."""
     file = node.file(CONFIG, f"containerRuntimeEndpoint: {PROXY}\n")
     os.utime(file, (written, written))
     process = node.process(20, "/usr/bin/kubelet", ["kubelet", f"--config={CONFIG}"])
@@ -225,7 +225,7 @@ def test_kubeadm_remedy(node: Node) -> None:
 def test_crictl(
     node: Node, text: str | None, variable: str | None, installed: bool, outcome: str | None
 ) -> None:
-    """crictl's environment goes before its file; told nothing it dials the runtime itself."""
+    """crictl's environment has precedence over its file; without both it dials the runtime."""
     node.process(20, "/usr/bin/kubelet", ["kubelet", f"{FLAG}={PROXY}"])
     if text is not None:
         node.file("/etc/crictl.yaml", text)

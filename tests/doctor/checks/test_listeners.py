@@ -80,7 +80,7 @@ def test_somebody_else(there: Node) -> None:
 
 
 def test_wider_than_the_runtime(there: Node) -> None:
-    """A listener with every right is not to let in whom the runtime and a scoped one do not."""
+    """A full listener must not admit users whom the runtime and a scoped listener do not."""
     os.chown(there.root / PROXY[1:], 0, 4_999)
     assert wrong(there) == [
         (

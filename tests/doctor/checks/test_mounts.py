@@ -172,8 +172,8 @@ def test_those_who_need_it(placed: Node) -> None:
     assert {each.outcome for each in check(placed.facts())} == {Outcome.OK}
 
 
-def test_process_that_does_not_tell(placed: Node) -> None:
-    """Without rights to a process's namespaces there is no telling."""
+def test_process_that_cannot_be_read(placed: Node) -> None:
+    """Without rights to a process's namespaces its mounts are not known."""
     directory = placed.process(20, "/app", namespace=2)
     (directory / "ns/mnt").unlink()
     assert said([*check(placed.facts())]) == [
@@ -185,7 +185,7 @@ def test_process_that_does_not_tell(placed: Node) -> None:
 
 
 def test_no_socket(node: Node) -> None:
-    """Where there is no socket to look for, it cannot be told."""
+    """Without a runtime's socket there is nothing to look for."""
     node.process(20, "/app", mounts=[*HOST_MOUNTS], namespace=2)
     [finding] = check(node.facts())
     assert finding.outcome is Outcome.CANNOT_TELL

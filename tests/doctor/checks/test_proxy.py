@@ -79,7 +79,7 @@ def test_blind(running: Node, changes: dict[str, object], expected: list[str]) -
 
 @as_root
 def test_not_running(running: Node) -> None:
-    """Where nobody listens at its endpoints it cannot be told what it runs as."""
+    """Without a listener at its endpoints its user is not known."""
     [(outcome, _)] = wrong(running)
     assert outcome == "cannot tell"
     (running.root / AUDIT[1:]).unlink()

@@ -1,4 +1,4 @@
-"""Mounts, and which files they show."""
+"""Mounts, and the files that they contain."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which sockets of runtimes there are."""
+"""The sockets of runtimes on a node."""
 
 import pytest
 

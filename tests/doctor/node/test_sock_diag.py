@@ -1,4 +1,4 @@
-"""What the kernel tells of unix sockets."""
+"""Unix sockets as reported by the kernel."""
 
 import errno
 import os
@@ -81,7 +81,7 @@ def test_message_without_length() -> None:
 
 
 def test_kernel(short_dir: Path) -> None:
-    """The kernel tells which socket listens, and both ends of a connection by their inodes."""
+    """The kernel reports the listening socket, and both ends of a connection by their inodes."""
     path = str(short_dir / "a.sock")
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
         listening.bind(path)
@@ -119,7 +119,7 @@ def test_kernel_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connection_that_nobody_accepted(short_dir: Path) -> None:
-    """Who waits to be accepted is told by the socket that listens."""
+    """Clients that wait to be accepted are reported with the listening socket."""
     path = str(short_dir / "a.sock")
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
         listening.bind(path)

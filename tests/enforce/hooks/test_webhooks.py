@@ -7,7 +7,6 @@ import json
 import socketserver
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from criproxy.rules.image_names import image_of
 from criproxy.rules.spec import HookSpec
 from criproxy.wire.grpc import StatusCode
 from tests.enforce.hook_calls import PB, UNKNOWN, create, facts, run
+from tests.support.http_server import Handler, HttpServer, Response
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 Respond = Callable[[dict[str, Any]], dict[str, Any] | bytes | tuple[int, bytes]]
@@ -39,52 +39,33 @@ class Server:
         self.respond: Respond = lambda review: {"allowed": True}
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-
+        class Counting(Handler):
             def setup(self) -> None:
                 outer.connections += 1
                 super().setup()
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                assert self.headers["content-type"] == "application/json"
-                status, answer = outer._answer(self.path, json.loads(body))
-                self.send_response(status)
-                self.send_header("location", "/elsewhere")
-                self.send_header("content-length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: Any) -> None:
-                pass
 
             def address_string(self) -> str:
                 return "client"
 
         if path is None:
-            self.server: socketserver.BaseServer = _HTTPServer(("127.0.0.1", 0), Handler)
+            self.server: socketserver.BaseServer = HttpServer(self._answer, Counting)
             self.url = f"http://127.0.0.1:{self.server.server_address[1]!r}"
         else:
-            self.server = _UnixServer(str(path), Handler)
+            self.server = _UnixServer(str(path), Counting)
+            self.server.answer = self._answer
             self.url = f"unix://{path}:"
 
-    def _answer(self, path: str, review: dict[str, Any]) -> tuple[int, bytes]:
-        self.paths.append(path)
+    def _answer(self, request: Handler, body: bytes) -> Response:
+        assert request.headers["content-type"] == "application/json"
+        review = json.loads(body)
+        self.paths.append(request.path)
         self.asked.append(review)
         answer = self.respond(review["request"])
         if isinstance(answer, dict):
             response = {"uid": review["request"]["uid"], **answer}
             answer = json.dumps({"response": response}).encode()
-        return answer if isinstance(answer, tuple) else (200, answer)
-
-
-class _HTTPServer(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        pass  # a client that is gone
+        status, content = answer if isinstance(answer, tuple) else (200, answer)
+        return Response(content, status, {"location": "/elsewhere"})
 
 
 class _UnixServer(socketserver.ThreadingUnixStreamServer):

@@ -710,7 +710,7 @@ def test_rules_in_addition() -> None:
     ],
 )
 def test_who_may_connect(allow: dict[str, Any], told: str | None) -> None:
-    """A client that `allow` does not admit is told which property is not admitted."""
+    """The denial of a client that `allow` does not admit names the refused property."""
     assert rejection_reason(CallersSpec(**allow), CONNECTION.peer) == told
 
 

@@ -1,4 +1,4 @@
-"""Which directions of which calls are held."""
+"""The directions of calls that are held."""
 
 from typing import Any
 

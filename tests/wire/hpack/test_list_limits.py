@@ -1,4 +1,4 @@
-"""Limits on decoded header lists: what is decoded of a block, and that the table stays in step."""
+"""Limits on decoded header lists: the decoded part of a block, and the state of the table."""
 
 import hpack
 import pytest

@@ -1,4 +1,4 @@
-"""Frames that carry nothing: which are counted, and what a connection that sends many gets."""
+"""The rate limit on frames that carry nothing: the frames that count, and the limit's effect."""
 
 import pytest
 

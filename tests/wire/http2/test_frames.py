@@ -292,7 +292,7 @@ def test_the_largest_frame(size: int) -> None:
 
 
 def test_push_promise() -> None:
-    """gRPC knows no server push: a PUSH_PROMISE, whose block nobody could place, is refused."""
+    """gRPC has no server push: a PUSH_PROMISE, whose block would be left undecoded, is refused."""
     check(wire.frame(wire.PUSH_PROMISE, 4, 1, bytes(4) + GET), ("refused", "protocol_error"))
 
 

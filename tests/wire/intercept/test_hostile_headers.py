@@ -1,4 +1,4 @@
-"""Header blocks that are made to cost: what is forwarded of them where streams are held."""
+"""Header blocks that are expensive to process, on connections with held streams."""
 
 import hpack
 import pytest
@@ -88,7 +88,7 @@ def test_a_raw_connection_is_intercepted_for_a_list_over_the_limit() -> None:
 
 
 def test_other_calls_over_the_limit_are_forwarded() -> None:
-    """A call that nobody wants is forwarded unchanged, raw or not, whatever its headers."""
+    """A call that no policy holds is forwarded unchanged, raw or not, whatever its headers."""
     world = Held()
     opened = wire.headers(1, request(more=INSERTED))
     flood = wire.headers(3, request(more=REFERENCE * 1000))

@@ -1,4 +1,4 @@
-"""The rules of holding streams, one by one; the property tests check them in combination."""
+"""Holding of streams, one rule at a time; the property tests check the rules in combination."""
 
 from collections.abc import Callable
 
@@ -1334,7 +1334,7 @@ def longer_and_left(world: World) -> Called:
 
 
 def test_left_stream_is_raw_at_once() -> None:
-    """Where nobody is owed anything, a call that was left does not keep its connection from raw."""
+    """Where no window update is owed, the connection of a call that was left is raw."""
     world = connected()
     called = made(world, Plan(THOUSAND, script=LEAVING))
     while world.command(handler(called).act):

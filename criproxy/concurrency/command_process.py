@@ -1,0 +1,61 @@
+"""Runs a command of criproxy as a child process."""
+
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO, Final, Self
+
+_STOP_SECONDS: Final = 10.0
+"""Time limit for the process to stop before it is killed."""
+
+
+class CommandProcess(ABC):
+    """``criproxy`` with arguments as a child process, from entering to leaving the block."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._command = [sys.executable, "-m", "criproxy", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process else None
+
+    @abstractmethod
+    def start(self) -> None:
+        """Launch the process and return once it serves."""
+
+    def stop(self) -> None:
+        """Stop the process and wait for it. Idempotent."""
+        if (process := self._process) is None:
+            return
+        process.terminate()
+        try:
+            process.communicate(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        self._process = None
+
+    def _launch(self, stdout: int | IO[bytes], stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(  # noqa: S603  # our own command
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=Path("/"),
+            start_new_session=True,  # so that Ctrl-C in a terminal reaches only the parent
+        )
+        return self._process
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
