@@ -18,7 +18,8 @@ INTERVAL: Final = 0.01
 DEADLINE: Final = 60.0
 FACTOR: Final = 3.0
 """The largest ratio of the p99 during an attack to the p99 without one."""
-GROWTH: Final = 160 * MIB
+GROWTH: Final = 256 * MIB
+"""As in tests/attacks/test_attacks.py."""
 
 
 def attacks(directory: Path, sizes: Sizes) -> Report:
