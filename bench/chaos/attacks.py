@@ -11,15 +11,13 @@ from bench.chaos.sizes import Sizes
 from bench.processes import MIB
 from criproxy.client import CriClient
 from tests.attacks.inputs import ATTACKS, Attack
-from tests.attacks.setup import Daemon, attacking
+from tests.attacks.setup import GROWTH, Daemon, attacking
 
 INTERVAL: Final = 0.01
 """Seconds between the beginnings of the calls of the full listener's client."""
 DEADLINE: Final = 60.0
 FACTOR: Final = 3.0
 """The largest ratio of the p99 during an attack to the p99 without one."""
-GROWTH: Final = 256 * MIB
-"""As in tests/attacks/test_attacks.py."""
 
 
 def attacks(directory: Path, sizes: Sizes) -> Report:

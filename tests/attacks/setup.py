@@ -21,6 +21,10 @@ from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 PODS: Final = 1_140
 """Number of pods with which a list of containers has about 1 MiB."""
+GROWTH: Final = 256 << 20
+"""Bytes by which all processes together may grow during an attack: the budget of held bytes is
+64 MiB; the copies of held messages that are made while they are decoded and encoded, and what the
+allocator keeps of them, are twice as much. It does not grow with the number of connections."""
 JWT: Final = r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+"
 MIRROR: Final = "mirror.invalid.example/library/"
 

@@ -11,7 +11,7 @@ import pytest
 
 from criproxy.client import CriClient
 from tests.attacks.inputs import ATTACKS, BY_NAME, Attack
-from tests.attacks.setup import Daemon, KubeletClient, attacking
+from tests.attacks.setup import GROWTH, Daemon, KubeletClient, attacking
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 MIB = 1 << 20
@@ -32,10 +32,6 @@ SPLIT = (
     "audited-backtracking",
 )
 """The attacks that are tried on listeners with two upstreams, which have another relay."""
-GROWTH = 256 * MIB
-"""Bound on the growth of all processes together: the budget of held bytes is 64 MiB; the copies of
-held messages that are made while they are decoded and encoded, and what the allocator keeps of them,
-are twice as much. It does not grow with the number of connections."""
 
 
 @pytest.fixture(scope="module")
