@@ -8,14 +8,20 @@ from criproxy.observe.line_writer import LineWriter
 from criproxy.observe.log import DaemonLog
 
 
-def open_log(config: LogConfig, dropped: Callable[[int], None]) -> tuple[LineWriter, DaemonLog]:
+def open_log(
+    config: LogConfig, dropped: Callable[[int], None], log: DaemonLog | None = None
+) -> tuple[LineWriter, DaemonLog]:
     """Open the log file, or standard error; ``dropped`` is called with the number of lost lines.
 
-    Raises UnavailableError when the file cannot be opened.
+    ``log`` is what writes there from now on, and is returned; None: a new one. Raises
+    UnavailableError when the file cannot be opened.
     """
     colours = config.file is None and sys.stderr.isatty()
     form = config.format or ("console" if colours else "json")
     writer = LineWriter(config.file, dropped)
-    log = DaemonLog(writer, form, config.level, colours)
+    if log is None:
+        log = DaemonLog(writer, form, config.level, colours)
+    else:
+        log.configure(writer, form, config.level, colours)
     writer.loss_line = log.loss_line
     return writer, log

@@ -24,21 +24,34 @@ class DaemonLog:
     """
 
     def __init__(self, writer: LineWriter, form: str, level: str, colours: bool) -> None:
-        """``form`` is ``json`` or ``console``; ``level`` one of LEVELS; ``colours`` for console."""
-        self._write = writer.write
+        """See :meth:`configure`."""
         self._encode = msgspec.json.Encoder().encode
-        self._console = None if form == "json" else _console_renderer(colours)
+        self.configure(writer, form, level, colours)
         self.log: Log = structlog.wrap_logger(
-            _ToWriter(writer),
+            _ToWriter(self),
             processors=[
+                self._drop_below_level,
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
                 self._render,
             ],
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+            wrapper_class=structlog.make_filtering_bound_logger(min(LEVELS.values())),
             cache_logger_on_first_use=True,
         )
+
+    def configure(self, writer: LineWriter, form: str, level: str, colours: bool) -> None:
+        """Write to ``writer`` from now on, whoever has ``log``.
+
+        ``form`` is ``json`` or ``console``; ``level`` one of LEVELS; ``colours`` for console.
+        """
+        self._write = writer.write
+        self._console = None if form == "json" else _console_renderer(colours)
+        self._level = LEVELS[level]
+
+    def write_line(self, line: bytes) -> None:
+        """Write a line, without its newline."""
+        self._write(line + b"\n")
 
     def record(self, line: msgspec.Struct) -> None:
         """Write a struct with ``timestamp``, ``level`` and ``event`` as a line."""
@@ -54,6 +67,13 @@ class DaemonLog:
             None, "", {"event": "log lines lost", "level": "warning", "count": count}
         )
 
+    def _drop_below_level(
+        self, logger: Any, name: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if LEVELS[name] < self._level:
+            raise structlog.DropEvent
+        return event
+
     def _render(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> bytes:
         if self._console is None:
             return self._encode(event)
@@ -63,13 +83,8 @@ class DaemonLog:
 class _ToWriter:
     """The logger that structlog wraps: it writes rendered lines."""
 
-    def __init__(self, writer: LineWriter) -> None:
-        self._write = writer.write
-
-    def msg(self, line: bytes) -> None:
-        self._write(line + b"\n")
-
-    debug = info = warning = error = msg
+    def __init__(self, log: DaemonLog) -> None:
+        self.debug = self.info = self.warning = self.error = log.write_line
 
 
 def _printable(event: MutableMapping[str, Any]) -> dict[str, Any]:

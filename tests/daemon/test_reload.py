@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.observe.log import Log
 from tests.support.criproxy import Criproxy
 from tests.support.process import Process
+from tests.support.process_tree import named
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 SUCCESS = "criproxy_config_reload_success"
@@ -211,6 +213,27 @@ def test_keys_beside_the_rules(ruled: Criproxy, files: Files) -> None:
     loaded = ruled.event("configuration loaded")
     assert loaded["keys"] == ["log.level", "log.methods", "limits.streams", "rules"]
     await_rules(ruled, "second")
+
+
+def test_log_is_moved(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """After a reload that names another log file, every line is written there: of the reload, of
+    workers that end, and of the next reload that fails."""
+    first, second = short_dir / "first.log", short_dir / "second.log"
+    config = {"log": {"file": str(first)}}
+    with Criproxy(short_dir, runtime.endpoint, config=config) as proxy:
+        proxy.event("ready")
+        proxy.reload(log={"file": str(second)})
+
+        def written(event: str) -> bool:
+            return second.exists() and f'"event":"{event}"' in second.read_text()
+
+        wait_until(lambda: written("configuration loaded"), "the reload")
+        proxy.reload(limits={"streams": 0})
+        wait_until(lambda: written("reload failed"), "the failed reload")
+        os.kill(named(proxy.process.pid, "criproxy:full"), signal.SIGKILL)
+        wait_until(lambda: written("worker ended"), "the end of the worker")
+        wait_until(lambda: written("worker started"), "the start of the worker")
+    assert "reload failed" not in first.read_text()
 
 
 def test_options_are_no_change(runtime: EmbeddedRuntime, short_dir: Path) -> None:

@@ -217,6 +217,22 @@ def test_upgrade_to_another_address(proxy: Criproxy) -> None:
         proxy.get("/healthz", before)
 
 
+def test_upgrade_beside_a_reload(proxy: Criproxy) -> None:
+    """A reload that is asked for during an upgrade does not take what the successor needs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    content = yaml.safe_load(proxy.file.read_text())
+    content["metrics"]["address"] = address
+    proxy.file.write_text(yaml.safe_dump(content))
+    for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGHUP):
+        proxy.process.signal(number)
+    assert proxy.process.wait() == 0
+    assert proxy.get("/healthz", address)[0] == 200
+    assert not proxy.events("reload failed")
+    assert not proxy.events("upgrade failed")
+
+
 def test_every_key_is_reloaded(runtime: EmbeddedRuntime, proxy: Criproxy, short_dir: Path) -> None:
     """A reload applies listeners, profiles, limits, the log and the address of the pages."""
     before = proxy.event("metrics")["address"]

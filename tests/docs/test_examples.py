@@ -240,8 +240,11 @@ def test_fields_of_a_review() -> None:
 # Commands
 # --------
 
-OTHERS = {"cat", "crictl", "export", "jq", "journalctl", "k3s", "man", "python3", "systemctl"}
-"""Programs that are not ours."""
+OTHERS = {
+    *("cat", "crictl", "crio", "curl", "export", "jq", "journalctl", "k3s", "man", "python3"),
+    "systemctl",
+}
+"""Programs that are not ours; curl where it asks CRI-O."""
 
 COMMANDS = {each.name: each.command for each in described()}
 
@@ -273,7 +276,7 @@ def test_command(page: str, words: list[str]) -> None:
                 assert isinstance(context, click.Context)
         case "make":
             assert re.search(rf"^{arguments[0]}:", MAKEFILE, re.MULTILINE)
-        case "curl":
+        case "curl" if arguments[0] != "--unix-socket":
             assert f"/{arguments[-1].rpartition('/')[2]}" in HTTP_PAGES
         case "install":
             assert (ROOT / arguments[-2]).is_file()

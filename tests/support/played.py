@@ -99,7 +99,8 @@ class Played:
         self.send(stream, *answer(content))
 
     def flush(self) -> None:
-        self.socket.sendall(self.end.out)
+        with contextlib.suppress(BrokenPipeError):  # what the peer sent before can be read
+            self.socket.sendall(self.end.out)
         self.end.out.clear()
 
     def raw(self, data: bytes) -> None:

@@ -59,6 +59,14 @@ class Reloader:
         """Have the configuration read again, as SIGHUP does."""
         self._asked.set()
 
+    async def suspend(self) -> None:
+        """Wait for the end of a reload, and let none begin until :meth:`resume`."""
+        await self._one.acquire()
+
+    def resume(self) -> None:
+        """Let reloads begin again, also those that were asked for meanwhile."""
+        self._one.release()
+
     async def run(self) -> None:
         """Reload whenever it is asked for. Never returns."""
         while True:

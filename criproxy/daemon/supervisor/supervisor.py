@@ -112,8 +112,9 @@ class _Supervisor:
         """The pool in force is the last; those before it drain."""
         self._pages = WorkerPages(self._pools, self._retired, self._worker_up)
         self._metrics = DaemonMetrics(__version__, self._snapshots)
-        self._writer, log = open_log(loaded.config.log, self._metrics.log_lines_dropped.inc)
-        self._log = log.log
+        dropped = self._metrics.log_lines_dropped.inc
+        self._writer, self._daemon_log = open_log(loaded.config.log, dropped)
+        self._log = self._daemon_log.log
         self._background = Tasks(self._crashed)
         self._spawner = SpawnerClient(spawner, self._spawner_lost)
         self._recorder = RecorderProcess(
@@ -125,6 +126,7 @@ class _Supervisor:
             replace_running,
             self._log,
         )
+        self._reloader = Reloader(loaded, self._apply, self._metrics.reloaded, self._log)
         self._http: HTTPServer | None = None
         self._health_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -277,13 +279,12 @@ class _Supervisor:
             return f"no answer within {patience:g} s"
 
     def _start_reloading(self) -> None:
-        reloader = Reloader(self._loaded, self._apply, self._metrics.reloaded, self._log)
-        self._background.start(reloader.run(), "reload")
-        self._background.start(reloader.watch(), "watch of the configuration")
+        self._background.start(self._reloader.run(), "reload")
+        self._background.start(self._reloader.watch(), "watch of the configuration")
 
         def hang_up() -> None:
             self._reopen()
-            reloader.ask()
+            self._reloader.ask()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
 
@@ -359,7 +360,11 @@ class _Supervisor:
             self._background.start(self._upgrade(), "upgrade")
 
     async def _upgrade(self) -> None:
-        """Start a new supervisor, and stop once its workers serve."""
+        """Start a new supervisor, and stop once its workers serve.
+
+        No reload is applied meanwhile: it would take addresses that the new one needs.
+        """
+        await self._reloader.suspend()
         self._log.info("upgrade begins")
         try:
             pid = await upgrade(
@@ -371,6 +376,7 @@ class _Supervisor:
         except UnavailableError as error:
             self._log.error("upgrade failed", error=str(error), note="this version goes on")
             self._upgrading = False
+            self._reloader.resume()
             return
         self._log.info("upgraded", successor=pid)
         self._upgraded = True
@@ -439,9 +445,9 @@ class _Supervisor:
             self._begin_upgrade()
 
     def _open_log(self, config: Config) -> None:
-        writer, log = open_log(config.log, self._metrics.log_lines_dropped.inc)
-        self._writer.close()
-        self._writer, self._log = writer, log.log
+        before, dropped = self._writer, self._metrics.log_lines_dropped.inc
+        self._writer, _ = open_log(config.log, dropped, self._daemon_log)
+        before.close()
 
     def _reopen(self) -> None:
         self._writer.reopen()
