@@ -1,7 +1,8 @@
 """The number of operations grows at most linearly with the input, for inputs of every kind.
 
 Each case builds an input of a size that is proportional to a number. The operations are counted for
-that number and its double: they may not more than double, but for a small part.
+that number and its double: they may not more than double, but for a small part. And the part of an
+input that is handled at once takes a bounded number of operations, however large the input is.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from criproxy.rules.facts import Metadata
 from criproxy.wire.errors import WireError
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import Decoder
+from criproxy.wire.http2.work import INTERCEPTED, READ, part_size
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support import wire
@@ -210,6 +212,51 @@ def test_scanning(what: str) -> None:
         return operations(lambda: receive(world, sent))
 
     assert_linear(count, number)
+
+
+AT_ONCE = 500_000
+"""Operations that may be made at once: an operation takes 4 to 10 ns."""
+CHUNK = 100_000
+"""Bytes that arrive at once."""
+
+
+def as_chunks(data: Input) -> Input:
+    """Join what a side sends without an answer to large chunks."""
+    joined: Input = []
+    for side, chunk in data:
+        if joined and joined[-1][0] is side and len(joined[-1][1]) < CHUNK:
+            chunk = joined.pop()[1] + chunk
+        joined.append((side, chunk))
+    return joined
+
+
+def work_of_parts(world: RawWorld, sent: Input) -> list[tuple[int, int]]:
+    """Give the world bytes in the parts in which a relay does; return the operations and bytes of
+    each."""
+    parts = []
+    for side, data in sent:
+        start = 0
+        while start < len(data) and (world.reader.reading or not world.is_raw):
+            known = world.interceptor
+            bound = READ if world.is_raw else INTERCEPTED
+            size = part_size(data, start, known.to_boundary(side), bound)
+            part = [(side, data[start : start + size])]
+            parts.append((operations(lambda part=part: receive(world, part)), size))
+            start += size
+    return parts
+
+
+@pytest.mark.parametrize("hold", [*HOLDS, "no call"])
+@pytest.mark.parametrize("what", INPUTS)
+def test_work_at_once(what: str, hold: str) -> None:
+    """What is handled of a large chunk at once takes a bounded number of operations."""
+    number, build = INPUTS[what]
+    world = RawWorld(HOLDS[hold]) if hold in HOLDS else RawWorld(wanted=lambda path: False)
+    size = sum(len(chunk) for _, chunk in build(number))
+    parts = work_of_parts(world, as_chunks(build(number * max(1, CHUNK // size))))
+    most, largest = max(parts)
+    print(f"{most} operations for {largest} bytes, in {len(parts)} parts")
+    assert most <= AT_ONCE
 
 
 class Schedule(NamedTuple):

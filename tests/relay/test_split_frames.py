@@ -329,7 +329,7 @@ def test_calls_above_the_bound_are_refused(ends: Ends) -> None:
             assert ends.client.finish(stream).received.code == ErrorCode.REFUSED_STREAM
         for stream in streams[1:STREAMS]:
             ends.client.end.reset(stream, ErrorCode.CANCEL)
-        ends.client.flush()
+        ends.client.settled()
         runtime.answer(runtime.end.streams[1], b"1")
         assert ends.answered(streams[0]) == wire.message(b"1")
         following = ends.client.begin(RUNTIME + b"Version")

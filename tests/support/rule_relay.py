@@ -116,6 +116,7 @@ class RuleRelay(Relay):
     def assert_restored(self, pair: Pair | Split) -> None:
         """Assert that a connection is open, and its windows and ledgers are as without rules."""
         self.assert_nothing_held()
+        wait_until(lambda: not self.evaluate(lambda: pair.has_calls), "end of what is handled")
         self.evaluate(lambda: _check(pair))
 
     def __enter__(self) -> "RuleRelay":

@@ -156,6 +156,11 @@ class PingAckFilter:
             self._partial = data[position:]
         return data[:position]
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it keeps the beginning of a frame."""
+        return bool(self._partial)
+
     def leftover(self) -> bytes:
         """Return the beginning of a frame whose rest will not come."""
         rest, self._partial = self._partial, b""

@@ -1,7 +1,6 @@
 """One of the HTTP/2 connections of a split connection, terminated by the `h2` library."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -25,10 +24,13 @@ from h2.events import (
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 
-from criproxy.relay.connections.pausable import BACKPRESSURE, PausableProtocol
+from criproxy.relay.connections.bounded import BoundedProtocol
+from criproxy.relay.connections.pausable import BACKPRESSURE
+from criproxy.relay.notifier import Clock
 from criproxy.wire.constants import DEFAULT_MAX_FRAME_SIZE, PREFACE
 from criproxy.wire.errors import WireError
 from criproxy.wire.http2.frame_buffer import FrameBuffer
+from criproxy.wire.http2.work import TERMINATED, part_size
 
 if TYPE_CHECKING:
     from criproxy.relay.connections.exchange import Exchange, Headers
@@ -45,12 +47,15 @@ _HEADER_LIST: Final = 1 << 20
 STREAMS: Final = 1000
 """SETTINGS_MAX_CONCURRENT_STREAMS towards a client; calls above that are refused."""
 
-_READ_SIZE: Final = 1 << 18
-"""Bytes that are read at once from a socket that has been closed by its peer."""
-
 
 class Owner(Protocol):
     """Receives a connection's events: the Split."""
+
+    clock: Clock
+
+    @property
+    def client_to_boundary(self) -> int | None:
+        """Bytes that the client has still to send until the next frame header; None: unknown."""
 
     def begin(self, stream: int, headers: "Headers") -> None:
         """Called when the client opens a stream."""
@@ -58,8 +63,8 @@ class Owner(Protocol):
     def flush(self) -> None:
         """Called when output may have come about on any connection."""
 
-    def from_client(self, data: bytes) -> None:
-        """Called with the client's bytes; :meth:`PeerConnection.take` handles them."""
+    def from_client(self, data: bytes, arrived: float) -> None:
+        """Called with the client's bytes; :meth:`PeerConnection.receive` handles them."""
 
     def going(self, peer: "PeerConnection", left_out: "list[Exchange]") -> None:
         """Called at an upstream's GOAWAY, with the calls that it leaves out as not processed."""
@@ -70,11 +75,11 @@ class Owner(Protocol):
     def ping_acknowledged(self, payload: bytes) -> None:
         """Called when the client acknowledges a PING."""
 
-    def woken(self) -> None:
+    def woken(self, arrived: float) -> None:
         """Called when an upstream has sent something, before it is handled."""
 
 
-class PeerConnection(PausableProtocol):
+class PeerConnection(BoundedProtocol):
     """An HTTP/2 connection to one peer."""
 
     def __init__(
@@ -84,6 +89,8 @@ class PeerConnection(PausableProtocol):
 
         ``write_buffer``: bytes buffered for it before it is sent no more DATA and no more calls.
         """
+        super().__init__()
+        self.clock = owner.clock
         client_side = upstream is not None
         self._owner = owner
         self._socket = upstream
@@ -120,11 +127,13 @@ class PeerConnection(PausableProtocol):
 
     def close(self) -> None:
         """Close after what is buffered has been written."""
+        self.drop_parts()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Close now."""
+        self.drop_parts()
         if self._transport is not None:
             self._transport.abort()
 
@@ -144,16 +153,29 @@ class PeerConnection(PausableProtocol):
             self.data_received(self.received)
             self.received = b""
 
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        if self._client_side:
-            self._owner.woken()
-            self.take(data)
-        else:
-            self._owner.from_client(data)
+    def part_size(self, data: bytes, start: int) -> int:
+        """See BoundedProtocol."""
+        to_boundary = self.to_boundary if self._client_side else self._owner.client_to_boundary
+        return part_size(data, start, to_boundary, TERMINATED)
 
-    def take(self, data: bytes) -> None:
-        """Handle bytes of the peer, frame by frame: those before one that cannot be read count."""
+    @property
+    def to_boundary(self) -> int | None:
+        """Bytes to be handled until the next frame header; None where it is unknown."""
+        return len(self._preface) or self._frames.to_boundary
+
+    def take(self, data: bytes, arrived: float) -> None:
+        """See BoundedProtocol."""
+        if self._client_side:
+            self._owner.woken(arrived)
+            self.receive(data)
+        else:
+            self._owner.from_client(data, arrived)
+
+    def receive(self, data: bytes) -> None:
+        """Handle bytes of the peer, frame by frame: those before one that cannot be read count.
+
+        An interceptor has forwarded them if the peer is the client.
+        """
         if self.is_closing:
             return
         changed: dict[Exchange, None] = {}
@@ -194,20 +216,16 @@ class PeerConnection(PausableProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection is closed."""
+        self._transport = None
+        self.writable = False
         if exc is not None and self._socket is not None:
-            self._read_rest(self._socket)
+            self.take_rest(self._socket)
+        self.after_parts(self._lost)
+
+    def _lost(self) -> None:
         if not self.closed.done():  # cancelled together with run()
             self.closed.set_result(None)
         self._owner.lost(self)
-
-    def _read_rest(self, sock: socket.socket) -> None:
-        """Handle what an upstream sent before it closed, after a write to it has failed."""
-        data = bytearray()
-        with contextlib.suppress(OSError):
-            while part := sock.recv(_READ_SIZE):
-                data += part
-        self._transport = None
-        self.take(bytes(data))
 
     def _handle(self, event: Event) -> "Iterable[Exchange]":
         """Handle an event; return the exchanges that may have something to forward."""

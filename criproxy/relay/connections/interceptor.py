@@ -117,6 +117,11 @@ class RelayInterceptor:
         core = self._core
         return core is not None and (core.held > 0 or core.undelivered)
 
+    def to_boundary(self, side: Side) -> int | None:
+        """Return the bytes until the next frame header of a side; None where it is unknown."""
+        core = self._core
+        return self._observed.reader.to_boundary(side) if core is None else core.to_boundary(side)
+
     def received(self, side: Side, data: bytes, now: float) -> None:
         """Handle bytes that a side has sent, which came at ``now`` (seconds)."""
         core, http1 = self._core, self._observed.reader.http1

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from criproxy.peers.peer import Connection
+from criproxy.relay.connections.bounded import BoundedProtocol
 from criproxy.relay.connections.client_rate import ClientRate
 from criproxy.relay.connections.drain import PING_PAYLOAD, STOPPING, PingAckFilter
 from criproxy.relay.connections.interceptor import DELIVERY, RelayInterceptor
-from criproxy.relay.connections.pausable import BACKPRESSURE, PausableProtocol
+from criproxy.relay.connections.pausable import BACKPRESSURE
 from criproxy.relay.connections.relayed import RelayedConnection
 from criproxy.relay.dial import is_hung_up
 from criproxy.relay.notifier import Clock, Notifier
@@ -23,14 +24,12 @@ from criproxy.relay.policy import ActivePolicy
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.http2.frame_builder import goaway, literal_headers, ping, reset, trailers
+from criproxy.wire.http2.work import INTERCEPTED, READ, part_size
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
 _POLL_INTERVAL: Final = 1.0
 """Seconds between polls of a peer that has half-closed its connection."""
-
-_READ_SIZE: Final = 1 << 18
-"""Bytes that are read at once from a socket that has been closed by its peer."""
 
 
 class Pair(RelayedConnection):
@@ -156,7 +155,7 @@ class Pair(RelayedConnection):
     def has_calls(self) -> bool:
         """See RelayedConnection."""
         busy = self.interceptor is not None and self.interceptor.busy
-        return busy or self.reader.has_calls
+        return busy or self.reader.has_calls or self._client.parts_wait or self._runtime.parts_wait
 
     def advance_drain(self) -> None:
         """See RelayedConnection."""
@@ -213,6 +212,20 @@ class Pair(RelayedConnection):
             self.notifier.relayed(self, Side.RUNTIME, frames, self.clock())
             self._runtime.insert(reset(call.stream, ErrorCode.CANCEL))
 
+    def part_size(self, side: Side, data: bytes, start: int) -> int:
+        """Return how many bytes of a side, from ``start`` on, are handled at once."""
+        interceptor = self.interceptor
+        raw = interceptor is None or interceptor.raw
+        if raw and not self.reader.reading:
+            return len(data) - start  # they are only forwarded
+        if side is Side.CLIENT and self._filter is not None and self._filter.is_waiting:
+            to_boundary = None
+        elif interceptor is None:
+            to_boundary = self.reader.to_boundary(side)
+        else:
+            to_boundary = interceptor.to_boundary(side)
+        return part_size(data, start, to_boundary, READ if raw else INTERCEPTED)
+
     def filter(self, side: Side, data: bytes, now: float) -> bytes:
         """Return what is to be forwarded of bytes that came while the connection is drained."""
         assert self.drain is not None
@@ -231,13 +244,15 @@ class Pair(RelayedConnection):
             self._closed.set_result(None)
 
 
-class _SideProtocol(PausableProtocol):
+class _SideProtocol(BoundedProtocol):
     """One side of a pair."""
 
     other: "_SideProtocol"
     socket: socket.socket
 
     def __init__(self, pair: Pair, side: Side) -> None:
+        super().__init__()
+        self.clock = pair.clock
         self._pair = pair
         self._side = side
         self._forward: Callable[[bytes], None] | None = None  # None until both sides are connected
@@ -286,15 +301,18 @@ class _SideProtocol(PausableProtocol):
             self.data_received(data)
         self._early.clear()
         if self._ended:
+            self._ended = False
             self.eof_received()
 
     def close(self) -> None:
         """Close after what is buffered has been written."""
+        self.drop_parts()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Close now."""
+        self.drop_parts()
         if self._transport is not None and not self.closed:
             self._transport.abort()
 
@@ -305,15 +323,19 @@ class _SideProtocol(PausableProtocol):
     def data_received(self, data: bytes) -> None:
         if self._forward is None:
             self._early.append(data)
-            return
-        pair = self._pair
-        now = pair.clock()
-        if pair.drain is None and not self._inserts:
-            self._relay(data, now)
         else:
-            self._relay_around_inserts(data, now)
+            super().data_received(data)
+
+    def part_size(self, data: bytes, start: int) -> int:
+        return self._pair.part_size(self._side, data, start)
+
+    def take(self, data: bytes, arrived: float) -> None:
+        if self._pair.drain is None and not self._inserts:
+            self._relay(data, arrived)
+        else:
+            self._relay_around_inserts(data, arrived)
         if self.check_rate is not None:
-            self.check_rate(len(data), now)
+            self.check_rate(len(data), self.clock())
 
     def _relay_around_inserts(self, data: bytes, now: float) -> None:
         pair = self._pair
@@ -336,6 +358,11 @@ class _SideProtocol(PausableProtocol):
             pair.notifier.relayed(pair, self._side, data, now)
 
     def eof_received(self) -> bool:
+        self.after_parts(self._end)
+        return True  # the transport stays: the other direction goes on
+
+    def _end(self) -> None:
+        """Handle the end of what the peer sends."""
         self._ended = True
         if self._forward is not None:
             if rest := self._pair.leftover(self._side):
@@ -345,7 +372,6 @@ class _SideProtocol(PausableProtocol):
             else:
                 self._pair.half_closed(self._side)
                 self._watch_for_hang_up()
-        return True  # the transport stays: the other direction goes on
 
     def _watch_for_hang_up(self) -> None:
         """Poll whether a peer that has half-closed its connection has closed it.
@@ -366,16 +392,13 @@ class _SideProtocol(PausableProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if exc is not None:
-            self._read_rest()
+        if exc is not None and self.other.is_open:
+            self.take_rest(self.socket)
+        self.after_parts(self._lost)
+
+    def _lost(self) -> None:
         self._pair.hang_up(self._side)
         self._pair.lost()
-
-    def _read_rest(self) -> None:
-        """Relay what the peer sent before it closed, after a write to it has failed."""
-        with contextlib.suppress(OSError):
-            while data := self.socket.recv(_READ_SIZE):
-                self.data_received(data)
 
     def _insert_within(self, data: bytes, now: float) -> bytes:
         """Relay up to the next frame boundary, insert our frames there, and return the rest."""

@@ -96,9 +96,17 @@ class Split(RelayedConnection):
             self._image.close()
             client.close()
 
-    def woken(self) -> None:
+    @property
+    def client_to_boundary(self) -> int | None:
+        """See Owner."""
+        interceptor = self._interceptor
+        if interceptor is not None and (self.reader.reading or not interceptor.raw):
+            return interceptor.to_boundary(Side.CLIENT)
+        return self._client.to_boundary
+
+    def woken(self, arrived: float) -> None:
         """Called when an upstream has sent something, before it is handled."""
-        self._since = self.clock()
+        self._since = arrived
 
     def flush(self) -> None:
         """Write the output of each connection, and what the interceptor produces from it."""
@@ -127,9 +135,9 @@ class Split(RelayedConnection):
                 self._client.write(data)
                 self.notifier.relayed(self, Side.RUNTIME, data, self._since)
 
-    def from_client(self, data: bytes) -> None:
-        """Handle bytes of the client."""
-        self._since = self.clock()
+    def from_client(self, data: bytes, arrived: float) -> None:
+        """Handle bytes of the client, which came at ``arrived`` (seconds)."""
+        self._since = arrived
         book = self._active_policy
         if (
             book.policy is not None
@@ -151,20 +159,20 @@ class Split(RelayedConnection):
             self._interceptor.received(Side.CLIENT, data, self._since)
             released, self._released = self._released, None
             for piece in released:
-                self._client.take(piece)
+                self._client.receive(piece)
         else:
             self.notifier.relayed(self, Side.CLIENT, data, self._since)
-            self._client.take(data)
+            self._client.receive(data)
         if self._client_rate is not None:
-            self._client_rate.check(len(data), self._since)
+            self._client_rate.check(len(data), self.clock())
         if self.drain is not None:
-            self.drain.last_received = self._since
+            self.drain.last_received = arrived
             self.advance_drain()
 
     def _take(self, data: bytes) -> None:
         """Handle client bytes that the interceptor forwards, after the notifier has read them."""
         if self._released is None:
-            self._client.take(data)
+            self._client.receive(data)
         else:
             self._released.append(data)
 
@@ -195,7 +203,7 @@ class Split(RelayedConnection):
     def has_calls(self) -> bool:
         """See RelayedConnection."""
         busy = self._interceptor is not None and self._interceptor.busy
-        return busy or bool(self._client.exchanges)
+        return busy or bool(self._client.exchanges) or self._client.parts_wait
 
     def send_goaway(self, last_stream: int, code: ErrorCode = ErrorCode.NO_ERROR) -> None:
         """See RelayedConnection."""

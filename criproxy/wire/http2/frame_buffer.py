@@ -98,6 +98,13 @@ class FrameBuffer:
         """Whether it is at a boundary and its buffer is empty."""
         return not self._buffer and self.at_boundary
 
+    @property
+    def to_boundary(self) -> int | None:
+        """Bytes until the next frame header; None within one."""
+        if not self._buffer:
+            return self._passing
+        return self._wanted - len(self._buffer) if self._wanted else None
+
     def leftover(self) -> bytes:
         """Return the unforwarded beginning of a frame and of its header block."""
         return bytes(self._block_raw or b"") + bytes(self._buffer)

@@ -13,7 +13,7 @@ owed any more, it is raw again::
 
 from collections.abc import Callable, Iterable
 
-from criproxy.wire.constants import ErrorCode
+from criproxy.wire.constants import FRAME_HEADER_SIZE, ErrorCode
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import LARGEST_TABLE
 from criproxy.wire.http2.frame_buffer import FrameBuffer
@@ -101,6 +101,15 @@ class ConnectionInterceptor:
     def undelivered(self) -> bool:
         """Whether a complete response has not been sent to the client in full yet."""
         return self._dispatcher is not None and self._dispatcher.streams.undelivered
+
+    def to_boundary(self, side: Side) -> int | None:
+        """Return the bytes until the next frame header of a side; None where it is unknown."""
+        if not self.raw:
+            return self._buffers[side].to_boundary
+        if side is Side.CLIENT and self._partial:
+            needed = self._scanner.needed
+            return needed - len(self._partial) if needed > FRAME_HEADER_SIZE else None
+        return self._reader.to_boundary(side)
 
     def scan(self, data: bytes) -> tuple[bytes, bytes]:
         """Scan the client's next bytes while raw; return those to forward and those to receive.
