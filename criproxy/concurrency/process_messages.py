@@ -2,7 +2,7 @@
 
 A message is a mapping in MessagePack, preceded by its length and the number of file descriptors
 that travel with it (SCM_RIGHTS, unix(7)). :mod:`criproxy.daemon.control` sends and receives them on
-an event loop, :mod:`criproxy.audit.recorder.control` with blocking calls.
+an event loop, :mod:`criproxy.audit.recorder.server` with blocking calls.
 """
 
 import contextlib

@@ -40,7 +40,7 @@ def _with_may_deny(spec: "RuleSpec", hooks: dict[str, "Hook"]) -> "RuleSpec":
 
 
 def _hooks(loaded: LoadedConfig) -> dict[str, "Hook"]:
-    from criproxy.enforce.hooks.factory import make_hook
+    from criproxy.enforce.hooks.hook import make_hook
 
     hooks = {}
     for rule in loaded.rules:

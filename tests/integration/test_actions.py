@@ -11,7 +11,7 @@ import pytest
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.enforce.hooks import webhooks
-from criproxy.enforce.hooks.factory import make_hook
+from criproxy.enforce.hooks.hook import make_hook
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from tests.integration.webhook import Webhook
 from tests.support.call_batches import BATCH, MATCHED, Case, check_action, run_batch

@@ -19,7 +19,7 @@ import pickle
 import select
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from platform import node as host_name
@@ -29,13 +29,12 @@ from typing import Any, Final
 from criproxy.audit.counts import AuditCounts, SinkCounts
 from criproxy.audit.policy import AuditPolicy
 from criproxy.audit.recorder.channels import Channels
-from criproxy.audit.recorder.control import ControlSocket
 from criproxy.audit.recorder.encoder import RecordEncoder
 from criproxy.audit.recorder.intake import Intake
 from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import AuditSpec
-from criproxy.concurrency.process_messages import Message
+from criproxy.concurrency.process_messages import Message, MessageReceiver, frame
 from criproxy.errors import CriproxyError, UsageError
 
 CLOSING: Final = 5.0
@@ -49,6 +48,27 @@ _FATAL: Final = 70
 
 Describe = Callable[[Mapping[str, SinkCounts]], Any]
 """Returns counters by sink as data that MessagePack can encode."""
+
+
+class ControlSocket:
+    """The recorder's end of its control channel, with blocking calls. Not thread-safe."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._receiver = MessageReceiver()
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message; waits for the peer. Raises OSError if it is gone."""
+        data = frame(message, len(descriptors))
+        sent = socket.send_fds(self.sock, [data], list(descriptors)) if descriptors else 0
+        self.sock.sendall(data[sent:])
+
+    def receive(self) -> Iterator[tuple[Message, list[int]]]:
+        """Wait for data and yield the complete messages with their descriptors.
+
+        Raises EOFError when the supervisor has closed its end.
+        """
+        return self._receiver.receive(self.sock)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

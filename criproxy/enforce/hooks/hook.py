@@ -10,6 +10,8 @@ from criproxy.rules.errors import EvaluationError
 from criproxy.wire.grpc import StatusCode
 
 if TYPE_CHECKING:  # importing protobuf costs memory
+    from pathlib import Path
+
     from google.protobuf.message import Message
 
     from criproxy.enforce.resources import Log
@@ -98,3 +100,19 @@ def timeout_extension() -> Callable[[float], None]:
                 timeout.reschedule(until + max(seconds, 0.0))
 
     return extend
+
+
+def make_hook(spec: "HookSpec", base_dir: "Path") -> Hook:
+    """Create the hook of a rule; a script's path is relative to ``base_dir``.
+
+    The modules of scripts and webhooks are imported only when they are used.
+
+    Raises ValueError or OSError for a hook that cannot be used.
+    """
+    if spec.script is not None:
+        from criproxy.enforce.hooks.scripts import ScriptHook
+
+        return ScriptHook(spec, base_dir)
+    from criproxy.enforce.hooks.webhooks import Webhook
+
+    return Webhook(spec)

@@ -16,7 +16,7 @@ import pytest
 from criproxy.audit.channel import HEADER
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import CallAtStage
-from criproxy.audit.recorder.control import ControlSocket
+from criproxy.audit.recorder.server import ControlSocket
 from criproxy.audit.spec import AuditRuleSpec, AuditSpec, FileSpec, RedactSpec, SinkSpec
 from criproxy.audit.worker.recorder_client import ChannelLimits, RecorderClient
 from criproxy.concurrency.process_messages import Message

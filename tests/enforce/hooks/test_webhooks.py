@@ -15,8 +15,7 @@ import uvloop
 
 from criproxy.configtypes.values import Duration
 from criproxy.enforce.hooks import webhooks
-from criproxy.enforce.hooks.factory import make_hook
-from criproxy.enforce.hooks.hook import HookDenial
+from criproxy.enforce.hooks.hook import HookDenial, make_hook
 from criproxy.enforce.hooks.webhooks import Webhook, WebhookTarget, parse_target
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.image_names import image_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from criproxy.relay.connection_shares import ListenerUse, connection_shares
+from criproxy.daemon.worker.limits import ListenerUse, connection_shares
 
 FULL = ListenerUse(scoped=False, split=False)
 SCOPED = ListenerUse(scoped=True, split=False)
