@@ -145,7 +145,7 @@ class HeldCall:
         held = self._held_request()
         yield from self._evaluation.request(held)
         if held.is_readable:
-            self._requests = [(yield from held.payload())]
+            self._requests = [held.payload]
         for payload in self._requests:
             self._stream.send(Side.CLIENT, payload.data, payload.compressed)
         self._request_released = True
@@ -179,7 +179,7 @@ class HeldCall:
         if held.dropped:
             self._stream.drop(Side.RUNTIME)
         else:
-            yield from self._send(held, payload)
+            self._send(held, payload)
         if truncation is not None:
             raise truncation.reply
 
@@ -197,7 +197,7 @@ class HeldCall:
         if not ok and message_filter is not None and message_filter.hides_failures:
             raise LocalReply(_status_code(trailers), _HIDDEN_FAILURE)
         if held is not None and held.is_readable:
-            yield from self._send(held, payloads[0])
+            self._send(held, payloads[0])
         elif message_filter is not None:  # messages of a failed call have not been filtered
             for _ in payloads:
                 self._stream.drop(Side.RUNTIME)
@@ -233,10 +233,8 @@ class HeldCall:
             payload, message_class, encoding, resources.held_limit, resources.message_executor
         )
 
-    def _send(self, held: HeldMessage, original: Payload) -> Steps[None]:
-        payload = original
-        if held.is_readable:
-            payload = yield from held.payload()
+    def _send(self, held: HeldMessage, original: Payload) -> None:
+        payload = held.payload if held.is_readable else original
         self._stream.send(Side.RUNTIME, payload.data, payload.compressed)
 
     def _send_all(self, payloads: list[Payload]) -> None:

@@ -1021,7 +1021,8 @@ def test_large_messages_off_the_loop() -> None:
 
 
 def test_too_large_while_in_a_thread() -> None:
-    """A change of a rule is kept where there is no time to encode it in the thread."""
+    """A rule whose change is still under way in the thread when there is no time left has failed:
+    nothing large is processed on the loop instead."""
 
     async def main() -> None:
         action = {"rewrite": {"response": {"container_id": 'response.container_id + "x"'}}}
@@ -1037,10 +1038,36 @@ def test_too_large_while_in_a_thread() -> None:
                 await executor.step()
             assert call.done == []
             call.limit_exceeded(RUNTIME)
-            expected = event(large + "x") if steps == 2 else event(large)
-            assert call.done == [sent(RUNTIME, expected), ("pass on", RUNTIME)]
+            assert call.done == [sent(RUNTIME, event(large)), ("pass on", RUNTIME)]
+            # for this message, and for those that are not held any more
+            assert rules.counts.errors == {("r0", "held_limit"): 2}
             await settle()
             assert rules.crashed == []
+
+    run(main)
+
+
+def test_too_large_after_a_change() -> None:
+    """A change that is complete is kept when a later rule has no time left, and it has been encoded
+    in the thread by then."""
+
+    async def main() -> None:
+        action = {"rewrite": {"response": {"container_id": 'response.container_id + "x"'}}}
+        wait = {"delay": {"fixed": "1h", "when": "after"}}
+        large = "l" * (LARGE + 1)
+        executor = _SteppedExecutor()
+        change = rule(action, EVENTS, **{"continue": True})
+        rules = Rules(change, rule(wait, EVENTS), message_executor=executor)
+        call = rules.call(EVENTS)
+        call.asks(v1.GetEventsRequest())
+        call.forget()
+        call.says(RUNTIME, event(large), end=False)
+        for _ in range(3):  # decoding, rewriting, encoding
+            await executor.step()
+        assert call.done == []
+        call.limit_exceeded(RUNTIME)
+        assert call.done == [sent(RUNTIME, event(large + "x")), ("pass on", RUNTIME)]
+        assert rules.counts.errors == {("r0", "held_limit"): 1, ("r1", "held_limit"): 2}
 
     run(main)
 

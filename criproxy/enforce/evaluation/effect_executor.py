@@ -186,14 +186,15 @@ class EffectExecutor:
             case DropMessage():
                 held.dropped = True
             case ReplaceMessage(message):
-                self._record_change(active, phase, held.decoded, message)
-                held.replace(message)
+                before = held.decoded
+                yield from held.replace(message)
+                self._record_change(active, phase, before, message)
             case CallHook():
                 message = yield from held.message()
                 after = yield partial(_call_hook, active, phase, message, facts)
                 if after is not message:
+                    yield from held.replace(after, from_hook=True)
                     self._record_change(active, phase, message, after)
-                    held.replace(after)
 
     def _record_change(
         self, active: ActiveRule, phase: Phase, before: Message | None, after: Message

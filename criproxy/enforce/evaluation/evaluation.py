@@ -123,7 +123,8 @@ class RuleEvaluation:
         """
         self._request = request
         if self.message_filter is not None and self.message_filter.filters_request:
-            request.replace((yield from self._filtered(request, self.message_filter.request)))
+            visible_request = yield from self._filtered(request, self.message_filter.request)
+            yield from self._replace(request, visible_request)
         for candidate in self._candidates:
             active = candidate.active
             rule = active.rule
@@ -166,7 +167,7 @@ class RuleEvaluation:
             if visible is None:
                 response.dropped = True
             else:
-                response.replace(visible)
+                yield from self._replace(response, visible)
         self._response_began = True
         if response is not None and not response.dropped:
             self._forwarded += 1
@@ -190,6 +191,13 @@ class RuleEvaluation:
             return (yield from self._resources.message_executor.run(held.size, apply, message))
         except ProfileDenial as denial:
             raise self._executor.deny_by_profile(denial) from denial
+        except EvaluationError as error:
+            raise _unreadable_reply(error) from error
+
+    def _replace(self, held: HeldMessage, visible: Message) -> Steps[None]:
+        """Replace a message by what the message filter has made of it."""
+        try:
+            yield from held.replace(visible)
         except EvaluationError as error:
             raise _unreadable_reply(error) from error
 

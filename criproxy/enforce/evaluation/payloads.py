@@ -27,7 +27,7 @@ class Payload(NamedTuple):
 
 class HeldMessage:
     """A message that rules read: decoded when the first rule asks for it, and encoded again only if
-    a rule replaced it."""
+    a rule replaced it. A large one is encoded in a thread as soon as it is replaced."""
 
     def __init__(
         self,
@@ -86,20 +86,24 @@ class HeldMessage:
                 raise
         return self._message
 
-    def replace(self, message: Message) -> None:
-        """Forward another message in place of this one."""
-        self._message = message
-        self._changed = True
+    def replace(self, message: Message, from_hook: bool = False) -> Steps[None]:
+        """Forward another message in place of this one, which may be larger if it is of a hook.
 
-    def payload(self) -> Steps[Payload]:
-        """Return what is to be forwarded: the bytes that came, unless the message was replaced."""
-        if self._changed and self._message is not None:
-            message = self._message
-            try:
-                data: bytes = yield from self._executor.run(self.size, encode_message, message)
-            except EvaluationError:  # waiting is not allowed now, but the change has to be kept
-                data = encode_message(message)
+        Raises EvaluationError if it is not allowed to wait for the encoding of a large one: the
+        message is as before then.
+        """
+        size = max(self.size, LARGE + 1) if from_hook else self.size
+        if size > LARGE:  # now: when it is to be forwarded, there may be no time to wait
+            data: bytes = yield from self._executor.run(size, encode_message, message)
             self._payload = Payload(data)
+        self._changed = size <= LARGE
+        self._message = message
+
+    @property
+    def payload(self) -> Payload:
+        """What is to be forwarded: the bytes that came, unless the message was replaced."""
+        if self._changed and self._message is not None:
+            self._payload = Payload(encode_message(self._message))
             self._changed = False
         return self._payload
 

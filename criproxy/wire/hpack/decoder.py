@@ -45,12 +45,16 @@ connection with a larger table stops."""
 _MAX_SIZE_UPDATES: Final = 16
 """Maximum table size updates of a block; an encoder needs two (section 4.2)."""
 
-_MAX_STRINGS: Final = 1024
-"""Entries of the cache of Huffman-coded strings, which is cleared when full."""
+_STRINGS_SIZE: Final = 256 << 10
+"""Bytes of the cache of Huffman-coded strings, which is cleared when full. The strings of the
+largest header list fit in: where streams are held, a block is decoded twice."""
 
-_CACHED_LENGTHS: Final = range(9, 65)
-"""Bytes of the Huffman-coded strings that are cached. Shorter ones decode as fast and are mostly
-grpc-timeout values, which do not repeat; longer ones are rare."""
+_STRING_OVERHEAD: Final = 200
+"""Bytes that an entry of the cache counts for beside its strings."""
+
+_SHORT_STRING: Final = 8
+"""Bytes of the Huffman-coded strings that are not cached: they decode as fast and are mostly
+grpc-timeout values, which do not repeat."""
 
 _MAX_INTEGER_BYTES: Final = 5
 """Bytes that an integer may take beyond its prefix: enough for 32 bits."""
@@ -124,7 +128,24 @@ STATIC_TABLE: Final[tuple[Header, ...]] = (
 _FIRST_DYNAMIC: Final = len(STATIC_TABLE)
 _FIRST_DYNAMIC_BYTE: Final = 0x80 | _FIRST_DYNAMIC
 
-_strings: dict[bytes, bytes] = {}
+
+class _Strings(dict[bytes, bytes]):
+    """The cache of Huffman-coded strings: decodes those that it does not have."""
+
+    size = 0
+
+    def __missing__(self, raw: bytes) -> bytes:
+        decoded = huffman.decode(raw)
+        size = len(raw) + len(decoded) + _STRING_OVERHEAD
+        if self.size + size > _STRINGS_SIZE:
+            self.clear()
+            self.size = 0
+        self.size += size
+        self[raw] = decoded
+        return decoded
+
+
+_strings = _Strings()
 
 
 class Decoder:
@@ -486,12 +507,4 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     raw = block[position:end]
     if byte < 0x80:
         return raw, end
-    if length not in _CACHED_LENGTHS:
-        return huffman.decode(raw), end
-    decoded = _strings.get(raw)
-    if decoded is None:
-        decoded = huffman.decode(raw)
-        if len(_strings) >= _MAX_STRINGS:
-            _strings.clear()
-        _strings[raw] = decoded
-    return decoded, end
+    return huffman.decode(raw) if length <= _SHORT_STRING else _strings[raw], end

@@ -1,11 +1,13 @@
 """Decodes Huffman-coded header strings (RFC 7541 section 5.2 and appendix B).
 
 The code is canonical: codes of one length are consecutive, in the order of their symbols, so their
-lengths define them. Decoding follows the code's tree one byte at a time. Each transition is cached
-when it is first taken (at most 256 nodes times 256 bytes), so that a byte then costs one lookup.
+lengths define them. Decoding follows the code's tree one byte at a time, with one lookup for each:
+the transitions from all nodes by all bytes are computed before, so that no string, whatever it is,
+costs more than another of its length. They take 5 MB; processes share them.
 """
 
-from typing import Final
+from functools import cache
+from typing import Final, NamedTuple
 
 from criproxy.wire.errors import CompressionError
 
@@ -42,72 +44,81 @@ _SYMBOLS_BY_LENGTH: Final[dict[int, tuple[int, ...]]] = {
 # fmt: on
 
 
-class _Tree:
-    """The code as a binary tree. A node is a number; the root is 0.
+_Transition = tuple["_Row", bytes]
+"""The row of the node that is reached, and the symbols that are complete."""
 
-    ``children[node][bit]`` is a node, or ``~symbol`` for a leaf. ``padding`` are the nodes at which
-    a string may end: the root, and those reached from it by one to seven one-bits.
+_Row = list["_Transition"]
+"""The transitions from a node, by the next byte."""
+
+
+class _Code(NamedTuple):
+    """The transitions of the whole code."""
+
+    root: _Row
+    complete: frozenset[int]
+    """The ids of the rows at which a string may end: the root's, and those that it leads to by one
+    to seven one-bits."""
+    refused: _Row
+    """The row behind an end-of-string symbol, which leads to itself."""
+
+
+def _tree() -> list[list[int]]:
+    """Return the code as a binary tree: of each node its two children by the next bit.
+
+    A child is the number of a node, or ``~symbol`` for a leaf. The root is node 0.
     """
-
-    def __init__(self) -> None:
-        self.children: list[list[int]] = [[0, 0]]
-        code = length = 0
-        for bits, symbols in _SYMBOLS_BY_LENGTH.items():
-            code <<= bits - length
-            length = bits
-            for symbol in symbols:
-                self._insert(code, bits, symbol)
-                code += 1
-        node = 0
-        padding = [node]
-        for _ in range(7):
-            node = self.children[node][1]
-            padding.append(node)
-        self.padding = frozenset(padding)
-
-    def _insert(self, code: int, bits: int, symbol: int) -> None:
-        node = 0
-        for shift in range(bits - 1, 0, -1):
-            bit = code >> shift & 1
-            if not self.children[node][bit]:
-                self.children.append([0, 0])
-                self.children[node][bit] = len(self.children) - 1
-            node = self.children[node][bit]
-        self.children[node][code & 1] = ~symbol
-
-    def step(self, node: int, byte: int) -> tuple[int, bytes]:
-        """Follow the bits of ``byte`` from ``node``; return the node reached and the symbols."""
-        decoded_bytes = bytearray()
-        for shift in range(7, -1, -1):
-            node = self.children[node][byte >> shift & 1]
-            if node < 0:
-                if ~node == _EOS:
-                    raise CompressionError("a Huffman string contains the end-of-string symbol")
-                decoded_bytes.append(~node)
-                node = 0
-        return node, bytes(decoded_bytes)
+    children: list[list[int]] = [[0, 0]]
+    code = length = 0
+    for bits, symbols in _SYMBOLS_BY_LENGTH.items():
+        code <<= bits - length
+        length = bits
+        for symbol in symbols:
+            node = 0
+            for shift in range(bits - 1, 0, -1):
+                bit = code >> shift & 1
+                if not children[node][bit]:
+                    children.append([0, 0])
+                    children[node][bit] = len(children) - 1
+                node = children[node][bit]
+            children[node][code & 1] = ~symbol
+            code += 1
+    return children
 
 
-_tree = _Tree()
+@cache
+def _code() -> _Code:
+    children = _tree()
+    refused = len(children)
+    # The transitions by one, two, four and eight bits: each is two by half the bits.
+    steps = [[_step(child, refused) for child in pair] for pair in children]
+    steps.append([(refused, b"")] * 2)
+    for _ in range(3):
+        steps = [
+            [(end, before + after) for node, before in first for end, after in steps[node]]
+            for first in steps
+        ]
+    rows: list[_Row] = [[] for _ in steps]
+    shared: dict[bytes, bytes] = {}
+    for row, transitions in zip(rows, steps, strict=True):
+        for node, symbols in transitions:
+            row.append((rows[node], shared.setdefault(symbols, symbols)))
+    node, complete = 0, [0]
+    for _ in range(7):
+        node = children[node][1]
+        complete.append(node)
+    return _Code(rows[0], frozenset(id(rows[node]) for node in complete), rows[refused])
 
 
-class _Row(dict[int, tuple["_Row", bytes]]):
-    """The transitions of one node by byte: the next node's row and the symbols; filled on use."""
-
-    __slots__ = ("node",)
-
-    def __init__(self, node: int) -> None:
-        super().__init__()
-        self.node = node
-
-    def __missing__(self, byte: int) -> tuple["_Row", bytes]:
-        node, decoded_bytes = _tree.step(self.node, byte)
-        found = self[byte] = (_rows[node], decoded_bytes)
-        return found
+def _step(child: int, refused: int) -> tuple[int, bytes]:
+    """Return the transition to a child of a node: a node and the symbol that is complete."""
+    if child >= 0:
+        return child, b""
+    return (refused, b"") if ~child == _EOS else (0, bytes((~child,)))
 
 
-_rows = [_Row(node) for node in range(len(_tree.children))]
-_ends = frozenset(map(id, (_rows[node] for node in _tree.padding)))
+def prepare() -> None:
+    """Compute what the first call of :func:`decode` would compute, in about 50 ms."""
+    _code()
 
 
 def decode(data: bytes) -> bytes:
@@ -116,11 +127,14 @@ def decode(data: bytes) -> bytes:
     Raises CompressionError for the end-of-string symbol within it and for padding that is longer
     than seven bits or not all ones (RFC 7541 section 5.2).
     """
-    row = _rows[0]
-    decoded = bytearray()
+    row, complete, refused = _code()
+    decoded: list[bytes] = []
+    append = decoded.append
     for byte in data:
-        row, decoded_bytes = row[byte]
-        decoded += decoded_bytes
-    if id(row) not in _ends:
+        row, symbols = row[byte]
+        append(symbols)
+    if id(row) not in complete:
+        if row is refused:
+            raise CompressionError("a Huffman string contains the end-of-string symbol")
         raise CompressionError("a Huffman string ends in wrong padding")
-    return bytes(decoded)
+    return b"".join(decoded)
