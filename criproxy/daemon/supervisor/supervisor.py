@@ -47,7 +47,6 @@ from criproxy.relay.bypass import is_bypassed
 from criproxy.relay.endpoints import find_runtime
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.unary import Service
-from criproxy.wire.hpack import huffman
 
 clock = time.perf_counter
 
@@ -495,7 +494,6 @@ def _is_at(listening: socket.socket, address: tuple[str, int]) -> bool:
 
 def _load_what_is_configured(loaded: LoadedConfig) -> None:
     """Load what workers need: memory that is written before the fork is shared by all."""
-    huffman.prepare()
     config = loaded.config
     if config.rules or config.rules_dir or any(each.is_scoped for each in config.listeners):
         import criproxy.enforce.policies.deny_policy

@@ -1,13 +1,12 @@
 """Decodes Huffman-coded header strings (RFC 7541 section 5.2 and appendix B).
 
 The code is canonical: codes of one length are consecutive, in the order of their symbols, so their
-lengths define them. Decoding follows the code's tree one byte at a time, with one lookup for each:
-the transitions from all nodes by all bytes are computed before, so that no string, whatever it is,
-costs more than another of its length. They take 5 MB; processes share them.
+lengths define them. Decoding follows the code's tree one byte at a time, with one lookup for each.
+A transition by a byte is made of two by four bits when it is first taken, and kept: all of them,
+from each of 257 nodes, would take 5 MB, of which real headers use little.
 """
 
-from functools import cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from criproxy.wire.errors import CompressionError
 
@@ -44,24 +43,6 @@ _SYMBOLS_BY_LENGTH: Final[dict[int, tuple[int, ...]]] = {
 # fmt: on
 
 
-_Transition = tuple["_Row", bytes]
-"""The row of the node that is reached, and the symbols that are complete."""
-
-_Row = list["_Transition"]
-"""The transitions from a node, by the next byte."""
-
-
-class _Code(NamedTuple):
-    """The transitions of the whole code."""
-
-    root: _Row
-    complete: frozenset[int]
-    """The ids of the rows at which a string may end: the root's, and those that it leads to by one
-    to seven one-bits."""
-    refused: _Row
-    """The row behind an end-of-string symbol, which leads to itself."""
-
-
 def _tree() -> list[list[int]]:
     """Return the code as a binary tree: of each node its two children by the next bit.
 
@@ -85,40 +66,60 @@ def _tree() -> list[list[int]]:
     return children
 
 
-@cache
-def _code() -> _Code:
-    children = _tree()
-    refused = len(children)
-    # The transitions by one, two, four and eight bits: each is two by half the bits.
-    steps = [[_step(child, refused) for child in pair] for pair in children]
-    steps.append([(refused, b"")] * 2)
-    for _ in range(3):
+def _step(child: int) -> tuple[int, bytes]:
+    """Return the transition to a child of a node: a node and the symbol that is complete."""
+    if child >= 0:
+        return child, b""
+    return (_REFUSED, b"") if ~child == _EOS else (0, bytes((~child,)))
+
+
+_children: Final = _tree()
+_REFUSED: Final = len(_children)
+"""The node behind an end-of-string symbol, which leads to itself."""
+
+
+def _halves() -> list[list[tuple[int, bytes]]]:
+    """Return the transitions from each node by four bits: a node and the symbol that is complete.
+
+    Those by two bits are two by one, and those by four are two by two.
+    """
+    steps = [[_step(child) for child in pair] for pair in _children]
+    steps.append([(_REFUSED, b"")] * 2)
+    for _ in range(2):
         steps = [
             [(end, before + after) for node, before in first for end, after in steps[node]]
             for first in steps
         ]
-    rows: list[_Row] = [[] for _ in steps]
-    shared: dict[bytes, bytes] = {}
-    for row, transitions in zip(rows, steps, strict=True):
-        for node, symbols in transitions:
-            row.append((rows[node], shared.setdefault(symbols, symbols)))
-    node, complete = 0, [0]
+    return steps
+
+
+_Row = list["tuple[_Row, bytes] | None"]
+"""The transitions from a node by the next byte: a row and the symbols that are complete."""
+
+_HALVES: Final = _halves()
+_rows: Final[list[_Row]] = [[None] * 256 for _ in _HALVES]
+_nodes: Final = {id(row): node for node, row in enumerate(_rows)}
+
+
+def _fill(row: _Row, byte: int) -> "tuple[_Row, bytes]":
+    """Compute a transition, which is kept."""
+    node, first = _HALVES[_nodes[id(row)]][byte >> 4]
+    node, second = _HALVES[node][byte & 15]
+    found = row[byte] = (_rows[node], first + second)
+    return found
+
+
+def _ends() -> frozenset[int]:
+    """Return the nodes at which a string may end: the root, and those that it leads to by one to
+    seven one-bits."""
+    node, found = 0, [0]
     for _ in range(7):
-        node = children[node][1]
-        complete.append(node)
-    return _Code(rows[0], frozenset(id(rows[node]) for node in complete), rows[refused])
+        node = _children[node][1]
+        found.append(node)
+    return frozenset(found)
 
 
-def _step(child: int, refused: int) -> tuple[int, bytes]:
-    """Return the transition to a child of a node: a node and the symbol that is complete."""
-    if child >= 0:
-        return child, b""
-    return (refused, b"") if ~child == _EOS else (0, bytes((~child,)))
-
-
-def prepare() -> None:
-    """Compute what the first call of :func:`decode` would compute, in about 50 ms."""
-    _code()
+_ENDS: Final = _ends()
 
 
 def decode(data: bytes) -> bytes:
@@ -127,14 +128,15 @@ def decode(data: bytes) -> bytes:
     Raises CompressionError for the end-of-string symbol within it and for padding that is longer
     than seven bits or not all ones (RFC 7541 section 5.2).
     """
-    row, complete, refused = _code()
+    row = _rows[0]
     decoded: list[bytes] = []
     append = decoded.append
     for byte in data:
-        row, symbols = row[byte]
+        row, symbols = row[byte] or _fill(row, byte)
         append(symbols)
-    if id(row) not in complete:
-        if row is refused:
-            raise CompressionError("a Huffman string contains the end-of-string symbol")
+    node = _nodes[id(row)]
+    if node == _REFUSED:
+        raise CompressionError("a Huffman string contains the end-of-string symbol")
+    if node not in _ENDS:
         raise CompressionError("a Huffman string ends in wrong padding")
     return b"".join(decoded)
