@@ -54,7 +54,7 @@ def hooking(mirror: Registry) -> dict[str, Any]:
     """A rule with a script, which is in ``_hook`` and not of the rule."""
     name = f"{mirror.host}/library/web:1"
     script = f"async def request(call):\n    call.message.image.image = {name!r}\n"
-    return {"hook": {"script": "hook.py"}, "_hook": script}
+    return {"hook": {"script": "hook.py", "timeout": f"{LIMIT_SECONDS:g}s"}, "_hook": script}
 
 
 def pull(
