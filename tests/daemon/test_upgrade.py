@@ -1,5 +1,6 @@
 """Upgrade in place, socket activation, and reloads of all settings: no call is lost."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,7 +15,9 @@ import pytest
 import yaml
 
 from criproxy.client import CriClient
+from criproxy.daemon.supervisor import upgrade as module
 from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.errors import UnavailableError
 from criproxy.peers.credentials import peer_pid
 from tests.support.cri_peers import CriPeer, execute, start_call
 from tests.support.criproxy import Criproxy
@@ -231,6 +234,29 @@ def test_upgrade_beside_a_reload(proxy: Criproxy) -> None:
     assert proxy.get("/healthz", address)[0] == 200
     assert not proxy.events("reload failed")
     assert not proxy.events("upgrade failed")
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_successor_that_is_late(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, heeds: bool
+) -> None:
+    """A new supervisor that is not ready in time is ended, killed if it must be, and waited for."""
+    file = short_dir / "pid"
+    script = "import os, pathlib, signal, sys, time\n"
+    script += "" if heeds else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    script += "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", script, str(file)])
+    monkeypatch.setattr(module, "_END", LIMIT_SECONDS if heeds else 0.1)
+
+    async def is_late(_: int) -> bytes:
+        await asyncio.to_thread(wait_until, lambda: file.exists() and file.read_text(), "its pid")
+        raise TimeoutError
+
+    monkeypatch.setattr(module, "_read", is_late)
+    with pytest.raises(UnavailableError, match="the new version is not ready within 30 s"):
+        asyncio.run(module.upgrade({}, {}, None, 30.0))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(file.read_text()), 0)
 
 
 def test_every_key_is_reloaded(runtime: EmbeddedRuntime, proxy: Criproxy, short_dir: Path) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import MutableMapping
@@ -22,6 +21,9 @@ from criproxy.errors import UnavailableError
 
 _VARIABLE: Final = "CRIPROXY_UPGRADE"
 _READY: Final = b"ready"
+
+_END: Final = 10.0
+"""Seconds that a new supervisor that is late has to end after SIGTERM; then it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ async def upgrade(
     try:
         said = await asyncio.wait_for(_read(reader), within)
     except TimeoutError:
-        child.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(_end, child)
         raise UnavailableError(f"the new version is not ready within {within:g} s") from None
     finally:
         os.close(reader)
@@ -97,6 +99,16 @@ async def upgrade(
         raise UnavailableError(f"the new version ended with {how}; its own error is in the log")
     child.returncode = 0  # it outlives this process, which must not warn of that
     return child.pid
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End a process, and wait for that."""
+    child.terminate()
+    try:
+        child.wait(_END)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 async def _read(descriptor: int) -> bytes:
