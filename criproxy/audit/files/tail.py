@@ -4,11 +4,13 @@ import gzip
 import io
 import os
 import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from criproxy.audit.files.hash_chain import START, ChainLink, link_after
-from criproxy.audit.files.rotation import rotated_files
+from criproxy.audit.files.rotation import RotatedFile, rotated_files
 
 _BLOCK: Final = 1 << 16
 
@@ -38,7 +40,14 @@ def read_tail(fd: int, size: int) -> FileTail:
 
 def last_link(path: Path) -> ChainLink:
     """Return the link of the last whole line in the newest rotated file that has one."""
-    for one in reversed(rotated_files(path)):
+    while True:
+        files = rotated_files(path)
+        with suppress(FileNotFoundError):  # compressed or removed since
+            return _last_of(files)
+
+
+def _last_of(files: Sequence[RotatedFile]) -> ChainLink:
+    for one in reversed(files):
         link = _last_of_compressed(one.path) if one.compressed else _last_of_plain(one.path)
         if link is not None:
             return link
