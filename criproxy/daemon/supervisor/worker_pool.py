@@ -259,7 +259,7 @@ class WorkerPool:
                 self._log.info("worker started", worker=plan.name, pid=process.pid)
 
     async def _watch(self) -> None:
-        """Report a worker whose event loop does not turn, with its stacks, and kill it at last.
+        """Report a worker whose event loop does not turn, with its stack, and kill it at last.
 
         Returns when all workers have been told to end, and have.
         """
@@ -271,8 +271,8 @@ class WorkerPool:
                     continue
                 process.missed += 1
                 if process.missed == STALLED and process.ready.done():
-                    stacks = await process.stacks()
-                    self._log.warning("worker stalled", worker=name, pid=process.pid, stacks=stacks)
+                    stack = await process.stack()
+                    self._log.warning("worker stalled", worker=name, pid=process.pid, stack=stack)
                 elif limit and process.missed * _LOOK >= limit:
                     self._log.error("worker killed: stalled", worker=name, pid=process.pid)
                     process.kill()

@@ -23,7 +23,7 @@ from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot
 
 DUMP_SIGNAL: Final = signal.SIGRTMIN
-"""Has a worker write the stacks of its threads, even while it computes (faulthandler)."""
+"""Has a worker write the stack of its event loop, even while it computes (faulthandler)."""
 
 STALLED: Final = 2
 """Looks without a sign of life after which a worker counts as stalled: over a second."""
@@ -31,14 +31,14 @@ STALLED: Final = 2
 _DEAD: Final = 10
 """Looks without a sign of life after which health checks fail."""
 
-_STACKS: Final = 16 << 10
+_STACK: Final = 16 << 10
 """Bytes of a stack trace that are kept."""
 
 _REPORT_WAIT: Final = 2.0
 """Seconds that the spawner has to report the end of a process."""
 
-_STACKS_WAIT: Final = 0.2
-"""Seconds that a worker has to write its stacks."""
+_STACK_WAIT: Final = 0.2
+"""Seconds that a worker has to write its stack."""
 
 
 class WorkerProcess:
@@ -75,7 +75,7 @@ class WorkerProcess:
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._asked = 0
         self._control: ControlChannel | None = None
-        self._stacks = -1
+        self._stack = -1
 
     @property
     def alive(self) -> bool:
@@ -90,22 +90,22 @@ class WorkerProcess:
         Raises OSError where no process can be forked.
         """
         ours, theirs = socket.socketpair()
-        self._stacks, stacks = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._stacks, False)
+        self._stack, stack = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._stack, False)
         try:
             arguments = {"name": self.plan.name, "dump_signal": int(DUMP_SIGNAL)}
-            passed = [theirs.fileno(), stacks]
+            passed = [theirs.fileno(), stack]
             self.pid = await spawner.spawn("worker", arguments, passed, self._ended)
         except OSError:
             ours.close()
-            os.close(self._stacks)
+            os.close(self._stack)
             raise
         finally:
             theirs.close()
-            os.close(stacks)
+            os.close(stack)
         if self.exited.done():
             ours.close()
-            os.close(self._stacks)
+            os.close(self._stack)
             return
         self._limit()
         self._control = ControlChannel(ours, self._received, self._channel_closed)
@@ -161,12 +161,12 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    async def stacks(self) -> str:
-        """Return the stacks of its threads; empty where it cannot even write these."""
+    async def stack(self) -> str:
+        """Return the stack of its event loop; empty where it cannot even write that."""
         self.kill(DUMP_SIGNAL)
-        await asyncio.sleep(_STACKS_WAIT)
+        await asyncio.sleep(_STACK_WAIT)
         try:
-            return os.read(self._stacks, _STACKS).decode(errors="replace")
+            return os.read(self._stack, _STACK).decode(errors="replace")
         except OSError:
             return ""
 
@@ -187,7 +187,7 @@ class WorkerProcess:
             self.drained.set_result((0, 0))
         if self._control is not None:
             self._control.close()
-            os.close(self._stacks)
+            os.close(self._stack)
             self._control = None
 
     def _channel_closed(self) -> None:

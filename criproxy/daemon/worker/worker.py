@@ -76,9 +76,11 @@ def run_worker(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
     ``arguments`` has the worker's ``name`` and whether it may be ``dumped`` on a signal; the first
     descriptor is the control channel, the second takes stack traces (faulthandler).
     """
-    control, stacks = descriptors
+    control, stack = descriptors
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    faulthandler.register(arguments["dump_signal"], file=stacks, all_threads=True)
+    # The signal is handled by this thread. The frames of another may change while they are written,
+    # which can end the process.
+    faulthandler.register(arguments["dump_signal"], file=stack, all_threads=False)
     sock = socket.socket(fileno=control)
     return uvloop.run(_Worker(arguments["name"]).run(sock))
 
