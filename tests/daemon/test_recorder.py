@@ -194,7 +194,7 @@ def test_a_recorder_that_is_killed(
             before = written
             written = int(proxy.metric("criproxy_audit_records_total", sink="file"))
             assert written >= before
-        assert len(proxy.events("pods listed")) >= 4
+        wait_until(lambda: len(proxy.events("pods listed")) >= 4, "a listing for each recorder")
         assert proxy.metric("criproxy_audit_dropped_total", sink="file") == 0
         assert proxy.stop() == 0
     assert verify(short_dir / "audit.jsonl").broken is None
