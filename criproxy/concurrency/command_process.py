@@ -1,4 +1,4 @@
-"""Runs a command of criproxy as a child process."""
+"""Starts what runs outside this process and stops it; a command of criproxy as a child process."""
 
 import subprocess
 import sys
@@ -10,7 +10,30 @@ _STOP_SECONDS: Final = 10.0
 """Time limit for the process to stop before it is killed."""
 
 
-class CommandProcess(ABC):
+class Startable(ABC):
+    """Runs from entering to leaving the block. It is stopped as well if it does not start."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and return once it serves."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it and wait for it. Idempotent, also after a start that has failed."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class CommandProcess(Startable):
     """``criproxy`` with arguments as a child process, from entering to leaving the block."""
 
     def __init__(self, *arguments: str) -> None:
@@ -22,12 +45,8 @@ class CommandProcess(ABC):
         """The process's id while it runs."""
         return self._process.pid if self._process else None
 
-    @abstractmethod
-    def start(self) -> None:
-        """Launch the process and return once it serves."""
-
     def stop(self) -> None:
-        """Stop the process and wait for it. Idempotent."""
+        """See Startable."""
         if (process := self._process) is None:
             return
         process.terminate()
@@ -48,14 +67,3 @@ class CommandProcess(ABC):
             start_new_session=True,  # so that Ctrl-C in a terminal reaches only the parent
         )
         return self._process
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

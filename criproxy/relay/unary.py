@@ -36,11 +36,6 @@ _STREAM: Final = 1
 _setting: Final = Struct(">HI").pack
 _prefix: Final = Struct(">BI")
 
-_VERSION: Final = (
-    b"/runtime.v1.RuntimeService/Version",
-    b"/runtime.v1alpha2.RuntimeService/Version",
-)
-
 
 class Service(Enum):
     """A CRI service, with the method that is called to learn whether it answers: the one with which
@@ -96,8 +91,8 @@ async def call_either(endpoint: "Endpoint", service: str, method: str) -> UnaryR
 
     ``service`` is without its package. Has no time limit. Raises OSError as :func:`call` does.
     """
-    for version in ("v1", "v1alpha2"):
-        answer = await call(endpoint, f"/runtime.{version}.{service}/{method}".encode(), b"")
+    for path in _paths(service, method):
+        answer = await call(endpoint, path, b"")
         if answer.code is not StatusCode.UNIMPLEMENTED:
             break
     return answer
@@ -131,8 +126,8 @@ def find_cri_error(path: str, within: float) -> str | None:
     """
     deadline = time.monotonic() + within
     try:
-        for method in _VERSION:
-            answer = _call_blocking(path, method, deadline)
+        for version in _paths(Service.RUNTIME.service, Service.RUNTIME.method):
+            answer = _call_blocking(path, version, deadline)
             if answer.code is None:
                 return "something listens that does not speak gRPC"
             if answer.code is not StatusCode.UNIMPLEMENTED:
@@ -160,6 +155,11 @@ def _call_blocking(path: str, method: bytes, deadline: float) -> UnaryResponse:
             except WireError as error:
                 return UnaryResponse(None, str(error), b"")
     return handler.response()
+
+
+def _paths(service: str, method: str) -> list[bytes]:
+    """Return the paths of a method in the versions of the CRI, the newest first."""
+    return [f"/runtime.{version}.{service}/{method}".encode() for version in ("v1", "v1alpha2")]
 
 
 class _ResponseHandler(FrameHandler):

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from bench.processes import pss_bytes
 from criproxy.client import CriClient
+from criproxy.concurrency.command_process import Startable
 from criproxy.embedded.process import RuntimeProcess
 from tests.attacks.inputs import Attack
 from tests.support.criproxy import Criproxy
@@ -55,7 +56,7 @@ AUDIT_POLICY: Final = [
 ]
 
 
-class Daemon:
+class Daemon(Startable):
     """criproxy in front of an embedded runtime, with a full, two scoped and two split listeners.
 
     The daemon and the runtime are processes, from entering to leaving the block.
@@ -114,17 +115,6 @@ class Daemon:
     def memory(self) -> int:
         """Return the proportional set size of all the daemon's processes, in bytes."""
         return sum(pss_bytes(self.proxy.process.pid).values())
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 class KubeletClient:

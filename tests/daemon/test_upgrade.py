@@ -204,15 +204,21 @@ def test_a_passed_socket_of_no_listener(activated: Criproxy, short_dir: Path) ->
         assert client.Version().runtime_name
 
 
-def test_upgrade_to_another_address(proxy: Criproxy) -> None:
-    """A successor whose configuration has another address serves the pages there alone."""
-    before = proxy.event("metrics")["address"]
+def move_pages(proxy: Criproxy) -> str:
+    """Give the pages another address in the configuration of a daemon that runs; return it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     content = yaml.safe_load(proxy.file.read_text())
     content["metrics"]["address"] = address
     proxy.file.write_text(yaml.safe_dump(content))
+    return address
+
+
+def test_upgrade_to_another_address(proxy: Criproxy) -> None:
+    """A successor whose configuration has another address serves the pages there alone."""
+    before = proxy.event("metrics")["address"]
+    address = move_pages(proxy)
     proxy.process.signal(signal.SIGUSR2)
     assert proxy.process.wait() == 0
     assert proxy.get("/healthz", address)[0] == 200
@@ -222,12 +228,7 @@ def test_upgrade_to_another_address(proxy: Criproxy) -> None:
 
 def test_upgrade_beside_a_reload(proxy: Criproxy) -> None:
     """A reload that is asked for during an upgrade does not take what the successor needs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    content = yaml.safe_load(proxy.file.read_text())
-    content["metrics"]["address"] = address
-    proxy.file.write_text(yaml.safe_dump(content))
+    address = move_pages(proxy)
     for number in (signal.SIGUSR2, signal.SIGHUP, signal.SIGHUP):
         proxy.process.signal(number)
     assert proxy.process.wait() == 0

@@ -17,10 +17,10 @@ import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import grpc
 
+from criproxy.concurrency.command_process import Startable
 from tests.support.image import BUSYBOX, PAUSE_IMAGE, write_archive
 from tests.support.mounts import unmount_below
 from tests.support.process import Process
@@ -81,7 +81,7 @@ def missing() -> list[str]:
     return lacks + [str(file) for file in files if not file.exists()]
 
 
-class Containerd:
+class Containerd(Startable):
     """One private containerd. Entering it starts it; leaving it removes all that it made."""
 
     def __init__(self, directory: Path) -> None:
@@ -132,17 +132,6 @@ class Containerd:
         """Import the busybox image, also under the sandbox image's name."""
         archive = write_archive(self.directory / "image.tar")
         self.ctr("images", "import", str(archive))
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _configure(self) -> None:
         cni = self.directory / "cni"
