@@ -179,7 +179,7 @@ class PeerConnection(BoundedProtocol):
         if self.is_closing:
             return
         changed: dict[Exchange, None] = {}
-        failed = False
+        failed = everything = False
         try:
             if self._preface:
                 size = min(len(self._preface), len(data))
@@ -187,12 +187,18 @@ class PeerConnection(BoundedProtocol):
                 self._preface, data = self._preface[size:], data[size:]
             for frame in self._frames.feed(data):
                 for event in self.h2.receive_data(frame.raw):
-                    changed.update(dict.fromkeys(self._handle(event)))
+                    found = self._handle(event)
+                    if found is None:
+                        everything = True
+                    else:
+                        changed.update(dict.fromkeys(found))
         except WireError as error:
             self.h2.close_connection(error.code)
             failed = True
         except H2Error:  # h2 has a GOAWAY ready for the peer
             failed = True
+        if everything:
+            changed.update(dict.fromkeys(self.exchanges.values()))
         for exchange in changed:
             exchange.pump()
         self._owner.flush()
@@ -227,8 +233,8 @@ class PeerConnection(BoundedProtocol):
             self.closed.set_result(None)
         self._owner.lost(self)
 
-    def _handle(self, event: Event) -> "Iterable[Exchange]":
-        """Handle an event; return the exchanges that may have something to forward."""
+    def _handle(self, event: Event) -> "Iterable[Exchange] | None":
+        """Handle an event; return the exchanges that may have something to forward; None: all."""
         if isinstance(event, RequestReceived):
             self._owner.begin(event.stream_id, event.headers)
             return ()
@@ -244,10 +250,10 @@ class PeerConnection(BoundedProtocol):
             return ()
         if isinstance(event, RemoteSettingsChanged):
             self._settled = True
-            return list(self.exchanges.values())
+            return None
         stream = getattr(event, "stream_id", None)
         if isinstance(event, WindowUpdated) and not stream:
-            return list(self.exchanges.values())
+            return None
         found = self.exchanges.get(stream or 0)
         if found is not None:
             self._handle_in(found, event)

@@ -15,6 +15,7 @@ from criproxy.wire.constants import (
     HEADERS,
     PUSH_PROMISE,
     RST_STREAM,
+    SETTINGS,
 )
 
 SMALL_PART: Final = 256
@@ -44,6 +45,9 @@ _CALL: Final = 8
 
 _RESET: Final = 4
 """The work of a reset: a call is reported."""
+
+_SETTINGS: Final = 16
+"""The work of SETTINGS: they may change the window of each stream."""
 
 _BLOCK_BYTES: Final = 64
 """Bytes of a header block that count as one unit, Huffman-coded as they may be."""
@@ -77,6 +81,8 @@ def part_size(data: bytes, start: int, to_boundary: int | None, bound: Bound) ->
             work += 1 + length // data_bytes
             if kind == RST_STREAM:
                 work += _RESET
+            elif kind == SETTINGS:
+                work += _SETTINGS
             elif kind == DATA and flags & FLAG_END_STREAM:
                 work += _CALL
     return left if work < limit else min(left, position - start, limit * data_bytes)
