@@ -90,9 +90,15 @@ def _event(node: Node, number: int) -> None:
 
 
 def _slow_clients(node: Node, before: list[socket.socket]) -> list[socket.socket]:
-    """Close slow clients and open others: they ask for lists and do not read them."""
+    """Close slow clients, and open others once the daemon has closed them as well: they ask for
+    lists and do not read them."""
     for sock in before:
         sock.close()
+    if before:
+        wait_until(
+            lambda: node.daemon.metric("criproxy_connections", listener=node.scoped) == 0,
+            "end of the slow clients of before",
+        )
     found = []
     for _ in range(SLOW_CLIENTS):
         sock = dial(node.directory / "scoped.sock")
