@@ -3,8 +3,8 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, NamedTuple, Protocol
@@ -156,7 +156,9 @@ class Listener:
         self._full = False
         self._draining = False
         self._serving: set[asyncio.Task[None]] = set()
-        self._connections: set[RelayedConnection] = set()
+        self._connections: dict[RelayedConnection, socket.socket] = {}
+        self._kept: dict[RelayedConnection, socket.socket] = {}
+        """Duplicates of the clients' sockets that are drained."""
         self._waiting: set[asyncio.Timeout] = set()  # for a client's first bytes
 
     def serve(self, listening: socket.socket) -> None:
@@ -187,8 +189,8 @@ class Listener:
         ended, deadline = self._notifier.calls_ended, self._clock() + within
         for waiting in self._waiting:
             waiting.reschedule(self._loop.time() + SILENCE)
-        for connection in tuple(self._connections):
-            connection.start_draining()
+        for connection, client in tuple(self._connections.items()):
+            self._start_draining(connection, client)
         while self._serving and (left := deadline - self._clock()) > 0:
             await asyncio.wait(self._serving, timeout=min(left, _DRAIN_INTERVAL))
             for connection in tuple(self._connections):
@@ -299,7 +301,7 @@ class Listener:
             return
         write_buffer = self._limits.write_buffer
         pair = Pair(connection, reader, self._notifier, self._clock, write_buffer, active_policy)
-        with self._controlled(pair):
+        async with self._controlled(pair, client):
             await pair.run(client, runtime, received)
 
     async def _receive_beginning(self, client: socket.socket) -> bytes:
@@ -348,13 +350,19 @@ class Listener:
             active_policy,
             self._shields_reads,
         )
-        with self._controlled(split):
+        async with self._controlled(split, client):
             await split.run(client, received)
 
-    @contextmanager
-    def _controlled(self, connection: RelayedConnection) -> Iterator[None]:
-        """Limit a connection's frame rate, and drain it together with the listener."""
-        self._connections.add(connection)
+    @asynccontextmanager
+    async def _controlled(
+        self, connection: RelayedConnection, client: socket.socket
+    ) -> AsyncIterator[None]:
+        """Limit a connection's frame rate, and drain it together with the listener.
+
+        The client of a drained connection is read from until it has closed it: the end of its last
+        call may wait to be read, which a client that fails to write meanwhile does not do any more.
+        """
+        self._connections[connection] = client
         rate = ClientRate(
             connection,
             self._limits.frame_rate,
@@ -362,11 +370,20 @@ class Listener:
         )
         connection.limit_client(rate)
         if self._draining:
-            connection.start_draining()
+            self._start_draining(connection, client)
         try:
             yield
+            if (kept := self._kept.get(connection)) is not None:
+                await dismiss(kept, b"")
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
+            if (kept := self._kept.pop(connection, None)) is not None:
+                kept.close()
+
+    def _start_draining(self, connection: RelayedConnection, client: socket.socket) -> None:
+        with suppress(OSError):  # too few descriptors, or the client's socket is closed
+            self._kept[connection] = client.dup()
+        connection.start_draining()
 
     async def _dial(
         self,

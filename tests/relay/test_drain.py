@@ -314,6 +314,22 @@ def test_call_that_waits_for_its_runtime(short_dir: Path, peer: Peer, loop: str)
             assert draining.result(LIMIT_SECONDS).cut == 0
 
 
+def test_client_that_writes_before_it_reads(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may still write when its connection has been drained: gRPC's C-core fails a call
+    whose end it has not read yet if it cannot."""
+    monkeypatch.setattr("criproxy.relay.connections.drain.SILENCE", LIMIT_SECONDS)
+    ends.from_client(OPENING)
+    draining = ends.relay.drain()
+    wait_until(lambda: not ends.relay.listener.is_accepting, "drain")
+    ends.runtime.sendall(RESPONSE)
+    ends.client.sendall(PING_ACK)
+    assert receive_all(ends.runtime) == b""  # the relay has ended both connections
+    ends.client.sendall(wire.ping())
+    assert receive_all(ends.client).endswith(wire.goaway(1))
+    ends.client.close()
+    assert draining.result(LIMIT_SECONDS).cut == 0
+
+
 class CountingSet(frozenset[bytes]):
     """Methods that count how often one was looked for."""
 

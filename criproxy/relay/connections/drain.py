@@ -5,7 +5,8 @@ The order of RFC 9113 section 6.8, as grpc-go's and C-core's servers keep it in 
     GOAWAY(NO_ERROR, last stream 2^31-1)    the client opens its next calls on a new connection
     PING                                    its ACK shows that the client has seen the GOAWAY
     calls in flight end                     those that the client opened before it saw it, too
-    GOAWAY(NO_ERROR, the last stream)       then both sockets are closed
+    GOAWAY(NO_ERROR, the last stream)       then both connections are ended
+    the client closes its socket            ours is closed then, or after a second
 
 Streams of events, which have no end of their own, end with UNAVAILABLE, as if the runtime stopped.
 A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 0) at once.
