@@ -207,6 +207,31 @@ def test_split(short_dir: Path, peer: Peer, loop: str, turns: Counter[int]) -> N
         assert relay.recorder.calls(1)[0].code == "OK"
 
 
+@pytest.mark.parametrize("image", ["pair", "split"])
+@pytest.mark.parametrize("policy", ["no rules", "rules for none"])
+def test_parts_of_a_throttled_client(
+    short_dir: Path, peer: Peer, loop: str, policy: str, image: str
+) -> None:
+    """All frames of a chunk count at once: it ends the connection, however small its parts are."""
+    images = short_dir / "images.sock" if image == "split" else None
+    rules = POLICIES[policy]()
+    with (
+        Relay(
+            short_dir, peer.path, image=images, loop=loop, policy=rules, frame_rate=100
+        ) as relay,
+        dial(relay.path) as client,
+    ):
+        client.sendall(wire.PREFACE + wire.settings())
+        receive(client, 9)
+        with at_once(relay):
+            client.sendall(FRAMES)
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(1 << 16):
+                pass
+        relay.recorder.all_closed()
+        assert relay.recorder.too_fast == relay.recorder.opened
+
+
 def whole_frames(data: bytes) -> tuple[list[bytes], bytes]:
     """Return the complete frames, and the rest."""
     frames = []

@@ -2,7 +2,8 @@
 
 A chunk of many small frames would keep the loop from all other connections for as long as it takes
 (see :mod:`criproxy.wire.http2.work`). While parts wait, nothing more is read from the peer, and its
-end follows the last of them.
+end follows the last of them. A peer that is throttled is not read from, but the parts of what it
+has sent are handled: all of them count towards its rate.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from criproxy.relay.connections.pausable import PausableProtocol
+from criproxy.relay.connections.pausable import THROTTLED, PausableProtocol
 from criproxy.relay.notifier import Clock
 from criproxy.wire.http2.work import SMALL_PART
 
@@ -88,14 +89,18 @@ class BoundedProtocol(PausableProtocol):
         super().resume_reading(reason)
         self._schedule()
 
+    @property
+    def _is_part_due(self) -> bool:
+        return bool(self._waiting) and self._paused & ~THROTTLED == PARTS_WAIT
+
     def _schedule(self) -> None:
-        if self._waiting and self._paused == PARTS_WAIT and not self._scheduled:
+        if self._is_part_due and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._take_next_part)
 
     def _take_next_part(self) -> None:
         self._scheduled = False
-        if self._waiting and self._paused == PARTS_WAIT:
+        if self._is_part_due:
             try:
                 self._take_part()
             except BaseException:  # a fault of ours; the loop closes a connection for the others

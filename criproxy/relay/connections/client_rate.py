@@ -17,7 +17,7 @@ _INTERVAL: Final = 0.02
 """Seconds between two looks at a client's frames, unless it sends much at once."""
 
 _MUCH: Final = 4096
-"""Bytes of a client that are looked at in any case: they may be 455 empty frames."""
+"""Bytes of a client behind which its frames are looked at in any case: they may be 455."""
 
 _LONGEST_PAUSE: Final = 1.0
 """Seconds for which a client is not read from at once."""
@@ -34,13 +34,15 @@ class ClientRate:
         self._rate = FrameRate(limit, connection.clock())
         self._exceeded = exceeded
         self._next = 0.0
+        self._size = 0  # bytes since the last look
         self._ended = False
 
     def check(self, size: int, now: float) -> None:
         """Act on ``size`` bytes of the client that have been relayed at ``now``, in seconds."""
-        if (now < self._next and size < _MUCH) or self._ended:
+        self._size += size
+        if (now < self._next and self._size < _MUCH) or self._ended:
             return
-        self._next = now + _INTERVAL
+        self._next, self._size = now + _INTERVAL, 0
         connection = self._connection
         reader = connection.reader
         pause = self._rate.update(reader.overhead, now)
