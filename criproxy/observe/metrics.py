@@ -461,5 +461,6 @@ class DaemonMetrics:
         self._worker_restarts.labels(name).inc()
 
     def worker_up(self, name: str, up: bool) -> None:
-        """Note whether a worker has answered."""
+        """Note whether a worker has answered. Its restarts are exported from then on."""
+        self._worker_restarts.labels(name)
         self._worker_up.labels(name).set(up)

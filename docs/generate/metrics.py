@@ -9,9 +9,11 @@ from criproxy.enforce.counts import DENIALS, Counts
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import DaemonMetrics, Metrics
 from criproxy.observe.metrics_merge import snapshot
+from criproxy.peers.peer import Connection, Peer
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.wire.errors import INTERNAL_ERROR, WireError
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
+from criproxy.wire.reading.calls import Call
 from docs.generate.descriptions import summary
 from docs.generate.markdown import code, meanings, table
 
@@ -64,6 +66,9 @@ def exported() -> dict[str, Metric]:
     _NoRecords.sinks[""].dropped[""] = 1
     metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0)
     metrics.connections.labels("")
+    metrics.refused.labels("", "")
+    metrics.rate_exceeded.labels("")
+    metrics.calls.ended(Connection("", Peer(0, 0, 0, None), 0.0), Call(1, b"", b"", True, 0.0))
     metrics.add_rules(counts, HeldBytesBudget())
     metrics.add_audit(_NoRecords())
     daemon = DaemonMetrics("0", lambda: [snapshot(metrics.registry)])

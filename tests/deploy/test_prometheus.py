@@ -1,0 +1,271 @@
+"""The Prometheus rules: what they name exists, and each alert fires in time and is explained."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from docs.generate.metrics import exported
+from tests.support.criproxy import Criproxy
+from tests.support.process import Process
+from tests.support.requirements import require
+from tests.support.waiting import LIMIT_SECONDS, wait_until
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy/prometheus/criproxy.rules.yaml"
+ALERTS_PAGE = ROOT / "docs/how-to/alerts.md"
+
+_GROUPS = yaml.safe_load(RULES.read_text())["groups"]
+ENTRIES: list[dict[str, Any]] = [rule for group in _GROUPS for rule in group["rules"]]
+ALERTS = sorted({rule["alert"] for rule in ENTRIES if "alert" in rule})
+FAILED = "instance_method:criproxy_failed_calls:rate5m"
+RECORDED = [rule["record"] for rule in ENTRIES if "record" in rule]
+
+_DURATION = "criproxy_call_duration_seconds"
+_SIZE = 'criproxy_response_bytes_{}{{instance="n",service="s",method="ListContainers"{}}}'
+
+
+class Case(NamedTuple):
+    """Series that make an alert fire, and similar ones that do not; a value a minute."""
+
+    firing: dict[str, str]
+    quiet: dict[str, str]
+
+
+def _calls(code: str, failing: str) -> dict[str, str]:
+    labels = '{instance="n",service="s",method="CreateContainer",code="%s"}'
+    return {
+        f"criproxy_calls_total{labels % 'OK'}": "0+90x420",
+        f"criproxy_calls_total{labels % code}": failing,
+    }
+
+
+def _reads(fast: int, method: str = "ListContainers") -> dict[str, str]:
+    labels = f'instance="n",service="s",method="{method}"'
+    return {
+        f'{_DURATION}_bucket{{{labels},le="1.0"}}': f"0+{fast}x420",
+        f"{_DURATION}_count{{{labels}}}": "0+1000x420",
+    }
+
+
+def _responses(small: int) -> dict[str, str]:
+    return {
+        _SIZE.format("bucket", ',le="4.194304e+06"'): f"0+{small}x420",
+        _SIZE.format("count", ""): "0+100x420",
+    }
+
+
+def _overhead(fast: int) -> dict[str, str]:
+    return {
+        'criproxy_overhead_seconds_bucket{instance="n",le="0.05"}': f"0+{fast}x420",
+        'criproxy_overhead_seconds_bucket{instance="n",le="0.25"}': "0+1000x420",
+        'criproxy_overhead_seconds_bucket{instance="n",le="+Inf"}': "0+1000x420",
+    }
+
+
+def _one(series: str, firing: str, quiet: str) -> Case:
+    return Case({series: firing}, {series: quiet})
+
+
+_AGE = 'criproxy_oldest_call_age_seconds{instance="n",service="s",method="%s"}'
+_RISES_AT_THE_END = "0x410 0+1x10"
+
+CASES: dict[str, Sequence[Case]] = {
+    "CriproxyDown": [_one('up{instance="n",job="criproxy"}', "0x420", "1x420")],
+    "CriproxyRuntimeDown": [_one('criproxy_runtime_up{instance="n"}', "0x420", "1x419 0")],
+    "CriproxyCallHung": [
+        Case({_AGE % "CreateContainer": "0+60x420"}, {_AGE % "PullImage": "0+60x25"}),
+        Case({_AGE % "RunPodSandbox": "300x420"}, {_AGE % "GetContainerEvents": "0+60x420"}),
+    ],
+    "CriproxyLongCallHung": [
+        Case({_AGE % "PullImage": "0+60x420"}, {_AGE % "StopContainer": "900x420"})
+    ],
+    "CriproxyCallsFail": [
+        Case(_calls("UNAVAILABLE", "0+10x420"), _calls("NOT_FOUND", "0+10x420")),
+        Case(_calls("UNKNOWN", "0+6x420"), _calls("UNKNOWN", "0+4x420")),
+    ],
+    "CriproxyReadsSlow": [
+        Case(_reads(700), _reads(995)),
+        Case(_reads(930), _reads(700, "PullImage")),
+    ],
+    "CriproxyOverhead": [Case(_overhead(900), _overhead(999))],
+    "CriproxyResponseNearLimit": [Case(_responses(99), _responses(100))],
+    "CriproxyAuditRecordsDropped": [
+        Case(
+            {'criproxy_audit_dropped_total{instance="n",sink="file",reason="queue_full"}': each},
+            {'criproxy_audit_dropped_total{instance="n",sink="file",reason="closing"}': each},
+        )
+        for each in ["0+1x420", _RISES_AT_THE_END, "_x415 1x5"]
+    ],
+    "CriproxyAuditWriteFails": [
+        _one('criproxy_audit_errors_total{instance="n",sink="file"}', "0+1x420", "9x420")
+    ],
+    "CriproxyAuditCallsWait": [
+        _one('criproxy_audit_waiting_calls{instance="n"}', "2x420", "0x419 2")
+    ],
+    "CriproxyReloadFailed": [
+        _one('criproxy_config_reload_success{instance="n"}', "0x420", "1x420")
+    ],
+    "CriproxyWorkerRestarted": [
+        _one(
+            'criproxy_worker_restarts_total{instance="n",worker="full"}',
+            _RISES_AT_THE_END,
+            "5x420",
+        )
+    ],
+    "CriproxyWorkerDown": [
+        _one('criproxy_worker_up{instance="n",worker="full"}', "0x420", "1x419 0")
+    ],
+    "CriproxyBypassed": [
+        _one('criproxy_listener_bypassed{instance="n",listener="l"}', "1x420", "0x415 1x5")
+    ],
+    "CriproxyConnectionUnread": [
+        Case(
+            {'criproxy_unread_connections_total{instance="n",reason="protocol_error"}': "0+1x420"},
+            {'criproxy_unread_connections_total{instance="n",reason="http1"}': "0+1x420"},
+        )
+    ],
+    "CriproxyRuleErrors": [
+        _one(
+            'criproxy_rule_errors_total{instance="n",rule="r",reason="cel"}', firing, "0x200 3x220"
+        )
+        for firing in [_RISES_AT_THE_END, "_x415 1x5"]  # one more, and the first
+    ],
+    "CriproxyLogLinesDropped": [
+        _one('criproxy_log_lines_dropped_total{instance="n"}', _RISES_AT_THE_END, "7x420")
+    ],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prometheus() -> None:
+    require([each for each in ("promtool", "prometheus") if shutil.which(each) is None])
+
+
+def test_rules_are_valid() -> None:
+    result = subprocess.run(
+        ["promtool", "check", "rules", "--lint=all", "--lint-fatal", RULES],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_each_alert_is_tried() -> None:
+    assert sorted(CASES) == ALERTS
+
+
+@pytest.mark.parametrize(
+    ("alert", "case"),
+    [(alert, case) for alert, cases in CASES.items() for case in cases],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_alert(alert: str, case: Case, tmp_path: Path) -> None:
+    """An alert fires after seven hours of the series that it is for, and not of similar ones."""
+    fires = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) > bool 0 or vector(0)'
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": key, "values": value} for key, value in series.items()],
+            "promql_expr_test": [
+                {
+                    "expr": fires,
+                    "eval_time": "7h",
+                    "exp_samples": [{"labels": "{}", "value": int(series is case.firing)}],
+                }
+            ],
+        }
+        for series in case
+    ]
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
+    result = subprocess.run(
+        ["promtool", "test", "rules", file], capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_names_exist() -> None:
+    """Each metric and label that an expression names is one that criproxy exports."""
+    families = exported()
+    for rule in ENTRIES:
+        for name, selected in re.findall(r"\b(criproxy_\w+)(?:\{([^}]*)\})?", rule["expr"]):
+            if f":{name}:" in rule["expr"]:
+                continue  # the name of a recorded series
+            family = families[re.sub("_(bucket|count|sum)$", "", name)]
+            labels = {label for sample in family.samples for label in sample.labels}
+            assert set(re.findall(r"(\w+)[!=]~?=?\"", selected)) <= labels, (name, selected)
+
+
+def test_each_alert_is_explained() -> None:
+    """The page has a section for each alert, and an alert names its own."""
+    sections = re.findall("^## (Criproxy.*)$", ALERTS_PAGE.read_text(), re.MULTILINE)
+    assert sorted(sections) == ALERTS
+    for rule in ENTRIES:
+        if "alert" in rule:
+            page = ALERTS_PAGE.relative_to(ROOT)
+            assert rule["annotations"]["runbook"] == f"{page}#{rule['alert'].lower()}"
+
+
+class Prometheus:
+    """A Prometheus that scrapes one address each second and evaluates the rules."""
+
+    def __init__(self, directory: Path, target: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._address = f"127.0.0.1:{free.getsockname()[1]}"
+        config = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(RULES)],
+            "scrape_configs": [{"job_name": "criproxy", "static_configs": [{"targets": [target]}]}],
+        }
+        file = directory / "prometheus.yaml"
+        file.write_text(yaml.safe_dump(config))
+        command = [
+            *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}"),
+            f"--web.listen-address={self._address}",
+        ]
+        self.process = Process(command, output=directory / "prometheus")
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series of an instant query; AssertionError while it does not answer."""
+        query = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(
+            f"http://{self._address}/api/v1/query?{query}", timeout=LIMIT_SECONDS
+        ) as response:
+            result: list[dict[str, Any]] = json.load(response)["data"]["result"]
+        return result
+
+
+def test_recorded_series(short_dir: Path) -> None:
+    """A real Prometheus that scrapes criproxy gets data for each recorded series."""
+    with (
+        EmbeddedRuntime(str(short_dir / "runtime.sock")) as runtime,
+        Criproxy(short_dir, runtime.endpoint) as proxy,
+    ):
+        prometheus = Prometheus(short_dir, proxy.event("metrics")["address"])
+        with prometheus.process, CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
+            missing = set(RECORDED) - {FAILED}  # no call fails here
+
+            def has_all() -> bool:
+                client.Version()
+                for name in tuple(missing):
+                    if any(each["value"][1] != "NaN" for each in prometheus.query(name)):
+                        missing.discard(name)
+                return not missing
+
+            wait_until(
+                has_all,
+                "series",
+                report=lambda: f"{missing} {prometheus.process.stderr[-2000:]}",
+            )
