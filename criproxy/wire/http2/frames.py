@@ -6,6 +6,7 @@ buffered until they are complete; all others are skipped by their length.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -85,7 +86,7 @@ _BUFFERED_KINDS: Final = frozenset(
 """The frames that are buffered until they are complete."""
 
 
-def is_informational(fields: list[Header]) -> bool:
+def is_informational(fields: Sequence[Header]) -> bool:
     """Return whether a header list is an interim response, of status 1xx.
 
     Any number of them may precede the response, which they are no part of (RFC 9113 section 8.1,
