@@ -1,8 +1,8 @@
 """Compiles modules of a wheel with mypyc, where that is possible.
 
 The environment variable CRIPROXY_COMPILE decides: ``1`` compiles or fails, ``0`` does not compile.
-Without it, modules are compiled if there are a C compiler and Python's headers; if there are not, or
-if the compilation fails, the wheel has the same modules interpreted, and a line says so.
+Without it, modules are compiled if there are a C compiler and Python's headers; if there are not,
+or if the compilation fails, the wheel has the same modules interpreted, and a line says so.
 
 The modules are those of ``compiled`` in pyproject.toml. hatch-mypyc is not used because it fails
 where there is no compiler, and installs mypy also where nothing is compiled.
