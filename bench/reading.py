@@ -1,9 +1,9 @@
 """Measures the CPU time of reading a call's bytes, interpreted and compiled.
 
 ``python -m bench.reading`` reads recorded connections of a kubelet with ConnectionReader, as the
-notifier does, in processes by turns: with this tree's modules, which are interpreted, and with those
-of ``build/compiled``, which ``make test-compiled`` makes. It prints microseconds a call, as median,
-least and most of the rounds, and the ratio of the medians. Nothing is written.
+notifier does, in processes by turns: with this tree's modules, which are interpreted, and with
+those of ``build/compiled``, which ``make test-compiled`` makes. It prints microseconds a call, as
+median, least and most of the rounds, and the ratio of the medians. It writes no file.
 """
 
 import argparse

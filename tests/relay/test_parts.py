@@ -216,9 +216,7 @@ def test_parts_of_a_throttled_client(
     images = short_dir / "images.sock" if image == "split" else None
     rules = POLICIES[policy]()
     with (
-        Relay(
-            short_dir, peer.path, image=images, loop=loop, policy=rules, frame_rate=100
-        ) as relay,
+        Relay(short_dir, peer.path, image=images, loop=loop, policy=rules, frame_rate=100) as relay,
         dial(relay.path) as client,
     ):
         client.sendall(wire.PREFACE + wire.settings())
