@@ -50,7 +50,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(SETUP): export CRIPROXY_COMPILE := 0
+$(SETUP) $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -22,6 +22,14 @@ def test_patterns_name_modules() -> None:
     assert all(list(ROOT.glob(pattern)) for pattern in HOOK["compiled"])
 
 
+def test_compiles_with_the_checked_mypy() -> None:
+    """The modules are compiled by the version of mypy that checks them."""
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    compiler = [pin for pin in HOOK["compilers"] if pin.startswith("mypy==")]
+    assert len(compiler) == 1
+    assert compiler[0] in pins
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_compiled(name: str) -> None:
     """With CRIPROXY_TEST_COMPILED, ``make test-compiled``, each of the list is an extension module
