@@ -5,8 +5,10 @@
 #   make test    set up, then run every test, several side by side (WORKERS=4);
 #                end-to-end tests are skipped where containerd is missing, unless
 #                CRIPROXY_E2E=required
-#   make coverage  the same with the coverage of every process measured, which
-#                takes up to twice the time
+#   make test-compiled  compile a copy of the tree in build/compiled, then run the tests there
+#                (TESTS="tests/wire tests/properties")
+#   make coverage  the same as make test with the coverage of every process
+#                measured, which takes up to twice the time
 #   make test-busy  every test five times, beside four busy loops (RUNS=5, LOOPS=4)
 #   make lint    ruff, mypy, import-linter, and the documentation's links and anchors
 #   make fmt     format the code
@@ -36,14 +38,19 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 unexport PYTHONDONTWRITEBYTECODE
 RUNS ?= 5
 LOOPS ?= 4
+TESTS ?=
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
-.PHONY: help demo test coverage test-busy lint fmt proto proto-check docs docs-reference bench chaos fuzz \
-	fuzz-properties clean
+COMPILED := build/compiled
+
+.PHONY: help demo test test-compiled coverage test-busy lint fmt proto proto-check docs \
+	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
+# An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
+$(SETUP) $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -58,6 +65,11 @@ demo: $(SETUP)
 
 test: $(SETUP)
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-compiled: $(SETUP)
+	$(BIN)/python -m tests.support.compiled_tree $(COMPILED)
+	cd $(COMPILED) && CRIPROXY_TEST_COMPILED=1 PYTHONPATH="$$PWD" \
+		$(CURDIR)/$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 coverage: $(SETUP)
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term:skip-covered

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from criproxy import __version__
+from criproxy import __version__, wire
 from criproxy.errors import CriproxyError
 
 _COMMANDS: Final = {
@@ -23,6 +23,10 @@ _COMMANDS: Final = {
     "completion": "completion",
 }
 """Each command and the module of this package that has it as ``command``."""
+
+
+BUILD: Final = "interpreted" if (wire.__file__ or "").endswith(".py") else "compiled"
+"""Whether the modules that may be compiled are."""
 
 
 class _Commands(click.Group):
@@ -48,7 +52,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(f"{__version__} ({BUILD})", message="%(prog)s %(version)s")
 def cli() -> None:
     """A byte-transparent proxy for the Kubernetes Container Runtime Interface (CRI).
 

@@ -20,7 +20,7 @@ from criproxy.wire.errors import WireError
 from criproxy.wire.grpc import PREFIX_SIZE, StatusCode
 from criproxy.wire.hpack.decoder import Header
 from criproxy.wire.http2 import frame_builder
-from criproxy.wire.http2.frames import FrameHandler, FrameReader
+from criproxy.wire.http2.frames import FrameReader
 
 if TYPE_CHECKING:  # that module finds runtimes with this one
     from criproxy.relay.endpoints import Endpoint
@@ -162,7 +162,7 @@ def _paths(service: str, method: str) -> list[bytes]:
     return [f"/runtime.{version}.{service}/{method}".encode() for version in ("v1", "v1alpha2")]
 
 
-class _ResponseHandler(FrameHandler):
+class _ResponseHandler:
     """Collects one response, frame by frame. The runtime's SETTINGS are never a limit here."""
 
     def __init__(self) -> None:
@@ -184,16 +184,21 @@ class _ResponseHandler(FrameHandler):
         return UnaryResponse(StatusCode.OK, "", bytes(self._body[PREFIX_SIZE:]))
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
-        fields = dict(headers)
-        self._http_status = fields.get(b":status", self._http_status)
+        status: bytes | None = None
+        message = b""
+        for name, value in headers:
+            if name == b":status":
+                self._http_status = value
+            elif name == b"grpc-status":
+                status = value
+            elif name == b"grpc-message":
+                message = value
         if not ended:
             return
-        status = fields.get(b"grpc-status")
         if status is None:
             self._end(grpc.code_of_http(self._http_status), "no grpc-status")
         else:
-            message = grpc.parse_message(fields.get(b"grpc-message", b""))
-            self._end(grpc.parse_status(status), message)
+            self._end(grpc.parse_status(status), grpc.parse_message(message))
 
     def data(self, stream: int, chunk: bytes, start: int, end: int, now: float) -> None:
         self._body += chunk[start:end]

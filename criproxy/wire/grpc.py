@@ -1,5 +1,6 @@
 """gRPC over HTTP/2: messages, status codes, timeouts (the gRPC project's PROTOCOL-HTTP2.md)."""
 
+from collections.abc import Callable
 from enum import IntEnum
 from math import inf
 from struct import Struct
@@ -11,7 +12,7 @@ from criproxy.wire.constants import ErrorCode
 PREFIX_SIZE: Final = 5
 """Bytes in front of each message: its compressed flag and its length ("Messages")."""
 
-_length: Final = Struct(">xI").unpack_from
+_length: Final[Callable[[bytes, int], tuple[int]]] = Struct(">xI").unpack_from
 
 
 class StatusCode(IntEnum):
@@ -127,7 +128,7 @@ class MessageCounter:
     def feed(self, data: bytes, start: int, end: int) -> None:
         """Count ``data[start:end]``."""
         if not self._left and not self._prefix and end - start >= PREFIX_SIZE:
-            (length,) = _length(data, start)
+            length = _length(data, start)[0]
             if end - start - PREFIX_SIZE == length <= self._limit:  # one whole message
                 self.messages += 1
                 self.bytes += length
@@ -147,10 +148,10 @@ class MessageCounter:
                 start += taken
                 if len(self._prefix) < PREFIX_SIZE:
                     return
-                (length,) = _length(self._prefix)
+                length = _length(self._prefix, 0)[0]
                 self._prefix = b""
             else:
-                (length,) = _length(data, start)
+                length = _length(data, start)[0]
                 start += PREFIX_SIZE
             if length > self._limit:
                 self.refused = length

@@ -1,15 +1,21 @@
-"""The descriptions that stand in the code: docstrings of classes, and of their attributes."""
+"""The descriptions that stand in the code: docstrings of classes, and of their attributes.
+
+They are read from the source: compiled classes have no docstrings.
+"""
 
 import ast
-import inspect
 from functools import cache
+from pathlib import Path
+
+import criproxy
+
+_ROOT = Path(criproxy.__file__).parents[1]
 
 
 @cache
 def attributes(kind: type) -> dict[str, str]:
     """Return the docstring behind each attribute of a class, by the attribute's name."""
-    (definition,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(definition, ast.ClassDef)
+    definition = _definition(kind)
     found = {}
     for statement, behind in zip(definition.body, definition.body[1:], strict=False):
         name = _assigned(statement)
@@ -25,12 +31,25 @@ def attributes(kind: type) -> dict[str, str]:
 
 def summary(kind: type) -> str:
     """Return the first paragraph of a class's docstring on one line."""
-    return joined((inspect.getdoc(kind) or "").partition("\n\n")[0])
+    return joined((ast.get_docstring(_definition(kind)) or "").partition("\n\n")[0])
 
 
 def joined(text: str) -> str:
     """Return text on one line, with the code markup of Markdown instead of reStructuredText."""
     return " ".join(text.split()).replace("``", "`")
+
+
+@cache
+def _definition(kind: type) -> ast.ClassDef:
+    """Return the definition of a class of criproxy's, which stands at the top of its module."""
+    module = _ROOT.joinpath(*kind.__module__.split("."))
+    source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    (definition,) = (
+        each
+        for each in ast.parse(source.read_text()).body
+        if isinstance(each, ast.ClassDef) and each.name == kind.__name__
+    )
+    return definition
 
 
 def _assigned(statement: ast.stmt) -> str | None:

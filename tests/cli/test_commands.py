@@ -40,16 +40,20 @@ def run(
     return done.returncode, done.stdout, done.stderr
 
 
+BUILD = "compiled" if os.environ.get("CRIPROXY_TEST_COMPILED") else "interpreted"
+"""See tests/test_compiled.py."""
+
+
 def test_version_option() -> None:
     """``--version`` is one line, and ``python -m criproxy`` is criproxy."""
-    assert run("--version") == (0, f"criproxy {__version__}\n", "")
+    assert run("--version") == (0, f"criproxy {__version__} ({BUILD})\n", "")
 
 
 def test_console_script() -> None:
     """The installed script is the same."""
     script = Path(sys.executable).parent / "criproxy"
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"criproxy {__version__}\n"
+    assert done.stdout == f"criproxy {__version__} ({BUILD})\n"
 
 
 def test_help_lists_every_command() -> None:

@@ -21,6 +21,7 @@ from criproxy.rules.compiled.ruleset import RuleSet, compile_rules
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.spec import DelaySpec, FaultSpec, MatchSpec
+from criproxy.wire.hpack.decoder import Header
 
 ACTS: Final = "acts"
 DRY: Final = "would act"
@@ -52,7 +53,7 @@ class Simulation:
     """The status of a local reply; empty for the runtime's own status."""
     asked: bool = True
     """Whether the runtime receives the call."""
-    metadata: list[tuple[bytes, bytes]] = field(default_factory=list)
+    metadata: list[Header] = field(default_factory=list)
     """Metadata that rules add to the request."""
 
     @property

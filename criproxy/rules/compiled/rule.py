@@ -22,6 +22,7 @@ from criproxy.rules.facts import Facts
 from criproxy.rules.image_names import image_of
 from criproxy.rules.images import ImageMap, PairError
 from criproxy.rules.spec import Action, RuleSpec
+from criproxy.wire.hpack.decoder import Header
 
 _Key = tuple[str, str]
 
@@ -109,7 +110,7 @@ class Rule:
         where = self._program(facts.method_name).where
         return where is None or bool(where.evaluate(values_of(facts).activation(where.names)))
 
-    def metadata(self, facts: Facts) -> list[tuple[bytes, bytes]]:
+    def metadata(self, facts: Facts) -> list[Header]:
         """Return the headers to add to the request. Raises EvaluationError."""
         values = values_of(facts)
         return [

@@ -7,20 +7,25 @@ would make their tables differ.
 
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.wire.constants import DEFAULT_HEADER_TABLE_SIZE
 from criproxy.wire.errors import CompressionError, LimitError
 from criproxy.wire.hpack import huffman
 
-Header = tuple[bytes, bytes]
-"""A field: its name and its value."""
+Header = tuple[bytes, ...]
+"""A field: its name and its value. In a module that is compiled, a tuple of a fixed length would be
+made anew wherever it is read from a list, and would lose its class."""
 
 
+@mypyc_attr(native_class=False)
 class SensitiveHeader(tuple[bytes, bytes]):
     """A field that an intermediary must not index (section 7.1.3)."""
 
     __slots__ = ()
 
 
+@mypyc_attr(native_class=False)
 class TruncatedHeaders(list[Header]):
     """A header list that exceeds the limits, without the fields that exceed them."""
 
@@ -129,23 +134,30 @@ _FIRST_DYNAMIC: Final = len(STATIC_TABLE)
 _FIRST_DYNAMIC_BYTE: Final = 0x80 | _FIRST_DYNAMIC
 
 
-class _Strings(dict[bytes, bytes]):
-    """The cache of Huffman-coded strings: decodes those that it does not have."""
+class _StringCache:
+    """Decodes Huffman-coded strings, and keeps them."""
 
-    size = 0
+    __slots__ = ("_size", "_strings")
 
-    def __missing__(self, raw: bytes) -> bytes:
-        decoded = huffman.decode(raw)
-        size = len(raw) + len(decoded) + _STRING_OVERHEAD
-        if self.size + size > _STRINGS_SIZE:
-            self.clear()
-            self.size = 0
-        self.size += size
-        self[raw] = decoded
+    def __init__(self) -> None:
+        self._strings: dict[bytes, bytes] = {}
+        self._size = 0
+
+    def decode(self, raw: bytes) -> bytes:
+        """Decode a string; raises CompressionError as :func:`huffman.decode` does."""
+        decoded = self._strings.get(raw)
+        if decoded is None:
+            decoded = huffman.decode(raw)
+            size = len(raw) + len(decoded) + _STRING_OVERHEAD
+            if self._size + size > _STRINGS_SIZE:
+                self._strings.clear()
+                self._size = 0
+            self._size += size
+            self._strings[raw] = decoded
         return decoded
 
 
-_strings = _Strings()
+_strings: Final = _StringCache()
 
 
 class Decoder:
@@ -415,7 +427,7 @@ class Decoder:
         value, position = _string(block, position)
         header: Header = (name, value)
         if 0x10 <= byte < 0x20:
-            header = SensitiveHeader(header)
+            header = SensitiveHeader((name, value))
         headers.append(header)
         if indexed:
             self.changes += 1
@@ -507,4 +519,4 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     raw = block[position:end]
     if byte < 0x80:
         return raw, end
-    return huffman.decode(raw) if length <= _SHORT_STRING else _strings[raw], end
+    return huffman.decode(raw) if length <= _SHORT_STRING else _strings.decode(raw), end

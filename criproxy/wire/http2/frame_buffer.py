@@ -5,7 +5,6 @@ block until its last CONTINUATION frame.
 """
 
 from collections.abc import Iterator
-from struct import Struct
 from typing import Final, NamedTuple
 
 from criproxy.wire import constants
@@ -15,6 +14,7 @@ from criproxy.wire.http2.frames import (
     PartialFrame,
     check_continuations,
     padding_of,
+    unpack_header,
     without_padding,
     without_priority,
 )
@@ -25,7 +25,6 @@ STREAM_ID: Final = 0x7FFF_FFFF
 REST: Final = -1
 """The kind of the rest of a frame whose beginning was forwarded."""
 
-_header: Final = Struct(">HBBBI").unpack_from
 _NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constants.FLAG_PRIORITY
 
 
@@ -128,7 +127,7 @@ class FrameBuffer:
             buffer.clear()
         position, size, self._wanted = 0, len(data), 0
         while size - position >= constants.FRAME_HEADER_SIZE:
-            high, low, kind, flags, stream = _header(data, position)
+            high, low, kind, flags, stream = unpack_header(data, position)
             start = position + constants.FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
             if end - start > self.max_frame_size:

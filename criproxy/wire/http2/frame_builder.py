@@ -1,6 +1,6 @@
 """Builds the frames that the proxy itself sends (RFC 9113 section 6)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
 from urllib.parse import quote
@@ -87,7 +87,7 @@ def ping_ack(payload: bytes) -> bytes:
     return frame(constants.PING, constants.FLAG_ACK, 0, payload)
 
 
-def trailers(code: StatusCode, message: str, headers_sent: bool) -> list[Header]:
+def trailers(code: StatusCode, message: str, headers_sent: bool) -> list[tuple[bytes, bytes]]:
     """Return the fields that end a call: Trailers if ``headers_sent``, else Trailers-Only.
 
     gRPC over HTTP/2, "Responses".
@@ -100,6 +100,6 @@ def trailers(code: StatusCode, message: str, headers_sent: bool) -> list[Header]
     return fields
 
 
-def literal_headers(stream: int, fields: list[Header], ended: bool) -> bytes:
+def literal_headers(stream: int, fields: Sequence[Header], ended: bool) -> bytes:
     """Build HEADERS whose block does not change the receiver's table."""
     return headers(stream, encode(fields), ended)

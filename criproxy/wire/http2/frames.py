@@ -6,6 +6,7 @@ buffered until they are complete; all others are skipped by their length.
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -58,8 +59,16 @@ _MAX_UNACKNOWLEDGED: Final = 1000
 """Maximum SETTINGS frames that await their ACK; known peers have one or two."""
 
 _STREAM_ID: Final = 0x7FFF_FFFF  # the highest bit is reserved (section 4.1)
-_header: Final = Struct(">HBBBI").unpack_from
-_u32: Final = Struct(">I").unpack_from
+unpack_header: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct(
+    ">HBBBI"
+).unpack_from
+"""Unpacks the frame header at a position: the upper 16 and the lower 8 bits of its length, its
+type, its flags, and its stream identifier with the reserved bit. Compiled code calculates faster
+with results whose types are known."""
+
+unpack_u32: Final[Callable[[bytes, int], tuple[int]]] = Struct(">I").unpack_from
+"""Unpacks an unsigned integer of 32 bits at a position."""
+
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
 _ANY: Final = -1
@@ -85,7 +94,7 @@ _BUFFERED_KINDS: Final = frozenset(
 """The frames that are buffered until they are complete."""
 
 
-def is_informational(fields: list[Header]) -> bool:
+def is_informational(fields: Sequence[Header]) -> bool:
     """Return whether a header list is an interim response, of status 1xx.
 
     Any number of them may precede the response, which they are no part of (RFC 9113 section 8.1,
@@ -247,7 +256,7 @@ class FrameReader:
             start = position + FRAME_HEADER_SIZE
             if start > size:
                 return self._save_partial(data, position, FRAME_HEADER_SIZE)
-            high, low, kind, flags, stream = _header(data, position)
+            high, low, kind, flags, stream = unpack_header(data, position)
             length = high << 8 | low
             end = start + length
             if length > self.max_frame_size or self._expected != _ANY:
@@ -281,7 +290,7 @@ class FrameReader:
                 if kind == WINDOW_UPDATE and not stream & _STREAM_ID:
                     if end > size:
                         return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
-                    self.granted += _u32(data, start)[0] & _STREAM_ID
+                    self.granted += unpack_u32(data, start)[0] & _STREAM_ID
                 self.overhead_frames += 1
             if end > size:
                 self._skip = end - size - self._data_left
@@ -390,8 +399,7 @@ class FrameReader:
             self.overhead_frames += 1
             if len(payload) != 4:
                 self._refuse_size(kind, len(payload))
-            (code,) = _u32(payload)
-            self._handler.reset(stream, code, now)
+            self._handler.reset(stream, unpack_u32(payload, 0)[0], now)
         elif kind == GOAWAY:
             if len(payload) < 8:
                 raise FrameSizeError(f"a GOAWAY frame has {len(payload)} bytes")

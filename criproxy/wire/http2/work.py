@@ -4,6 +4,7 @@ A chunk of 256 KiB holds 28,000 empty frames, or the headers of 20,000 calls. So
 parts: the event loop has its turn, and with it each other connection, between two of them.
 """
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -54,7 +55,7 @@ _BLOCK_BYTES: Final = 64
 
 _WITH_BLOCK: Final = (HEADERS, CONTINUATION, PUSH_PROMISE)
 
-_header: Final = Struct(">HBBB").unpack_from
+_header: Final[Callable[[bytes, int], tuple[int, int, int, int]]] = Struct(">HBBB").unpack_from
 
 
 def part_size(data: bytes, start: int, to_boundary: int | None, bound: Bound) -> int:

@@ -22,14 +22,13 @@ from criproxy.wire.grpc import StatusCode
 from criproxy.wire.hpack.decoder import LARGEST_TABLE, Decoder
 from criproxy.wire.http2 import frame_builder
 from criproxy.wire.http2.frame_buffer import STREAM_ID, Frame, FrameBuffer
+from criproxy.wire.http2.frames import unpack_header, unpack_u32
 from criproxy.wire.intercept.held_streams import HeldStreams, HeldStreamState
 from criproxy.wire.intercept.path_scanner import IsWanted, path_of
 from criproxy.wire.intercept.send_queue import HeaderBlock, HeldDirection
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.connection import Side
 
-_header: Final = Struct(">HBBBI").unpack_from
-_u32: Final = Struct(">I").unpack_from
 _two_u32: Final = Struct(">II").unpack_from
 _settings: Final = Struct(">HI").iter_unpack
 
@@ -84,14 +83,14 @@ class FrameDispatcher:
             start = position + constants.FRAME_HEADER_SIZE
             if start > size:
                 return None
-            high, low, kind, flags, stream = _header(data, position)
+            high, low, kind, flags, stream = unpack_header(data, position)
             length = high << 8 | low
             position = start + length
             if kind == constants.DATA:
                 flow += length
             elif kind == constants.WINDOW_UPDATE and length == 4:
                 if not stream & STREAM_ID and position <= size:
-                    granted += _u32(data, start)[0] & STREAM_ID
+                    granted += unpack_u32(data, start)[0] & STREAM_ID
             elif kind == constants.HEADERS:
                 if not flags & constants.FLAG_END_HEADERS:
                     return None
@@ -410,5 +409,4 @@ def _increment(frame: Frame) -> int:
     """Return the increment of a WINDOW_UPDATE (RFC 9113 section 6.9)."""
     if len(frame.payload) != 4:
         raise FrameSizeError(f"a WINDOW_UPDATE frame has {len(frame.payload)} bytes")
-    increment: int = _u32(frame.payload)[0] & STREAM_ID
-    return increment
+    return unpack_u32(frame.payload, 0)[0] & STREAM_ID

@@ -6,19 +6,17 @@ block after it has been forwarded.
 """
 
 from collections.abc import Callable
-from struct import Struct
 from typing import Final
 
 from criproxy.wire import constants
 from criproxy.wire.errors import FrameSizeError
 from criproxy.wire.hpack.decoder import LONG_BLOCK, Decoder, Header
 from criproxy.wire.http2.frame_buffer import fragment_of
-from criproxy.wire.http2.frames import check_beginning
+from criproxy.wire.http2.frames import check_beginning, unpack_header
 
 IsWanted = Callable[[bytes], bool]
 """Returns whether calls of a path may have to be held."""
 
-_header: Final = Struct(">HBBBI").unpack_from
 _WHOLE: Final = constants.FLAG_END_HEADERS
 _NOT_WHOLE: Final = constants.FLAG_END_HEADERS | constants.FLAG_PADDED | constants.FLAG_PRIORITY
 
@@ -62,7 +60,7 @@ class PathScanner:
             position += skipped
         inserted: list[Header] = []
         while size - position >= constants.FRAME_HEADER_SIZE:
-            high, low, kind, flags, _ = _header(data, position)
+            high, low, kind, flags, _ = unpack_header(data, position)
             start = position + constants.FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
             if kind == constants.DATA:

@@ -13,6 +13,7 @@ deferred or discarded, all later blocks of the direction are re-encoded with ano
 """
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
 from typing import Final
 
 from criproxy.wire.constants import DATA, FLAG_END_STREAM, FRAME_HEADER_SIZE, HEADERS, RST_STREAM
@@ -94,7 +95,7 @@ class HeldDirection:
         """Bytes that the receiver will grant and the sender has been granted already."""
         self.ended = False
         """Whether the sender has ended its direction."""
-        self.trailers: HeaderBlock | list[Header] | None = None
+        self.trailers: HeaderBlock | Sequence[Header] | None = None
         """The trailers that end the direction; None: END_STREAM on DATA."""
         self.finishing = False
         """Whether the end is to be sent behind the output."""
@@ -314,7 +315,7 @@ class SendQueue:
         self.discard_block(block)
         self.enqueue(self._literal(block.frame.stream, frame_builder.PLACEHOLDER, False))
 
-    def enqueue_trailers(self, stream: int, fields: list[Header]) -> None:
+    def enqueue_trailers(self, stream: int, fields: Sequence[Header]) -> None:
         """Send trailers of our own in order."""
         self.enqueue(self._literal(stream, fields, True))
 
@@ -490,7 +491,7 @@ class SendQueue:
         flags = frame.raw[_FLAGS] ^ FLAG_END_STREAM
         return frame.raw[:_FLAGS] + bytes((flags,)) + frame.raw[_FLAGS + 1 :]
 
-    def _literal(self, stream: int, fields: list[Header], ended: bool) -> bytes:
+    def _literal(self, stream: int, fields: Sequence[Header], ended: bool) -> bytes:
         self.reencoding = self.reencoding or self.must_shrink
         if not self.reencoding:
             return frame_builder.headers(stream, encode(fields), ended)

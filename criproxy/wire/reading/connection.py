@@ -25,8 +25,7 @@ Bytes are read in the order in which they are relayed, so a response is read aft
 from enum import IntEnum
 from itertools import takewhile
 from math import inf
-from operator import attrgetter
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
@@ -325,13 +324,17 @@ class _Direction:
     __slots__ = ("_streams", "peer")
 
     peer: FrameReader
-    _counter: ClassVar["attrgetter[MessageCounter]"]
-    """The message counter of this direction."""
-    _captured: ClassVar["attrgetter[CapturedMessages | None]"]
-    """The captured messages of this direction."""
 
     def __init__(self, streams: _Streams) -> None:
         self._streams = streams
+
+    def _counter(self, call: Call) -> MessageCounter:
+        """Return the message counter of this direction."""
+        raise NotImplementedError
+
+    def _captured(self, capture: MessageCapture) -> CapturedMessages | None:
+        """Return the captured messages of this direction."""
+        raise NotImplementedError
 
     def setting(self, identifier: int, value: int) -> None:
         if identifier == constants.SETTINGS_HEADER_TABLE_SIZE:
@@ -366,7 +369,12 @@ class _Requests(_Direction):
     """The client's frames."""
 
     __slots__ = ()
-    _counter = _captured = attrgetter("request")
+
+    def _counter(self, call: Call) -> MessageCounter:
+        return call.request
+
+    def _captured(self, capture: MessageCapture) -> CapturedMessages | None:
+        return capture.request
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -426,7 +434,12 @@ class _Responses(_Direction):
     """The runtime's frames."""
 
     __slots__ = ()
-    _counter = _captured = attrgetter("response")
+
+    def _counter(self, call: Call) -> MessageCounter:
+        return call.response
+
+    def _captured(self, capture: MessageCapture) -> CapturedMessages | None:
+        return capture.response
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
