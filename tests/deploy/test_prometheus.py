@@ -218,6 +218,18 @@ def test_each_alert_is_explained() -> None:
             assert rule["annotations"]["runbook"] == f"{page}#{rule['alert'].lower()}"
 
 
+def test_shown_configuration(tmp_path: Path) -> None:
+    """Prometheus takes the configuration that the page shows, with the rules beside it."""
+    shown = re.search("^```yaml\n(.*?)^```$", ALERTS_PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    file = tmp_path / "prometheus.yaml"
+    file.write_text(shown[1])
+    shutil.copy(RULES, tmp_path)
+    result = subprocess.run(["promtool", "check", "config", file], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{len(ENTRIES)} rules found" in result.stdout
+
+
 class Prometheus:
     """A Prometheus that scrapes one address each second and evaluates the rules."""
 

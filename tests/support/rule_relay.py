@@ -114,10 +114,18 @@ class RuleRelay(Relay):
         assert all(call.waiting_since is None for call in self.recorder.ended)
 
     def assert_restored(self, pair: Pair | Split) -> None:
-        """Assert that a connection is open, and its windows and ledgers are as without rules."""
+        """Assert that a connection is open, and its windows and ledgers become as without rules.
+
+        A client that has not read the end of its call yet may be within a message still.
+        """
         self.assert_nothing_held()
         wait_until(lambda: not self.evaluate(lambda: pair.has_calls), "end of what is handled")
-        self.evaluate(lambda: _check(pair))
+
+        def is_restored() -> bool:
+            self.evaluate(lambda: _check(pair))
+            return True
+
+        wait_until(is_restored, "windows and ledgers as without rules")
 
     def __enter__(self) -> "RuleRelay":
         self._patch = pytest.MonkeyPatch()
