@@ -15,6 +15,7 @@ class PausableProtocol(asyncio.Protocol):
 
     _transport: asyncio.Transport | None = None
     _paused = 0
+    _throttled: asyncio.TimerHandle | None = None  # ends the last throttling
 
     def pause_reading(self, reason: int) -> None:
         """Read nothing from the peer until each reason for that is gone."""
@@ -33,6 +34,9 @@ class PausableProtocol(asyncio.Protocol):
             transport.resume_reading()
 
     def throttle(self, seconds: float) -> None:
-        """Read nothing from the peer for some time."""
+        """Read nothing from the peer for some time, from now on, whatever an earlier call said."""
         self.pause_reading(THROTTLED)
-        asyncio.get_running_loop().call_later(seconds, self.resume_reading, THROTTLED)
+        if self._throttled is not None:
+            self._throttled.cancel()
+        loop = asyncio.get_running_loop()
+        self._throttled = loop.call_later(seconds, self.resume_reading, THROTTLED)
