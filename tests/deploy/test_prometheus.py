@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -15,7 +14,9 @@ import pytest
 import yaml
 
 from criproxy.client import CriClient
+from criproxy.cri.methods import ENDLESS, METHODS, READS
 from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.wire.grpc import StatusCode
 from docs.generate.metrics import exported
 from tests.support.criproxy import Criproxy
 from tests.support.process import Process
@@ -31,6 +32,8 @@ ENTRIES: list[dict[str, Any]] = [rule for group in _GROUPS for rule in group["ru
 ALERTS = sorted({rule["alert"] for rule in ENTRIES if "alert" in rule})
 FAILED = "instance_method:criproxy_failed_calls:rate5m"
 RECORDED = [rule["record"] for rule in ENTRIES if "record" in rule]
+
+ENDLESS_NAMES = {name.decode() for name in ENDLESS}
 
 _DURATION = "criproxy_call_duration_seconds"
 _SIZE = 'criproxy_response_bytes_{}{{instance="n",service="s",method="ListContainers"{}}}'
@@ -86,7 +89,7 @@ CASES: dict[str, Sequence[Case]] = {
     "CriproxyRuntimeDown": [_one('criproxy_runtime_up{instance="n"}', "0x420", "1x419 0")],
     "CriproxyCallHung": [
         Case({_AGE % "CreateContainer": "0+60x420"}, {_AGE % "PullImage": "0+60x25"}),
-        Case({_AGE % "RunPodSandbox": "300x420"}, {_AGE % "GetContainerEvents": "0+60x420"}),
+        Case({_AGE % "StreamContainers": "300x420"}, {_AGE % "GetContainerEvents": "0+60x420"}),
     ],
     "CriproxyLongCallHung": [
         Case({_AGE % "PullImage": "0+60x420"}, {_AGE % "StopContainer": "900x420"})
@@ -97,7 +100,7 @@ CASES: dict[str, Sequence[Case]] = {
     ],
     "CriproxyReadsSlow": [
         Case(_reads(700), _reads(995)),
-        Case(_reads(930), _reads(700, "PullImage")),
+        Case(_reads(930, "StreamPodSandboxes"), _reads(700, "PullImage")),
     ],
     "CriproxyOverhead": [Case(_overhead(900), _overhead(999))],
     "CriproxyResponseNearLimit": [Case(_responses(99), _responses(100))],
@@ -153,13 +156,17 @@ def _prometheus() -> None:
     require([each for each in ("promtool", "prometheus") if shutil.which(each) is None])
 
 
-def test_rules_are_valid() -> None:
+def _promtool(*arguments: str | Path) -> str:
+    """Run promtool, assert that it is content, and return what it prints."""
     result = subprocess.run(
-        ["promtool", "check", "rules", "--lint=all", "--lint-fatal", RULES],
-        capture_output=True,
-        text=True,
+        ["promtool", *arguments], capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
     assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_rules_are_valid() -> None:
+    _promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
 
 
 def test_each_alert_is_tried() -> None:
@@ -190,10 +197,7 @@ def test_alert(alert: str, case: Case, tmp_path: Path) -> None:
     ]
     file = tmp_path / "test.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": tests}))
-    result = subprocess.run(
-        ["promtool", "test", "rules", file], capture_output=True, text=True, timeout=LIMIT_SECONDS
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    _promtool("test", "rules", file)
 
 
 def test_names_exist() -> None:
@@ -206,6 +210,34 @@ def test_names_exist() -> None:
             family = families[re.sub("_(bucket|count|sum)$", "", name)]
             labels = {label for sample in family.samples for label in sample.labels}
             assert set(re.findall(r"(\w+)[!=]~?=?\"", selected)) <= labels, (name, selected)
+            bounds = {sample.labels.get("le") for sample in family.samples}
+            assert set(re.findall(r'\ble="(.*?)"', selected)) <= bounds, (name, selected)
+            for codes in re.findall(r'\bcode=~"(.*?)"', selected):
+                assert set(codes.split("|")) <= {code.name for code in StatusCode}
+
+
+def _methods(metric: str, alert: str = "") -> set[str]:
+    """Return the methods that the expressions about a metric select, with those outside the CRI."""
+    expressions = [rule["expr"] for rule in ENTRIES if rule.get("alert", "") == alert]
+    ((sign, pattern),) = set(re.findall(metric + r'\{method([!=])~"(.*?)"', " ".join(expressions)))
+    known = {method.name for method in METHODS.values()} | {"other"}
+    return {name for name in known if bool(re.fullmatch(pattern, name)) == (sign == "=")}
+
+
+def test_reads() -> None:
+    """The objective is about each read of the CRI that ends, whichever the kubelet uses."""
+    for series in ("bucket", "count"):
+        assert _methods(f"{_DURATION}_{series}") == READS - ENDLESS_NAMES
+
+
+def test_hung_calls() -> None:
+    """A hung call of each method that ends is in one of two alerts."""
+    short, long = (
+        _methods("criproxy_oldest_call_age_seconds", alert)
+        for alert in ("CriproxyCallHung", "CriproxyLongCallHung")
+    )
+    assert short | long == {method.name for method in METHODS.values()} - ENDLESS_NAMES
+    assert not short & long
 
 
 def test_each_alert_is_explained() -> None:
@@ -225,17 +257,13 @@ def test_shown_configuration(tmp_path: Path) -> None:
     file = tmp_path / "prometheus.yaml"
     file.write_text(shown[1])
     shutil.copy(RULES, tmp_path)
-    result = subprocess.run(["promtool", "check", "config", file], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert f"{len(ENTRIES)} rules found" in result.stdout
+    assert f"{len(ENTRIES)} rules found" in _promtool("check", "config", file)
 
 
 class Prometheus:
     """A Prometheus that scrapes one address each second and evaluates the rules."""
 
     def __init__(self, directory: Path, target: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._address = f"127.0.0.1:{free.getsockname()[1]}"
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(RULES)],
@@ -245,15 +273,17 @@ class Prometheus:
         file.write_text(yaml.safe_dump(config))
         command = [
             *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}"),
-            f"--web.listen-address={self._address}",
+            "--web.listen-address=127.0.0.1:0",
         ]
         self.process = Process(command, output=directory / "prometheus")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the series of an instant query; AssertionError while it does not answer."""
+        """Return the series of an instant query; OSError or AssertionError before it serves."""
+        address = re.search(r'"Listening on" address=(\S+)', self.process.stderr)
+        assert address is not None
         query = urllib.parse.urlencode({"query": expression})
         with urllib.request.urlopen(
-            f"http://{self._address}/api/v1/query?{query}", timeout=LIMIT_SECONDS
+            f"http://{address[1]}/api/v1/query?{query}", timeout=LIMIT_SECONDS
         ) as response:
             result: list[dict[str, Any]] = json.load(response)["data"]["result"]
         return result
