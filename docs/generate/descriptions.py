@@ -39,17 +39,18 @@ def joined(text: str) -> str:
     return " ".join(text.split()).replace("``", "`")
 
 
-@cache
 def _definition(kind: type) -> ast.ClassDef:
     """Return the definition of a class of criproxy's, which stands at the top of its module."""
-    module = _ROOT.joinpath(*kind.__module__.split("."))
+    return _classes(kind.__module__)[kind.__name__]
+
+
+@cache
+def _classes(name: str) -> dict[str, ast.ClassDef]:
+    """Return the classes at the top of a module, by their names."""
+    module = _ROOT.joinpath(*name.split("."))
     source = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-    (definition,) = (
-        each
-        for each in ast.parse(source.read_text()).body
-        if isinstance(each, ast.ClassDef) and each.name == kind.__name__
-    )
-    return definition
+    body = ast.parse(source.read_text()).body
+    return {each.name: each for each in body if isinstance(each, ast.ClassDef)}
 
 
 def _assigned(statement: ast.stmt) -> str | None:
