@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from criproxy.cri.naming import MethodName
 from criproxy.peers.peer import Connection
@@ -20,14 +21,26 @@ DENIALS: Final[Mapping[str, str]] = {
 """The values of the metric label ``reason`` of denied calls, with their descriptions."""
 
 
+_GROUPS: Final = 256
+"""Groups of rules whose failures are counted together, before they are added up: a few are in
+force, and each load of rules makes others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuleNames:
+    """Names of rules that fail together, as often as each other."""
+
+    names: tuple[str, ...]
+
+
 class Counts:
     """The counters. They outlive the rules: a reload does not reset them."""
 
     def __init__(self) -> None:
         self.matches: Counter[tuple[str, str, str]] = Counter()
         """By rule, action and mode (``enforce`` or ``dry-run``)."""
-        self.errors: Counter[tuple[str, str]] = Counter()
-        """By rule and reason."""
+        # One attribute, so that another thread reads both as they belong together.
+        self._failures = _Failures(Counter(), Counter())
         self.denied: Counter[tuple[str, str, str]] = Counter()
         """By listener, method (as a metric's label) and reason."""
 
@@ -41,7 +54,34 @@ class Counts:
 
     def count_failure(self, rule: str, reason: str) -> None:
         """Count a rule whose evaluation or action failed."""
-        self.errors[rule, reason] += 1
+        self._failures.single[rule, reason] += 1
+
+    def count_failures(self, rules: RuleNames, reason: str) -> None:
+        """Count many rules whose evaluation failed, at the cost of one."""
+        groups = self._failures.groups
+        if len(groups) >= _GROUPS and (rules, reason) not in groups:
+            self._failures = _Failures(self._failures.sum(), Counter())
+        self._failures.groups[rules, reason] += 1
+
+    @property
+    def errors(self) -> Counter[tuple[str, str]]:
+        """Failures by rule and reason, on any thread."""
+        return self._failures.sum()
+
+
+class _Failures(NamedTuple):
+    """Failures by rule and reason, and by groups of rules and reason."""
+
+    single: Counter[tuple[str, str]]
+    groups: Counter[tuple[RuleNames, str]]
+
+    def sum(self) -> Counter[tuple[str, str]]:
+        """Return the failures of each rule."""
+        total = self.single.copy()
+        for (rules, reason), count in self.groups.copy().items():
+            for name in rules.names:
+                total[name, reason] += count
+        return total
 
 
 def record_denial(

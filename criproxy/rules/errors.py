@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
+UNKNOWN_POD: Final = "unknown_pod"
+"""The reason of a failure that fails no call: the pod of a call is often not known."""
+
 REASONS: Final[Mapping[str, str]] = {
     "cel": "A CEL expression could not be evaluated: a missing key, a division by zero.",
     "compressed": "The message is compressed with an unknown encoding.",
@@ -14,7 +17,7 @@ REASONS: Final[Mapping[str, str]] = {
     "queue": "No place was available within a `limit`; the call ends with RESOURCE_EXHAUSTED.",
     "script": "The script raised an exception or gave an invalid answer.",
     "timeout": "The hook did not answer in time.",
-    "unknown_pod": "`where` needs a pod or container that is not known. The expression counts as "
+    UNKNOWN_POD: "`where` needs a pod or container that is not known. The expression counts as "
     "false, and the call does not fail.",
     "unknown_runtime": "The name of an image has no registry, and the runtime has not answered "
     "Version yet, which decides how it reads such names; see `images.short_names`.",

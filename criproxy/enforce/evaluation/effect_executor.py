@@ -30,7 +30,7 @@ from criproxy.enforce.evaluation.payloads import HeldMessage
 from criproxy.enforce.hooks.hook import HookDenial, call_hook
 from criproxy.enforce.resources import Resources
 from criproxy.peers.peer import Connection
-from criproxy.rules.errors import EvaluationError
+from criproxy.rules.errors import UNKNOWN_POD, EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.rules.messages.diff import diff_messages
 from criproxy.wire.grpc import StatusCode
@@ -39,9 +39,6 @@ from criproxy.wire.reading.calls import Call
 
 Phase = Literal["request", "response"]
 """Which messages of a call an effect is for."""
-
-UNKNOWN_POD: Final = "unknown_pod"
-"""The reason of a failure that fails no call: the pod of a call is often not known."""
 
 INTERNAL: Final = "internal"
 """The reason of a failure that is a defect of this program."""

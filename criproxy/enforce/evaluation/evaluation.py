@@ -9,9 +9,8 @@ This module does not know streams: changes are noted on the held message, and a 
 runtime's place is raised as LocalReply.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -35,7 +34,9 @@ from criproxy.enforce.resources import Resources
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
 from criproxy.wire.grpc import StatusCode
-from criproxy.wire.hpack.decoder import Header
+
+if TYPE_CHECKING:  # importing expressions costs memory that is not paid for without rules
+    from criproxy.enforce.evaluation.match_plan import Batch, Candidates, MatchCandidate
 
 T = TypeVar("T")
 
@@ -55,30 +56,6 @@ class MessageFilter(Protocol):
         """Return a copy of a response with what the client may see; None if that is nothing."""
 
 
-@dataclass(slots=True)
-class MatchCandidate:
-    """A rule that may act on a call: it matches for certain, or the request decides."""
-
-    active: ActiveRule
-    certain: bool
-    """Whether it matches whatever the request is."""
-    error: Exception | None = None
-    """The failure of its evaluation, which is to fail the call when it is the rule's turn."""
-    metadata: list[Header] = field(default_factory=list)
-    """Headers that it adds to the request's, if it is certain."""
-
-    @property
-    def needs_request(self) -> bool:
-        """Whether the request must be held until the rule has been evaluated."""
-        return not self.certain or self.error is not None or self.active.needs_request
-
-    @property
-    def denies(self) -> bool:
-        """Whether it denies the call, whatever the request is, unless an earlier rule acts."""
-        rule = self.active.rule
-        return self.certain and rule.action == "deny" and not rule.dry_run and self.error is None
-
-
 class RuleEvaluation:
     """Evaluates the rules of one call: :meth:`request` once, then :meth:`response` for each
     response message and for the end."""
@@ -88,11 +65,10 @@ class RuleEvaluation:
         resources: Resources,
         executor: EffectExecutor,
         facts: Facts,
-        candidates: Sequence[MatchCandidate],
-        find_pods: bool,
+        candidates: "Candidates | None",
         message_filter: MessageFilter | None = None,
     ) -> None:
-        """``facts`` are without the request; ``find_pods``: whether some rule reads pods.
+        """``facts`` are without the request; ``candidates`` is None where there are no rules.
 
         ``message_filter`` is applied to the request before all rules, and to the response after
         them. Messages that it cannot read are not forwarded.
@@ -102,7 +78,6 @@ class RuleEvaluation:
         self._executor = executor
         self._facts = facts
         self._candidates = candidates
-        self._find_pods = find_pods
         self._request: HeldMessage | None = None
         self._matched: list[ActiveRule] = []
         self._response_began = False
@@ -125,21 +100,8 @@ class RuleEvaluation:
         if self.message_filter is not None and self.message_filter.filters_request:
             visible_request = yield from self._filtered(request, self.message_filter.request)
             yield from self._replace(request, visible_request)
-        for candidate in self._candidates:
-            active = candidate.active
-            rule = active.rule
-            try:
-                if not (yield from self._matches(candidate, request)):
-                    continue
-                self._resources.counts.count_match(rule.name, rule.action, rule.dry_run)
-                self._executor.metadata_added(active, candidate.metadata)
-                yield from self._act_on_request(active, request)
-            except Exception as error:
-                self._executor.rule_failed(active, error)
-                continue
-            self._matched.append(active)
-            if not rule.continues and not rule.dry_run:
-                break
+        if self._candidates is not None:
+            yield from self._evaluate(self._candidates, request)
 
     def response(
         self, response: HeldMessage | None, *, last: bool, ok: bool
@@ -201,23 +163,69 @@ class RuleEvaluation:
         except EvaluationError as error:
             raise _unreadable_reply(error) from error
 
-    def _matches(self, candidate: MatchCandidate, request: HeldMessage) -> Steps[bool]:
+    def _evaluate(self, candidates: "Candidates", request: HeldMessage) -> Steps[None]:
+        """Evaluate the rules in order, up to the one that ends the evaluation."""
+        counts = self._resources.counts
+        first, last = 0, False
+        while not last:
+            batch = yield from self._next_batch(candidates, first)
+            facts, last = self._facts, batch.last
+            for candidate in batch.candidates:
+                position = candidate.position
+                candidates.count_unknown_pods(counts, batch, first, position)
+                first = position + 1
+                if (yield from self._ends_evaluation(candidate, request)):
+                    return
+                if self._facts is not facts:  # others may match now
+                    last = False
+                    break
+            else:
+                candidates.count_unknown_pods(counts, batch, first)
+
+    def _next_batch(self, candidates: "Candidates", first: int) -> Steps["Batch"]:
+        """Return the rules from a position on that may act on the request as it is now."""
+        early = candidates.early(first)
+        if early.candidates or early.last:
+            return early
+        try:
+            facts = yield from self._facts_with_request()
+        except Exception:  # each of the rules fails with it when it is evaluated
+            return candidates.unread(first)
+        return candidates.all(facts, first)
+
+    def _ends_evaluation(self, candidate: "MatchCandidate", request: HeldMessage) -> Steps[bool]:
+        """Evaluate a rule; return whether it has acted and no later rule is evaluated."""
+        active = candidate.active
+        rule = active.rule
+        try:
+            if not (yield from self._matches(candidate, request)):
+                return False
+            self._resources.counts.count_match(rule.name, rule.action, rule.dry_run)
+            self._executor.metadata_added(active, candidate.metadata)
+            yield from self._act_on_request(active, request)
+        except Exception as error:
+            self._executor.rule_failed(active, error)
+            return False
+        self._matched.append(active)
+        return not rule.continues and not rule.dry_run
+
+    def _matches(self, candidate: "MatchCandidate", request: HeldMessage) -> Steps[bool]:
         if candidate.error is not None:
             raise candidate.error
-        if candidate.certain:
+        if candidate.matches:
             return True
         facts = yield from self._facts_with_request()
-        matches = candidate.active.rule.matches
+        holds = candidate.active.rule.condition_holds
         if request.size <= LARGE:
-            return matches(facts)
-        return (yield from self._resources.message_executor.run(request.size, matches, facts))
+            return holds(facts)
+        return (yield from self._resources.message_executor.run(request.size, holds, facts))
 
     def _facts_with_request(self) -> Steps[Facts]:
         """Return the facts with the request, which is decoded at the first call."""
         if self._facts.request is None and self._request is not None:
             message = yield from self._request.message()
             pod = container = image = None
-            if self._find_pods:
+            if self._candidates is not None and self._candidates.plan.needs_pods:
                 cache, trusted = self._resources.pod_cache, self._facts.caller.kubelet
                 pod, container = cache.find(self._facts.method_name, message, trusted)
                 image = cache.image(message, container, trusted)

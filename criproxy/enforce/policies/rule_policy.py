@@ -1,13 +1,15 @@
 """Decides by the rules which streams are held; the relay calls it when a stream is opened."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from criproxy.cri.messages import request_class, response_class
 from criproxy.cri.naming import cached_by_path, method_at, resolve
 from criproxy.enforce.evaluation.active_rule import ActiveRule
 from criproxy.enforce.evaluation.effect_executor import EffectExecutor
-from criproxy.enforce.evaluation.evaluation import MatchCandidate, MessageFilter, RuleEvaluation
+from criproxy.enforce.evaluation.evaluation import MessageFilter, RuleEvaluation
 from criproxy.enforce.held_call import HeldCall, HoldPlan, MessageTypes
 from criproxy.enforce.hooks.hook import Hook
 from criproxy.enforce.resources import Resources
@@ -18,6 +20,13 @@ from criproxy.wire.grpc import parse_timeout
 from criproxy.wire.hpack.decoder import Header
 from criproxy.wire.intercept.stream_handler import HeldStream, Hold
 from criproxy.wire.reading.calls import Call
+
+if TYPE_CHECKING:  # importing expressions costs memory that is not paid for without rules
+    from criproxy.enforce.evaluation.match_plan import Candidates, MatchPlan
+
+_CACHED_PLANS: Final = 256
+"""Plans that are kept: of each method that clients call, for each kind of clients that rules
+distinguish."""
 
 
 class RulePolicy:
@@ -57,6 +66,7 @@ class RulePolicy:
             )
             for rule in ruleset.rules
         }
+        self._plans = lru_cache(maxsize=_CACHED_PLANS)(self._new_plan)
         for hook in hooks.values():
             hook.start(resources.log)
 
@@ -85,8 +95,8 @@ class RulePolicy:
         them.
         """
         for_pod_cache = self._is_for_pod_cache(stream.path)
-        plan = self.ruleset.rules_for(stream.path)
-        if plan is None and not for_pod_cache and message_filter is None:
+        rules = self.ruleset.rules_for(stream.path)
+        if rules is None and not for_pod_cache and message_filter is None:
             return None
         facts = Facts(
             method_name=resolve(stream.path),
@@ -96,63 +106,37 @@ class RulePolicy:
             short_names=self._resources.pod_cache.short_names,
         )
         executor = EffectExecutor(self._resources, connection, facts.method_name, call)
-        candidates, metadata = self._candidates(plan, facts, executor)
+        candidates = None
+        if rules is not None:
+            plan = self._plan_for(rules, connection)
+            candidates = plan.candidates(facts, executor.rule_failed)
         if not candidates and not for_pod_cache and message_filter is None:
             return None
         hold_plan = _hold_plan(stream.path, candidates, for_pod_cache, headers, message_filter)
-        evaluation = RuleEvaluation(
-            self._resources, executor, facts, candidates, self.ruleset.needs_pods, message_filter
-        )
+        evaluation = RuleEvaluation(self._resources, executor, facts, candidates, message_filter)
         deadline = self._deadline(call, headers)
         handler = HeldCall(self._resources, stream, hold_plan, evaluation, executor, deadline)
-        denies = bool(candidates) and candidates[0].denies
         return Hold(
             handler,
             hold_plan.request_held,
             hold_plan.response_held,
-            metadata,
-            hidden=denies,
+            candidates.metadata if candidates else [],
+            hidden=candidates is not None and candidates.denies,
             whole_request=hold_plan.messages.request is not None,
         )
 
     def _is_for_pod_cache(self, path: bytes) -> bool:
         return self._updates_pod_cache and self._resources.pod_cache.wants(path)
 
-    def _candidates(
-        self, plan: MethodRules | None, facts: Facts, executor: EffectExecutor
-    ) -> tuple[list[MatchCandidate], list[Header]]:
-        """Return the rules that may act, and the metadata that the certain ones add.
+    def _plan_for(self, rules: MethodRules, connection: Connection) -> "MatchPlan":
+        key = self.ruleset.client_key(connection.listener, connection.peer)
+        return self._plans(rules, key)
 
-        Metadata is sent before the request's message arrives: it is added even where an earlier
-        rule, which depends on the message, turns out to match and to end the evaluation.
-        """
-        candidates: list[MatchCandidate] = []
-        if plan is None:
-            return candidates, []
-        for rule in plan.rules:
-            if not rule.matches_client(facts):
-                continue
-            active = self._active[rule.name]
-            candidate = MatchCandidate(active, certain=not rule.needs_request(plan.method_name))
-            try:
-                if candidate.certain:
-                    if not rule.matches(facts):
-                        continue
-                    candidate.metadata = rule.metadata(facts)
-            except Exception as error:
-                if not rule.fails_closed or rule.dry_run:
-                    executor.rule_failed(active, error)
-                    continue
-                candidate.error = error  # fails the call when it is this rule's turn
-            candidates.append(candidate)
-            if candidate.certain and active.ends_evaluation:
-                break
-        return candidates, [
-            header
-            for candidate in candidates
-            if not candidate.active.rule.dry_run
-            for header in candidate.metadata
-        ]
+    def _new_plan(self, rules: MethodRules, client_key: bytes) -> "MatchPlan":
+        from criproxy.enforce.evaluation.match_plan import MatchPlan
+
+        matching = self.ruleset.matching(rules, client_key)
+        return MatchPlan([self._active[rule.name] for rule in matching], rules.method_name)
 
     def _deadline(self, call: Call | None, headers: list[Header]) -> float | None:
         timeout = parse_timeout(_header(headers, b"grpc-timeout"))
@@ -163,7 +147,7 @@ class RulePolicy:
 
 def _hold_plan(
     path: bytes,
-    candidates: Iterable[MatchCandidate],
+    candidates: "Candidates | None",
     for_pod_cache: bool,
     headers: list[Header],
     message_filter: MessageFilter | None,
@@ -173,10 +157,10 @@ def _hold_plan(
         messages=_messages(path),
         request_held=for_pod_cache
         or filtered
-        or any(candidate.needs_request for candidate in candidates),
+        or (candidates is not None and candidates.needs_request),
         response_held=for_pod_cache
         or message_filter is not None
-        or any(candidate.active.acts_on_response for candidate in candidates),
+        or (candidates is not None and candidates.acts_on_response),
         encoding=b",".join(value for name, value in headers if name == b"grpc-encoding"),
         updates_pod_cache=for_pod_cache,
     )

@@ -18,7 +18,7 @@ _Fields = dict[int, list[int | bytes]]
 _ANY_VALUE: Final = 2
 _EXPRESSION, _TYPES, _SOURCE = 4, 3, 5
 _LINE_ENDS, _POSITIONS = 3, 4
-_ID, _CONSTANT, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = 2, 3, 5, 6, 7, 8, 9
+_ID, _CONSTANT, _IDENTIFIER, _SELECT, _CALL, _LIST, _STRUCT, _COMPREHENSION = range(2, 10)
 _TEXT: Final = 6
 
 _PRIMITIVES: Final = ("dyn", "bool", "int", "uint", "double", "string", "bytes")
@@ -129,12 +129,24 @@ class AstNode:
         return None
 
     @property
-    def selection(self) -> "tuple[CelType, str] | None":
-        """The type and the field of ``message.field``, otherwise None, also in ``has()``."""
+    def identifier(self) -> str | None:
+        """The name of a variable, otherwise None."""
+        for identifier in self._messages(_IDENTIFIER):
+            return _only(identifier, 1).decode()
+        return None
+
+    @property
+    def selected(self) -> "tuple[AstNode, str] | None":
+        """The operand and the field of ``operand.field``, otherwise None, also in ``has()``."""
         for select in self._messages(_SELECT):
             if not select[3]:  # test_only
-                return self._nodes(select[1])[0].kind, _only(select, 2).decode()
+                return self._nodes(select[1])[0], _only(select, 2).decode()
         return None
+
+    @property
+    def selection(self) -> "tuple[CelType, str] | None":
+        """The type and the field of ``message.field``, otherwise None, also in ``has()``."""
+        return None if (found := self.selected) is None else (found[0].kind, found[1])
 
     def walk(self) -> "Iterator[AstNode]":
         """Yield this node and all nodes below it."""

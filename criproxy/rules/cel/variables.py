@@ -203,12 +203,12 @@ class VariableValues:
         return activation
 
     def _value(self, name: str) -> Any:
-        if name == "request":
-            return self._facts.request
         if name == "response":
             return self._response
         if name not in self._values:
-            self._values[name] = _FACTORIES[name](self._facts)
+            value = FACTS[name](self._facts)
+            kind = _KINDS.get(name)
+            self._values[name] = value if kind is None else _message(kind, value)
         return self._values[name]
 
 
@@ -238,13 +238,19 @@ def _all_calls() -> "cel.Env":
     return new_environment(POOL, VariableTypes())
 
 
-_FACTORIES: Final[Mapping[str, Callable[[Facts], Any]]] = {
-    "pod": lambda facts: _message("Pod", facts.pod),
-    "container": lambda facts: _message("Container", facts.container),
-    "image": lambda facts: _message("Image", checked(facts.image)),
-    "caller": lambda facts: _message("Caller", facts.caller),
+FACTS: Final[Mapping[str, Callable[[Facts], Any]]] = {
+    "request": lambda facts: facts.request,
+    "pod": lambda facts: facts.pod,
+    "container": lambda facts: facts.container,
+    "image": lambda facts: checked(facts.image),
+    "caller": lambda facts: facts.caller,
     "listener": lambda facts: facts.listener,
     "api_version": lambda facts: facts.method_name.api_version or "",
     "method": lambda facts: facts.method_name.method,
     "metadata": lambda facts: dict(facts.metadata),
 }
+"""What the variables, except ``response``, are made from; None for what is not known. That of
+``image`` may raise EvaluationError."""
+
+_KINDS: Final = {"pod": "Pod", "container": "Container", "image": "Image", "caller": "Caller"}
+"""The variables whose values are messages, of these types."""

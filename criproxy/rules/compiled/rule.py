@@ -9,7 +9,9 @@ from google.protobuf.message import Message
 
 from criproxy.cri.methods import Method
 from criproxy.cri.naming import MethodName, matches, resolve
+from criproxy.peers.peer import Peer
 from criproxy.rules.callers import any_glob, is_caller
+from criproxy.rules.cel.expressions import Expression
 from criproxy.rules.cel.variables import POD_SUBJECTS, SUBJECTS, VariableValues, values_of
 from criproxy.rules.compiled.method_program import (
     MethodCompileError,
@@ -72,12 +74,13 @@ class Rule:
 
     @property
     def needs_pods(self) -> bool:
-        """Whether the rule needs a call's pod or container."""
-        limit = self.spec.limit
-        if self.action == "hook" or (limit is not None and limit.per == "pod"):
-            return True
+        """Whether the rule needs the pod, the container or the image of some calls."""
         programs = [*self._programs.values(), self._program_outside_cri]
-        return any(each is not None and each.names & POD_SUBJECTS for each in programs)
+        return self._action_needs_pods or any(map(_names_pods, programs))
+
+    def needs_pods_for(self, method: MethodName) -> bool:
+        """Return whether the rule needs the pod, the container or the image of a method's calls."""
+        return self._action_needs_pods or _names_pods(self._program_of(method))
 
     def may_apply_to(self, method: MethodName) -> bool:
         """Return whether the rule may apply to calls of a method."""
@@ -93,20 +96,32 @@ class Rule:
         program = self._programs.get((method.service, method.method))
         return program is not None and not program.early_names.isdisjoint(SUBJECTS)
 
-    def matches_client(self, facts: Facts) -> bool:
+    def condition(self, method: MethodName) -> Expression | None:
+        """Return ``where`` as it is compiled for a method; None if there is none."""
+        program = self._program_of(method)
+        return None if program is None else program.where
+
+    @property
+    def selects_clients(self) -> bool:
+        """Whether the rule depends on a call's listener or caller, apart from ``where``."""
+        return self.spec.match.listeners is not None or self.spec.match.callers is not None
+
+    def matches_client(self, listener: str, caller: Peer) -> bool:
         """Return whether a call's listener and caller match, which are known before its message."""
         match = self.spec.match
-        if match.listeners is not None and not any_glob(match.listeners, facts.listener):
+        if match.listeners is not None and not any_glob(match.listeners, listener):
             return False
-        return match.callers is None or is_caller(match.callers, facts.caller)
+        return match.callers is None or is_caller(match.callers, caller)
 
     def matches(self, facts: Facts) -> bool:
         """Return whether the rule matches a call of a method that it may apply to.
 
         Raises EvaluationError if ``where`` cannot be evaluated.
         """
-        if not self.matches_client(facts):
-            return False
+        return self.matches_client(facts.listener, facts.caller) and self.condition_holds(facts)
+
+    def condition_holds(self, facts: Facts) -> bool:
+        """Return whether ``where`` holds for a call. Raises EvaluationError."""
         where = self._program(facts.method_name).where
         return where is None or bool(where.evaluate(values_of(facts).activation(where.names)))
 
@@ -192,8 +207,16 @@ class Rule:
             return method.name in self._images.requests | self._images.responses
         return True
 
+    @property
+    def _action_needs_pods(self) -> bool:
+        limit = self.spec.limit
+        return self.action == "hook" or (limit is not None and limit.per == "pod")
+
+    def _program_of(self, method: MethodName) -> MethodProgram | None:
+        return self._programs.get((method.service, method.method)) or self._program_outside_cri
+
     def _program(self, method: MethodName) -> MethodProgram:
-        program = self._programs.get((method.service, method.method)) or self._program_outside_cri
+        program = self._program_of(method)
         if program is None:
             raise EvaluationError("decode", f"{method.method} is not a method of the CRI")
         return program
@@ -245,6 +268,10 @@ class Rule:
         if fault is not None:
             return fault.cut_after is not None or fault.drop is not None
         return self.action in ("rewrite_images", "hook")
+
+
+def _names_pods(program: MethodProgram | None) -> bool:
+    return program is not None and not program.names.isdisjoint(POD_SUBJECTS)
 
 
 def _header(name: str, value: str) -> bytes:

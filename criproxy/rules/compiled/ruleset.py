@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import GROUPS, MethodName, cached_by_path, matches, resolve
+from criproxy.peers.peer import Peer
 from criproxy.rules.errors import RuleError
 from criproxy.rules.spec import RuleSpec
 
@@ -17,9 +19,20 @@ _WILDCARDS: Final = frozenset("*?[")
 _SERVICES: Final = frozenset({"RuntimeService", "ImageService"})
 
 
-@dataclass(frozen=True, slots=True)
+_CACHED_METHODS: Final = 256
+"""Methods whose rules are kept. Methods outside the CRI are one if the same rules apply to them."""
+
+_CACHED_CLIENTS: Final = 256
+"""Clients for which it is kept which rules apply to them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class MethodRules:
-    """The rules that may apply to the calls of one method, in order."""
+    """The rules that may apply to the calls of one method, in order.
+
+    ``method_name`` is the method's; outside the CRI it is any name, for all methods to which the
+    same rules apply.
+    """
 
     rules: "tuple[Rule, ...]"
     method_name: MethodName
@@ -37,12 +50,50 @@ class RuleSet:
         self.needs_pods: Final = any(rule.needs_pods for rule in self.rules)
         self.enforcing: Final = any(rule.fails_closed and not rule.dry_run for rule in self.rules)
         self.rules_for = cached_by_path(self._rules_for)
+        self._outside_cri = lru_cache(maxsize=_CACHED_METHODS)(_outside_cri)
+        self._selects_clients = any(rule.selects_clients for rule in self.rules)
+        self._matching = lru_cache(maxsize=_CACHED_CLIENTS)(self._rules_matching)
+
+    def client_key(self, listener: str, caller: Peer) -> bytes:
+        """Return a key that is the same for clients to which the same rules apply."""
+        if not self._selects_clients:
+            return b""
+        return self._matching(
+            listener, caller.uid, caller.gid, caller.executable, caller.unit, caller.kubelet
+        )
+
+    def matching(self, rules: MethodRules, client_key: bytes) -> "Sequence[Rule]":
+        """Return those of a method's rules that apply to the clients with a key."""
+        if not client_key:
+            return rules.rules
+        matching = {rule for rule, applies in zip(self.rules, client_key, strict=True) if applies}
+        return [rule for rule in rules.rules if rule in matching]
+
+    def _rules_matching(
+        self,
+        listener: str,
+        uid: int,
+        gid: int,
+        executable: str | None,
+        unit: str | None,
+        kubelet: bool,
+    ) -> bytes:
+        caller = Peer(0, uid, gid, executable, unit=unit, kubelet=kubelet)
+        return bytes(rule.matches_client(listener, caller) for rule in self.rules)
 
     def _rules_for(self, path: bytes) -> MethodRules | None:
         """Return the rules that may apply to calls of a ``:path``, None if there are none."""
         method = resolve(path)
         rules = tuple(rule for rule in self.rules if rule.may_apply_to(method))
-        return MethodRules(rules, method) if rules else None
+        if not rules:
+            return None
+        if method.api_version is None:
+            return self._outside_cri(rules)
+        return MethodRules(rules, method)
+
+
+def _outside_cri(rules: "tuple[Rule, ...]") -> MethodRules:
+    return MethodRules(rules, resolve(b""))
 
 
 def compile_rules(specs: Sequence[RuleSpec], dry_run: bool = False) -> RuleSet:

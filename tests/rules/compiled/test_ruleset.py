@@ -74,12 +74,28 @@ def test_rules_of_a_method_are_in_order() -> None:
     assert rule_set("[]").rules_for(PULL.encode()) is None
 
 
-def test_rules_of_a_path_are_cached() -> None:
+@pytest.mark.parametrize(("path", "selections"), [(PULL.encode(), 1), (b"/a/" + b"b" * 300, 2)])
+def test_rules_of_a_path_are_cached(
+    path: bytes, selections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rules of a path are selected once, unless the path is longer than the cache allows."""
     rules = rule_set("[{name: a, match: {methods: ['*']}, deny: {}}]")
-    for path, remembered in ((PULL.encode(), True), (b"/a/" + b"b" * 300, False)):
-        assert rules.rules_for(path) is not None
-        assert (rules.rules_for(path) is rules.rules_for(path)) is remembered
+    asked = []
+    monkeypatch.setattr(Rule, "may_apply_to", lambda rule, method: asked.append(method) or True)
+    assert rules.rules_for(path) is rules.rules_for(path)
+    assert len(asked) == selections
+
+
+def test_rules_outside_the_cri_are_shared() -> None:
+    """Methods outside the CRI have the same rules if the same apply to them: clients invent
+    names."""
+    rules = rule_set(
+        "[{name: a, match: {methods: ['*']}, deny: {}},"
+        " {name: b, match: {methods: ['*/B']}, deny: {}}]"
+    )
+    found = [rules.rules_for(path) for path in (b"/a/A", b"/a/C", b"/a/B")]
+    assert found[0] is found[1]
+    assert found[0] is not found[2]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +156,7 @@ def test_callers(callers: str, peer: Peer, matches: bool) -> None:
         f"[{{name: a, match: {{methods: ['*'], callers: {{{callers}}}}}, deny: {{}}}}]"
     ).rules[0]
     assert rule.matches(facts(PULL, pull(), caller=peer)) is matches
-    assert rule.matches_client(facts(PULL, caller=peer)) is matches
+    assert rule.matches_client(facts(PULL).listener, peer) is matches
 
 
 def test_listeners() -> None:
