@@ -78,7 +78,7 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     """Seconds that rules made the call wait; left out if they did not."""
     namespace: str = ""
     """The namespace of the pod that the call is about. This and the following are left out where
-    they are unknown or do not apply, and with `log.pods: false`."""
+    they are unknown or do not apply, and without `log.pods`."""
     pod: str = ""
     """The name of that pod."""
     pod_uid: str = ""

@@ -12,9 +12,17 @@ from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
+NAMING = {"log": {"pods": True}}
 POD = {"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"}}
 OF_POD = {"namespace": "shop", "pod": "web", "pod_uid": "u-1"}
 CONTAINER = {"metadata": {"name": "app"}, "image": {"image": "example.test/app:1"}}
+
+
+@pytest.fixture
+def proxy(runtime: EmbeddedRuntime, short_dir: Path) -> Iterator[Criproxy]:
+    """A proxy that names pods."""
+    with Criproxy(short_dir, runtime.endpoint, config=NAMING) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def test_pods_of_before(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     with CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as client:
         pod = client.RunPodSandbox(config=POD).pod_sandbox_id
     with (
-        Criproxy(short_dir, runtime.endpoint) as proxy,
+        Criproxy(short_dir, runtime.endpoint, config=NAMING) as proxy,
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         proxy.event("pods listed")
@@ -75,7 +83,7 @@ def test_pods_of_before(runtime: EmbeddedRuntime, short_dir: Path) -> None:
 def test_calls_in_flight_and_slow_ones(runtime: EmbeddedRuntime, short_dir: Path) -> None:
     """/calls and the warning of a slow call name the pod and the image of a pull in flight."""
     rule = {"name": "hang", "match": {"methods": ["PullImage"]}, "delay": {"fixed": "1h"}}
-    config = {"rules": [rule], "slow": {"methods": {"PullImage": "50ms"}}}
+    config = NAMING | {"rules": [rule], "slow": {"methods": {"PullImage": "50ms"}}}
     pull = {"image": CONTAINER["image"], "sandbox_config": POD}
     with (
         Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
@@ -98,7 +106,7 @@ def test_other_workers_know_new_pods(runtime: EmbeddedRuntime, short_dir: Path) 
         {"endpoint": f"unix://{short_dir}/proxy.sock", "runtime": runtime.endpoint},
         {"endpoint": restricted, "runtime": runtime.endpoint, "profile": "read-only"},
     ]
-    with Criproxy(short_dir, config={"listeners": listeners}) as proxy:
+    with Criproxy(short_dir, config=NAMING | {"listeners": listeners}) as proxy:
         with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
             pod = client.RunPodSandbox(config=POD).pod_sandbox_id
         with CriClient(restricted, timeout=LIMIT_SECONDS) as client:
@@ -112,9 +120,9 @@ def test_other_workers_know_new_pods(runtime: EmbeddedRuntime, short_dir: Path) 
 
 
 def test_not_configured(runtime: EmbeddedRuntime, short_dir: Path) -> None:
-    """With log.pods: false lines name nothing, and the runtime's pods are not listed."""
+    """By default lines name nothing, and the runtime's pods are not listed."""
     with (
-        Criproxy(short_dir, runtime.endpoint, config={"log": {"pods": False}}) as proxy,
+        Criproxy(short_dir, runtime.endpoint) as proxy,
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
     ):
         client.RunPodSandbox(config=POD)
