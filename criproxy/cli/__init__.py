@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "rules": "rules",
     "audit": "audit",
     "pods": "pods",
+    "tail": "tail",
     "version": "version",
     "doctor": "doctor",
     "bypass": "bypass",

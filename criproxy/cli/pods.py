@@ -106,15 +106,16 @@ def command(
 
 
 def _reader_of(files: tuple[Path, ...]) -> "CallReader":
-    from criproxy.audit.files.reader import files_of
-    from criproxy.timeline.reader import STDIN, read_calls, read_stream
+    from criproxy.audit.files.reader import files_of, lines_of
+    from criproxy.timeline.reader import STDIN, CallReader, lines_of_stream
 
     if files == (STDIN,):
-        return read_stream(sys.stdin.buffer)
+        return CallReader(lines_of_stream(sys.stdin.buffer))
     if STDIN in files:
         raise UsageError("- is standard input, and stands alone; name it or files")
     paths = files_of(files)
-    return read_calls(paths, bytes_reporter(sum(path.stat().st_size for path in paths)))
+    progress = bytes_reporter(sum(path.stat().st_size for path in paths))
+    return CallReader(lines_of(paths, progress))
 
 
 def _starts_in(reader: "CallReader", found: "PodStarts") -> "Iterator[PodStart]":

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from criproxy.audit.files.reader import LogLine, Progress, lines_of
+from criproxy.audit.files.reader import LogLine
 from criproxy.timeline.logged_call import LoggedCall, NotAJsonObjectError, parse_line
 
 STDIN: Final = Path("-")
@@ -42,15 +42,8 @@ class CallReader:
                 yield call
 
 
-def read_calls(paths: Iterable[Path], progress: Progress = lambda _: None) -> CallReader:
-    """Return the reader of files; see :func:`criproxy.audit.files.reader.files_of`.
-
-    ``progress`` is called with the number of further bytes read.
-    """
-    return CallReader(lines_of(paths, progress))
-
-
-def read_stream(stream: BinaryIO) -> CallReader:
-    """Return the reader of a stream, such as standard input."""
+def lines_of_stream(stream: BinaryIO) -> Iterator[LogLine]:
+    """Yield the lines of a stream, which is standard input, as they come."""
     lines = iter(lambda: stream.readline(_LONGEST), b"")
-    return CallReader(LogLine(STDIN, number, text) for number, text in enumerate(lines, 1))
+    for number, text in enumerate(lines, 1):
+        yield LogLine(STDIN, number, text)
