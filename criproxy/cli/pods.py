@@ -13,7 +13,7 @@ import click
 
 from criproxy.cli.support.log_input import bytes_reporter, moment
 from criproxy.cli.support.options import selection_options
-from criproxy.cli.support.tables import print_table, without_alike
+from criproxy.cli.support.tables import print_table, without_columns
 from criproxy.errors import UsageError
 from criproxy.printable import printable
 
@@ -40,6 +40,9 @@ _HEADER: Final = (
     *("BEGAN", "NODE", "NAMESPACE", "POD", "STATE", "TOTAL"),
     *("SANDBOX", "PULL", "CREATE", "START", "WAITS", "CAUSE"),
 )
+
+_DISPENSABLE: Final = ("CREATE", "START", "WAITS", "SANDBOX", "PULL", "BEGAN", "STATE")
+"""Columns that are left out of a narrow terminal, in that order."""
 
 
 @click.command("pods", epilog=_EPILOG, short_help="Show why pods were slow to start.")
@@ -77,7 +80,8 @@ def command(
     includes the network's setup, and ends when all containers have started for the first time.
     WAITS are the times between calls: the kubelet's own, its back-off, and what init containers
     run. A start that has not ended is failing (its last call has failed), running (a call is in
-    flight) or unfinished. Lines that are no JSON are skipped and counted.
+    flight) or unfinished. A narrow terminal shows fewer columns. Lines that are no JSON are skipped
+    and counted.
     """
     from criproxy.timeline.pod_starts import PodStarts
 
@@ -133,10 +137,14 @@ def _print(starts: "Iterable[PodStart]", wide: bool) -> None:
     if len(rows) == 1:
         return
     width = None
-    if sys.stdout.isatty() and not wide:
+    if _is_terminal() and not wide:
         width = shutil.get_terminal_size().columns
-        rows, _ = without_alike(rows, width)
+        rows = without_columns(rows, width, _DISPENSABLE)
     print_table(rows, width, styles)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _row(start: "PodStart") -> tuple[str, ...]:

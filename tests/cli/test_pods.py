@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from criproxy.cli import cli
+from criproxy.cli import pods as module
 from criproxy.cli.support import tables
 from criproxy.timeline.logged_call import LoggedCall
 from tests.timeline.calls import NGINX, Calls
@@ -176,3 +177,16 @@ def test_colours(log: Path, monkeypatch: pytest.MonkeyPatch, calls: list[LoggedC
     assert line.startswith("\x1b[31m")
     (line,) = [each for each in result.stdout.splitlines() if " web " in each]
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("width", [200, 120, 80])
+def test_terminals(log: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """A table fits the terminal; the pod, the whole and the cause are always there."""
+    monkeypatch.setattr(module, "_is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    header, web, _ = pods(log).stdout.splitlines()
+    assert max(len(header), len(web)) <= width
+    assert {"NAMESPACE", "POD", "TOTAL", "CAUSE"} <= set(header.split())
+    assert web.endswith("31.0 s of 33.0 s")
+    assert ("CREATE" in header) is (width == 200)
+    assert "CREATE" in pods(log, "--wide").stdout.splitlines()[0]

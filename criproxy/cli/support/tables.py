@@ -63,6 +63,22 @@ def without_alike(
     return list(zip(*columns, strict=True)), left_out
 
 
+def without_columns(
+    rows: Sequence[Sequence[str]], width: int, names: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Leave columns out of a table that is wider than ``width`` characters, until it fits.
+
+    Empty ones go first, then those of ``names`` (in the header), in that order.
+    """
+    columns = list(zip(*rows, strict=True))
+    empty = [each[0] for each in columns if set(each[1:]) <= {_NOTHING}]
+    for name in (*empty, *names):
+        if _width(columns) <= width:
+            break
+        columns = [each for each in columns if each[0] != name]
+    return list(zip(*columns, strict=True))
+
+
 def _width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
 
