@@ -14,6 +14,8 @@ _COMMANDS: Final = {
     "check": "check",
     "rules": "rules",
     "audit": "audit",
+    "pods": "pods",
+    "tail": "tail",
     "version": "version",
     "doctor": "doctor",
     "bypass": "bypass",
@@ -78,7 +80,7 @@ def cli() -> None:
       NOTIFY_SOCKET                     where run reports readiness to systemd
       WATCHDOG_USEC                     how often run reports to systemd's watchdog
       CONTAINER_RUNTIME_ENDPOINT        crictl's endpoint, which doctor examines
-      NO_COLOR                          if set, demo prints no colours
+      NO_COLOR                          if set, demo, pods and tail print no colours
       _CRIPROXY_COMPLETE                set by the completion scripts
 
     \b

@@ -4,13 +4,13 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from criproxy.audit.files.query import COLUMNS
+from criproxy.cli.support.log_input import bytes_reporter, moment, percentage_reporter
 from criproxy.cli.support.tables import print_table, without_alike
 from criproxy.errors import UsageError
 from criproxy.printable import printable
@@ -189,13 +189,11 @@ def query(
         shown = [f'{what} AS "{name}"' for name, what in _TABLE_COLUMNS.items()]
         columns = shown if output == "table" else ["record"]
         more = None if limit is None else limit + 1
-        sql = build_query(
-            columns, where, _moment("--since", since), _moment("--until", until), more
-        )
+        sql = build_query(columns, where, moment("--since", since), moment("--until", until), more)
     paths = files_of(files)
     log = AuditLog(paths)
     answer = run_with_progress(
-        log, sql, _progress_reporter(sum(path.stat().st_size for path in paths))
+        log, sql, percentage_reporter(sum(path.stat().st_size for path in paths))
     )
     if output == "json":
         _print_json(answer.columns, answer.rows, limit)
@@ -235,31 +233,8 @@ def _read(paths: list[Path] | None) -> "Iterator[LogLine]":
         for number, text in enumerate(sys.stdin.buffer, 1):
             yield LogLine(Path("-"), number, text)
         return
-    size = sum(path.stat().st_size for path in paths)
-    show, read = _progress_reporter(size), 0
-
-    def progress(more: int) -> None:
-        nonlocal read
-        read += more
-        show(100 * read / max(size, 1))
-
+    progress = bytes_reporter(sum(path.stat().st_size for path in paths))
     yield from lines_of(paths, progress)
-
-
-def _progress_reporter(size: int) -> Any:
-    """Return a function that prints a percentage on a terminal where ``size`` (bytes) is large."""
-    if not sys.stderr.isatty() or size < 32 << 20:
-        return lambda percent: None
-    shown = -1
-
-    def show(percent: float) -> None:
-        nonlocal shown
-        if int(percent) != shown and percent >= 0:
-            shown = int(percent)
-            end = "\r" if percent < 100 else "\r" + " " * 20 + "\r"
-            click.echo(f"{shown:3} % read{end}", err=True, nl=False)
-
-    return show
 
 
 def _report_break(report: "ChainReport", index: _LineIndex, paths: list[Path] | None) -> bool:
@@ -302,17 +277,6 @@ def _members(line: bytes) -> dict[str, Any]:
 
 def _names(files: tuple[Path, ...]) -> str:
     return ", ".join(map(str, files))
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    from criproxy.audit.files.query import parse_time
-
-    if text is None:
-        return None
-    try:
-        return parse_time(text, datetime.now(UTC))
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
 
 
 def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]], limit: int | None) -> None:

@@ -106,6 +106,11 @@ class LogConfig(Section, frozen=True):
     """Levels by method glob: `{Version: "off", "List*": info}`. The first matching glob applies,
     and `"off"` writes no line. A failed call is logged at `info` or higher unless its level is
     `"off"`."""
+    pods: bool = False
+    """Whether the lines of calls, the warnings of slow calls and the page `/calls` name the pod,
+    the container and the image that a call is about. For that, the requests that name them are
+    copied as they pass and decoded when a line is written, and the runtime's pods, containers and
+    images are listed at the start."""
 
 
 class SlowConfig(Section, frozen=True):

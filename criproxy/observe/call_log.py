@@ -11,6 +11,7 @@ from criproxy.cri.naming import MethodName, matches, resolve
 from criproxy.cri.text_redaction import PULLS, mark, pull_credentials, redact_text
 from criproxy.observe.log import LEVELS, Log
 from criproxy.observe.metrics import code_label
+from criproxy.observe.subject_fields import SubjectFields, names_nothing
 from criproxy.peers.peer import Connection
 from criproxy.wire.grpc import StatusCode, parse_message
 from criproxy.wire.reading.calls import Call
@@ -75,6 +76,21 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     """The rules that acted on the call, in order; left out if there are none."""
     held_s: float | None = None
     """Seconds that rules made the call wait; left out if they did not."""
+    namespace: str = ""
+    """The namespace of the pod that the call is about. This and the following are left out where
+    they are unknown or do not apply, and without `log.pods`."""
+    pod: str = ""
+    """The name of that pod."""
+    pod_uid: str = ""
+    """Its uid in Kubernetes."""
+    pod_id: str = ""
+    """The runtime's id of its sandbox."""
+    container: str = ""
+    """The name of the container that the call is about."""
+    container_id: str = ""
+    """The runtime's id of that container."""
+    image: str = ""
+    """The image that the request names, otherwise the container's."""
 
 
 class CallLog:
@@ -92,11 +108,13 @@ class CallLog:
         level: str,
         methods: Mapping[str, str],
         wall_clock_of: Callable[[float], float],
+        subject_of: SubjectFields = names_nothing,
     ) -> None:
         """``record`` writes the lines of ended calls, ``log`` the warnings of slow ones.
 
         ``wall_clock_of`` converts a time of the calls' clock to seconds since the epoch.
         """
+        self._subject_of = subject_of
         self._log = log
         self._record = record
         self._threshold = LEVELS[level]
@@ -138,6 +156,7 @@ class CallLog:
                 slow=slow,
                 rules=call.rules,
                 held_s=round(call.held_by(call.ended), 6) or None,
+                **self._subject_of(connection, call),
             )
         )
 
@@ -152,6 +171,7 @@ class CallLog:
             api_version=method_name.api_version,
             began=self._datetime(call.began).isoformat(),
             age_s=round(now - call.began, 3),
+            **self._subject_of(connection, call),
         )
 
     def _level(self, method_name: MethodName, failed: bool, slow: bool) -> str | None:

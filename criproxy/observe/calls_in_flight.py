@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from criproxy.cri.naming import MethodName, matches, resolve
+from criproxy.observe.subject_fields import SubjectFields
 from criproxy.peers.peer import Connection
 from criproxy.wire.reading.calls import Call
 
@@ -68,7 +69,7 @@ class CallsInFlight:
         """Return all calls, the oldest first. Thread-safe."""
         return list(self._calls.items())
 
-    def described(self, now: float) -> Iterator[dict[str, Any]]:
+    def described(self, now: float, subject_of: SubjectFields) -> Iterator[dict[str, Any]]:
         """Yield the fields of each call for ``/calls``, the oldest first."""
         for call, connection in self.snapshot():
             method_name = resolve(call.path)
@@ -87,4 +88,5 @@ class CallsInFlight:
                 "request_bytes": call.request.bytes,
                 "response_messages": call.response.messages,
                 "response_bytes": call.response.bytes,
+                **subject_of(connection, call),
             }

@@ -73,14 +73,14 @@ def test_slow_once() -> None:
 
 
 def test_description() -> None:
-    """Calls are described with caller and age, the oldest first."""
+    """Calls are described with caller, age and subject, the oldest first."""
     calls = CallsInFlight(SlowCalls(30, {}))
     older, younger = running(b"Version", 1.0), running(b"/some.Thing/Else", 2.0)
     younger.first_byte = 2.5
     younger.response.messages, younger.response.bytes = 3, 30
     for call in (older, younger):
         calls.began(CONNECTION, call)
-    first, second = calls.described(5.0)
+    first, second = calls.described(5.0, lambda _, call: {"pod": f"of {call.began:g}"})
     assert first == {
         "listener": CONNECTION.listener,
         "service": "runtime.v1.RuntimeService",
@@ -95,6 +95,7 @@ def test_description() -> None:
         "request_bytes": 0,
         "response_messages": 0,
         "response_bytes": 0,
+        "pod": "of 1",
     }
     assert (second["service"], second["method"]) == ("some.Thing", "Else")
     assert (second["answering"], second["response_messages"], second["response_bytes"]) == (

@@ -10,7 +10,7 @@ from criproxy.cri.naming import MethodName
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.reading.message_capture import CaptureLimits
 
-_SUBJECT_BYTES: Final = 64 << 10
+SUBJECT_BYTES: Final = 64 << 10
 """Bytes of a message that are captured for the subject's names or an exit code, where fewer are
 recorded."""
 
@@ -23,7 +23,14 @@ _CACHE_SIZE: Final = 1024
 
 def decode_limit(message_limit: int) -> int:
     """Return how many bytes of a direction's messages are decoded for what a policy looks at."""
-    return max(message_limit, _SUBJECT_BYTES)
+    return max(message_limit, SUBJECT_BYTES)
+
+
+def subject_limits(method_name: MethodName, updates_pod_cache: bool) -> CaptureLimits | None:
+    """Return what is captured of a method's calls to know their subject; None: nothing."""
+    if updates_pod_cache:
+        return CaptureLimits(SUBJECT_BYTES, _NEW_ID_BYTES)
+    return CaptureLimits(SUBJECT_BYTES, 0) if has_subject(method_name) else None
 
 
 class CaptureSelector:

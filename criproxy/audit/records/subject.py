@@ -151,6 +151,19 @@ class CallSubject:
             fields["image"] = self.image
         return {key: value for key, value in fields.items() if value}
 
+    def flat_fields(self) -> dict[str, str]:
+        """Return the fields of a log line for the subject, by the columns of ``audit query``."""
+        pod, container = self.pod, self.container
+        return _non_empty(
+            namespace=pod.namespace if pod else "",
+            pod=pod.name if pod else "",
+            pod_uid=pod.uid if pod else "",
+            pod_id=self.pod_id,
+            container=container.name if container else "",
+            container_id=self.container_id,
+            image=self.image,
+        )
+
 
 def subject_of(
     method_name: MethodName,

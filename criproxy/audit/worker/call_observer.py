@@ -112,7 +112,7 @@ class CallObserver:
             self._client.count_dropped("refused")
             return
         path_policy = self._path_policy(connection, call.path)
-        if path_policy.recorded or call.denied or call.capture is not None:
+        if path_policy.recorded or call.denied or path_policy.limits is not None:
             at = now if call.ended is None else call.ended
             item = CallAtStage("ResponseComplete", audit_id or self._new_id(), connection, call, at)
             self._client.submit(item)

@@ -6,6 +6,42 @@ from typing import Any
 
 import click
 
+from criproxy.configtypes.values import parse_duration
+
+
+def _seconds(_: click.Context, parameter: click.Parameter, text: str) -> float:
+    """Convert the text of an option to seconds."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that select calls or pods by namespace, name and duration."""
+    for option in (
+        click.option(
+            "--slower-than",
+            callback=_seconds,
+            metavar="D",
+            default="0",
+            help="Only what takes as long: 500ms, 1m30s.",
+        ),
+        click.option(
+            "--pod", "pods", metavar="GLOB", multiple=True, help="Pods by name. May be repeated."
+        ),
+        click.option(
+            "-n",
+            "--namespace",
+            "namespaces",
+            metavar="GLOB",
+            multiple=True,
+            help="Pods by namespace. May be repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
 
 def config_option(required: bool) -> Callable[[Any], Any]:
     """Return the decorator that adds the ``-c FILE`` option."""

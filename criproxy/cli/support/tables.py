@@ -1,7 +1,9 @@
 """Prints tables to the terminal."""
 
-from collections.abc import Sequence
-from typing import Final
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import click
 
@@ -12,18 +14,34 @@ _NOTHING: Final = "-"
 """What stands in a cell without a value."""
 
 
-def print_table(rows: Sequence[Sequence[str]], width: int | None = None) -> None:
+def print_table(
+    rows: Sequence[Sequence[str]],
+    width: int | None = None,
+    styles: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Print rows in aligned columns; the first row is the header.
 
     ``width`` is the terminal's, in characters: in the widest columns, cells are cut in the middle
-    to fit. None: unlimited.
+    to fit. None: unlimited. ``styles`` are those of the rows, as for click.style; rows without one
+    are plain.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         _shrink(widths, width - len(_GAP) * (len(widths) - 1))
-    for row in rows:
+    for number, row in enumerate(rows):
         cells = (_fit(cell, limit) for cell, limit in zip(row, widths, strict=True))
-        click.echo(_GAP.join(cells).rstrip())
+        style = styles[number] if number < len(styles) else {}
+        click.echo(styled(_GAP.join(cells).rstrip(), style))
+
+
+def has_colours() -> bool:
+    """Return whether standard output is a terminal whose user does not refuse colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def styled(text: str, style: Mapping[str, Any]) -> str:
+    """Return a text in a style as for click.style, plain where there are no colours."""
+    return click.style(text, **style) if style and has_colours() else text
 
 
 def without_alike(
@@ -43,6 +61,22 @@ def without_alike(
         columns.remove(column)
         left_out[column[0]] = column[1]
     return list(zip(*columns, strict=True)), left_out
+
+
+def without_columns(
+    rows: Sequence[Sequence[str]], width: int, names: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Leave columns out of a table that is wider than ``width`` characters, until it fits.
+
+    Empty ones go first, then those of ``names`` (in the header), in that order.
+    """
+    columns = list(zip(*rows, strict=True))
+    empty = [each[0] for each in columns if set(each[1:]) <= {_NOTHING}]
+    for name in (*empty, *names):
+        if _width(columns) <= width:
+            break
+        columns = [each for each in columns if each[0] != name]
+    return list(zip(*columns, strict=True))
 
 
 def _width(columns: Sequence[Sequence[str]]) -> int:

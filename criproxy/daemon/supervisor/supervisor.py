@@ -503,6 +503,8 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
 
         with contextlib.suppress(Exception):  # the workers report it
             compile_rules([each.spec for each in loaded.rules])  # for the cache of expressions
+    if config.log.pods:
+        import criproxy.daemon.worker.call_subjects
     if config.audit is not None:
         import criproxy.daemon.recorder
         import criproxy.daemon.worker.audit  # noqa: F401

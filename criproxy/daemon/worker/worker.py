@@ -20,7 +20,7 @@ import pickle
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +35,7 @@ from criproxy.daemon.wall_clock import WallClock
 from criproxy.daemon.worker.active_rules import ActiveRules, CompiledRules, DatedCounts, prepare
 from criproxy.daemon.worker.event_dispatcher import EventDispatcher
 from criproxy.daemon.worker.limits import relay_limits
-from criproxy.daemon.worker.pod_listing import list_pods
+from criproxy.daemon.worker.pod_listing import PodListingReceiver, list_pods
 from criproxy.daemon.worker.policy_registry import PolicyRegistry
 from criproxy.daemon.worker.short_names import ShortNames
 from criproxy.errors import CriproxyError, UsageError
@@ -43,15 +43,19 @@ from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import Metrics
 from criproxy.observe.metrics_merge import snapshot
+from criproxy.observe.subject_fields import SubjectFields, names_nothing
 from criproxy.peers.credentials import Kubelet, peer_of
+from criproxy.peers.peer import Connection
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import Listener, captures_nothing
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.sockets import Access
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
+from criproxy.wire.reading.message_capture import SelectCapture
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.worker.audit import Audit
+    from criproxy.daemon.worker.call_subjects import CallSubjects
     from criproxy.rules.pod_cache import PodCache
 
 clock = time.perf_counter
@@ -101,6 +105,8 @@ class _Worker:
         self._cut = asyncio.Event()
         self._prepared: CompiledRules | None = None
         self._audit: Audit | None = None
+        self._subjects: CallSubjects | None = None
+        self._subject_of: SubjectFields = names_nothing
         self._status = 0
 
     async def run(self, sock: socket.socket) -> int:
@@ -133,8 +139,17 @@ class _Worker:
         self._metrics = Metrics(calls, clock)
         self._writer, log = open_log(config.log, self._metrics.log_lines_dropped.inc)
         self._log = log.log
-        call_log = CallLog(log.log, log.record, config.log.level, config.log.methods, WallClock())
+        self._open_subjects()
+        call_log = CallLog(
+            log.log,
+            log.record,
+            config.log.level,
+            config.log.methods,
+            WallClock(),
+            self._subject_of,
+        )
         self._events = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
+        self._events.call_subjects = self._subjects
         asyncio.get_running_loop().set_exception_handler(self._loop_failed)
         background = self._background = Tasks(self._fatal)
         connections = Tasks(self._connection_crashed)
@@ -146,7 +161,7 @@ class _Worker:
             self._short_names = self._make_short_names(background)
             rules = self._rules = self._make_rules(background, connections)
             self._listeners = self._make_listeners(connections, rules)
-            if self._audit is not None or loaded.rules:
+            if self._audit is not None or self._subjects is not None or loaded.rules:
                 await self._short_names.start()
             rules.adopt(prepared)
             for listener, descriptor in zip(self._listeners, sockets, strict=True):
@@ -154,7 +169,8 @@ class _Worker:
             background.start(self._events.sweep(), "slow calls")
             background.start(self._heartbeat(), "heartbeat")
             background.start(self._report(), "metrics report")
-            self._list_pods_for_audit(background)
+            self._list_pods_for(self._audit, "the audit log")
+            self._list_pods_for(self._subjects, "the call log")
             self._control.send({"op": "ready"})
             await self._drain(*await self._draining)
         finally:
@@ -182,7 +198,10 @@ class _Worker:
         elif operation == "recorder":
             self._reconnect_recorder(socket.socket(fileno=descriptors[0]))
         elif operation == "pods":
-            self._rules.update_pods(message["path"], message["request"], message["response"])
+            update = message["path"], message["request"], message["response"]
+            self._rules.update_pods(*update)
+            if self._subjects is not None:
+                self._subjects.update(*update)
         elif operation == "reopen":
             self._reopen()
         elif operation == "ask":
@@ -194,7 +213,7 @@ class _Worker:
         if what == "metrics":
             answer = await asyncio.to_thread(snapshot, self._metrics.registry)
         elif what == "calls":
-            answer = list(self._calls.described(clock()))
+            answer = list(self._calls.described(clock(), self._subject_of))
         elif what == "rules":
             answer = self._rules.described()
         elif what == "prepare":
@@ -266,6 +285,16 @@ class _Worker:
 
     # What is served
 
+    def _open_subjects(self) -> None:
+        if not self._config.log.pods:
+            return
+        from criproxy.daemon.worker.call_subjects import CallSubjects
+
+        # Where a listener selects by pod, the rules' pod cache has the updates shared.
+        shares = self._shares_pods and not self._others_select_pods
+        self._subjects = CallSubjects(self._share_pods if shares else None)
+        self._subject_of = self._subjects.fields_of
+
     def _open_audit(self, channel: list[int]) -> None:
         if self._config.audit is None:
             return
@@ -288,13 +317,13 @@ class _Worker:
         if self._audit is None:  # the audit log is opened with another, and asks if that is dead
             channel.close()
         elif self._audit.reconnect(channel):
-            self._list_pods_for_audit(self._background)
+            self._list_pods_for(self._audit, "the audit log")
 
-    def _list_pods_for_audit(self, background: Tasks) -> None:
-        if self._audit is not None:
+    def _list_pods_for(self, receiver: PodListingReceiver | None, purpose: str) -> None:
+        if receiver is not None:
             for upstreams in self._upstreams():
-                listing = list_pods(*upstreams, self._audit, self._log)
-                background.start(listing, f"pods of {upstreams[0]}, for the audit log")
+                listing = list_pods(*upstreams, receiver, self._log)
+                self._background.start(listing, f"pods of {upstreams[0]}, for {purpose}")
 
     def _upstreams(self) -> set[tuple[Endpoint, Endpoint]]:
         """Return the runtimes with their image services."""
@@ -305,6 +334,8 @@ class _Worker:
             self._rules.read_short_names(reading)
             if self._audit is not None:
                 self._audit.read_short_names(reading)
+            if self._subjects is not None:
+                self._subjects.read_short_names(reading)
 
         upstreams = (each.image or each.runtime for each in self._config.listeners)
         services = {each for each in upstreams if each is not None}
@@ -347,6 +378,11 @@ class _Worker:
     def _make_listeners(self, connections: Tasks, rules: ActiveRules) -> list[Listener]:
         limits = relay_limits(self._config.limits, self._config.listeners, self._log)
         kubelet = Kubelet(self._config.kubelet.executable, self._config.kubelet.unit)
+        capture_for: Callable[[Connection], SelectCapture | None] = (
+            captures_nothing if self._audit is None else self._audit.call_observer.capture_for
+        )
+        if self._subjects is not None:
+            capture_for = self._subjects.capturing(capture_for)
         made = []
         for each, limit in zip(self._config.listeners, limits, strict=True):
             assert each.runtime is not None  # the supervisor has filled it in
@@ -362,7 +398,7 @@ class _Worker:
                 connections,
                 clock,
                 rules.registry.policy_of,
-                captures_nothing if self._audit is None else self._audit.call_observer.capture_for,
+                capture_for,
                 identify=partial(peer_of, kubelet=kubelet),
                 own_sockets=self._own_sockets,
                 failed=self._fatal,

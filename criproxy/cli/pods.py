@@ -1,0 +1,195 @@
+"""``criproxy pods``: how long pods took to start, and which call was the cause."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from criproxy.cli.support.log_input import bytes_reporter, moment
+from criproxy.cli.support.options import selection_options
+from criproxy.cli.support.tables import print_table, without_columns
+from criproxy.errors import UsageError
+from criproxy.printable import printable
+
+if TYPE_CHECKING:
+    from criproxy.timeline.pod_start import PodStart
+    from criproxy.timeline.pod_starts import PodStarts
+    from criproxy.timeline.reader import CallReader
+
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy pods /var/log/criproxy/audit.jsonl --since 1h
+  criproxy pods /var/log/criproxy/criproxy.log -n shop --slower-than 10s
+  journalctl -u criproxy -o cat | criproxy pods - -o json | jq .cause.text
+
+\b
+Exit status: 0 success, 1 a file cannot be read, 2 an option or a file is wrong.
+"""
+
+_STYLES: Final = {"failing": {"fg": "red"}, "running": {"fg": "yellow"}}
+"""Styles of rows by the state of the start."""
+
+_HEADER: Final = (
+    *("BEGAN", "NODE", "NAMESPACE", "POD", "STATE", "TOTAL"),
+    *("SANDBOX", "PULL", "CREATE", "START", "WAITS", "CAUSE"),
+)
+
+_DISPENSABLE: Final = ("CREATE", "START", "WAITS", "SANDBOX", "PULL", "BEGAN", "STATE")
+"""Columns that are left out of a narrow terminal, in that order."""
+
+
+@click.command("pods", epilog=_EPILOG, short_help="Show why pods were slow to start.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@selection_options
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="The first starts: begun 90s or 1h ago, or at a time such as 2026-11-23T10:00:00Z.",
+)
+@click.option("--until", metavar="TIME", help="The last starts, written like --since.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table, or JSON, one line a start, with every call and wait.",
+)
+@click.option("--wide", is_flag=True, help="Show all of a table, whatever the terminal's width.")
+def command(
+    files: tuple[Path, ...],
+    namespaces: tuple[str, ...],
+    pods: tuple[str, ...],
+    slower_than: float,
+    since: str | None,
+    until: str | None,
+    output: str,
+    wide: bool,
+) -> None:
+    """Show how long pods took to start, where the time went, and the cause in words.
+
+    FILES are call logs in JSON that name pods (log.pods), or audit logs, each together with its
+    rotated files, compressed or not; - is standard input. A start begins with RunPodSandbox, which
+    includes the network's setup, and ends when all containers have started for the first time.
+    WAITS are the times between calls: the kubelet's own, its back-off, and what init containers
+    run. A start that has not ended is failing (its last call has failed), running (a call is in
+    flight) or unfinished. A narrow terminal shows fewer columns. Lines that are no JSON are skipped
+    and counted.
+    """
+    from criproxy.timeline.pod_starts import PodStarts
+
+    first, last = moment("--since", since), moment("--until", until)
+    reader, found = _reader_of(files), PodStarts()
+
+    def selected(start: "PodStart") -> bool:
+        pod = start.pod
+        return (
+            start.seconds >= slower_than
+            and (not namespaces or any(fnmatchcase(pod.namespace, each) for each in namespaces))
+            and (not pods or any(fnmatchcase(pod.pod, each) for each in pods))
+            and (first is None or start.began >= first.timestamp())
+            and (last is None or start.began < last.timestamp())
+        )
+
+    starts = filter(selected, _starts_in(reader, found))
+    if output == "json":
+        from criproxy.timeline.json_form import json_of
+
+        for start in starts:
+            click.echo(json.dumps(json_of(start)))
+    else:
+        _print(sorted(starts, key=lambda start: start.began), wide)
+    _report(files, reader, found)
+
+
+def _reader_of(files: tuple[Path, ...]) -> "CallReader":
+    from criproxy.audit.files.reader import files_of, lines_of
+    from criproxy.timeline.reader import STDIN, CallReader, lines_of_stream
+
+    if files == (STDIN,):
+        return CallReader(lines_of_stream(sys.stdin.buffer))
+    if STDIN in files:
+        raise UsageError("- is standard input, and stands alone; name it or files")
+    paths = files_of(files)
+    progress = bytes_reporter(sum(path.stat().st_size for path in paths))
+    return CallReader(lines_of(paths, progress))
+
+
+def _starts_in(reader: "CallReader", found: "PodStarts") -> "Iterator[PodStart]":
+    for call in reader:
+        yield from found.add(call)
+    yield from found.finish()
+
+
+def _print(starts: "Iterable[PodStart]", wide: bool) -> None:
+    rows: list[tuple[str, ...]] = [_HEADER]
+    styles: list[dict[str, Any]] = [{"bold": True}]
+    for start in starts:
+        rows.append(_row(start))
+        styles.append(_STYLES.get(start.state, {}))
+    if len(rows) == 1:
+        return
+    width = None
+    if _is_terminal() and not wide:
+        width = shutil.get_terminal_size().columns
+        rows = without_columns(rows, width, _DISPENSABLE)
+    print_table(rows, width, styles)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _row(start: "PodStart") -> tuple[str, ...]:
+    from criproxy.timeline.pod_start import CREATE, PULL, SANDBOX, START, WAITS, format_seconds
+
+    began = datetime.fromtimestamp(start.began, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    times = ((SANDBOX,), (PULL,), (CREATE,), (START,), WAITS)
+    kinds = {phase.kind for phase in start.phases}
+    return (
+        began,
+        printable(start.pod.node) or "-",
+        printable(start.pod.namespace) or "-",
+        printable(start.pod.pod),
+        start.state,
+        format_seconds(start.seconds),
+        *(
+            format_seconds(start.seconds_of(*each)) if kinds.intersection(each) else "-"
+            for each in times
+        ),
+        printable(start.cause.text),
+    )
+
+
+def _report(files: tuple[Path, ...], reader: "CallReader", found: "PodStarts") -> None:
+    """Say on standard error what was left out, and why nothing was found."""
+    names = ", ".join(map(str, files))
+    if reader.skipped:
+        first = reader.first_skipped
+        assert first is not None
+        if not reader.calls:
+            raise UsageError(
+                f"{first.path}:{first.number}: is no JSON, and no line is a call; name an audit "
+                "log, or a call log that is written with log.format: json"
+            )
+        lines = f"{reader.skipped} line{'s' if reader.skipped > 1 else ''} skipped"
+        click.echo(
+            f"criproxy: {lines}: no JSON; the first is {first.path}:{first.number}", err=True
+        )
+    elif not reader.calls:
+        click.echo(f"criproxy: {names}: no line is about a call", err=True)
+    if found.unnamed:
+        click.echo(
+            f"criproxy: {found.unnamed} calls do not name their pod; write the call log with "
+            "log.pods: true, or use an audit log",
+            err=True,
+        )
+    if found.dropped:
+        click.echo(f"criproxy: {found.dropped} calls of pods with too many are left out", err=True)

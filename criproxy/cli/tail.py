@@ -1,0 +1,156 @@
+"""``criproxy tail``: calls as they happen, from a log that is being written."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from criproxy.cli.support.options import output_option, selection_options
+from criproxy.cli.support.tables import styled
+from criproxy.errors import UsageError
+from criproxy.printable import printable
+from criproxy.wire.grpc import StatusCode
+
+if TYPE_CHECKING:
+    from criproxy.timeline.logged_call import LoggedCall
+
+_EPILOG: Final = """\
+\b
+Examples:
+  criproxy tail /var/log/criproxy/audit.jsonl
+  criproxy tail /var/log/criproxy/criproxy.log --method '*Image' --slower-than 500ms
+  criproxy tail /var/log/criproxy/audit.jsonl -n shop --code '!OK' -o json | jq .message
+  journalctl -fu criproxy -o cat | criproxy tail -
+
+\b
+Exit status: 0 success, 1 the file cannot be read, 2 an option is wrong.
+"""
+
+_POLL: Final = 0.2
+"""Seconds between looks at a file that has nothing more."""
+
+_ROW: Final = "{:<12}  {:<22}  {:<18}  {:>9}  {:<12}  {}"
+_CODES: Final = frozenset(code.name for code in StatusCode)
+
+
+@click.command("tail", epilog=_EPILOG, short_help="Show calls as they happen.")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--method",
+    "methods",
+    metavar="GLOB",
+    multiple=True,
+    help="Methods as in rules: ExecSync, '*Image', 'ImageService/*', @mutating. May be repeated.",
+)
+@selection_options
+@click.option(
+    "--caller",
+    "callers",
+    metavar="GLOB",
+    multiple=True,
+    help="Callers by the name or the path of their executable. May be repeated.",
+)
+@click.option(
+    "--code",
+    "codes",
+    metavar="CODE",
+    multiple=True,
+    help="Calls that ended with a gRPC code: NOT_FOUND; '!OK' for those that failed. May be "
+    "repeated.",
+)
+@click.option("--all", "from_start", is_flag=True, help="Begin with what is in the file already.")
+@output_option("Lines")
+def command(
+    file: Path,
+    methods: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    pods: tuple[str, ...],
+    callers: tuple[str, ...],
+    codes: tuple[str, ...],
+    slower_than: float,
+    from_start: bool,
+    output: str,
+) -> None:
+    """Show the calls that are written to FILE, until it is interrupted.
+
+    FILE is a call log in JSON or an audit log, which is followed across rotation; - is standard
+    input. What the log's level or the audit policy leaves out is not shown; pods are known to the
+    call log with log.pods. As JSON, lines are as they are in FILE. The daemon is not asked, so
+    that a reader that is slow delays no call.
+    """
+    from criproxy.timeline.filters import CallFilter
+    from criproxy.timeline.logged_call import NotAJsonObjectError, parse_line
+
+    unknown = [code for code in codes if code.removeprefix("!") not in _CODES | {"UNREAD"}]
+    if unknown:
+        raise UsageError(f"--code: {unknown[0]!r} is no code of gRPC; write one like NOT_FOUND")
+    wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
+    skipped = 0
+    if output == "text":
+        heading = _ROW.format("TIME", "METHOD", "CODE", "DURATION", "CALLER", "POD")
+        click.echo(styled(heading, {"bold": True}))
+    try:
+        for text in _lines_of(file, from_start):
+            try:
+                call = parse_line(text)
+            except NotAJsonObjectError:
+                skipped += bool(text.strip())
+                continue
+            if call is not None and wanted.selects(call):
+                click.echo(text if output == "json" else _line(call))
+    except KeyboardInterrupt:
+        click.echo(err=True)
+    if skipped:
+        click.echo(f"criproxy: {skipped} lines skipped that are no JSON", err=True)
+
+
+def _lines_of(file: Path, from_start: bool) -> Iterator[bytes]:
+    """Yield the lines of standard input, or those that are written to a file, without newlines."""
+    from criproxy.timeline.follow import FollowedLog
+    from criproxy.timeline.reader import STDIN, lines_of_stream
+
+    if file == STDIN:
+        yield from (line.text.rstrip(b"\n") for line in lines_of_stream(sys.stdin.buffer))
+        return
+    log = FollowedLog(file, from_start)
+    while True:
+        lines = log.read(time.monotonic())
+        yield from lines
+        if not lines:
+            time.sleep(_POLL)
+
+
+def _line(call: "LoggedCall") -> str:
+    from criproxy.timeline.pod_start import format_seconds
+
+    line = _ROW.format(
+        datetime.fromtimestamp(call.until, UTC).strftime("%H:%M:%S.%f")[:-3],
+        printable(call.method),
+        "(running)" if call.running else printable(call.code),
+        format_seconds(call.duration),
+        printable(call.executable.rpartition("/")[2]) or "-",
+        printable(_subject(call)),
+    )
+    return styled(line.rstrip(), _style(call))
+
+
+def _subject(call: "LoggedCall") -> str:
+    """Return the pod and its container, otherwise their ids, and the image of a call about one."""
+    pod = f"{call.namespace}/{call.pod}" if call.pod else call.pod_id[:13]
+    parts: Iterable[str] = (pod, call.container or call.container_id[:13])
+    subject = "/".join(filter(None, parts))
+    if call.image and not call.container:
+        subject = f"{subject} {call.image}".strip()
+    return subject or "-"
+
+
+def _style(call: "LoggedCall") -> dict[str, Any]:
+    if call.failed:
+        return {"fg": "red"}
+    if call.running:
+        return {"fg": "yellow"}
+    return {} if call.method_name.mutating else {"dim": True}

@@ -1,0 +1,121 @@
+"""``criproxy tail``: the calls of a log while it is written."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from criproxy.cli import cli
+from criproxy.cli.support import tables
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.cli.test_pods import audited, logged, text_of
+from tests.support.criproxy import Criproxy
+from tests.support.waiting import LIMIT_SECONDS, wait_until
+from tests.timeline.calls import Calls
+
+POD = {"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"}}
+
+
+def tail(*arguments: object, stdin: str = "") -> Result:
+    return CliRunner().invoke(cli, ["tail", "-", *map(str, arguments)], input=stdin)
+
+
+@pytest.fixture
+def calls() -> Calls:
+    calls = Calls()
+    calls.sandbox(1.0)
+    calls.pull(2.5, code="NOT_FOUND")
+    calls.call("ContainerStatus", 0.01, container="app", executable="/usr/bin/kubelet")
+    calls.pull(3.0, code="")
+    return calls
+
+
+def test_lines(calls: Calls) -> None:
+    """A line has the time, method, code, duration, caller, and pod with container or image."""
+    text = text_of([logged(call) for call in calls.made[:2]])
+    text += text_of([audited(calls.made[2])])
+    heading, run, pull, status = tail(stdin=text).stdout.splitlines()
+    assert heading.split() == ["TIME", "METHOD", "CODE", "DURATION", "CALLER", "POD"]
+    assert run.split() == ["22:13:21.000", "RunPodSandbox", "OK", "1.0", "s", "-", "shop/web"]
+    assert pull.split()[1:3] == ["PullImage", "NOT_FOUND"]
+    assert pull.endswith("shop/web docker.io/library/nginx:1")
+    assert status.split()[1:] == ["ContainerStatus", "OK", "10", "ms", "-", "shop/web/app"]
+
+
+def test_json_lines(calls: Calls) -> None:
+    """As JSON the lines of the selected calls are as they are in the log, byte by byte."""
+    lines = [json.dumps(logged(call), indent=None) for call in calls.made]
+    text = "".join(line + "\n" for line in [lines[0], '{"event": "ready"}', *lines[1:], "torn"])
+    result = tail("-o", "json", stdin=text)
+    assert result.stdout.splitlines() == lines
+    assert result.stderr == "criproxy: 1 lines skipped that are no JSON\n"
+    result = tail("-o", "json", "--code", "!OK", "--slower-than", "2s", stdin=text)
+    assert result.stdout.splitlines()[0] == lines[1]
+    assert tail("-o", "json", "--method", "Exec*", stdin=text).stdout == ""
+
+
+def test_colours(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a failed call is red and a read dim; elsewhere there are no colours."""
+    text = text_of([logged(call) for call in calls.made[:3]])
+    assert "\x1b" not in tail(stdin=text).stdout
+    monkeypatch.setattr(tables, "has_colours", lambda: True)
+    result = CliRunner().invoke(cli, ["tail", "-"], input=text, color=True)
+    _, run, pull, status = result.stdout.splitlines()
+    assert "\x1b" not in run
+    assert pull.startswith("\x1b[31m")
+    assert status.startswith("\x1b[2m")
+
+
+def test_bad_options(tmp_path: Path) -> None:
+    """A code that gRPC does not have, and a missing file, are errors that name them."""
+    assert "--code: 'NOTFOUND' is no code of gRPC" in str(tail("--code", "NOTFOUND").exception)
+    result = CliRunner().invoke(cli, ["tail", str(tmp_path / "missing")])
+    assert "missing: No such file or directory; name the log" in str(result.exception)
+
+
+@contextmanager
+def following(*arguments: object, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A running ``criproxy tail``, which is interrupted at the end."""
+    command = [sys.executable, "-m", "criproxy", "tail", *map(str, arguments)]
+    with output.open("wb") as file, subprocess.Popen(command, stdout=file) as process:
+        try:
+            yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(LIMIT_SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def test_a_running_daemon(short_dir: Path) -> None:
+    """Calls are shown as they end, also behind a rotation of the log."""
+    log, output = short_dir / "criproxy.log", short_dir / "output"
+    config = {"log": {"file": str(log), "pods": True}}
+    with (
+        EmbeddedRuntime(f"unix://{short_dir}/cri.sock") as runtime,
+        Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+        following(log, "--all", "-n", "shop", "-o", "json", output=output),
+    ):
+
+        def shown() -> list[tuple[str, str]]:
+            whole = output.read_text().rpartition("\n")[0]
+            lines = map(json.loads, whole.splitlines())
+            return [(line["method"], line["pod"]) for line in lines]
+
+        pod = client.RunPodSandbox(config=POD).pod_sandbox_id
+        client.Version()
+        expected = [("RunPodSandbox", "web")]
+        wait_until(lambda: shown() == expected, "the first call")
+        log.rename(short_dir / "criproxy.log.1")
+        proxy.process.signal(signal.SIGUSR1)
+        wait_until(log.exists, "the new file")
+        client.StopPodSandbox(pod_sandbox_id=pod)
+        expected.append(("StopPodSandbox", "web"))
+        wait_until(lambda: shown() == expected, "the call after the rotation")
