@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_reads_of_a_read_only_socket(runtime: Containerd, short_dir: Path, versi
             lambda to: to.PodSandboxStatus(pod_sandbox_id=pod),
             lambda to: to.ListContainers(filter={"id": container}),
             lambda to: to.ContainerStatus(container_id=container),
-            lambda to: to.ListImages(),
+            lambda to: sorted(to.ListImages().images, key=attrgetter("id")),
             lambda to: to.ImageStatus(image={"image": IMAGE}),
         ]
         for call in calls:
