@@ -99,8 +99,6 @@ class ObservedConnection:
         self.reader = reader
         self.notifier = notifier
         self.clock = clock
-        self.missed = False
-        """Whether enforcing rules were loaded once already without a known frame boundary."""
 
     def cut(self, stream: int) -> None:
         """Reset a stream towards both sides: a message on it is over ``limits.message``."""

@@ -257,21 +257,69 @@ def test_reading_that_has_stopped(short_dir: Path, loop: str, on_error: str) -> 
         assert len(relay.recorder.refused) == (on_error == "fail")
 
 
-def test_client_that_rules_cannot_reach(short_dir: Path, loop: str) -> None:
-    """A client that always stops within a frame header is closed where rules must be enforced."""
+@pytest.mark.parametrize("stopped", [1, 5, 12, 40])
+def test_client_that_stops_within_frames(short_dir: Path, loop: str, stopped: int) -> None:
+    """Rules apply to the first call behind them, wherever the client's chunks end."""
     path = short_dir / "runtime.sock"
-    call = _opens(1, wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync")))
-    start = PREFACE + wire.settings() + call[:5]
+    fields = wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync"))
+    call = _opens(1, fields)
+    start = PREFACE + wire.settings() + call[:stopped]
     with listening(path) as runtime, RuleRelay(short_dir, path, loop=loop) as relay:
         with dial(relay.path) as client, accept(runtime) as served:
             client.sendall(start)
             assert receive(served, len(start)) == start
+            served.sendall(wire.settings())
+            assert receive(client, 9) == wire.settings()
             relay.load({**rule("fail", deny={}), "match": {"methods": ["ExecSync"]}})
-            begun = call[5:] + wire.ping()[:5]
-            client.sendall(begun)  # it began without rules
-            assert receive(served, len(begun)) == begun
-            client.sendall(wire.ping()[5:] + call + wire.ping()[:5])
-            assert receive_all(served) == b""
-            assert receive_all(client) == b""
+            begun = call[stopped:] + wire.ping()[:5]
+            for position in range(0, len(begun), 7):
+                client.sendall(begun[position : position + 7])
+            rest = call[stopped:]  # of a call that began without rules
+            assert receive(served, len(rest)) == rest
+            again = _opens(3, fields) + wire.data(3, end=True)
+            client.sendall(wire.ping()[5:] + again + wire.ping()[:5])
+            _receive_denied(client)
+            client.sendall(wire.ping()[5:])
+            client.shutdown(socket.SHUT_WR)
+            passed = receive_all(served)
+            assert passed.startswith(wire.ping())
+            assert fields not in passed
         relay.recorder.all_closed()
-        assert len(relay.recorder.refused) == 1
+        assert not relay.recorder.refused
+
+
+@pytest.mark.parametrize("stopped", [1, 5, 12, 40])
+def test_split_client_that_stops_within_frames(short_dir: Path, loop: str, stopped: int) -> None:
+    """The same where runtime and image calls go to two sockets."""
+    path = short_dir / "runtime.sock"
+    fields = wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync"))
+    call = _opens(1, fields)
+    with (
+        listening(path),
+        RuleRelay(short_dir, path, image=short_dir / "images.sock", loop=loop) as relay,
+    ):
+        with dial(relay.path) as client:
+            client.sendall(PREFACE + wire.settings() + wire.ping() + call[:stopped])
+            _receive_until(client, wire.ping(ack=True))
+            relay.load({**rule("fail", deny={}), "match": {"methods": ["ExecSync"]}})
+            begun = call[stopped:] + wire.ping()[:5]
+            for position in range(0, len(begun), 7):
+                client.sendall(begun[position : position + 7])
+            again = _opens(3, fields) + wire.data(3, end=True)
+            client.sendall(wire.ping()[5:] + again + wire.ping()[:5])
+            _receive_denied(client)
+            assert [call.stream for call in relay.recorder.begun] == [1, 3]
+        relay.recorder.all_closed()
+        assert not relay.recorder.refused
+
+
+def _receive_denied(client: socket.socket) -> None:
+    _receive_until(client, b"denied by rule it")
+
+
+def _receive_until(client: socket.socket, expected: bytes) -> None:
+    received = b""
+    while expected not in received:
+        more = client.recv(1 << 16)
+        assert more
+        received += more

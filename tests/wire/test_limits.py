@@ -5,6 +5,7 @@ import pytest
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.connection import ConnectionReader, Side
 from tests.support import wire
+from tests.support.captures import NAMES, capture, sent_by
 from tests.support.wire import CUTS, Began, Ended, client, conversation, message, read, runtime
 
 
@@ -48,8 +49,29 @@ def test_boundaries() -> None:
             reader.receive(Side.CLIENT, frames[number : number + 1], 0.0)
             got.append(reader.to_boundary(Side.CLIENT))
         assert got == expected
+        assert reader.until_known(Side.CLIENT) == (9 if got[-1] is None else 0)
     assert reader.to_boundary(Side.RUNTIME) is None
     reader.receive(Side.CLIENT, wire.request(2), 0.0)
     assert reader.to_boundary(Side.CLIENT) == 0
     reader.receive(Side.CLIENT, wire.request(6), 0.0)
     assert reader.to_boundary(Side.CLIENT) is None
+    assert reader.until_known(Side.CLIENT) == 0  # it is not read any more
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_until_a_known_boundary(name: str) -> None:
+    """From wherever a client stops, the next frame boundary is known within the bytes promised."""
+    sent = sent_by(Side.CLIENT, capture(name))[:2000]
+    for stopped in range(len(sent)):
+        reader = ConnectionReader()
+        reader.receive(Side.CLIENT, sent[:stopped], 0.0)
+        position = stopped
+        while reader.to_boundary(Side.CLIENT) is None:
+            size = reader.until_known(Side.CLIENT)
+            assert size > 0
+            if position + size > len(sent):
+                break
+            reader.receive(Side.CLIENT, sent[position : position + size], 0.0)
+            position += size
+        else:
+            assert reader.until_known(Side.CLIENT) == 0

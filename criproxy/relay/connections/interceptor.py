@@ -90,20 +90,19 @@ class RelayInterceptor:
     def can_begin(observed: ObservedConnection, active_policy: ActivePolicy, side: Side) -> bool:
         """Return whether it is known where in the client's bytes the next frame begins.
 
-        Called when ``side`` has sent something on a connection older than the rules. With an
-        enforcing policy the connection is closed the second time that this is unknown: a client
-        whose every chunk ends within a frame header would never come under the rules.
+        Called when ``side`` has sent something on a connection older than the rules. Where it is
+        unknown, the client's bytes are relayed only as far as :meth:`ConnectionReader.until_known`
+        tells before the next call. A connection that is not read any more is closed if the policy
+        is enforced.
         """
         reader, policy = observed.reader, active_policy.policy
         if reader.http1 is not None:
             return True
         if reader.not_started or reader.to_boundary(Side.CLIENT) is not None:
             return True
-        if side is Side.CLIENT and policy is not None and policy.enforcing:
-            if observed.missed or not reader.reading:
-                observed.notifier.refused(observed, INTERNAL_ERROR, _NOT_READ)
-                observed.close()
-            observed.missed = True
+        if side is Side.CLIENT and policy is not None and policy.enforcing and not reader.reading:
+            observed.notifier.refused(observed, INTERNAL_ERROR, _NOT_READ)
+            observed.close()
         return False
 
     @property

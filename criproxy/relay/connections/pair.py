@@ -349,8 +349,17 @@ class _SideProtocol(BoundedProtocol):
 
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair
-        if pair.active_policy.policy is not None and pair.interceptor is None:
+        while pair.active_policy.policy is not None and pair.interceptor is None:
             pair.install_interceptor(self._side)
+            size = pair.reader.until_known(self._side) if self._side is Side.CLIENT else 0
+            if pair.interceptor is not None or not 0 < size < len(data):
+                break
+            self._relay_part(data[:size], now)
+            data = data[size:]
+        self._relay_part(data, now)
+
+    def _relay_part(self, data: bytes, now: float) -> None:
+        pair = self._pair
         if pair.interceptor is not None:
             pair.interceptor.received(self._side, data, now)
         elif self._forward is not None:

@@ -139,19 +139,20 @@ class Split(RelayedConnection):
         """Handle bytes of the client, which came at ``arrived`` (seconds)."""
         self._since = arrived
         book = self._active_policy
-        if (
-            book.policy is not None
-            and self._interceptor is None
-            and RelayInterceptor.can_begin(self, book, Side.CLIENT)
-        ):
-            self._interceptor = RelayInterceptor(
-                self,
-                book,
-                self._client.write,
-                self._take,
-                lambda: ([], []),
-                self.close,
-            )
+        if book.policy is not None and self._interceptor is None:
+            if RelayInterceptor.can_begin(self, book, Side.CLIENT):
+                self._interceptor = RelayInterceptor(
+                    self,
+                    book,
+                    self._client.write,
+                    self._take,
+                    lambda: ([], []),
+                    self.close,
+                )
+            elif 0 < (size := self.reader.until_known(Side.CLIENT)) < len(data):
+                self.from_client(data[:size], arrived)
+                self.from_client(data[size:], arrived)
+                return
         if self._client.is_closing:  # rules cannot be enforced on it
             return
         if self._interceptor is not None:

@@ -314,6 +314,16 @@ class FrameReader:
             return None
         return self._data_left + self._skip
 
+    @property
+    def until_known(self) -> int:
+        """Bytes that may follow before :attr:`to_boundary` can be known; 0 if it is.
+
+        They complete a frame header, a buffered frame, or the preface, and no more than that.
+        """
+        if self._partial:
+            return self._wanted - len(self._partial)
+        return 0 if self._expected == _ANY else len(self._preface) + FRAME_HEADER_SIZE
+
     def _continue_frame(self, data: bytes, now: float) -> int:
         """Continue the frame that the last chunk ended in; return its end in this one."""
         position = 0

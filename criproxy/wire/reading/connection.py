@@ -181,6 +181,13 @@ class ConnectionReader:
         """
         return self._readers[side].to_boundary if self.reading else None
 
+    def until_known(self, side: Side) -> int:
+        """Return how many bytes of ``side`` may follow before :meth:`to_boundary` can be known.
+
+        0: it is known, or will never be, because the connection is not read any more.
+        """
+        return self._readers[side].until_known if self.reading else 0
+
     def call(self, stream: int) -> Call | None:
         """Return the call in flight on a stream."""
         return self._streams.open.get(stream)
