@@ -10,6 +10,7 @@ ones.
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,11 @@ settings.register_profile(
     derandomize=False,
 )
 settings.load_profile("fuzz" if FUZZ_EXAMPLES else "test")
+
+# A shell has the commands that it runs in the background ignore SIGINT, and these would hand that
+# on to the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -174,6 +174,7 @@ class Channels:
         self._buffer = memoryview(bytearray(_CHUNK))
         self._lock = threading.Lock()
         self._closing = False
+        self._closed = False
         self._ended = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="audit channels", daemon=True)
         self._thread.start()
@@ -199,10 +200,14 @@ class Channels:
         self._wake()
         self._thread.join()
         self._selector.close()
-        os.close(self._event)
+        with self._lock:
+            self._closed = True
+            os.close(self._event)
 
     def _wake(self) -> None:
-        os.eventfd_write(self._event, 1)
+        with self._lock:
+            if not self._closed:  # a sink that is stuck may report later
+                os.eventfd_write(self._event, 1)
 
     def _run(self) -> None:
         while True:

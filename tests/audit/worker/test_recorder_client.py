@@ -349,6 +349,27 @@ def test_closing_ends_with_the_recorder() -> None:
     asyncio.run(test())
 
 
+def test_a_sink_that_writes_behind_the_end_of_the_channels() -> None:
+    """A sink that was stuck reports when its worker's channel is closed; that has no effect."""
+    gate = Gate(opened=False)
+
+    async def test() -> None:
+        counts = SinkCounts()
+        world = World(DROP)
+        recorder = Recorder(gate, counts, blocking=False)
+        recorder.serve(world)
+        world.client.submit(item(0))
+        await until(gate.entered.is_set)
+        world.close(0)
+        await asyncio.to_thread(recorder.channels.close)
+        gate.open.set()
+        await until(lambda: counts.written == 1)
+        await asyncio.to_thread(recorder.pipeline.close, LIMIT_SECONDS)
+
+    asyncio.run(test())
+    assert numbers(gate.lines) == [0]
+
+
 def test_a_report_in_pieces() -> None:
     """A report of the recorder is applied when all of it has arrived."""
 
