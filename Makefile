@@ -1,6 +1,6 @@
 # What can be run here. `make` alone prints this list.
 #
-#   make demo    set up, then show the proxy at work on an embedded runtime
+#   make demo    set up what running needs, then show the proxy at work on an embedded runtime
 #                (a real one: make demo RUNTIME=unix:///run/containerd/containerd.sock)
 #   make test    set up, then run every test, several side by side (WORKERS=4);
 #                end-to-end tests are skipped where containerd is missing, unless
@@ -28,7 +28,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+RUN    := $(VENV)/.run
 SETUP  := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # The variable turns off the theme's notice of its own future.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 RUNTIME ?=
@@ -50,17 +52,21 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(SETUP) $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
-$(SETUP): pyproject.toml constraints.txt
+$(RUN) $(SETUP) $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e .
+	@touch $@
+
+$(SETUP): $(RUN)
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 $(VENV)/.bench: $(SETUP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
-demo: $(SETUP)
+demo: $(RUN)
 	$(BIN)/criproxy demo $(if $(RUNTIME),--runtime-endpoint $(RUNTIME))
 
 test: $(SETUP)
@@ -107,7 +113,7 @@ chaos: $(SETUP)
 	$(BIN)/python -m bench.chaos $(CHAOS)
 
 $(VENV)/.fuzz: $(SETUP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(INSTALL) -e '.[fuzz]'
 	@touch $@
 
 fuzz: $(VENV)/.fuzz

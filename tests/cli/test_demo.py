@@ -1,5 +1,6 @@
 """``criproxy demo`` as a user runs it: its output, its errors, and its cleanup."""
 
+import json
 import os
 import re
 import signal
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from criproxy.client import CriClient
+from criproxy.demo.rule_cases import POD
 from criproxy.embedded.process import RuntimeProcess
 from tests.support.containerd import Containerd
 from tests.support.process import Process
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
-CALL = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}  (\w+) +(-|demo-\d+) +(\w+) +[\d.]+ (?:µs|ms|s)$", re.M)
+CALL = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}  (\w+) +(-|demo-\w+) +(\w+) +[\d.]+ (?:µs|ms|s)$", re.M)
 ROW = re.compile(r"^(\w+|all but streams) +(\d+) +(\d+)  +(?:[\d.]+ (?:µs|ms|s)|-) ", re.M)
+RECORD = re.compile(r"^  \{.*?\}$", re.M | re.S)
 AGREE = re.compile(r"^The client made (\d+) calls; the proxy's metrics agree", re.M)
 
 Start = Callable[..., Process]
@@ -83,6 +86,37 @@ def test_shows_each_call_and_what_the_proxy_saw(start: Start) -> None:
     _assert_shown(demo)
     assert "\x1b" not in demo.stdout
     assert demo.stderr == ""
+
+
+def test_shows_what_rules_do(start: Start) -> None:
+    """One call is denied, one has its image renamed, one hangs and is found; each has a record."""
+    demo = start("--for", "100ms")
+    assert demo.wait() == 0, demo.stderr
+    codes = [(method, code) for method, pod, code in CALL.findall(demo.stdout) if pod == POD]
+    assert ("CreateContainer", "PERMISSION_DENIED") in codes
+    assert ("ExecSync", "CANCELLED") in codes
+    said = " ".join(demo.stdout.split())
+    assert "denied by a rule: no privileged containers on this node" in said
+    assert re.search(
+        r"asked for mirror\.example/(\S+), the runtime has registry\.k8s\.io/\1 ", said
+    )
+    assert re.search(
+        rf"found by /calls after [\d.]+ s: ExecSync in pod criproxy-demo/{POD}, ", said
+    )
+    records = [json.loads(" ".join(text.split())) for text in RECORD.findall(demo.stdout)]
+    assert [(record["rules"], record["code"]) for record in records] == [
+        (["no-privileged"], "PERMISSION_DENIED"),
+        (["use-registry"], "OK"),
+        (["hanging-exec"], "CANCELLED"),
+    ]
+
+
+def test_an_image_without_a_registry_is_not_renamed(start: Start) -> None:
+    """A short name has no registry to be replaced; the other rules are shown."""
+    demo = start("--for", "100ms", "--image", "busybox")
+    assert demo.wait() == 0, demo.stderr
+    assert "denied by a rule" in demo.stdout
+    assert "renamed" not in demo.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
