@@ -229,3 +229,27 @@ def test_works_on_a_real_containerd(start: Start, short_dir: Path) -> None:
         with CriClient(containerd.endpoint, timeout=LIMIT_SECONDS) as client:
             assert not client.ListPodSandbox().items
             assert not client.ListContainers().containers
+
+
+def test_what_the_readme_shows(start: Start) -> None:
+    """The README's excerpt has headings, calls, a record and an end as the demo prints them."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("$ make demo ")[2].partition("```text\n")[2].partition("```")[0]
+    demo = start("--for", "1s")
+    assert demo.wait() == 0, demo.stderr
+    headings = {
+        line
+        for line in shown.splitlines()
+        if line.startswith(("TIME ", "METHOD ", "What ", "The audit "))
+    }
+    assert len(headings) == 4
+    assert headings <= set(demo.stdout.splitlines())
+    calls = {(method, code) for method, _, code in CALL.findall(shown)}
+    assert ("CreateContainer", "PERMISSION_DENIED") in calls
+    assert calls <= {(method, code) for method, _, code in CALL.findall(demo.stdout)}
+    records = [
+        json.loads(" ".join(RECORD.findall(text)[0].split())) for text in (shown, demo.stdout)
+    ]
+    assert records[0].keys() == records[1].keys()
+    assert ROW.search(shown)
+    assert AGREE.search(shown)
