@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "tail": "tail",
     "version": "version",
     "doctor": "doctor",
+    "support": "support_bundle",
     "bypass": "bypass",
     "upgrade": "upgrade",
     "runtime": "runtime",
