@@ -13,6 +13,7 @@
 #   make lint    ruff, mypy, import-linter, and the documentation's links and anchors
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
+#   make dist    build the sdist, and from it a wheel, in dist/: the same bytes for the same commit
 #   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
@@ -46,7 +47,7 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help demo test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -89,6 +90,12 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
+
+# The time of the commit is that of the files in the archives.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist: $(SETUP)
+	rm -rf dist
+	$(BIN)/python -m build
 
 fmt: $(SETUP)
 	$(BIN)/ruff format .

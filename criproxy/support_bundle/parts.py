@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from criproxy import __version__
 from criproxy.client.failures import ask_version
+from criproxy.commit import commit
 from criproxy.config.load import load
 from criproxy.config.rule_compilation import compiled
 from criproxy.config.schema import Config
@@ -74,6 +75,7 @@ def _versions(runtimes: Sequence[Endpoint]) -> bytes:
     return _json(
         {
             "criproxy": __version__,
+            "commit": commit(),
             "python": sys.version,
             "executable": sys.executable,
             "kernel": " ".join(platform.uname()),
