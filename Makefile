@@ -14,6 +14,9 @@
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
 #   make dist    build the sdist, and from it a wheel, in dist/: the same bytes for the same commit
+#   make charts  set up Helm's SDK, without which the tests of the chart are skipped
+#   make kustomize
+#                render deploy/helm/criproxy to deploy/kustomize
 #   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
@@ -47,13 +50,13 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(RUN) $(SETUP) $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
 $(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -61,6 +64,10 @@ $(RUN): pyproject.toml constraints.txt
 
 $(SETUP): $(RUN)
 	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.charts: $(SETUP)
+	$(INSTALL) -e '.[charts]'
 	@touch $@
 
 $(VENV)/.bench: $(SETUP)
@@ -96,6 +103,11 @@ dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 dist: $(SETUP)
 	rm -rf dist
 	$(BIN)/python -m build
+
+charts: $(VENV)/.charts
+
+kustomize: $(VENV)/.charts
+	$(BIN)/python -m tests.support.chart
 
 fmt: $(SETUP)
 	$(BIN)/ruff format .
