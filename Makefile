@@ -14,6 +14,10 @@
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
 #   make dist    build the sdist, and from it a wheel, in dist/: the same bytes for the same commit
+#   make package a Debian package in dist/, for the Python that runs this
+#   make package-check
+#                the same, then install, run and remove it in a new Debian 12 (as root, with
+#                Debian's package mmdebstrap)
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize
@@ -50,7 +54,7 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -99,7 +103,7 @@ lint: $(SETUP)
 	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
 
 # The time of the commit is that of the files in the archives.
-dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 dist: $(SETUP)
 	rm -rf dist
 	$(BIN)/python -m build
@@ -108,6 +112,12 @@ charts: $(VENV)/.charts
 
 kustomize: $(VENV)/.charts
 	$(BIN)/python -m tests.support.chart
+
+package: $(RUN)
+	$(BIN)/python deploy/deb/build.py dist
+
+package-check: package
+	deploy/deb/check.sh dist/criproxy_*.deb
 
 fmt: $(SETUP)
 	$(BIN)/ruff format .
