@@ -1,8 +1,8 @@
 """Builds a Debian package: ``python deploy/deb/build.py DIRECTORY``; prints its path.
 
 It is for Python 3.X, if 3.X runs this: /opt/criproxy is a virtual environment of
-/usr/bin/python3.X, which is the distribution's. pip installs criproxy, compiled if that is possible,
-and the packages of constraints.txt.
+/usr/bin/python3.X, which is the distribution's. pip installs criproxy, compiled if possible, and
+the packages of constraints.txt.
 
 SOURCE_DATE_EPOCH, DEBFULLNAME and DEBEMAIL are as for Debian's own tools.
 """

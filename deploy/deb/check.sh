@@ -61,4 +61,4 @@ mmdebstrap --quiet --variant=apt --format=null \
     --customize-hook="copy-in $work/inside /root" \
     --customize-hook="upload $deb /root/criproxy.deb" \
     --chrooted-customize-hook=/root/inside \
-    bookworm - <"$sources"
+    bookworm - <"${sources:-/dev/null}"
