@@ -1,6 +1,6 @@
 # What can be run here. `make` alone prints this list.
 #
-#   make demo    set up, then show the proxy at work on an embedded runtime
+#   make demo    set up what running needs, then show the proxy at work on an embedded runtime
 #                (a real one: make demo RUNTIME=unix:///run/containerd/containerd.sock)
 #   make test    set up, then run every test, several side by side (WORKERS=4);
 #                end-to-end tests are skipped where containerd is missing, unless
@@ -13,6 +13,14 @@
 #   make lint    ruff, mypy, import-linter, and the documentation's links and anchors
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
+#   make dist    build the sdist, and from it a wheel, in dist/: the same bytes for the same commit
+#   make package a Debian package in dist/, for the Python that runs this
+#   make package-check
+#                the same, then install, run and remove it in a new Debian 12 (as root, with
+#                Debian's package mmdebstrap)
+#   make charts  set up Helm's SDK, without which the tests of the chart are skipped
+#   make kustomize
+#                render deploy/helm/criproxy to deploy/kustomize
 #   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
@@ -28,7 +36,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+RUN    := $(VENV)/.run
 SETUP  := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # The variable turns off the theme's notice of its own future.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 RUNTIME ?=
@@ -44,23 +54,31 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help demo test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(SETUP) $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
-$(SETUP): pyproject.toml constraints.txt
+$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e .
+	@touch $@
+
+$(SETUP): $(RUN)
+	$(INSTALL) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.charts: $(SETUP)
+	$(INSTALL) -e '.[charts]'
 	@touch $@
 
 $(VENV)/.bench: $(SETUP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
-demo: $(SETUP)
+demo: $(RUN)
 	$(BIN)/criproxy demo $(if $(RUNTIME),--runtime-endpoint $(RUNTIME))
 
 test: $(SETUP)
@@ -83,6 +101,23 @@ lint: $(SETUP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
+
+# The time of the commit is that of the files in the archives.
+dist package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist: $(SETUP)
+	rm -rf dist
+	$(BIN)/python -m build
+
+charts: $(VENV)/.charts
+
+kustomize: $(VENV)/.charts
+	$(BIN)/python -m tests.support.chart
+
+package: $(RUN)
+	$(BIN)/python deploy/deb/build.py dist
+
+package-check: package
+	deploy/deb/check.sh dist/criproxy_*.deb
 
 fmt: $(SETUP)
 	$(BIN)/ruff format .
@@ -107,7 +142,7 @@ chaos: $(SETUP)
 	$(BIN)/python -m bench.chaos $(CHAOS)
 
 $(VENV)/.fuzz: $(SETUP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(INSTALL) -e '.[fuzz]'
 	@touch $@
 
 fuzz: $(VENV)/.fuzz

@@ -1,4 +1,6 @@
-"""Compiles modules of a wheel with mypyc, where that is possible.
+"""Records the commit in wheels and sdists, and compiles modules of a wheel where that is possible.
+
+``criproxy/commit.txt`` is written to what is built; an sdist passes it on to its wheel.
 
 The environment variable CRIPROXY_COMPILE decides: ``1`` compiles or fails, ``0`` does not compile.
 Without it, modules are compiled if there are a C compiler and Python's headers; if there are not,
@@ -10,6 +12,7 @@ where there is no compiler, and installs mypy also where nothing is compiled.
 
 import json
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -31,8 +34,11 @@ setup(name="criproxy", packages=[], ext_modules=modules)
 """
 
 
-class CompileHook(BuildHookInterface[Any]):
-    """Adds the extension modules to a wheel, beside their sources."""
+_COMMIT: Final = "criproxy/commit.txt"
+
+
+class BuildHook(BuildHookInterface[Any]):
+    """Adds the commit, and to a wheel the extension modules, beside their sources."""
 
     PLUGIN_NAME = "custom"
 
@@ -40,18 +46,23 @@ class CompileHook(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """Return what compiles, if anything will be compiled."""
-        compilers: list[str] = self.config["compilers"]
+        compilers: list[str] = self.config.get("compilers", [])
         return compilers if _missing() is None else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile the modules, and tag the wheel for this interpreter and platform."""
-        if self.target_name != "wheel" or version == "editable":
+        """Record the commit; compile a wheel's modules, and tag it for this interpreter and
+        platform."""
+        if version == "editable":
+            return
+        self._directory = tempfile.TemporaryDirectory(prefix="criproxy-build-")
+        directory = Path(self._directory.name)
+        self._record_commit(directory, build_data)
+        if self.target_name != "wheel":
             return
         missing = _missing()
         if missing is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="criproxy-build-")
             try:
-                built = self._compile(Path(self._directory.name))
+                built = self._compile(directory)
             except subprocess.CalledProcessError as error:
                 missing = f"the compilation failed:\n{error.stdout}"
         if missing is not None:
@@ -64,9 +75,17 @@ class CompileHook(BuildHookInterface[Any]):
         build_data["force_include"].update(built)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove the extension modules, which are in the wheel now."""
+        """Remove the files that are in the archive now."""
         if self._directory is not None:
             self._directory.cleanup()
+
+    def _record_commit(self, directory: Path, build_data: dict[str, Any]) -> None:
+        """Add the commit of a checkout; an sdist has the file already."""
+        found = runpy.run_path(str(Path(self.root) / "criproxy/commit.py"))
+        commit: str | None = found["commit_of_checkout"](Path(self.root))
+        if commit is not None:
+            (directory / "commit.txt").write_text(f"{commit}\n", encoding="ascii")
+            build_data["force_include"][str(directory / "commit.txt")] = _COMMIT
 
     def _compile(self, directory: Path) -> dict[str, str]:
         """Compile in a new directory; return the extension modules and their paths in the wheel."""

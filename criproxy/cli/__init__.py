@@ -1,6 +1,7 @@
 """The command line: one module a command, each imported only when it is called."""
 
 import importlib
+import platform
 import sys
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ _COMMANDS: Final = {
     "tail": "tail",
     "version": "version",
     "doctor": "doctor",
+    "support": "support_bundle",
     "bypass": "bypass",
     "upgrade": "upgrade",
     "runtime": "runtime",
@@ -53,8 +55,24 @@ class _Commands(click.Group):
             ) from None
 
 
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from criproxy.commit import commit
+
+        python = platform.python_version()
+        click.echo(f"criproxy {__version__} ({BUILD}, commit {commit()}, Python {python})")
+        context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(f"{__version__} ({BUILD})", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, the commit it was built from, and Python's version.",
+)
 def cli() -> None:
     """A byte-transparent proxy for the Kubernetes Container Runtime Interface (CRI).
 

@@ -37,9 +37,9 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     "--for",
     "length",
     metavar="DURATION",
-    default="20s",
+    default="6s",
     show_default=True,
-    help="How long the client works, for example 20s or 1m30s, without the cleanup.",
+    help="How long the client works, for example 20s or 1m30s, without what follows.",
 )
 @click.option(
     "--image",
@@ -64,8 +64,11 @@ def command(
 ) -> None:
     """Start a runtime, the proxy and a kubelet-like client, and show the calls between them.
 
-    The client lists, starts and stops pods through the proxy. Each call is printed when it ends; a
-    final table summarizes what the proxy saw, and compares its metrics with the client's counts.
+    The client lists, starts and stops pods through the proxy. Each call is printed when it ends.
+    Then rules of the proxy deny a call, rename an image, and have a call hang, which is found in
+    flight. A final table summarizes what the proxy saw. It is followed by the record in the audit
+    log of each call that a rule acted on, and by a comparison of the proxy's metrics with the
+    client's counts.
     COMMAND replaces the command of the image.
 
     Everything that was started or created is removed at the end, also on Ctrl-C and SIGTERM; a

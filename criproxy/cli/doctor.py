@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from criproxy.cli.support.options import config_option, output_option
+from criproxy.cli.support.options import config_option, output_option, usual_config
 from criproxy.printable import printable
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ Examples:
 \b
 Exit status: 0 no findings, 1 findings, 2 an option is wrong.
 """
-
-_USUAL: Final = Path("/etc/criproxy/config.yaml")
-"""The configuration that is read without -c, if it exists."""
 
 _COLOURS: Final = {"OK": "green", "WARN": "yellow", "FAIL": "red", "cannot tell": "cyan"}
 _INDENT: Final = 13
@@ -53,32 +50,20 @@ def command(config: Path | None, runtime_endpoint: str | None, output: str) -> N
     from criproxy.config.load import LoadedConfig, load
     from criproxy.config.schema import Config
     from criproxy.doctor.examine import examine
+    from criproxy.doctor.findings import as_rows
     from criproxy.doctor.node.runtimes import runtimes_of
     from criproxy.doctor.node.system import System
     from criproxy.relay.endpoints import parse_endpoint
 
     option = None if runtime_endpoint is None else parse_endpoint(runtime_endpoint)
-    if config is None and _USUAL.exists():
-        config = _USUAL
+    config = config or usual_config()
     loaded = LoadedConfig(Config()) if config is None else load(config)
     system = System()
     runtimes = runtimes_of(loaded.config, system, option)
     findings = examine(system, loaded.config, runtimes, configured=config is not None)
-    click.echo(_as_json(findings) if output == "json" else _as_text(findings))
+    text = json.dumps(as_rows(findings), indent=2) if output == "json" else _as_text(findings)
+    click.echo(text)
     sys.exit(1 if any(finding.found for finding in findings) else 0)
-
-
-def _as_json(findings: "list[Finding]") -> str:
-    rows = [
-        {
-            "check": each.check,
-            "outcome": each.outcome.value,
-            "what": each.what,
-            "mend": each.remedy or None,
-        }
-        for each in findings
-    ]
-    return json.dumps({"found": sum(each.found for each in findings), "findings": rows}, indent=2)
 
 
 def _as_text(findings: "list[Finding]") -> str:

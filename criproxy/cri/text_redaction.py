@@ -112,6 +112,11 @@ def redact_text(text: str, credentials: Iterable[str] = (), limit: int | None = 
     return replace_spans(text, spans)
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter, a key or a field of this name carries a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def replace_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return a text with marks in place of spans, which may overlap."""
     pieces = []
@@ -155,7 +160,7 @@ def _parameters(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_secret(text: str, start: int, name: str) -> bool:
-    if _SECRET_NAME.search(name) is not None:
+    if is_secret_name(name):
         return True
     found = _SECRET_IN_QUERY.fullmatch(name)
     return found is not None and text[max(0, start - 1) : start] in ("?", "&", ";", "%", "\\")

@@ -5,8 +5,9 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,18 +20,25 @@ from criproxy.relay.endpoints import Endpoint
 _START_SECONDS: Final = 30.0
 """Time limit for the daemon to become ready."""
 _POLL_SECONDS: Final = 0.02
-_SCRAPE_SECONDS: Final = 5.0
-"""Time limit of one request for its metrics."""
+_HTTP_SECONDS: Final = 5.0
+"""Time limit of one request for a page."""
 
 
 class ProxyProcess(CommandProcess):
     """``criproxy run`` as a child process, from entering to leaving the ``with`` block.
 
-    Its configuration, log and output are files in ``directory``. Raises UnavailableError on
-    entering, with its stderr, when it does not become ready.
+    Its configuration, logs and output are files in ``directory``; ``settings`` are further keys of
+    the configuration. Raises UnavailableError on entering, with its stderr, when it does not become
+    ready.
     """
 
-    def __init__(self, directory: Path, listen: Endpoint, runtime: Endpoint) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        listen: Endpoint,
+        runtime: Endpoint,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.endpoint = listen
         self.metrics_address = ""
         """HOST:PORT of its HTTP endpoint, once it runs."""
@@ -43,7 +51,13 @@ class ProxyProcess(CommandProcess):
                 {
                     "listeners": [{"endpoint": str(listen), "runtime": str(runtime)}],
                     "metrics": {"address": "127.0.0.1:0"},
-                    "log": {"format": "json", "level": "debug", "file": str(self._log)},
+                    "log": {
+                        "format": "json",
+                        "level": "debug",
+                        "file": str(self._log),
+                        "pods": True,
+                    },
+                    **settings,
                 }
             )
         )
@@ -62,7 +76,15 @@ class ProxyProcess(CommandProcess):
 
     def calls(self) -> list[dict[str, Any]]:
         """Return the lines of the call log."""
-        return [line for line in self._lines() if line["event"] == "call"]
+        return [line for line in json_lines(self._log) if line["event"] == "call"]
+
+    def calls_in_flight(self) -> list[dict[str, Any]]:
+        """Return the calls in flight, the oldest first, from the page /calls.
+
+        Raises UnavailableError when it cannot be fetched.
+        """
+        calls: list[dict[str, Any]] = json.loads(self._get("/calls"))["calls"]
+        return calls
 
     def counts(self) -> Counts:
         """Return the number of calls by method and code from the metrics.
@@ -70,19 +92,19 @@ class ProxyProcess(CommandProcess):
         Raises UnavailableError when they cannot be fetched.
         """
         counts: Counts = Counter()
-        for family in text_string_to_metric_families(self._scrape()):
+        for family in text_string_to_metric_families(self._get("/metrics")):
             for sample in family.samples:
                 if sample.name == "criproxy_calls_total":
                     counts[sample.labels["method"], sample.labels["code"]] += int(sample.value)
         return counts
 
-    def _scrape(self) -> str:
-        connection = http.client.HTTPConnection(self.metrics_address, timeout=_SCRAPE_SECONDS)
+    def _get(self, page: str) -> str:
+        connection = http.client.HTTPConnection(self.metrics_address, timeout=_HTTP_SECONDS)
         try:
-            connection.request("GET", "/metrics")
+            connection.request("GET", page)
             return connection.getresponse().read().decode()
         except (OSError, http.client.HTTPException) as error:
-            raise UnavailableError(f"the proxy's metrics cannot be read: {error}") from error
+            raise UnavailableError(f"the proxy's page {page} cannot be read: {error}") from error
         finally:
             connection.close()
 
@@ -91,7 +113,7 @@ class ProxyProcess(CommandProcess):
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             ended = process.poll() is not None
-            lines = {line["event"]: line for line in self._lines()}
+            lines = {line["event"]: line for line in json_lines(self._log)}
             if "ready" in lines:
                 address: str = lines["metrics"]["address"]
                 return address
@@ -101,8 +123,10 @@ class ProxyProcess(CommandProcess):
         output = self._stderr.read_text(errors="replace").strip() or "no output"
         raise UnavailableError(f"the proxy did not start: {output}")
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        if self._log.exists():
-            for line in self._log.read_bytes().splitlines(keepends=True):
-                if line.endswith(b"\n"):
-                    yield json.loads(line)
+
+def json_lines(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield the complete lines of a log, if there is one."""
+    if log.exists():
+        for line in log.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                yield json.loads(line)

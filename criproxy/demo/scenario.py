@@ -5,17 +5,21 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import grpc
+
+from criproxy.client import CriClient
 from criproxy.client.failures import ask_version
-from criproxy.demo.proxy import ProxyProcess
+from criproxy.demo.proxy import ProxyProcess, json_lines
+from criproxy.demo.rule_cases import CALL_SECONDS, RuleCases, settings
 from criproxy.demo.screen import Screen
 from criproxy.demo.summary import Counts, differences, rows
-from criproxy.embedded.kubelet import LABEL, NAMESPACE, Kubelet
+from criproxy.embedded.kubelet import LABEL, NAMESPACE, Kubelet, present_image
 from criproxy.embedded.process import RuntimeProcess
 from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
@@ -74,12 +78,16 @@ class DemoScenario:
             stack.callback(shutil.rmtree, directory)
             runtime = self._runtime(directory, stack)
             listen = parse_endpoint(f"unix://{directory}/criproxy.sock")
-            proxy = self._proxy = ProxyProcess(directory, listen, runtime)
+            audit_log = directory / "audit.jsonl"
+            image = self._options.image or self._present_image(runtime)
+            proxy = self._proxy = ProxyProcess(
+                directory, listen, runtime, settings(image, audit_log)
+            )
             with proxy:
                 self._introduce(proxy)
-                self._work(proxy)
+                self._work(proxy, image)
                 differing = self._settle(proxy)
-            self._conclude(proxy, differing)
+            self._conclude(proxy, differing, json_lines(audit_log))
 
     def _runtime(self, directory: Path, stack: ExitStack) -> Endpoint:
         if (given := self._options.runtime) is None:
@@ -91,6 +99,16 @@ class DemoScenario:
         self._screen.say(f"runtime  {given} ({answer.runtime_name} {answer.runtime_version})")
         return given
 
+    def _present_image(self, runtime: Endpoint) -> str:
+        """Return an image that the runtime has; it is asked directly."""
+        try:
+            with CriClient(runtime, self._options.api_version, CALL_SECONDS) as client:
+                return present_image(client.call("ListImages"), runtime)
+        except grpc.RpcError as error:
+            raise UnavailableError(
+                f"{runtime}: ListImages: {error.code().name}: {error.details()}"
+            ) from error
+
     def _introduce(self, proxy: ProxyProcess) -> None:
         say = self._screen.say
         say(f"proxy    {proxy.endpoint}")
@@ -100,14 +118,14 @@ class DemoScenario:
             f"{self._options.seconds:g} s (Ctrl-C ends it)"
         )
 
-    def _work(self, proxy: ProxyProcess) -> None:
+    def _work(self, proxy: ProxyProcess, image: str) -> None:
         """Run the client and remove what it has created, all of it through the proxy."""
         options = self._options
         embedded = options.runtime is None
         kubelet = Kubelet(
             proxy.endpoint,
             on_call=self._called,
-            image=options.image,
+            image=image,
             command=options.command,
             probe=("echo", "hello") if embedded else (),
             api_version=options.api_version,
@@ -118,6 +136,12 @@ class DemoScenario:
         self._screen.heading()
         with kubelet:
             kubelet.run(self._stop, options.seconds)
+            if not self._stop.is_set():
+                self._screen.say()
+                self._screen.say("What rules do:", bold=True)
+                cases = RuleCases(proxy, kubelet, self._screen, self._called, self._stop)
+                cases.run(image, options.api_version)
+                self._screen.say()
             self._screen.say("the client is done and removes what it has made")
 
     def _called(self, method: str, pod: str, code: str, seconds: float) -> None:
@@ -134,7 +158,9 @@ class DemoScenario:
                 return differing
             time.sleep(_SETTLE_POLL_SECONDS)
 
-    def _conclude(self, proxy: ProxyProcess, differing: Sequence[str]) -> None:
+    def _conclude(
+        self, proxy: ProxyProcess, differing: Sequence[str], records: Iterable[Mapping[str, Any]]
+    ) -> None:
         say = self._screen.say
         say()
         say("What the proxy saw, by its call log:", bold=True)
@@ -144,6 +170,7 @@ class DemoScenario:
         say("P50 to P99 are latencies at the proxy; ADDED is what the proxy itself added to a call")
         say("(median), SHARE its part of the time that the client waited.")
         say()
+        self._show_records(records)
         total = self._counts.total()
         if not differing:
             say(
@@ -154,3 +181,18 @@ class DemoScenario:
         for line in differing:
             say(line, fg="red")
         raise UnavailableError(f"client and proxy counted {len(differing)} methods differently")
+
+    def _show_records(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write the audit record of each call that a rule acted on, if there are some."""
+        acted = [
+            record
+            for record in records
+            if "rules" in record and record["stage"] == "ResponseComplete"
+        ]
+        if acted:
+            self._screen.say("The audit log's records of the calls that rules acted on:", bold=True)
+        for record in acted:
+            self._screen.say()
+            self._screen.record(record)
+        if acted:
+            self._screen.say()

@@ -1,8 +1,10 @@
 """Prints the demo's calls and tables, with colours on a terminal only."""
 
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,7 +13,11 @@ import click
 from criproxy.cri.methods import READS
 from criproxy.demo.summary import Row
 
-_CALL: Final = "{:<12}  {:<18}  {:<9}  {:<18}  {:>9}"
+_CALL: Final = "{:<12}  {:<18}  {:<10}  {:<18}  {:>9}"
+_WIDTH: Final = 100
+"""Characters of a line of text."""
+_TIME_WIDTH: Final = 14
+"""Characters of the first column of calls."""
 _ROW: Final = "{:<18}  {:>5}  {:>6}  {:>8}  {:>8}  {:>8}  {:>7}  {:>6}"
 
 
@@ -49,6 +55,18 @@ class Screen:
             self.say(line, dim=True)
         else:
             self.say(line)
+
+    def explain(self, text: str) -> None:
+        """Write a text below the line of a call."""
+        self._wrapped(text, _TIME_WIDTH)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Write a record of the audit log, over several lines."""
+        self._wrapped(json.dumps(record), 2)
+
+    def _wrapped(self, text: str, indent: int) -> None:
+        for line in textwrap.wrap(text, _WIDTH - indent, break_on_hyphens=False):
+            self.say(" " * indent + line)
 
     def table(self, found: Sequence[Row]) -> None:
         """Write the table of methods."""

@@ -44,6 +44,17 @@ class _EndedError(grpc.RpcError):
     """A call that was not made because the run has ended."""
 
 
+def present_image(images: Any, endpoint: Endpoint) -> str:
+    """Return an image that a runtime has, by its response to ListImages: the pause image if it can.
+
+    Raises UnavailableError, which names the endpoint, when there is none.
+    """
+    names: list[str] = [tag for image in images.images for tag in image.repo_tags]
+    if not names:
+        raise UnavailableError(f"{endpoint}: the runtime has no image; name one with --image")
+    return min(names, key=lambda name: ("/pause:" not in name, name))
+
+
 class Kubelet:
     """A kubelet-like client of one endpoint.
 
@@ -136,6 +147,33 @@ class Kubelet:
                 f"{LABEL}={self.run_id}"
             )
 
+    def sandbox_config(self, pod: str) -> dict[str, Any]:
+        """Return the configuration of a pod sandbox; once the run has begun."""
+        linux: dict[str, Any] = {"cgroup_parent": self._cgroup_parent}
+        if self._host_network:
+            node = self._client.messages.NODE
+            linux["security_context"] = {"namespace_options": {"network": node}}
+        return {
+            "metadata": {
+                "name": pod,
+                "uid": f"{self.run_id}-{pod}",
+                "namespace": NAMESPACE,
+            },
+            "hostname": "" if self._host_network else pod,
+            "labels": {LABEL: self.run_id, "io.kubernetes.pod.name": pod},
+            "linux": linux,
+        }
+
+    def container_config(self) -> dict[str, Any]:
+        """Return the configuration of a container; once the run has begun."""
+        return {
+            "metadata": {"name": "main"},
+            "image": {"image": self._image},
+            "command": self._command,
+            "labels": {LABEL: self.run_id},
+            "linux": {},
+        }
+
     def _begin(self) -> None:
         self._call("Version")
         status = self._call("Status").status
@@ -143,21 +181,11 @@ class Kubelet:
             condition.status for condition in status.conditions if condition.type == "NetworkReady"
         )
         if not self._image:
-            self._image = self._present_image()
+            self._image = present_image(self._call("ListImages"), self._client.endpoint)
         image = {"image": self._image}
         if not self._call("ImageStatus", image=image).HasField("image"):
             self._call("PullImage", image=image)
             self._pulled = True
-
-    def _present_image(self) -> str:
-        names: list[str] = [
-            tag for image in self._call("ListImages").images for tag in image.repo_tags
-        ]
-        if not names:
-            raise UnavailableError(
-                f"{self._client.endpoint}: the runtime has no image; name one with --image"
-            )
-        return min(names, key=lambda name: ("/pause:" not in name, name))
 
     def _relist_loop(self) -> None:
         count = 0
@@ -198,7 +226,7 @@ class Kubelet:
 
     def _run_pod(self, pod: str) -> None:
         """Run one pod's life cycle as a kubelet does."""
-        config = self._sandbox_config(pod)
+        config = self.sandbox_config(pod)
         sandbox = self._call("RunPodSandbox", pod, config=config).pod_sandbox_id
         self._call("PodSandboxStatus", pod, pod_sandbox_id=sandbox)
         self._call("ImageStatus", pod, image={"image": self._image})
@@ -206,7 +234,7 @@ class Kubelet:
             "CreateContainer",
             pod,
             pod_sandbox_id=sandbox,
-            config=self._container_config(),
+            config=self.container_config(),
             sandbox_config=config,
         ).container_id
         self._call("StartContainer", pod, container_id=container)
@@ -279,31 +307,6 @@ class Kubelet:
         seconds = time.monotonic() - began
         with self._report_lock:
             self._on_call(method, pod, code, seconds)
-
-    def _sandbox_config(self, pod: str) -> dict[str, Any]:
-        linux: dict[str, Any] = {"cgroup_parent": self._cgroup_parent}
-        if self._host_network:
-            node = self._client.messages.NODE
-            linux["security_context"] = {"namespace_options": {"network": node}}
-        return {
-            "metadata": {
-                "name": pod,
-                "uid": f"{self.run_id}-{pod}",
-                "namespace": NAMESPACE,
-            },
-            "hostname": "" if self._host_network else pod,
-            "labels": {LABEL: self.run_id, "io.kubernetes.pod.name": pod},
-            "linux": linux,
-        }
-
-    def _container_config(self) -> dict[str, Any]:
-        return {
-            "metadata": {"name": "main"},
-            "image": {"image": self._image},
-            "command": self._command,
-            "labels": {LABEL: self.run_id},
-            "linux": {},
-        }
 
     def __enter__(self) -> Self:
         return self

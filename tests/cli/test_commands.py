@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from criproxy import __version__
 from criproxy.cli import cli, rules
+from criproxy.commit import commit
 from tests.support.waiting import LIMIT_SECONDS
 
 COMMANDS = cli.list_commands(click.Context(cli))
@@ -42,18 +44,21 @@ def run(
 
 BUILD = "compiled" if os.environ.get("CRIPROXY_TEST_COMPILED") else "interpreted"
 """See tests/test_compiled.py."""
+VERSION = (
+    f"criproxy {__version__} ({BUILD}, commit {commit()}, Python {platform.python_version()})\n"
+)
 
 
 def test_version_option() -> None:
     """``--version`` is one line, and ``python -m criproxy`` is criproxy."""
-    assert run("--version") == (0, f"criproxy {__version__} ({BUILD})\n", "")
+    assert run("--version") == (0, VERSION, "")
 
 
 def test_console_script() -> None:
     """The installed script is the same."""
     script = Path(sys.executable).parent / "criproxy"
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"criproxy {__version__} ({BUILD})\n"
+    assert done.stdout == VERSION
 
 
 def test_help_lists_every_command() -> None:

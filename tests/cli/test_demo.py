@@ -1,5 +1,6 @@
 """``criproxy demo`` as a user runs it: its output, its errors, and its cleanup."""
 
+import json
 import os
 import re
 import signal
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from criproxy.client import CriClient
+from criproxy.demo.rule_cases import POD
 from criproxy.embedded.process import RuntimeProcess
 from tests.support.containerd import Containerd
 from tests.support.process import Process
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
-CALL = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}  (\w+) +(-|demo-\d+) +(\w+) +[\d.]+ (?:µs|ms|s)$", re.M)
+CALL = re.compile(r"^\d\d:\d\d:\d\d\.\d{3}  (\w+) +(-|demo-\w+) +(\w+) +[\d.]+ (?:µs|ms|s)$", re.M)
 ROW = re.compile(r"^(\w+|all but streams) +(\d+) +(\d+)  +(?:[\d.]+ (?:µs|ms|s)|-) ", re.M)
+RECORD = re.compile(r"^  \{.*?\}$", re.M | re.S)
 AGREE = re.compile(r"^The client made (\d+) calls; the proxy's metrics agree", re.M)
 
 Start = Callable[..., Process]
@@ -83,6 +86,37 @@ def test_shows_each_call_and_what_the_proxy_saw(start: Start) -> None:
     _assert_shown(demo)
     assert "\x1b" not in demo.stdout
     assert demo.stderr == ""
+
+
+def test_shows_what_rules_do(start: Start) -> None:
+    """One call is denied, one has its image renamed, one hangs and is found; each has a record."""
+    demo = start("--for", "100ms")
+    assert demo.wait() == 0, demo.stderr
+    codes = [(method, code) for method, pod, code in CALL.findall(demo.stdout) if pod == POD]
+    assert ("CreateContainer", "PERMISSION_DENIED") in codes
+    assert ("ExecSync", "CANCELLED") in codes
+    said = " ".join(demo.stdout.split())
+    assert "denied by a rule: no privileged containers on this node" in said
+    assert re.search(
+        r"asked for mirror\.example/(\S+), the runtime has registry\.k8s\.io/\1 ", said
+    )
+    assert re.search(
+        rf"found by /calls after [\d.]+ s: ExecSync in pod criproxy-demo/{POD}, ", said
+    )
+    records = [json.loads(" ".join(text.split())) for text in RECORD.findall(demo.stdout)]
+    assert [(record["rules"], record["code"]) for record in records] == [
+        (["no-privileged"], "PERMISSION_DENIED"),
+        (["use-registry"], "OK"),
+        (["hanging-exec"], "CANCELLED"),
+    ]
+
+
+def test_an_image_without_a_registry_is_not_renamed(start: Start) -> None:
+    """A short name has no registry to be replaced; the other rules are shown."""
+    demo = start("--for", "100ms", "--image", "busybox")
+    assert demo.wait() == 0, demo.stderr
+    assert "denied by a rule" in demo.stdout
+    assert "renamed" not in demo.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -195,3 +229,27 @@ def test_works_on_a_real_containerd(start: Start, short_dir: Path) -> None:
         with CriClient(containerd.endpoint, timeout=LIMIT_SECONDS) as client:
             assert not client.ListPodSandbox().items
             assert not client.ListContainers().containers
+
+
+def test_what_the_readme_shows(start: Start) -> None:
+    """The README's excerpt has headings, calls, a record and an end as the demo prints them."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("$ make demo ")[2].partition("```text\n")[2].partition("```")[0]
+    demo = start("--for", "1s")
+    assert demo.wait() == 0, demo.stderr
+    headings = {
+        line
+        for line in shown.splitlines()
+        if line.startswith(("TIME ", "METHOD ", "What ", "The audit "))
+    }
+    assert len(headings) == 4
+    assert headings <= set(demo.stdout.splitlines())
+    calls = {(method, code) for method, _, code in CALL.findall(shown)}
+    assert ("CreateContainer", "PERMISSION_DENIED") in calls
+    assert calls <= {(method, code) for method, _, code in CALL.findall(demo.stdout)}
+    records = [
+        json.loads(" ".join(RECORD.findall(text)[0].split())) for text in (shown, demo.stdout)
+    ]
+    assert records[0].keys() == records[1].keys()
+    assert ROW.search(shown)
+    assert AGREE.search(shown)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from criproxy.cli import doctor
+from criproxy.cli.support import options
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import EndpointError
@@ -83,7 +84,7 @@ def test_without_configuration_and_runtime(
     monkeypatch: pytest.MonkeyPatch, short_dir: Path
 ) -> None:
     """An empty node can be examined: the report names what is missing."""
-    monkeypatch.setattr(doctor, "_USUAL", short_dir / "absent.yaml")
+    monkeypatch.setattr(options, "_USUAL_CONFIG", short_dir / "absent.yaml")
     monkeypatch.setattr("criproxy.doctor.node.runtimes.WELL_KNOWN", (f"{short_dir}/r.sock",))
     monkeypatch.setattr("criproxy.doctor.checks.sockets.WELL_KNOWN", (f"{short_dir}/r.sock",))
     result = invoke()
@@ -100,7 +101,7 @@ def test_usual_configuration(monkeypatch: pytest.MonkeyPatch, short_dir: Path) -
     """Without -c, criproxy's usual configuration is read where it exists."""
     usual = short_dir / "c.yaml"
     usual.write_text(f"listeners: [{{endpoint: {short_dir}/p.sock, runtime: {short_dir}/r.sock}}]")
-    monkeypatch.setattr(doctor, "_USUAL", usual)
+    monkeypatch.setattr(options, "_USUAL_CONFIG", usual)
     assert f"FAIL         listeners: unix://{short_dir}/p.sock is not there" in invoke().output
 
 

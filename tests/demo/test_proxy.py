@@ -39,7 +39,7 @@ def test_a_daemon_that_was_killed(short_dir: Path) -> None:
         assert proxy.counts().total() == 0
         proxy.kill()
         os.waitid(os.P_PID, proxy.pid or 0, os.WEXITED | os.WNOWAIT)
-        with pytest.raises(UnavailableError, match="the proxy's metrics cannot be read"):
+        with pytest.raises(UnavailableError, match="the proxy's page /metrics cannot be read"):
             proxy.counts()
 
 
@@ -69,3 +69,13 @@ def test_counts_that_differ(short_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
         result = CliRunner().invoke(command, options)
     assert isinstance(result.exception, UnavailableError)
     assert "Version" in result.output
+
+
+def test_rules_that_do_not_act(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo fails where the proxy lets the call pass that it should have denied."""
+    monkeypatch.setattr(scenario, "settings", lambda *_: {})
+    with EmbeddedRuntime(f"unix://{short_dir}/cri.sock", latency="none") as runtime:
+        options = ["--runtime-endpoint", runtime.endpoint, "--for", "100ms"]
+        result = CliRunner().invoke(command, options)
+    assert isinstance(result.exception, UnavailableError)
+    assert "did not deny a privileged container" in str(result.exception)

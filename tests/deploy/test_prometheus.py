@@ -1,11 +1,8 @@
 """The Prometheus rules: what they name exists, and each alert fires in time and is explained."""
 
-import json
 import re
 import shutil
 import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +16,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.wire.grpc import StatusCode
 from docs.generate.metrics import exported
 from tests.support.criproxy import Criproxy
-from tests.support.process import Process
+from tests.support.prometheus import Prometheus
 from tests.support.requirements import require
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -260,49 +257,20 @@ def test_shown_configuration(tmp_path: Path) -> None:
     assert f"{len(ENTRIES)} rules found" in _promtool("check", "config", file)
 
 
-class Prometheus:
-    """A Prometheus that scrapes one address each second and evaluates the rules."""
-
-    def __init__(self, directory: Path, target: str) -> None:
-        config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [str(RULES)],
-            "scrape_configs": [{"job_name": "criproxy", "static_configs": [{"targets": [target]}]}],
-        }
-        file = directory / "prometheus.yaml"
-        file.write_text(yaml.safe_dump(config))
-        command = [
-            *("prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}"),
-            "--web.listen-address=127.0.0.1:0",
-        ]
-        self.process = Process(command, output=directory / "prometheus")
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the series of an instant query; OSError or AssertionError before it serves."""
-        address = re.search(r'"Listening on" address=(\S+)', self.process.stderr)
-        assert address is not None
-        query = urllib.parse.urlencode({"query": expression})
-        with urllib.request.urlopen(
-            f"http://{address[1]}/api/v1/query?{query}", timeout=LIMIT_SECONDS
-        ) as response:
-            result: list[dict[str, Any]] = json.load(response)["data"]["result"]
-        return result
-
-
 def test_recorded_series(short_dir: Path) -> None:
     """A real Prometheus that scrapes criproxy gets data for each recorded series."""
     with (
         EmbeddedRuntime(str(short_dir / "runtime.sock")) as runtime,
         Criproxy(short_dir, runtime.endpoint) as proxy,
     ):
-        prometheus = Prometheus(short_dir, proxy.event("metrics")["address"])
+        prometheus = Prometheus(short_dir, proxy.event("metrics")["address"], RULES)
         with prometheus.process, CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
             missing = set(RECORDED) - {FAILED}  # no call fails here
 
             def has_all() -> bool:
                 client.Version()
                 for name in tuple(missing):
-                    if any(each["value"][1] != "NaN" for each in prometheus.query(name)):
+                    if prometheus.has_data(name):
                         missing.discard(name)
                 return not missing
 

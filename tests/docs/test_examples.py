@@ -243,8 +243,8 @@ def test_fields_of_a_review() -> None:
 # --------
 
 OTHERS = {
-    *("cat", "crictl", "crio", "curl", "export", "jq", "journalctl", "k3s", "man", "python3"),
-    "systemctl",
+    *("apt", "cat", "crictl", "crio", "curl", "export", "helm", "jq", "journalctl", "k3s"),
+    *("kubectl", "man", "podman", "python3", "systemctl"),
 }
 """Programs that are not ours; curl where it asks CRI-O."""
 

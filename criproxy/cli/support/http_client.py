@@ -1,4 +1,4 @@
-"""Fetches JSON pages of a running daemon over HTTP."""
+"""Fetches pages of a running daemon over HTTP."""
 
 import http.client
 import json
@@ -29,20 +29,37 @@ def address_of(option: str | None, config: Config) -> tuple[str, int]:
 
 def get(address: tuple[str, int], page: str) -> Any:
     """Fetch a page of JSON. Raises UnavailableError."""
-    host, port = address
-    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{page}"
+    status, reason, body = get_page(address, page)
+    if status != http.client.OK:
+        raise UnavailableError(f"{_url(address, page)} answers {status} {reason}")
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        url = _url(address, page)
+        raise UnavailableError(f"{url} is not criproxy's: its answer is not JSON") from error
+
+
+def get_page(
+    address: tuple[str, int], page: str, limit: int | None = None
+) -> tuple[int, str, bytes]:
+    """Fetch a page: its status, the reason, and at most ``limit`` bytes.
+
+    Raises UnavailableError.
+    """
+    connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT)
     try:
         connection.request("GET", page)
         response = connection.getresponse()
-        body = response.read()
-        if response.status != http.client.OK:
-            raise UnavailableError(f"{url} answers {response.status} {response.reason}")
-        return json.loads(body)
+        return response.status, response.reason, response.read(limit)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnavailableError(f"{url}: {reason}; is criproxy running there?") from error
-    except ValueError as error:
-        raise UnavailableError(f"{url} is not criproxy's: its answer is not JSON") from error
+        raise UnavailableError(
+            f"{_url(address, page)}: {reason}; is criproxy running there?"
+        ) from error
     finally:
         connection.close()
+
+
+def _url(address: tuple[str, int], page: str) -> str:
+    host, port = address
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{page}"

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from criproxy.configtypes.values import parse_duration
+
+_USUAL_CONFIG: Final = Path("/etc/criproxy/config.yaml")
 
 
 def _seconds(_: click.Context, parameter: click.Parameter, text: str) -> float:
@@ -41,6 +43,11 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def usual_config() -> Path | None:
+    """Return the configuration that a command reads without ``-c``; None if it does not exist."""
+    return _USUAL_CONFIG if _USUAL_CONFIG.exists() else None
 
 
 def config_option(required: bool) -> Callable[[Any], Any]:
