@@ -169,11 +169,13 @@ PODS: Final = Table(
         Column("POD", lambda pod: _pod({**pod, "image": ""}), lambda pod: pod["pod"]),
         Column("STATE", lambda pod: pod["state"], lambda pod: pod["state"]),
         Column(
-            "PHASE",
-            lambda pod: (
-                f"{printable(pod['phase']['text'])} ({format_seconds(pod['phase']['seconds'])})"
-            ),
-            lambda pod: pod["phase"]["text"],
+            "FOR",
+            lambda pod: format_seconds(pod["phase"]["seconds"]),
+            lambda pod: pod["phase"]["seconds"],
+            descending=True,
+        ),
+        Column(
+            "PHASE", lambda pod: printable(pod["phase"]["text"]), lambda pod: pod["phase"]["text"]
         ),
     ),
     key=lambda pod: f"{pod['namespace']}/{pod['pod']} {pod['pod_uid']} {pod['began']}",

@@ -17,7 +17,7 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from criproxy.errors import CriproxyError
-from criproxy.printable import printable
+from criproxy.printable import fit, printable, shrink
 from criproxy.top.figures import State, Window
 from criproxy.top.rows import TABLES, Table, describe, summary
 
@@ -28,6 +28,11 @@ _STOPPED: Final = "PAUSED: "
 class _Rows(DataTable[Text]):
     """One of the tables, whose cursor stays on its object while rows come and go."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "Details"),
+        Binding("tab", "app.focus_next", "Table"),
+    ]
+
     def __init__(self, table: Table) -> None:
         super().__init__(id=_ID.format(table.source), cursor_type="row", zebra_stripes=False)
         self.table = table
@@ -35,7 +40,13 @@ class _Rows(DataTable[Text]):
         """The number of the column that rows are ordered by."""
         self.objects: dict[str, Mapping[str, Any]] = {}
         """What the rows show, by their keys."""
+        self._shown: tuple[Mapping[str, Any], str] | None = None
         self.border_title = table.name
+
+    def on_resize(self) -> None:
+        """Fit the columns in the new width."""
+        if self._shown is not None:
+            self.show(*self._shown)
 
     def order_by_next(self) -> None:
         """Order by the next column."""
@@ -43,19 +54,28 @@ class _Rows(DataTable[Text]):
 
     def show(self, found: Mapping[str, Any], wanted: str) -> None:
         """Show the objects that have a text in their cells."""
-        chosen = self.chosen_key
-        top = self.scroll_y
+        self._shown = found, wanted
+        chosen, top = self.chosen_key, self.scroll_y
+        rows = self.table.rows(found, wanted, self.table.columns[self.by])
+        header = [
+            column.name + ("*" if number == self.by else "")
+            for number, column in enumerate(self.table.columns)
+        ]
+        cells_of = [header, *(cells for _, cells in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells_of, strict=True)]
+        shrink(widths, self.size.width - 2 * self.cell_padding * len(widths))
         self.clear(columns=True)
-        for number, column in enumerate(self.table.columns):
-            self.add_column(column.name + ("*" if number == self.by else ""), key=column.name)
+        for name, width in zip(header, widths, strict=True):
+            self.add_column(name, width=width)
         self.objects = {}
-        for fields, cells in self.table.rows(found, wanted, self.table.columns[self.by]):
+        for fields, cells in rows:
             key = self.table.key(fields)
             if key in self.objects:  # two calls of a client in the same microsecond
                 key = f"{key} {len(self.objects)}"
             self.objects[key] = fields
             style = _style(self.table.style(fields))
-            self.add_row(*(Text(cell, style, no_wrap=True) for cell in cells), key=key)
+            fitted = (fit(cell, width).rstrip() for cell, width in zip(cells, widths, strict=True))
+            self.add_row(*(Text(cell, style, no_wrap=True) for cell in fitted), key=key)
         if chosen in self.objects:
             self.move_cursor(row=self.get_row_index(chosen), scroll=False)
         self.scroll_to(y=top, animate=False)
@@ -105,11 +125,9 @@ class TopScreen(App[None]):
     _Details VerticalScroll { width: 95%; height: 1fr; border: round $accent; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "app.focus_next", "Table"),
         Binding("s", "order", "Order"),
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("p", "pause", "Pause"),
-        Binding("enter", "select", "Details", show=True),
         Binding("escape", "clear", "Clear", show=False),
         Binding("q", "quit", "Quit"),
     ]
@@ -127,6 +145,7 @@ class TopScreen(App[None]):
         self._error = ""
         self._paused = False
         self._asking = False
+        self._wanted = ""
         self._last: _Rows | None = None  # the table that was in focus last
 
     def compose(self) -> ComposeResult:
@@ -170,6 +189,7 @@ class TopScreen(App[None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while it is typed."""
+        self._wanted = event.value
         self._show()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -214,15 +234,15 @@ class TopScreen(App[None]):
     def _show(self) -> None:
         if self.screen is not self.screen_stack[0]:
             return  # details stand over it; the next state is shown
-        line = self.query_one("#summary", Static)
-        if self._error:
-            line.update(Text(printable(self._error), _style({"fg": "red"})))
-        elif self._found is not None:
-            line.update(Text((_STOPPED if self._paused else "") + summary(self._found)))
+        # Queries, as there are no widgets any more if the answer comes while the app ends.
+        for line in self.query(Static).filter("#summary"):
+            if self._error:
+                line.update(Text(printable(self._error), _style({"fg": "red"})))
+            elif self._found is not None:
+                line.update(Text((_STOPPED if self._paused else "") + summary(self._found)))
         if self._found is not None:
-            wanted = self.query_one("#filter", Input).value
             for rows in self.query(_Rows):
-                rows.show(self._found, wanted)
+                rows.show(self._found, self._wanted)
 
 
 def _style(style: Mapping[str, Any]) -> Style:

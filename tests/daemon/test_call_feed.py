@@ -14,6 +14,7 @@ from criproxy.daemon.worker.call_subjects import CallSubjects
 from criproxy.observe.call_log import CallLog
 from criproxy.wire.reading.message_capture import CaptureLimits, MessageCapture
 from tests.support.calls import CONNECTION, ended
+from tests.support.waiting import LIMIT_SECONDS
 
 
 class Feed:
@@ -41,8 +42,9 @@ class Feed:
 
     async def settle(self) -> None:
         """Wait until no line is to be made."""
-        while self.feed._scheduled:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while self.feed._scheduled:  # noqa: ASYNC110  # nothing tells of it but the flag
+                await asyncio.sleep(0)
 
 
 def method(line: bytes) -> str:

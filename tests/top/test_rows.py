@@ -43,8 +43,8 @@ def test_pods() -> None:
     """A pod has its phase with the time in it; one that fails is red."""
     rows, styles = table(PODS, {"pods": [pod(), pod("db", 50.0, state="failing")]})
     assert rows[1:] == [
-        ("50.0 s", "shop/db", "failing", "image pull of docker.io/library/nginx:1 (31.2 s)"),
-        ("34.0 s", "shop/web", "running", "image pull of docker.io/library/nginx:1 (31.2 s)"),
+        ("50.0 s", "shop/db", "failing", "31.2 s", "image pull of docker.io/library/nginx:1"),
+        ("34.0 s", "shop/web", "running", "31.2 s", "image pull of docker.io/library/nginx:1"),
     ]
     assert styles[1:] == [{"fg": "red"}, {}]
 
