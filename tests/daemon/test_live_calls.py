@@ -1,12 +1,21 @@
 """The readers of the lines of calls: a slow one loses lines, which are counted."""
 
 import json
+import threading
+from collections.abc import Iterable
+from contextlib import closing
 from itertools import islice
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
+from criproxy.cli.support.admin_client import AdminClient, lost_calls
 from criproxy.daemon.supervisor import live_calls
-from criproxy.daemon.supervisor.live_calls import MAX_READERS, LiveCalls, LiveReader
+from criproxy.daemon.supervisor.admin import AdminSocket
+from criproxy.daemon.supervisor.live_calls import MAX_QUEUED, MAX_READERS, LiveCalls, LiveReader
+from criproxy.relay.endpoints import Endpoint
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture
@@ -71,3 +80,37 @@ def test_workers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     while len(told) < 3:
         assert reader.take(0.001) == b""
     calls.close(reader)
+
+
+def test_a_reader_that_reads_nothing(calls: LiveCalls, short_dir: Path) -> None:
+    """It holds up nobody: what it cannot have is counted, and it has the rest when it reads."""
+    opened = threading.Event()
+
+    def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        start("200 OK", [])
+        reader = calls.open()
+        assert reader is not None
+        opened.set()
+        return calls.lines(reader)
+
+    endpoint = Endpoint(f"{short_dir}/admin.sock")
+    admin = AdminSocket(endpoint, application, replaces=False)
+    try:
+        with closing(AdminClient(endpoint).lines()) as lines:
+            assert opened.wait(LIMIT_SECONDS)
+            line, added = b"." * (64 << 10), 4 * MAX_QUEUED // (64 << 10)
+            for _ in range(added):
+                calls.add([line], 0)
+            read = lost = 0
+            while read + lost < added:
+                if count := lost_calls(text := next(lines)):
+                    lost += count
+                else:
+                    assert text == line
+                    read += 1
+            assert lost
+            assert read >= MAX_QUEUED // len(line)
+            calls.add([b"later"], 0)
+            assert next(lines) == b"later"
+    finally:
+        admin.close()

@@ -22,6 +22,8 @@ VERSION: Final = 1
 _TIMEOUT: Final = 10.0
 """Time limit of one request, in seconds."""
 
+_LOST: Final = b'{"event":"calls lost",'
+
 _LONGEST: Final = 16 << 20
 """Bytes of a line at most."""
 
@@ -135,3 +137,11 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def lost_calls(line: bytes) -> int:
+    """Return how many calls a line says that were left out; 0 for a line of a call."""
+    if not line.startswith(_LOST):
+        return 0
+    count: int = json.loads(line)["count"]
+    return count
