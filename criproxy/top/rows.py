@@ -97,7 +97,10 @@ def _rate(rate: float) -> str:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else format_seconds(seconds)
+    """Return a duration as text, with a tenth of a millisecond where most calls are so short."""
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else format_seconds(seconds)
 
 
 def _pod(call: Fields) -> str:

@@ -10,6 +10,7 @@ from textual.widgets import DataTable, Input, Static
 
 from criproxy.errors import UnavailableError
 from criproxy.top.screen import TopScreen
+from docs.generate.pages import blocks
 from tests.top.states import call, method, pod, state
 
 SIZE = 80, 24
@@ -288,3 +289,25 @@ def test_it_asks_by_itself(daemon: Daemon) -> None:
             await asked.wait()
 
     asyncio.run(run())
+
+
+def test_the_screen_of_the_guide(daemon: Daemon) -> None:
+    """The screen that the guide shows is that of a node on which a rule holds a pull."""
+    pull = call("PullImage", 31.2, slow=True, rules=["slow-pull"])
+    pull |= {"namespace": "shop", "pod": "web", "image": "docker.io/library/nginx:1"}
+    daemon.state = state(
+        60.0,
+        calls=[pull],
+        methods=[
+            method("RunPodSandbox", {"OK": 6}, (0.25, 3), (0.5, 6), (None, 6)),
+            method("ListContainers", {"OK": 240}, (0.001, 180), (0.0025, 240), (None, 240)),
+        ],
+        pods=[pod()],
+    )
+
+    async def script(app: TopScreen, pilot: Pilot[None]) -> None:
+        (block,) = [each for each in blocks("text") if each.page == "docs/how-to/top.md"]
+        shown = [line.rstrip() for line in lines(app)]
+        assert "\n".join(shown) == block.text.rstrip("\n"), "the guide shows another screen"
+
+    drive(daemon, script)

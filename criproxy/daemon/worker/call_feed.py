@@ -36,7 +36,7 @@ MAX_KEPT: Final = 1 << 20
 _GATHERING: Final = 0.1
 """Seconds for which calls are collected before their lines are made."""
 
-_STEP: Final = 32
+_STEP: Final = 16
 """Calls whose lines are made before the event loop turns: less than a millisecond."""
 
 _REMOVALS: Final = frozenset({"RemovePodSandbox", "RemoveContainer"})
