@@ -1,6 +1,7 @@
 """``criproxy top``: what a running daemon is doing now."""
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -69,8 +70,10 @@ def command(
         _print(figures(client.get("state"), before), output)
         return
     client.get("state")  # what is wrong is told before the screen is opened
-    app = _screen()(lambda: client.get("state"), window or _WINDOW, interval)
-    app.run()
+    screen = _screen()
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the screen needs a terminal; use --once")
+    screen(lambda: client.get("state"), window or _WINDOW, interval).run()
 
 
 def _screen() -> Any:

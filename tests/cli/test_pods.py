@@ -16,7 +16,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.timeline.logged_call import LoggedCall
 from tests.support.criproxy import Criproxy
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.timeline.calls import NGINX, Calls
 
 
@@ -207,6 +207,7 @@ def test_a_running_daemon(short_dir: Path) -> None:
         for name, namespace in (("web", "shop"), ("db", "shop"), ("dns", "kube-system")):
             metadata = {"name": name, "namespace": namespace, "uid": name}
             client.RunPodSandbox(config={"metadata": metadata})
+        wait_until(lambda: pods("-c", proxy.file).stdout.count(" unfinished ") == 3, "the pods")
         result = pods("-c", proxy.file, "-n", "shop")
         header, web, db = result.stdout.splitlines()
         assert header.split()[:4] == ["BEGAN", "NODE", "NAMESPACE", "POD"]

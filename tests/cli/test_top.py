@@ -1,7 +1,14 @@
 """``criproxy top``: what it prints of a running daemon, and its errors."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -141,6 +148,37 @@ def test_other_answers(short_dir: Path, body: bytes, expected: str) -> None:
         other.close()
     assert isinstance(error, UnavailableError)
     assert expected in str(error)
+
+
+def test_without_a_terminal(proxy: Criproxy) -> None:
+    """The screen is for a terminal; what is for a pipe is named."""
+    error = top("-c", proxy.file).exception
+    assert isinstance(error, UsageError)
+    assert str(error) == "the screen needs a terminal; use --once"
+
+
+def test_on_a_terminal(proxy: Criproxy) -> None:
+    """On a terminal the screen shows the held pull of the running daemon, until q is pressed."""
+    command = [sys.executable, "-m", "criproxy", "top", "-c", str(proxy.file), "--interval", "50ms"]
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = os.environ | {"TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        try:
+            while b"example.test/app:1" not in shown:
+                shown += os.read(ours, 65536)
+            os.write(ours, b"q")
+            with contextlib.suppress(OSError):  # the terminal ends with its last process
+                while os.read(ours, 65536):
+                    pass
+            assert process.wait(LIMIT_SECONDS) == 0
+        finally:
+            process.kill()
+            os.close(ours)
 
 
 def test_without_textual(proxy: Criproxy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 from tests.support.criproxy import Criproxy
+from tests.support.process_tree import is_alive
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 POD = {"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"}}
@@ -61,15 +62,17 @@ def start_pod(client: CriClient) -> tuple[str, str]:
 def test_pod_starts(proxy: Criproxy, client: CriClient, admin: AdminClient) -> None:
     """A pod that has started is among the last starts, with each call, and not starting."""
     pod, _ = start_pod(client)
-    answer = admin.get("pods")
-    assert answer["version"] == 1
-    (start,) = answer["pods"]
+    (start,) = wait_until(lambda: started(admin), "the start")
     assert (start["namespace"], start["pod"], start["pod_id"]) == ("shop", "web", pod)
-    assert start["state"] == "started"
     calls = [phase["method"] for phase in start["phases"] if "method" in phase]
     assert calls == ["RunPodSandbox", "CreateContainer", "StartContainer"]
     assert "phase" not in start
     assert admin.get("state")["pods"] == []
+
+
+def started(admin: AdminClient) -> list[dict[str, Any]]:
+    """The pods that have started."""
+    return [each for each in admin.get("pods")["pods"] if each["state"] == "started"]
 
 
 def test_a_pod_that_is_starting(
@@ -103,33 +106,45 @@ def test_a_pod_that_is_starting(
         assert "pod" not in unnamed
         assert "pod" not in proxy.event("call", method="RunPodSandbox")
         call.cancel()
-        wait_until(lambda: not admin.get("state")["calls"], "end of the call")
+        wait_until(lambda: phase(admin) == ("failing", "retry"), "end of the call")
         (start,) = admin.get("state")["pods"]
-        assert (start["state"], start["phase"]["kind"]) == ("failing", "retry")
         assert start["phase"]["text"] == f"wait for another attempt, image pull of {IMAGE}"
 
 
 def test_a_stopped_pod_is_not_starting(client: CriClient, admin: AdminClient) -> None:
     """A sandbox without a container is starting until it is stopped."""
     pod = client.RunPodSandbox(config=POD).pod_sandbox_id
-    (start,) = admin.get("state")["pods"]
-    assert (start["state"], start["phase"]["kind"]) == ("unfinished", "kubelet")
+    wait_until(lambda: admin.get("state")["pods"], "the pod")
+    wait_until(lambda: phase(admin) == ("unfinished", "kubelet"), "the end of the call")
     client.StopPodSandbox(pod_sandbox_id=pod)
-    assert admin.get("state")["pods"] == []
+    wait_until(lambda: admin.get("state")["pods"] == [], "no pod")
+
+
+def phase(admin: AdminClient) -> tuple[str, str]:
+    """The state and the phase of the pod that is starting."""
+    (start,) = admin.get("state")["pods"]
+    return start["state"], start["phase"]["kind"]
 
 
 def test_counters_of_methods(client: CriClient, admin: AdminClient) -> None:
     """Methods have their calls by code, and cumulative buckets of durations."""
     client.Version()
     client.Version()
-    state = admin.get("state")
-    (version,) = [each for each in state["methods"] if each["method"] == "Version"]
+    version = wait_until(lambda: counted(admin, "Version", 2), "the counters")
     assert version["service"] == "runtime.v1.RuntimeService"
-    assert version["codes"] == {"OK": 2}
     bounds, counts = zip(*version["buckets"], strict=True)
     assert (bounds[0], bounds[-1], counts[-1]) == (0.0005, None, 2)
     assert list(counts) == sorted(counts)
-    assert state["runtime_problem"] is None
+    assert admin.get("state")["runtime_problem"] is None
+
+
+def counted(admin: AdminClient, method: str, calls: int) -> dict[str, Any] | None:
+    """The counters of a method once so many of its calls have ended with OK."""
+    methods: list[dict[str, Any]] = admin.get("state")["methods"]
+    for each in methods:
+        if (each["method"], each["codes"]) == (method, {"OK": calls}):
+            return each
+    return None
 
 
 def test_tail(client: CriClient, admin: AdminClient) -> None:
@@ -170,8 +185,7 @@ def test_several_workers(runtime: EmbeddedRuntime, short_dir: Path, admin: Admin
         scoped.Version()
         read = [json.loads(line)["listener"] for line in islice(lines, 2)]
         assert sorted(read) == sorted([proxy.endpoint, restricted])
-        (version,) = [each for each in admin.get("state")["methods"] if each["codes"]]
-        assert version["codes"] == {"OK": 2}
+        wait_until(lambda: counted(admin, "Version", 2), "the counters of both")
 
 
 def test_other_pages(proxy: Criproxy, admin: AdminClient, short_dir: Path) -> None:
@@ -210,7 +224,8 @@ def test_upgrade(proxy: Criproxy, admin: AdminClient) -> None:
             next(lines)
         assert admin.get("state")["started"] > before
     finally:
-        os.kill(successor, signal.SIGKILL)
+        os.kill(successor, signal.SIGTERM)
+        wait_until(lambda: not is_alive(successor), "end of the successor")
 
 
 def test_taken(proxy: Criproxy, runtime: EmbeddedRuntime, short_dir: Path) -> None:

@@ -75,7 +75,10 @@ def test_only_while_somebody_reads() -> None:
         feed.end(b"Version")
         await feed.settle()
         assert feed.sent == [(["Version", "StartContainer"], 0)]
-        assert [method(line) for line in feed.feed.kept] == ["RunPodSandbox", "StartContainer"]
+        assert [method(line) for line in await feed.feed.kept()] == [
+            "RunPodSandbox",
+            "StartContainer",
+        ]
 
     asyncio.run(run())
 
@@ -87,9 +90,9 @@ def test_kept_lines_are_there_at_once() -> None:
         feed = Feed()
         for _ in range(100):
             feed.end(b"RunPodSandbox")
-        assert len(feed.feed.kept) == 100
+        assert len(await feed.feed.kept()) == 100
         await feed.settle()
-        assert len(feed.feed.kept) == 100
+        assert len(await feed.feed.kept()) == 100
 
     asyncio.run(run())
 
@@ -155,13 +158,16 @@ def test_kept_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         feed = Feed()
         feed.end(b"RunPodSandbox")
-        size = len(feed.feed.kept[0])
+        size = len((await feed.feed.kept())[0])
         monkeypatch.setattr(call_feed, "MAX_KEPT", 3 * size + size // 2)
         for _ in range(9):
             feed.end(b"RunPodSandbox")
         feed.end(b"StopPodSandbox")
-        assert [method(line) for line in feed.feed.kept][-2:] == ["RunPodSandbox", "StopPodSandbox"]
-        assert len(feed.feed.kept) == 3
+        assert [method(line) for line in await feed.feed.kept()][-2:] == [
+            "RunPodSandbox",
+            "StopPodSandbox",
+        ]
+        assert len(await feed.feed.kept()) == 3
         await feed.settle()
 
     asyncio.run(run())

@@ -113,9 +113,8 @@ def test_a_pull_that_a_rule_slows_now(runtime: Containerd, image: str, short_dir
         wait_until(lambda: proxy.events("rules loaded"), "rules without the delay")
         client.PullImage(**pull)
         pods.start(client, pod, image={"image": image})
-        result = CliRunner().invoke(cli, ["pods", "-c", str(proxy.file), "-o", "json"])
-        (start,) = [json.loads(line) for line in result.stdout.splitlines()]
-        assert (start["pod"], start["state"]) == ("slow", "started")
+        (start,) = wait_until(lambda: _started(proxy), "the start")
+        assert start["pod"] == "slow"
         calls = [(each["kind"], each["code"]) for each in start["phases"] if "method" in each]
         assert calls == [
             ("sandbox", "OK"),
@@ -124,6 +123,13 @@ def test_a_pull_that_a_rule_slows_now(runtime: Containerd, image: str, short_dir
             ("create", "OK"),
             ("start", "OK"),
         ]
+
+
+def _started(proxy: Criproxy) -> list[dict[str, Any]]:
+    """Return the pods that have started, as the daemon tells."""
+    result = CliRunner().invoke(cli, ["pods", "-c", str(proxy.file), "-o", "json"])
+    starts = [json.loads(line) for line in result.stdout.splitlines()]
+    return [start for start in starts if start["state"] == "started"]
 
 
 def _top(proxy: Criproxy, *options: str) -> str:

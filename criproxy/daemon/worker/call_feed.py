@@ -71,10 +71,13 @@ class CallFeed:
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
 
-    @property
-    def kept(self) -> list[bytes]:
-        """The lines of the last calls that pod starts are told by, the oldest first."""
-        self._process(len(self._queue))
+    async def kept(self) -> list[bytes]:
+        """Return the lines of the last calls that pod starts are told by, the oldest first."""
+        waiting = len(self._queue)  # those that have ended by now
+        while waiting > 0:
+            self._process(_STEP)
+            waiting -= _STEP
+            await asyncio.sleep(0)
         return list(self._kept)
 
     def read_for(self, seconds: float) -> None:

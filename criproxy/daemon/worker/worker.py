@@ -224,8 +224,9 @@ class _Worker:
         elif what == "calls":
             answer = self._described(self._subject_of)
         elif what == "state" and self._subjects is not None and self._feed is not None:
+            # In this order: a call that ends meanwhile is told as one in flight, not left out.
             in_flight = self._described(self._subjects.fields_of)
-            answer = {"calls": in_flight, "lines": self._feed.kept}
+            answer = {"calls": in_flight, "lines": await self._feed.kept()}
         elif what == "read" and self._feed is not None:
             self._feed.read_for(message["seconds"])
         elif what == "rules":
