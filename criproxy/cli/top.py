@@ -1,6 +1,7 @@
 """``criproxy top``: what a running daemon is doing now."""
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -93,9 +94,10 @@ def _print(found: dict[str, Any], output: str) -> None:
     from criproxy.cli.support.tables import print_table
     from criproxy.top.rows import CALLS, METHODS, PODS, summary, table
 
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     click.echo(summary(found))
     for each in (CALLS, METHODS, PODS):
         rows, styles = table(each, found)
         if len(rows) > 1:
             click.echo()
-            print_table(rows, styles=styles)
+            print_table(rows, width, styles)

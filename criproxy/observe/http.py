@@ -217,6 +217,7 @@ class _Handler(WSGIRequestHandler):
 
 class _UnixServer(_Server):
     connections = _UNIX_CONNECTIONS
+    request_queue_size = _UNIX_CONNECTIONS  # connect() fails at once where the backlog is full
 
     def server_bind(self) -> None:
         assert self._inherited is not None
