@@ -1,4 +1,10 @@
-"""Text of others, made safe for a terminal and for a log that is read line by line."""
+"""Text of others, made safe for a terminal and for a log that is read line by line, and fitted in
+the columns of a table."""
+
+from typing import Final
+
+_MIN_WIDTH: Final = 8
+"""Minimum width of a shrunk column, in characters."""
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -13,3 +19,20 @@ def printable(text: str, keep: str = "") -> str:
         each if each.isprintable() or each in keep else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+def shrink(widths: list[int], limit: int) -> None:
+    """Make the widest columns narrower until together they have ``limit`` characters, if they can.
+
+    ``widths`` are changed in place.
+    """
+    while sum(widths) > limit and (widest := max(widths)) > _MIN_WIDTH:
+        widths[widths.index(widest)] -= 1
+
+
+def fit(cell: str, width: int) -> str:
+    """Return a text of ``width`` characters: filled with spaces, or cut in the middle."""
+    if len(cell) <= width:
+        return cell.ljust(width)
+    head = width // 2
+    return f"{cell[:head]}\N{HORIZONTAL ELLIPSIS}{cell[len(cell) - (width - head - 1) :]}"

@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "check": "check",
     "rules": "rules",
     "audit": "audit",
+    "top": "top",
     "pods": "pods",
     "tail": "tail",
     "version": "version",
@@ -98,7 +99,7 @@ def cli() -> None:
       NOTIFY_SOCKET                     where run reports readiness to systemd
       WATCHDOG_USEC                     how often run reports to systemd's watchdog
       CONTAINER_RUNTIME_ENDPOINT        crictl's endpoint, which doctor examines
-      NO_COLOR                          if set, demo, pods and tail print no colours
+      NO_COLOR                          if set, demo, pods, tail and top show no colours
       _CRIPROXY_COMPLETE                set by the completion scripts
 
     \b

@@ -3,14 +3,15 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from criproxy.cli.support.admin_client import AdminClient, admin_endpoint, admin_options
 from criproxy.cli.support.log_input import bytes_reporter, moment
 from criproxy.cli.support.options import selection_options
 from criproxy.cli.support.tables import print_table, without_columns
@@ -18,19 +19,20 @@ from criproxy.errors import UsageError
 from criproxy.printable import printable
 
 if TYPE_CHECKING:
-    from criproxy.timeline.pod_start import PodStart
     from criproxy.timeline.pod_starts import PodStarts
     from criproxy.timeline.reader import CallReader
 
 _EPILOG: Final = """\
 \b
 Examples:
+  criproxy pods --slower-than 5s
   criproxy pods /var/log/criproxy/audit.jsonl --since 1h
   criproxy pods /var/log/criproxy/criproxy.log -n shop --slower-than 10s
   journalctl -u criproxy -o cat | criproxy pods - -o json | jq .cause.text
 
 \b
-Exit status: 0 success, 1 a file cannot be read, 2 an option or a file is wrong.
+Exit status: 0 success, 1 a file cannot be read or the daemon does not answer, 2 an option
+or a file is wrong.
 """
 
 _STYLES: Final = {"failing": {"fg": "red"}, "running": {"fg": "yellow"}}
@@ -41,12 +43,19 @@ _HEADER: Final = (
     *("SANDBOX", "PULL", "CREATE", "START", "WAITS", "CAUSE"),
 )
 
+_TIMES: Final = ("sandbox", "pull", "create", "start", "waits")
+"""What the columns from SANDBOX to WAITS are the times of."""
+
+_Fields = Mapping[str, Any]
+"""The JSON form of a start."""
+
 _DISPENSABLE: Final = ("CREATE", "START", "WAITS", "SANDBOX", "PULL", "BEGAN", "STATE")
 """Columns that are left out of a narrow terminal, in that order."""
 
 
 @click.command("pods", epilog=_EPILOG, short_help="Show why pods were slow to start.")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@admin_options
 @selection_options
 @click.option(
     "--since",
@@ -65,6 +74,8 @@ _DISPENSABLE: Final = ("CREATE", "START", "WAITS", "SANDBOX", "PULL", "BEGAN", "
 @click.option("--wide", is_flag=True, help="Show all of a table, whatever the terminal's width.")
 def command(
     files: tuple[Path, ...],
+    admin: str | None,
+    config: Path | None,
     namespaces: tuple[str, ...],
     pods: tuple[str, ...],
     slower_than: float,
@@ -75,38 +86,48 @@ def command(
 ) -> None:
     """Show how long pods took to start, where the time went, and the cause in words.
 
-    FILES are call logs in JSON that name pods (log.pods), or audit logs, each together with its
-    rotated files, compressed or not; - is standard input. A start begins with RunPodSandbox, which
-    includes the network's setup, and ends when all containers have started for the first time.
-    WAITS are the times between calls: the kubelet's own, its back-off, and what init containers
-    run. A start that has not ended is failing (its last call has failed), running (a call is in
-    flight) or unfinished. A narrow terminal shows fewer columns. Lines that are no JSON are skipped
-    and counted.
+    Without FILES, a running daemon is asked at its admin socket for the last starts, those that go
+    on included. FILES are call logs in JSON that name pods (log.pods), or audit logs, each together
+    with its rotated files, compressed or not; - is standard input. A start begins with
+    RunPodSandbox, which includes the network's setup, and ends when all containers have started for
+    the first time. WAITS are the times between calls: the kubelet's own, its back-off, and what
+    init containers run. A start that has not ended is failing (its last call has failed), running
+    (a call is in flight) or unfinished. A narrow terminal shows fewer columns. Lines that are no
+    JSON are skipped and counted.
     """
-    from criproxy.timeline.pod_starts import PodStarts
-
     first, last = moment("--since", since), moment("--until", until)
-    reader, found = _reader_of(files), PodStarts()
 
-    def selected(start: "PodStart") -> bool:
-        pod = start.pod
+    def selected(start: _Fields) -> bool:
+        began = datetime.fromisoformat(start["began"])
         return (
-            start.seconds >= slower_than
-            and (not namespaces or any(fnmatchcase(pod.namespace, each) for each in namespaces))
-            and (not pods or any(fnmatchcase(pod.pod, each) for each in pods))
-            and (first is None or start.began >= first.timestamp())
-            and (last is None or start.began < last.timestamp())
+            start["seconds"] >= slower_than
+            and (
+                not namespaces or any(fnmatchcase(start["namespace"], each) for each in namespaces)
+            )
+            and (not pods or any(fnmatchcase(start["pod"], each) for each in pods))
+            and (first is None or began >= first)
+            and (last is None or began < last)
         )
 
-    starts = filter(selected, _starts_in(reader, found))
-    if output == "json":
-        from criproxy.timeline.json_form import json_of
+    if not files:
+        starts = AdminClient(admin_endpoint(admin, config)).get("pods")["pods"]
+        _show(filter(selected, starts), output, wide)
+        return
+    if admin is not None or config is not None:
+        raise UsageError("name either FILES, or the daemon with --admin or -c")
+    from criproxy.timeline.pod_starts import PodStarts
 
-        for start in starts:
-            click.echo(json.dumps(json_of(start)))
-    else:
-        _print(sorted(starts, key=lambda start: start.began), wide)
+    reader, found = _reader_of(files), PodStarts()
+    _show(filter(selected, _starts_in(reader, found)), output, wide)
     _report(files, reader, found)
+
+
+def _show(starts: Iterable[_Fields], output: str, wide: bool) -> None:
+    if output == "json":
+        for start in starts:
+            click.echo(json.dumps(start))
+    else:
+        _print(sorted(starts, key=lambda start: str(start["began"])), wide)
 
 
 def _reader_of(files: tuple[Path, ...]) -> "CallReader":
@@ -122,18 +143,20 @@ def _reader_of(files: tuple[Path, ...]) -> "CallReader":
     return CallReader(lines_of(paths, progress))
 
 
-def _starts_in(reader: "CallReader", found: "PodStarts") -> "Iterator[PodStart]":
+def _starts_in(reader: "CallReader", found: "PodStarts") -> Iterator[_Fields]:
+    from criproxy.timeline.json_form import json_of
+
     for call in reader:
-        yield from found.add(call)
-    yield from found.finish()
+        yield from map(json_of, found.add(call))
+    yield from map(json_of, found.finish())
 
 
-def _print(starts: "Iterable[PodStart]", wide: bool) -> None:
+def _print(starts: Iterable[_Fields], wide: bool) -> None:
     rows: list[tuple[str, ...]] = [_HEADER]
     styles: list[dict[str, Any]] = [{"bold": True}]
     for start in starts:
         rows.append(_row(start))
-        styles.append(_STYLES.get(start.state, {}))
+        styles.append(_STYLES.get(start["state"], {}))
     if len(rows) == 1:
         return
     width = None
@@ -147,24 +170,20 @@ def _is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _row(start: "PodStart") -> tuple[str, ...]:
-    from criproxy.timeline.pod_start import CREATE, PULL, SANDBOX, START, WAITS, format_seconds
+def _row(start: _Fields) -> tuple[str, ...]:
+    from criproxy.timeline.pod_start import WAITS, format_seconds
 
-    began = datetime.fromtimestamp(start.began, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    times = ((SANDBOX,), (PULL,), (CREATE,), (START,), WAITS)
-    kinds = {phase.kind for phase in start.phases}
+    began = datetime.fromisoformat(start["began"]).strftime("%Y-%m-%d %H:%M:%S")
+    kinds = {"waits" if phase["kind"] in WAITS else phase["kind"] for phase in start["phases"]}
     return (
         began,
-        printable(start.pod.node) or "-",
-        printable(start.pod.namespace) or "-",
-        printable(start.pod.pod),
-        start.state,
-        format_seconds(start.seconds),
-        *(
-            format_seconds(start.seconds_of(*each)) if kinds.intersection(each) else "-"
-            for each in times
-        ),
-        printable(start.cause.text),
+        printable(start.get("node", "")) or "-",
+        printable(start["namespace"]) or "-",
+        printable(start["pod"]),
+        start["state"],
+        format_seconds(start["seconds"]),
+        *(format_seconds(start[f"{each}_s"]) if each in kinds else "-" for each in _TIMES),
+        printable(start["cause"]["text"]),
     )
 
 

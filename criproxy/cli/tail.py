@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from criproxy.cli.support.admin_client import (
+    AdminClient,
+    admin_endpoint,
+    admin_options,
+    lost_calls,
+)
 from criproxy.cli.support.options import output_option, selection_options
 from criproxy.cli.support.tables import styled
 from criproxy.errors import UsageError
@@ -21,13 +27,15 @@ if TYPE_CHECKING:
 _EPILOG: Final = """\
 \b
 Examples:
+  criproxy tail
   criproxy tail /var/log/criproxy/audit.jsonl
   criproxy tail /var/log/criproxy/criproxy.log --method '*Image' --slower-than 500ms
   criproxy tail /var/log/criproxy/audit.jsonl -n shop --code '!OK' -o json | jq .message
   journalctl -fu criproxy -o cat | criproxy tail -
 
 \b
-Exit status: 0 success, 1 the file cannot be read, 2 an option is wrong.
+Exit status: 0 success, 1 the file cannot be read or the daemon does not answer, 2 an option is
+wrong.
 """
 
 _POLL: Final = 0.2
@@ -38,7 +46,8 @@ _CODES: Final = frozenset(code.name for code in StatusCode)
 
 
 @click.command("tail", epilog=_EPILOG, short_help="Show calls as they happen.")
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
+@admin_options
 @click.option(
     "--method",
     "methods",
@@ -65,7 +74,9 @@ _CODES: Final = frozenset(code.name for code in StatusCode)
 @click.option("--all", "from_start", is_flag=True, help="Begin with what is in the file already.")
 @output_option("Lines")
 def command(
-    file: Path,
+    file: Path | None,
+    admin: str | None,
+    config: Path | None,
     methods: tuple[str, ...],
     namespaces: tuple[str, ...],
     pods: tuple[str, ...],
@@ -75,12 +86,14 @@ def command(
     from_start: bool,
     output: str,
 ) -> None:
-    """Show the calls that are written to FILE, until it is interrupted.
+    """Show calls as they end, until it is interrupted: those of a running daemon, or of FILE.
+
+    Without FILE, they are read from the daemon's admin socket: all calls, whatever its log has. A
+    reader that is too slow misses some, which are counted, and delays no call.
 
     FILE is a call log in JSON or an audit log, which is followed across rotation; - is standard
     input. What the log's level or the audit policy leaves out is not shown; pods are known to the
-    call log with log.pods. As JSON, lines are as they are in FILE. The daemon is not asked, so
-    that a reader that is slow delays no call.
+    call log with log.pods. As JSON, lines are as they are in FILE, or would be in the call log.
     """
     from criproxy.timeline.filters import CallFilter
     from criproxy.timeline.logged_call import NotAJsonObjectError, parse_line
@@ -88,13 +101,24 @@ def command(
     unknown = [code for code in codes if code.removeprefix("!") not in _CODES | {"UNREAD"}]
     if unknown:
         raise UsageError(f"--code: {unknown[0]!r} is no code of gRPC; write one like NOT_FOUND")
+    if file is not None and (admin is not None or config is not None):
+        raise UsageError("name either FILE, or the daemon with --admin or -c")
+    if file is None and from_start:
+        raise UsageError("--all is about what FILE has already; name one")
     wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
-    skipped = 0
+    if file is None:
+        lines = AdminClient(admin_endpoint(admin, config)).lines()
+    else:
+        lines = _lines_of(file, from_start)
+    skipped = lost = 0
     if output == "text":
         heading = _ROW.format("TIME", "METHOD", "CODE", "DURATION", "CALLER", "POD")
         click.echo(styled(heading, {"bold": True}))
     try:
-        for text in _lines_of(file, from_start):
+        for text in lines:
+            if file is None and (missed := lost_calls(text)):
+                lost += missed
+                continue
             try:
                 call = parse_line(text)
             except NotAJsonObjectError:
@@ -104,8 +128,11 @@ def command(
                 click.echo(text if output == "json" else _line(call))
     except KeyboardInterrupt:
         click.echo(err=True)
-    if skipped:
-        click.echo(f"criproxy: {skipped} lines skipped that are no JSON", err=True)
+    finally:
+        if skipped:
+            click.echo(f"criproxy: {skipped} lines skipped that are no JSON", err=True)
+        if lost:
+            click.echo(f"criproxy: {lost} calls missed, as they were not read in time", err=True)
 
 
 def _lines_of(file: Path, from_start: bool) -> Iterator[bytes]:

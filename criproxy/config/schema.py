@@ -91,6 +91,15 @@ class MetricsConfig(Section, frozen=True):
     selects a free port. null: no HTTP."""
 
 
+class AdminConfig(Section, frozen=True):
+    """The admin socket, from which `criproxy top`, `tail` and `pods` read."""
+
+    socket: Endpoint | None = None
+    """The unix socket on which what the daemon is doing is served over HTTP: calls with the names
+    of pods, containers and images, whatever `log.pods` is. Its mode is 0600, and its directory
+    should be one that no container mounts. null: no admin socket."""
+
+
 class LogConfig(Section, frozen=True):
     """The daemon's log, which contains a line for each call."""
 
@@ -272,6 +281,7 @@ class Config(Section, frozen=True):
     """The sockets that clients connect to. Each serves the runtime service and the image
     service."""
     metrics: MetricsConfig = MetricsConfig()
+    admin: AdminConfig = AdminConfig()
     log: LogConfig = LogConfig()
     slow: SlowConfig = SlowConfig()
     probe: ProbeConfig = ProbeConfig()
@@ -297,6 +307,11 @@ class Config(Section, frozen=True):
         profiles = (profile_of(each.profile, self.profiles) for each in self.listeners)
         return any(each is not None and each.restricts_pods for each in profiles)
 
+    @property
+    def names_calls(self) -> bool:
+        """Whether calls are named by their pods, containers and images."""
+        return self.log.pods or self.admin.socket is not None
+
     def __post_init__(self) -> None:
         if not self.listeners:
             raise ValueError("listeners has to name at least one; leave it out for the default")
@@ -305,3 +320,5 @@ class Config(Section, frozen=True):
             if listener.endpoint in seen:
                 raise ValueError(f"two listeners have the endpoint {listener.endpoint}")
             seen.add(listener.endpoint)
+        if self.admin.socket in seen:
+            raise ValueError(f"admin.socket is the endpoint of a listener, {self.admin.socket}")

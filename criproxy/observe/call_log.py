@@ -124,40 +124,44 @@ class CallLog:
 
     def ended(self, connection: Connection, call: Call, slow: bool) -> None:
         """Write the line of a call that has ended."""
+        level = self._levels(resolve(call.path), call.code is not StatusCode.OK, slow)
+        if level is not None and call.ended is not None:
+            self._record(self.line_of(connection, call, level, slow, self._subject_of))
+
+    def line_of(
+        self, connection: Connection, call: Call, level: str, slow: bool, subject_of: SubjectFields
+    ) -> CallLine:
+        """Return the line of a call that has ended."""
+        assert call.ended is not None
         method_name = resolve(call.path)
-        level = self._levels(method_name, call.code is not StatusCode.OK, slow)
-        if level is None or call.ended is None:
-            return
         peer = connection.peer
         request, response = call.request, call.response
-        self._record(
-            CallLine(
-                timestamp=self._datetime(call.ended),
-                level=level,
-                event="call",
-                listener=connection.listener,
-                pid=peer.pid,
-                uid=peer.uid,
-                executable=peer.executable,
-                service=method_name.service,
-                method=method_name.method,
-                api_version=method_name.api_version,
-                began=self._datetime(call.began),
-                code=code_label(call),
-                message=_message_of(call) if call.message else "",
-                end=call.end or "",
-                duration_s=round(call.ended - call.began, 6),
-                first_byte_s=round(call.first_byte - call.began, 6) if call.first_byte else None,
-                overhead_s=round(call.overhead, 6),
-                request_messages=request.messages,
-                request_bytes=request.bytes,
-                response_messages=response.messages,
-                response_bytes=response.bytes,
-                slow=slow,
-                rules=call.rules,
-                held_s=round(call.held_by(call.ended), 6) or None,
-                **self._subject_of(connection, call),
-            )
+        return CallLine(
+            timestamp=self._datetime(call.ended),
+            level=level,
+            event="call",
+            listener=connection.listener,
+            pid=peer.pid,
+            uid=peer.uid,
+            executable=peer.executable,
+            service=method_name.service,
+            method=method_name.method,
+            api_version=method_name.api_version,
+            began=self._datetime(call.began),
+            code=code_label(call),
+            message=_message_of(call) if call.message else "",
+            end=call.end or "",
+            duration_s=round(call.ended - call.began, 6),
+            first_byte_s=round(call.first_byte - call.began, 6) if call.first_byte else None,
+            overhead_s=round(call.overhead, 6),
+            request_messages=request.messages,
+            request_bytes=request.bytes,
+            response_messages=response.messages,
+            response_bytes=response.bytes,
+            slow=slow,
+            rules=call.rules,
+            held_s=round(call.held_by(call.ended), 6) or None,
+            **subject_of(connection, call),
         )
 
     def slow(self, connection: Connection, call: Call, now: float) -> None:

@@ -1,6 +1,7 @@
 """Keeps the calls in flight and detects slow ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -69,16 +70,26 @@ class CallsInFlight:
         """Return all calls, the oldest first. Thread-safe."""
         return list(self._calls.items())
 
-    def described(self, now: float, subject_of: SubjectFields) -> Iterator[dict[str, Any]]:
-        """Yield the fields of each call for ``/calls``, the oldest first."""
+    def described(
+        self, now: float, subject_of: SubjectFields, wall_clock_of: Callable[[float], float]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the fields of each call for ``/calls``, the oldest first.
+
+        ``now`` is a time of the calls' clock, which ``wall_clock_of`` converts to seconds since the
+        epoch.
+        """
         for call, connection in self.snapshot():
             method_name = resolve(call.path)
             peer = connection.peer
+            threshold = self._slow.threshold_of(method_name)
+            began = datetime.fromtimestamp(wall_clock_of(call.began), UTC)
             yield {
                 "listener": connection.listener,
                 "service": method_name.service,
                 "method": method_name.method,
+                "began": began.isoformat(timespec="microseconds").replace("+00:00", "Z"),
                 "age_s": round(now - call.began, 6),
+                "slow": threshold is not None and now - call.began >= threshold,
                 "pid": peer.pid,
                 "uid": peer.uid,
                 "gid": peer.gid,
@@ -88,5 +99,7 @@ class CallsInFlight:
                 "request_bytes": call.request.bytes,
                 "response_messages": call.response.messages,
                 "response_bytes": call.response.bytes,
+                "rules": list(call.rules),
+                "held_s": round(call.held_by(now), 6),
                 **subject_of(connection, call),
             }

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: /metrics, /healthz, /readyz, /calls, /rules.
+"""The HTTP endpoint: /metrics, /healthz, /readyz, /calls, /rules; and HTTP on a unix socket.
 
 It serves on its own threads, so that slow or hanging scrapers do not delay calls. Connections, the
 time that each may take, and the bytes of its request are limited.
@@ -31,6 +31,9 @@ _CONNECTIONS: Final = 64
 
 _REQUEST_BYTES: Final = 16 << 10
 """Bytes that are read from a connection: more than any scraper's request line and headers."""
+
+_UNIX_CONNECTIONS: Final = 32
+"""Connections at once to a unix socket, which only the daemon's user can have."""
 
 _PAUSE: Final = 0.1
 """Seconds without accepting after file descriptors have run out."""
@@ -108,9 +111,33 @@ class HTTPServer:
         self._thread.join()
 
 
+class UnixHTTPServer:
+    """Serves an application on a listening unix socket, on its own threads.
+
+    A response may last as long as it likes, and so may its client take to read it.
+    """
+
+    def __init__(self, listening: socket.socket, application: WSGIApplication) -> None:
+        """Start serving. The socket stays the caller's, who closes it after :meth:`close`."""
+        self._server = _UnixServer(("", 0), _UnixHandler, listening.dup())
+        self._server.set_app(application)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="admin", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop accepting, and end the responses that go on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut_all()
+        self._thread.join()
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     block_on_close = False
+    connections = _CONNECTIONS
 
     def __init__(
         self,
@@ -143,7 +170,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return whether a connection is served: not above the limit."""
-        return len(self._opened) < _CONNECTIONS
+        return len(self._opened) < self.connections
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection on a thread of its own."""
@@ -160,8 +187,17 @@ class _Server(ThreadingMixIn, WSGIServer):
         now = time.monotonic()
         for connection, opened in tuple(self._opened.items()):
             if now - opened > _TIMEOUT:
-                with contextlib.suppress(OSError):  # closed meanwhile
-                    connection.shutdown(socket.SHUT_RDWR)
+                self._cut(connection)
+
+    def cut_all(self) -> None:
+        """Cut all connections."""
+        for connection in tuple(self._opened):
+            self._cut(connection)
+
+    @staticmethod
+    def _cut(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Do not print tracebacks for clients that disconnect."""
@@ -177,6 +213,34 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
         """Do not log requests: scrapers send one every few seconds."""
+
+
+class _UnixServer(_Server):
+    connections = _UNIX_CONNECTIONS
+    request_queue_size = _UNIX_CONNECTIONS  # connect() fails at once where the backlog is full
+
+    def server_bind(self) -> None:
+        assert self._inherited is not None
+        self.socket.close()
+        self.socket = self._inherited
+        self.server_name, self.server_port = "localhost", 0
+        self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; a peer has no address, where the handler expects a host."""
+        connection, _ = super().get_request()
+        return connection, ("", 0)
+
+    def service_actions(self) -> None:
+        """Cut no connection."""
+
+
+class _UnixHandler(_Handler):
+    def get_environ(self) -> WSGIEnvironment:
+        """Return the environment of a request that was read; its response may last."""
+        self.connection.settimeout(None)
+        environ: WSGIEnvironment = super().get_environ()
+        return environ
 
 
 class _RequestReader(io.RawIOBase):

@@ -134,6 +134,22 @@ class PodStart:
             return next(each for each in causes if (each.kind, each.subject) == (kind, subject))
         return max(causes, key=lambda each: each.seconds)
 
+    def phase_at(self, now: float) -> Cause:
+        """Return what goes on at a time (seconds since the epoch) in a start that has not ended.
+
+        That is the call that runs, otherwise the wait since the last one.
+        """
+        last = self.obstacle
+        if last is not None and last.running:
+            kind, subject = _target(last)
+            return _cause_of(kind, subject, now - last.began)
+        last = max(self.calls, key=lambda call: call.until)
+        if last.failed:
+            kind, subject = RETRY, _words(*_target(last), [])
+        else:
+            kind, subject = _wait(last, last, set())
+        return _cause_of(kind, subject, now - last.until)
+
     def _phases(self) -> Iterator[Phase]:
         at, before = self.began, self.calls[0]
         failed: set[tuple[str, str]] = set()
@@ -169,6 +185,10 @@ class PodStart:
             rules = dict.fromkeys(rule for call in calls for rule in call.rules)
             text += f" ({format_seconds(held)} held by {', '.join(rules)})"
         return Cause(kind, subject, seconds, text)
+
+
+def _cause_of(kind: str, subject: str, seconds: float) -> Cause:
+    return Cause(kind, subject, max(seconds, 0.0), _words(kind, subject, []))
 
 
 def _subject(phase: Phase) -> tuple[str, str]:

@@ -12,7 +12,11 @@ from click.testing import CliRunner, Result
 from criproxy.cli import cli
 from criproxy.cli import pods as module
 from criproxy.cli.support import tables
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.timeline.logged_call import LoggedCall
+from tests.support.criproxy import Criproxy
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.timeline.calls import NGINX, Calls
 
 
@@ -190,3 +194,28 @@ def test_terminals(log: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> No
     assert web.endswith("31.0 s of 33.0 s")
     assert ("CREATE" in header) is (width == 200)
     assert "CREATE" in pods(log, "--wide").stdout.splitlines()[0]
+
+
+def test_a_running_daemon(short_dir: Path) -> None:
+    """Without files, the last starts of a running daemon are shown, also those that go on."""
+    config = {"admin": {"socket": f"unix://{short_dir}/admin.sock"}}
+    with (
+        EmbeddedRuntime(f"unix://{short_dir}/cri.sock") as runtime,
+        Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+    ):
+        for name, namespace in (("web", "shop"), ("db", "shop"), ("dns", "kube-system")):
+            metadata = {"name": name, "namespace": namespace, "uid": name}
+            client.RunPodSandbox(config={"metadata": metadata})
+        wait_until(lambda: pods("-c", proxy.file).stdout.count(" unfinished ") == 3, "the pods")
+        result = pods("-c", proxy.file, "-n", "shop")
+        header, web, db = result.stdout.splitlines()
+        assert header.split()[:4] == ["BEGAN", "NODE", "NAMESPACE", "POD"]
+        assert web.split()[2:6] == ["-", "shop", "web", "unfinished"]
+        assert "pod sandbox and its network: " in db
+        (start,) = map(
+            json.loads, pods("-c", proxy.file, "--pod", "dns", "-o", "json").stdout.splitlines()
+        )
+        assert (start["pod"], start["phase"]["kind"]) == ("dns", "kubelet")
+    error = pods("-c", proxy.file, "log.json").exception
+    assert "name either FILES, or the daemon with --admin or -c" in str(error)

@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 
 from criproxy.cli import cli
 from criproxy.cli.support import tables
+from criproxy.cli.support.admin_client import AdminClient
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.errors import UnavailableError
 from tests.cli.test_pods import audited, logged, text_of
 from tests.support.criproxy import Criproxy
 from tests.support.waiting import LIMIT_SECONDS, wait_until
@@ -78,6 +80,11 @@ def test_bad_options(tmp_path: Path) -> None:
     assert "--code: 'NOTFOUND' is no code of gRPC" in str(tail("--code", "NOTFOUND").exception)
     result = CliRunner().invoke(cli, ["tail", str(tmp_path / "missing")])
     assert "missing: No such file or directory; name the log" in str(result.exception)
+    assert "name either FILE, or the daemon" in str(tail("--admin", "/run/x").exception)
+    result = CliRunner().invoke(cli, ["tail", "--all"])
+    assert "--all is about what FILE has already" in str(result.exception)
+    result = CliRunner().invoke(cli, ["tail", "--admin", str(tmp_path / "missing")])
+    assert "missing: No such file or directory; name the daemon's admin" in str(result.exception)
 
 
 @contextmanager
@@ -119,3 +126,39 @@ def test_a_running_daemon(short_dir: Path) -> None:
         client.StopPodSandbox(pod_sandbox_id=pod)
         expected.append(("StopPodSandbox", "web"))
         wait_until(lambda: shown() == expected, "the call after the rotation")
+
+
+def test_the_admin_socket(short_dir: Path) -> None:
+    """Without a file, the calls of a running daemon are shown as they end, named, also reads."""
+    output = short_dir / "output"
+    config = {"admin": {"socket": f"unix://{short_dir}/admin.sock"}}
+    with (
+        EmbeddedRuntime(f"unix://{short_dir}/cri.sock") as runtime,
+        Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+        following("-c", proxy.file, "--code", "OK", output=output),
+    ):
+        wait_until(output.read_text, "the heading")
+        pod = client.RunPodSandbox(config=POD).pod_sandbox_id
+        client.PodSandboxStatus(pod_sandbox_id=pod)
+        wait_until(lambda: output.read_text().count("\n") == 3, "the calls")
+        _, run, status = output.read_text().splitlines()
+        assert run.split()[1:3] == ["RunPodSandbox", "OK"]
+        assert status.split()[1:3] == ["PodSandboxStatus", "OK"]
+        assert run.endswith("  shop/web")
+        assert status.endswith("  shop/web")
+
+
+def test_calls_that_were_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a daemon is an error; before that, the calls that were missed are told."""
+
+    def lines(client: AdminClient) -> Iterator[bytes]:
+        yield b'{"event":"calls lost","count":7}'
+        yield b'{"event":"calls lost","count":3}'
+        raise UnavailableError("the daemon has ended")
+
+    monkeypatch.setattr(AdminClient, "lines", lines)
+    result = CliRunner().invoke(cli, ["tail", "-o", "json"])
+    assert str(result.exception) == "the daemon has ended"
+    assert result.stdout == ""
+    assert result.stderr == "criproxy: 10 calls missed, as they were not read in time\n"

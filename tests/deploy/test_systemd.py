@@ -9,6 +9,7 @@ import click
 import pytest
 
 from criproxy.cli.run import command
+from criproxy.cli.support.admin_client import DEFAULT
 from criproxy.config.schema import DEFAULT_ENDPOINT
 from criproxy.relay.sockets import BACKLOG
 
@@ -49,8 +50,12 @@ def test_journald_discards_nothing() -> None:
 
 
 def test_has_the_place_and_the_rights_that_the_daemon_needs() -> None:
-    """Sockets in /run/criproxy, their owner and mode, foreign runtimes, and clients' names."""
-    assert _values("RuntimeDirectory") == ["criproxy"]
+    """Sockets in /run/criproxy, their owner and mode, foreign runtimes, and clients' names.
+
+    The admin socket has a directory of its own, where the commands look for it.
+    """
+    assert _values("RuntimeDirectory") == ["criproxy", "criproxy-admin"]
+    assert DEFAULT.path.startswith("/run/criproxy-admin/")
     assert set(_values("CapabilityBoundingSet")) == {
         *("CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE")
     }

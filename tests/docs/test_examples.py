@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from textwrap import indent
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 
 from criproxy.audit.policy import AuditPolicy
 from criproxy.cli import cli, main
+from criproxy.cli.support.admin_client import DEFAULT as ADMIN_SOCKET
 from criproxy.config.load import load, parse
 from criproxy.config.rule_compilation import compiled
 from criproxy.config.schema import DEFAULT_ENDPOINT, Config
@@ -38,6 +40,9 @@ RULES = next(each.text for each in blocks("yaml") if each.title == "rules.yaml")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 HTTP_PAGES = set(
     re.findall(r"^\| `(/\w+)` \|", (ROOT / "docs/reference/http.md").read_text(), re.M)
+)
+ADMIN_PAGES = set(
+    re.findall(r"^\| `(/v1/\w+)` \|", (ROOT / "docs/reference/http.md").read_text(), re.M)
 )
 
 # Configurations
@@ -278,6 +283,8 @@ def test_command(page: str, words: list[str]) -> None:
                 assert isinstance(context, click.Context)
         case "make":
             assert re.search(rf"^{arguments[0]}:", MAKEFILE, re.MULTILINE)
+        case "curl" if arguments[:2] == ["--unix-socket", ADMIN_SOCKET.path]:
+            assert urlsplit(arguments[-1]).path in ADMIN_PAGES
         case "curl" if arguments[0] != "--unix-socket":
             assert f"/{arguments[-1].rpartition('/')[2]}" in HTTP_PAGES
         case "install":
@@ -292,6 +299,8 @@ def test_every_page_is_described() -> None:
     """The pages that the daemon serves are those that are described."""
     source = (ROOT / "criproxy/observe/http.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/[a-z]+)"', source)) == HTTP_PAGES
+    source = (ROOT / "criproxy/daemon/supervisor/admin.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'"(/v1/[a-z]+)"', source)) == ADMIN_PAGES
 
 
 def test_checks_of_the_doctor() -> None:

@@ -1,4 +1,5 @@
-"""The cause of a slow pod on a real containerd, as ``criproxy pods`` reads it from either log."""
+"""The cause of a slow pod on a real containerd, as ``criproxy pods`` reads it from either log, and
+as ``criproxy top`` and ``criproxy pods`` tell it from the running daemon."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.support.criproxy import Criproxy
 from tests.support.pods import Pods
 from tests.support.registry import Registry
 from tests.support.requirements import require
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -79,3 +80,71 @@ def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: P
         assert start["state"] == "started"
     (from_log,) = starts(log)
     assert "held by slow-pull)" in from_log["cause"]["text"]
+
+
+def test_a_pull_that_a_rule_slows_now(runtime: Containerd, image: str, short_dir: Path) -> None:
+    """``top`` shows the pull that a rule holds as its pod's phase and cause; ``pods`` the start."""
+    held = SLOW | {"delay": {"fixed": "1h"}}
+    config = {
+        "admin": {"socket": f"unix://{short_dir}/admin.sock"},
+        "rules": [held],
+        "slow": {"methods": {"PullImage": "1ms"}},
+    }
+    with (
+        Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
+        CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
+        Pods(runtime) as pods,
+    ):
+        pod = pods.pod(client, "slow")
+        metadata = {"name": "slow", "uid": "uid-slow", "namespace": "e2e"}
+        pull = {"image": {"image": image}, "sandbox_config": {"metadata": metadata}}
+        call = client.raw("PullImage").future(client.messages.PullImageRequest(**pull))
+        found = wait_until(lambda: _holding(proxy), "the held pull")
+        (in_flight,) = found["calls"]
+        assert (in_flight["pod"], in_flight["image"], in_flight["slow"]) == ("slow", image, True)
+        (start,) = found["pods"]
+        assert (start["pod"], start["pod_id"], start["state"]) == ("slow", pod, "running")
+        assert (start["phase"]["kind"], start["phase"]["subject"]) == ("pull", image)
+        *_, last = _top(proxy).splitlines()
+        assert "e2e/slow  running" in last
+        assert last.endswith(f"  image pull of {image}")
+        call.cancel()
+        proxy.reload(rules=[])
+        wait_until(lambda: proxy.events("rules loaded"), "rules without the delay")
+        client.PullImage(**pull)
+        pods.start(client, pod, image={"image": image})
+        (start,) = wait_until(lambda: _started(proxy), "the start")
+        assert start["pod"] == "slow"
+        calls = [(each["kind"], each["code"]) for each in start["phases"] if "method" in each]
+        assert calls == [
+            ("sandbox", "OK"),
+            ("pull", "CANCELLED"),
+            ("pull", "OK"),
+            ("create", "OK"),
+            ("start", "OK"),
+        ]
+
+
+def _started(proxy: Criproxy) -> list[dict[str, Any]]:
+    """Return the pods that have started, as the daemon tells."""
+    result = CliRunner().invoke(cli, ["pods", "-c", str(proxy.file), "-o", "json"])
+    starts = [json.loads(line) for line in result.stdout.splitlines()]
+    return [start for start in starts if start["state"] == "started"]
+
+
+def _top(proxy: Criproxy, *options: str) -> str:
+    arguments = ["top", "-c", str(proxy.file), "--once", *options]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def _holding(proxy: Criproxy) -> Any:
+    """Return what ``top`` tells once the pull is held, and its pod's cause, by now."""
+    found = json.loads(_top(proxy, "-o", "json"))
+    causes = [pod["cause"] for pod in found["pods"]]
+    # The cause of a start that goes on is the call in flight, however long the sandbox took.
+    held = any(
+        cause["kind"] == "pull" and "held by slow-pull)" in cause["text"] for cause in causes
+    )
+    return found if held else None

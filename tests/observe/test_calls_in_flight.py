@@ -74,18 +74,23 @@ def test_slow_once() -> None:
 
 def test_description() -> None:
     """Calls are described with caller, age and subject, the oldest first."""
-    calls = CallsInFlight(SlowCalls(30, {}))
+    calls = CallsInFlight(SlowCalls(30, {"Version": 4}))
     older, younger = running(b"Version", 1.0), running(b"/some.Thing/Else", 2.0)
     younger.first_byte = 2.5
+    younger.rules, younger.held, younger.waiting_since = ("slow",), 0.5, 3.0
     younger.response.messages, younger.response.bytes = 3, 30
     for call in (older, younger):
         calls.began(CONNECTION, call)
-    first, second = calls.described(5.0, lambda _, call: {"pod": f"of {call.began:g}"})
+    first, second = calls.described(
+        5.0, lambda _, call: {"pod": f"of {call.began:g}"}, lambda moment: 1_700_000_000 + moment
+    )
     assert first == {
         "listener": CONNECTION.listener,
         "service": "runtime.v1.RuntimeService",
         "method": "Version",
+        "began": "2023-11-14T22:13:21.000000Z",
         "age_s": 4.0,
+        "slow": True,
         "pid": 4711,
         "uid": 12,
         "gid": 34,
@@ -95,9 +100,12 @@ def test_description() -> None:
         "request_bytes": 0,
         "response_messages": 0,
         "response_bytes": 0,
+        "rules": [],
+        "held_s": 0.0,
         "pod": "of 1",
     }
     assert (second["service"], second["method"]) == ("some.Thing", "Else")
+    assert (second["slow"], second["rules"], second["held_s"]) == (False, ["slow"], 2.5)
     assert (second["answering"], second["response_messages"], second["response_bytes"]) == (
         True,
         3,

@@ -7,14 +7,17 @@ import http.client
 import json
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from criproxy.errors import UnavailableError
-from criproxy.observe.http import HTTPServer, Pages
+from criproxy.observe.http import _UNIX_CONNECTIONS, HTTPServer, Pages, UnixHTTPServer
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
@@ -241,3 +244,66 @@ def test_closed(pages: Pages) -> None:
     server.close()
     with pytest.raises(ConnectionRefusedError):
         get(server, "/healthz")
+
+
+class Unix:
+    """A server on a unix socket, whose responses go on until they are let end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.end = threading.Event()
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(self.path)
+        self._listening.listen()
+        self.server = UnixHTTPServer(self._listening, self._answer)
+
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterator[bytes]:
+        start("200 OK", [])
+        yield b"begun\n"
+        self.end.wait(LIMIT_SECONDS)
+        yield b"ended\n"
+
+    def connect(self, request: bytes = b"GET / HTTP/1.0\r\n\r\n") -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(LIMIT_SECONDS)
+        client.connect(self.path)
+        client.sendall(request)
+        return client
+
+    def close(self) -> None:
+        self.end.set()
+        self.server.close()
+        self._listening.close()
+
+
+@pytest.fixture
+def unix(short_dir: Path) -> Iterator[Unix]:
+    unix = Unix(short_dir / "http.sock")
+    yield unix
+    unix.close()
+
+
+def test_unix_socket(unix: Unix) -> None:
+    """A response on a unix socket is sent as it comes, however long it lasts."""
+    with unix.connect() as client, client.makefile("rb") as response:
+        assert response.readline() == b"HTTP/1.0 200 OK\r\n"
+        while response.readline() != b"\r\n":
+            pass
+        assert response.readline() == b"begun\n"
+        unix.server._server.service_actions()
+        unix.end.set()
+        assert response.read() == b"ended\n"
+
+
+def test_most_connections_of_a_unix_socket(unix: Unix) -> None:
+    """Connections above the limit are closed; those that last are cut when it is closed."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(unix.connect()) for _ in range(_UNIX_CONNECTIONS)]
+        for client in clients:
+            assert client.recv(1)
+        with unix.connect(b"") as another:
+            assert another.recv(1) == b""
+        unix.server.close()
+        for client in clients:
+            while client.recv(4096):
+                pass

@@ -11,12 +11,24 @@ from criproxy.configtypes.values import parse_duration
 _USUAL_CONFIG: Final = Path("/etc/criproxy/config.yaml")
 
 
-def _seconds(_: click.Context, parameter: click.Parameter, text: str) -> float:
+def _seconds(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     """Convert the text of an option to seconds."""
     try:
-        return parse_duration(text)
+        return None if text is None else parse_duration(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param=parameter) from error
+
+
+def seconds_option(name: str, text: str, default: str | None = None) -> Callable[[Any], Any]:
+    """Return the decorator that adds an option whose value is a duration, passed in seconds."""
+    return click.option(
+        name,
+        callback=_seconds,
+        metavar="D",
+        default=default,
+        show_default=default is not None,
+        help=text,
+    )
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:

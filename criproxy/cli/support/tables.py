@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
+from criproxy.printable import fit, shrink
+
 _GAP: Final = "  "
-_MIN_WIDTH: Final = 8
-"""Minimum width of a shrunk column, in characters."""
 _NOTHING: Final = "-"
 """What stands in a cell without a value."""
 
@@ -27,9 +27,9 @@ def print_table(
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is not None:
-        _shrink(widths, width - len(_GAP) * (len(widths) - 1))
+        shrink(widths, width - len(_GAP) * (len(widths) - 1))
     for number, row in enumerate(rows):
-        cells = (_fit(cell, limit) for cell, limit in zip(row, widths, strict=True))
+        cells = (fit(cell, limit) for cell, limit in zip(row, widths, strict=True))
         style = styles[number] if number < len(styles) else {}
         click.echo(styled(_GAP.join(cells).rstrip(), style))
 
@@ -81,15 +81,3 @@ def without_columns(
 
 def _width(columns: Sequence[Sequence[str]]) -> int:
     return sum(max(map(len, column)) for column in columns) + len(_GAP) * (len(columns) - 1)
-
-
-def _shrink(widths: list[int], limit: int) -> None:
-    while sum(widths) > limit and (widest := max(widths)) > _MIN_WIDTH:
-        widths[widths.index(widest)] -= 1
-
-
-def _fit(cell: str, width: int) -> str:
-    if len(cell) <= width:
-        return cell.ljust(width)
-    head = width // 2
-    return f"{cell[:head]}\N{HORIZONTAL ELLIPSIS}{cell[len(cell) - (width - head - 1) :]}"

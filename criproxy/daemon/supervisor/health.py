@@ -57,9 +57,14 @@ class RuntimeHealth:
                 for upstream, wrong in zip(self._upstreams, answers, strict=True):
                     self._note(upstream, wrong)
                 self._changed(not any(answers))
+        return self.problem
+
+    @property
+    def problem(self) -> str | None:
+        """What :meth:`ask` returned last."""
         found = [
             f"{service.description} {each}: {wrong}"
-            for (each, service), wrong in self._wrong.items()
+            for (each, service), wrong in self._wrong.copy().items()
             if wrong
         ]
         return "; ".join(found) or None

@@ -167,14 +167,14 @@ class ListeningSockets:
             return inherit(socket.socket(fileno=inherited), listener.endpoint)
         descriptor = self._systemd.get(path)
         if descriptor is None:
-            replaced = _criproxy_at(listener.endpoint) if self._replace else None
+            replaced = criproxy_at(listener.endpoint) if self._replace else None
             bound = bind(listener.endpoint, _access(listener), replaced)
             self.replaced |= {replaced} if replaced is not None else set()
             return bound
         return adopt(socket.socket(fileno=descriptor), listener.endpoint)
 
 
-def _criproxy_at(endpoint: Endpoint) -> int | None:
+def criproxy_at(endpoint: Endpoint) -> int | None:
     """Return the process id of the supervisor that listens at an endpoint, if one does."""
     pid = listening_process(endpoint)
     try:

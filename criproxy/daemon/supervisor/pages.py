@@ -60,13 +60,26 @@ class WorkerPages:
     def calls(self) -> dict[str, Any]:
         """Return the calls in flight of all workers, the oldest first."""
         calls = [
-            call | {"worker": name} for name, each in self.on_loop(self._calls()) for call in each
+            call | {"worker": name}
+            for name, answer in self.on_loop(self._ask_all("calls"))
+            for call in answer
         ]
         return {"calls": sorted(calls, key=lambda call: -call["age_s"])}
 
-    async def _calls(self) -> list[tuple[str, Any]]:
-        answers = await asyncio.gather(*(each.ask_all("calls") for each in self._pools))
+    async def _ask_all(self, what: str, **fields: Any) -> list[tuple[str, Any]]:
+        answers = await asyncio.gather(*(each.ask_all(what, **fields) for each in self._pools))
         return [each for pool in answers for each in pool]
+
+    def states(self) -> list[tuple[str, Any]]:
+        """Return the state of each worker for the admin socket, with its name.
+
+        Raises TimeoutError.
+        """
+        return [each for each in self.on_loop(self._ask_all("state")) if each[1] is not None]
+
+    def read_lines(self, seconds: float) -> None:
+        """Have all workers send the lines of their calls for so long. Raises TimeoutError."""
+        self.on_loop(self._ask_all("read", seconds=seconds))
 
     def rules(self) -> dict[str, Any]:
         """Return the rules in order, with what all workers have counted of them."""

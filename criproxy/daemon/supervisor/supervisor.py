@@ -24,6 +24,7 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.daemon.logs import open_log
+from criproxy.daemon.supervisor.admin import AdminPages, AdminSocket
 from criproxy.daemon.supervisor.health import RuntimeHealth
 from criproxy.daemon.supervisor.listening import (
     PROCESS_NAME,
@@ -31,6 +32,8 @@ from criproxy.daemon.supervisor.listening import (
     ListeningSockets,
     passed_by_systemd,
 )
+from criproxy.daemon.supervisor.live_calls import LiveCalls
+from criproxy.daemon.supervisor.live_state import LiveState
 from criproxy.daemon.supervisor.pages import WorkerPages
 from criproxy.daemon.supervisor.recorder_process import RecorderProcess
 from criproxy.daemon.supervisor.reload import RULES_KEYS, Reloader
@@ -111,6 +114,7 @@ class _Supervisor:
         self._pools: list[WorkerPool] = []
         """The pool in force is the last; those before it drain."""
         self._pages = WorkerPages(self._pools, self._retired, self._worker_up)
+        self._live_calls = LiveCalls(self._pages.read_lines)
         self._metrics = DaemonMetrics(__version__, self._snapshots)
         dropped = self._metrics.log_lines_dropped.inc
         self._writer, self._daemon_log = open_log(loaded.config.log, dropped)
@@ -128,8 +132,10 @@ class _Supervisor:
         )
         self._reloader = Reloader(loaded, self._apply, self._metrics.reloaded, self._log)
         self._http: HTTPServer | None = None
+        self._admin: AdminSocket | None = None
         self._health_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._started = time.time()
         self._upgrading = False
         self._upgraded = False
         self._failed: BaseException | None = None
@@ -160,6 +166,8 @@ class _Supervisor:
         self._stop_replaced()
         self._http = await self._start_first_http(config)
         self._start_health()
+        replaces = bool(self._sockets.replaced) or self._left.ready is not None
+        self._admin = self._open_admin(config, replaces)
         self._report_listeners(config.listeners)
         self._start_reloading()
         self._start_watchdog()
@@ -181,6 +189,7 @@ class _Supervisor:
             self._recorder,
             self._retired,
             self._metrics.worker_restarted,
+            self._live_calls.add,
             self._log,
             self._background,
         )
@@ -252,22 +261,35 @@ class _Supervisor:
         address = config.metrics.address
         if address is None:
             return None
+        inherited = None if self._left.http is None else socket.socket(fileno=self._left.http)
+        if inherited is not None and not _is_at(inherited, address):
+            inherited.close()  # the address was changed since
+            inherited = None
+        self._left = replace(self._left, http=None)
+        server = HTTPServer(*address, self._make_pages(), inherited)
+        self._log.info("metrics", address=server.address)
+        return server
+
+    def _make_pages(self) -> Pages:
         workers = self._pages
-        pages = Pages(
+        return Pages(
             self._metrics.registry,
             health=workers.health,
             readiness=self._readiness,
             calls=workers.calls,
             rules=workers.rules,
         )
-        inherited = None if self._left.http is None else socket.socket(fileno=self._left.http)
-        if inherited is not None and not _is_at(inherited, address):
-            inherited.close()  # the address was changed since
-            inherited = None
-        self._left = replace(self._left, http=None)
-        server = HTTPServer(*address, pages, inherited)
-        self._log.info("metrics", address=server.address)
-        return server
+
+    def _open_admin(self, config: Config, replaces: bool = False) -> AdminSocket | None:
+        """Serve the admin socket; where this one ``replaces`` another criproxy, also its own."""
+        endpoint = config.admin.socket
+        if endpoint is None:
+            return None
+        state = LiveState(self._pages, self._snapshots, lambda: self._health.problem, self._started)
+        application = AdminPages(self._make_pages(), state, self._live_calls)
+        admin = AdminSocket(endpoint, application, replaces)
+        self._log.info("admin socket", socket=str(endpoint))
+        return admin
 
     def _readiness(self) -> str | None:
         if self._stopping.is_set():
@@ -328,12 +350,15 @@ class _Supervisor:
         """Start workers with the new configuration beside those that serve now."""
         before, config = self._loaded, loaded.config
         opened = self._sockets.open(config.listeners)
-        http = self._http
+        http, admin = self._http, self._admin
         moved = config.metrics != before.config.metrics
+        admin_moved = config.admin != before.config.admin
         try:
             refuse_own_sockets(config)
             if moved:
                 http = self._start_http(config)
+            if admin_moved:
+                admin = self._open_admin(config)
             await self._recorder.configure(config.audit)
             await self._replace_pool(loaded)
         except BaseException:
@@ -341,10 +366,14 @@ class _Supervisor:
             await self._recorder.configure(before.config.audit)
             if moved and http is not None:
                 http.close()
+            if admin_moved and admin is not None and admin is not self._admin:
+                admin.close()
             raise
         if moved and self._http is not None:
             self._http.close()
-        self._http = http
+        if admin_moved and self._admin is not None:
+            self._admin.close()
+        self._http, self._admin = http, admin
         self._loaded = loaded
         self._sockets.close_unused(config.listeners)
         self._sockets.grant(config.listeners)
@@ -398,6 +427,9 @@ class _Supervisor:
             if self._http is not None:  # scrapes are for the successor from now on
                 self._http.close()
                 self._http = None
+            if self._admin is not None:
+                self._admin.close()
+                self._admin = None
         else:
             notify("STOPPING=1")
             self._sockets.unlink()
@@ -416,6 +448,8 @@ class _Supervisor:
             self._sockets.close_all()
         if self._http is not None:
             self._http.close()
+        if self._admin is not None:
+            self._admin.close()
         self._spawner.close()
         self._writer.close()
 
@@ -503,8 +537,10 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
 
         with contextlib.suppress(Exception):  # the workers report it
             compile_rules([each.spec for each in loaded.rules])  # for the cache of expressions
-    if config.log.pods:
+    if config.names_calls:
         import criproxy.daemon.worker.call_subjects
+    if config.admin.socket is not None:
+        import criproxy.daemon.worker.call_feed
     if config.audit is not None:
         import criproxy.daemon.recorder
         import criproxy.daemon.worker.audit  # noqa: F401

@@ -66,10 +66,14 @@ class WorkerPool:
         recorder: RecorderPort,
         retired: "RetiredCounters",
         restarted: Callable[[str], None],
+        lines: Callable[[Sequence[bytes], int], None],
         log: Log,
         tasks: Tasks,
     ) -> None:
-        """``restarted`` is called with the name of each worker that is started anew."""
+        """``restarted`` is called with the name of each worker that is started anew.
+
+        ``lines`` is given lines of calls, and how many calls were left out before them.
+        """
         self.loaded = loaded
         self._spawner = spawner
         self._listening = listening
@@ -82,6 +86,7 @@ class WorkerPool:
         self._all: set[WorkerProcess] = set()
         self._stopping = False
         self._restarted = restarted
+        self._lines = lines
 
     async def start(self, within: float) -> None:
         """Start all workers; return when all of them serve.
@@ -126,10 +131,10 @@ class WorkerPool:
             if not isinstance(answer, BaseException)
         }
 
-    async def ask_all(self, what: str) -> list[tuple[str, Any]]:
+    async def ask_all(self, what: str, **fields: Any) -> list[tuple[str, Any]]:
         """Ask all workers, those too that drain; return the names and answers of those that do."""
         processes = list(self._all)
-        answers = await _within(ANSWER, [each.ask(what) for each in processes])
+        answers = await _within(ANSWER, [each.ask(what, **fields) for each in processes])
         return [
             (process.plan.name, answer)
             for process, answer in zip(processes, answers, strict=True)
@@ -190,7 +195,7 @@ class WorkerPool:
         self.tell("cut")
 
     async def _start(self, plan: WorkerPlan) -> WorkerProcess:
-        process = WorkerProcess(plan, self.loaded, self._log, self._share_pods)
+        process = WorkerProcess(plan, self.loaded, self._log, self._share_pods, self._lines)
         process.recorder_lost = partial(self._reconnect, process)
         with self._recorder.connect(self.loaded.config.audit) as channel:
             await process.start(self._spawner, self._listening.sockets_of(plan), channel)

@@ -50,8 +50,10 @@ class WorkerProcess:
         loaded: LoadedConfig,
         log: Log,
         share_pods: Callable[["WorkerProcess", Message], None],
+        lines: Callable[[Sequence[bytes], int], None],
     ) -> None:
-        """``share_pods`` is given each message for the pod caches of the other workers."""
+        """``share_pods`` is given each message for the pod caches of the other workers, ``lines``
+        the lines of calls that ended, and how many were left out before them."""
         loop = asyncio.get_running_loop()
         self.plan = plan
         self.pid = 0
@@ -72,6 +74,7 @@ class WorkerProcess:
         self._loaded = loaded
         self._log = log
         self._share_pods = share_pods
+        self._lines = lines
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._asked = 0
         self._control: ControlChannel | None = None
@@ -238,6 +241,8 @@ class WorkerProcess:
                 question.set_result(message["answer"])
         elif operation == "pods" and self.plan.shares_pods:
             self._share_pods(self, message)
+        elif operation == "lines":
+            self._lines(message["lines"], message["lost"])
         elif operation == "metrics":
             self.snapshot = message["snapshot"]
         elif operation == "drained":

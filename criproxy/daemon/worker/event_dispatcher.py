@@ -15,6 +15,7 @@ from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
+    from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_subjects import CallSubjects
 
 _SWEEP: Final = 0.5
@@ -35,6 +36,8 @@ class EventDispatcher:
     """Observes the calls for the audit log."""
     call_subjects: "CallSubjects | None" = None
     """Learns the names of pods and containers from the calls."""
+    call_feed: "CallFeed | None" = None
+    """Has the calls for the readers of the admin socket."""
     received_after: float = 0.0
     """The age in seconds at which a running call is recorded in the audit log; 0: never."""
 
@@ -69,8 +72,11 @@ class EventDispatcher:
             slow = self._calls.ended(event.call)
             self._metrics.calls.ended(connection, event.call)
             self._call_log.ended(connection, event.call, slow)
-            if self.call_subjects is not None:  # after the line: a removed pod still has its name
-                self.call_subjects.ended(event.call)
+            deferred = self.call_feed is not None and self.call_feed.ended(
+                connection, event.call, slow
+            )
+            if self.call_subjects is not None and not deferred:
+                self.call_subjects.ended(event.call)  # after the line: what is removed has a name
         else:
             self._metrics.unread.labels(event.reason).inc()
             write = self._log.info if event.reason == HTTP1Error.reason else self._log.warning

@@ -3,7 +3,8 @@
 The supervisor commands it over the control channel, and is answered there::
 
     start      the configuration and the listening sockets; answered by ``ready`` or ``failed``
-    ask        metrics, calls in flight, rules: answered under the number of the question
+    ask        metrics, calls in flight, rules: answered under the number of the question; the
+               state for the admin socket, and whether the lines of calls are read there, too
     prepare    compile rules without putting them in force; adopt puts them in force
     pods       a call that another worker has relayed and that changes pods
     recorder   a new channel to the recorder, after it was restarted
@@ -20,7 +21,7 @@ import pickle
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +56,7 @@ from criproxy.wire.reading.message_capture import SelectCapture
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.worker.audit import Audit
+    from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_subjects import CallSubjects
     from criproxy.rules.pod_cache import PodCache
 
@@ -69,6 +71,9 @@ _HEARTBEAT: Final = 0.5
 
 _REPORT: Final = 5.0
 """Seconds between reports of the metrics, which the supervisor keeps should the worker crash."""
+
+_LINES_BACKLOG: Final = 1 << 20
+"""Bytes that may wait for the supervisor; above it no lines of calls are sent."""
 
 FATAL: Final = 70
 """Exit status after an error of our own that the worker cannot go on from (sysexits.h)."""
@@ -107,6 +112,9 @@ class _Worker:
         self._audit: Audit | None = None
         self._subjects: CallSubjects | None = None
         self._subject_of: SubjectFields = names_nothing
+        """Names the subjects of calls for the log and the page of calls."""
+        self._feed: CallFeed | None = None
+        self._wall_clock = WallClock()
         self._status = 0
 
     async def run(self, sock: socket.socket) -> int:
@@ -145,11 +153,12 @@ class _Worker:
             log.record,
             config.log.level,
             config.log.methods,
-            WallClock(),
+            self._wall_clock,
             self._subject_of,
         )
         self._events = EventDispatcher(self._log, calls, call_log, self._metrics, clock)
         self._events.call_subjects = self._subjects
+        self._open_feed(call_log)
         asyncio.get_running_loop().set_exception_handler(self._loop_failed)
         background = self._background = Tasks(self._fatal)
         connections = Tasks(self._connection_crashed)
@@ -170,7 +179,7 @@ class _Worker:
             background.start(self._heartbeat(), "heartbeat")
             background.start(self._report(), "metrics report")
             self._list_pods_for(self._audit, "the audit log")
-            self._list_pods_for(self._subjects, "the call log")
+            self._list_pods_for(self._subjects, "the names of calls")
             self._control.send({"op": "ready"})
             await self._drain(*await self._draining)
         finally:
@@ -213,7 +222,13 @@ class _Worker:
         if what == "metrics":
             answer = await asyncio.to_thread(snapshot, self._metrics.registry)
         elif what == "calls":
-            answer = list(self._calls.described(clock(), self._subject_of))
+            answer = self._described(self._subject_of)
+        elif what == "state" and self._subjects is not None and self._feed is not None:
+            # In this order: a call that ends meanwhile is told as one in flight, not left out.
+            in_flight = self._described(self._subjects.fields_of)
+            answer = {"calls": in_flight, "lines": await self._feed.kept()}
+        elif what == "read" and self._feed is not None:
+            self._feed.read_for(message["seconds"])
         elif what == "rules":
             answer = self._rules.described()
         elif what == "prepare":
@@ -222,6 +237,9 @@ class _Worker:
             self._rules.adopt(self._prepared)
             self._prepared = None
         self._control.send({"op": "answer", "id": message["id"], "answer": answer})
+
+    def _described(self, subject_of: SubjectFields) -> list[dict[str, Any]]:
+        return list(self._calls.described(clock(), subject_of, self._wall_clock))
 
     async def _prepare(self, loaded: LoadedConfig) -> str | None:
         """Compile rules, which a later ``adopt`` puts in force; return why they cannot be."""
@@ -286,14 +304,29 @@ class _Worker:
     # What is served
 
     def _open_subjects(self) -> None:
-        if not self._config.log.pods:
+        if not self._config.names_calls:
             return
         from criproxy.daemon.worker.call_subjects import CallSubjects
 
         # Where a listener selects by pod, the rules' pod cache has the updates shared.
         shares = self._shares_pods and not self._others_select_pods
         self._subjects = CallSubjects(self._share_pods if shares else None)
-        self._subject_of = self._subjects.fields_of
+        if self._config.log.pods:
+            self._subject_of = self._subjects.fields_of
+
+    def _open_feed(self, call_log: CallLog) -> None:
+        if self._config.admin.socket is None or self._subjects is None:
+            return
+        from criproxy.daemon.worker.call_feed import CallFeed
+
+        self._feed = CallFeed(call_log, self._subjects, self._send_lines, clock)
+        self._events.call_feed = self._feed
+
+    def _send_lines(self, lines: Sequence[bytes], lost: int) -> bool:
+        """Send lines for the readers of the admin socket, unless the supervisor is behind."""
+        if self._control.backlog > _LINES_BACKLOG:
+            return False
+        return self._control.send({"op": "lines", "lines": lines, "lost": lost})
 
     def _open_audit(self, channel: list[int]) -> None:
         if self._config.audit is None:
