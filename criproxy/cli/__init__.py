@@ -23,6 +23,8 @@ _COMMANDS: Final = {
     "support": "support_bundle",
     "bypass": "bypass",
     "upgrade": "upgrade",
+    "install": "install",
+    "uninstall": "uninstall",
     "runtime": "runtime",
     "demo": "demo",
     "completion": "completion",
@@ -92,6 +94,7 @@ def cli() -> None:
     Files:
       /etc/criproxy/config.yaml         the configuration that the systemd unit uses
       /run/criproxy/criproxy.sock       the default socket for clients
+      /var/lib/criproxy/install/        what install has replaced, for uninstall
       /var/log/criproxy/                where the systemd unit lets the daemon write logs
 
     \b

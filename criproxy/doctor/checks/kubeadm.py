@@ -16,7 +16,7 @@ from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
 FLAGS: Final = "/var/lib/kubelet/kubeadm-flags.env"
 """Flags that the kubelet's unit gives it, written by kubeadm."""
 
-_INSTANCE: Final = "/var/lib/kubelet/instance-config.yaml"
+INSTANCE: Final = "/var/lib/kubelet/instance-config.yaml"
 _ANNOTATION: Final = "kubeadm.alpha.kubernetes.io/cri-socket"
 _OPTION: Final = "container-runtime-endpoint"
 _KEY: Final = "containerRuntimeEndpoint"
@@ -38,7 +38,7 @@ def check_upgrade(facts: Facts, pid: int) -> Iterator[Finding]:
         remedy = f"write --{_OPTION}={facts.advised} there"
         yield Finding(_NAME, Outcome.WARN, what, remedy)
     files = ProcessFiles(facts.system, pid, read_at_start=False)
-    file = facts.system.path(_INSTANCE)
+    file = facts.system.path(INSTANCE)
     if not file.exists():
         if given:
             what = (
@@ -55,7 +55,7 @@ def check_upgrade(facts: Facts, pid: int) -> Iterator[Finding]:
         yield Finding(_NAME, Outcome.CANNOT_TELL, what, error.remedy)
         return
     if kept and profile_at(facts, str(kept)) != "full":
-        what = f"an upgrade by kubeadm points the kubelet at {kept}, by {_KEY} in {_INSTANCE}"
+        what = f"an upgrade by kubeadm points the kubelet at {kept}, by {_KEY} in {INSTANCE}"
         remedy = f'write "{_KEY}: {facts.advised}" there'
         yield Finding(_NAME, Outcome.WARN, what, remedy)
 

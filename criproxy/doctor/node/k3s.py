@@ -10,7 +10,7 @@ The configuration file is config.yaml, with the files of config.yaml.d: a key of
 replaces that of an earlier one, and is appended to it if it ends in ``+``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from criproxy.doctor.node.command_flags import flag, flags, pair
@@ -23,8 +23,6 @@ CONTAINERD: Final = "unix:///run/k3s/containerd/containerd.sock"
 _CRI_DOCKERD: Final = "unix:///run/k3s/cri-dockerd/cri-dockerd.sock"
 """Endpoint of the cri-dockerd within k3s (``--docker``)."""
 
-_CONFIG: Final = "/etc/rancher/k3s/config.yaml"
-_DATA: Final = "/var/lib/rancher/k3s"
 _TITLES: Final = (" server", " agent")
 """What k3s writes behind its name in place of its command line, which thereby has one word."""
 
@@ -43,7 +41,27 @@ def k3s_endpoint(files: ProcessFiles, option: str, key: str) -> Setting | None:
     """
     command = _command(files)
     config_file = _variable(files, "K3S_CONFIG_FILE") or flag(command, "config", "c")
-    config, config_name = _config(files, config_file)
+    return setting_of(files, "k3s", command, config_file, option, key)
+
+
+def config_path(name: str) -> str:
+    """Return the path of the configuration file of k3s or RKE2 (``name``)."""
+    return f"/etc/rancher/{name}/config.yaml"
+
+
+def setting_of(
+    files: ProcessFiles,
+    name: str,
+    command: Sequence[str],
+    config_file: str | None,
+    option: str,
+    key: str,
+) -> Setting | None:
+    """Return what sets an endpoint for k3s or RKE2 (``name``) with this command.
+
+    ``config_file`` is where it was told its configuration is. Raises UndeterminedError.
+    """
+    config, config_name = _config(files, config_file, config_path(name))
     given = flags(command, "kubelet-arg")
     configured = _strings(config.get("kubelet-arg"))
     if value := pair(given, option):
@@ -56,7 +74,7 @@ def k3s_endpoint(files: ProcessFiles, option: str, key: str) -> Setting | None:
             )
             raise UndeterminedError(why, "write all of kubelet-arg into one of them")
         return Setting(value, f"kubelet-arg in {config_name}")
-    data = flag(command, "data-dir", "d") or config.get("data-dir") or _DATA
+    data = flag(command, "data-dir", "d") or config.get("data-dir") or f"/var/lib/rancher/{name}"
     if found := _in_drop_ins(files, f"{data}/agent/etc/kubelet.conf.d", key):
         return found
     if value := flag(command, option):
@@ -68,6 +86,12 @@ def k3s_endpoint(files: ProcessFiles, option: str, key: str) -> Setting | None:
     ):
         return Setting(_CRI_DOCKERD, "docker")
     return None
+
+
+def kubelet_arguments(files: ProcessFiles, config_file: str) -> list[str]:
+    """Return ``kubelet-arg`` of a configuration, merged. Raises UndeterminedError."""
+    merged, _ = _config(files, None, config_file)
+    return _strings(merged.get("kubelet-arg"))
 
 
 def _command(files: ProcessFiles) -> list[str]:
@@ -90,9 +114,9 @@ def _variable(files: ProcessFiles, name: str) -> str | None:
     return found
 
 
-def _config(files: ProcessFiles, given: str | None) -> tuple[Mapping[str, Any], str]:
+def _config(files: ProcessFiles, given: str | None, usual: str) -> tuple[Mapping[str, Any], str]:
     """Return the merged configuration and the name of its file."""
-    name = given or _CONFIG
+    name = given or usual
     if name.startswith(("http://", "https://")):
         why = "its configuration is at a URL"  # which may contain a password
         raise UndeterminedError(why, "look at it there")

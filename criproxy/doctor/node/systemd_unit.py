@@ -12,7 +12,7 @@ from typing import Final
 from criproxy.doctor.node.command_flags import split_words
 from criproxy.doctor.node.process_files import ProcessFiles, UndeterminedError
 
-_DIRECTORIES: Final = (
+DIRECTORIES: Final = (
     "/etc/systemd/system",
     "/run/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -22,6 +22,8 @@ _DIRECTORIES: Final = (
 """Where units are, by falling precedence."""
 
 _CONTINUED: Final = re.compile(r"\\\n\s*")
+_WORD_VARIABLE: Final = re.compile(r"\$(\w+)")
+_VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 _PREFIXES: Final = "@-:+!|"
 """Characters before a command that change how systemd runs it."""
 
@@ -38,6 +40,49 @@ def unit_command(files: ProcessFiles, unit: str) -> list[str]:
     if "$" in commands[0]:
         raise UndeterminedError(f"the command of {unit} has variables", remedy)
     return split_words(commands[0].lstrip(_PREFIXES))
+
+
+def unit_line(files: ProcessFiles, unit: str) -> str | None:
+    """Return the line of a service's ExecStart as it is written; None if there is not one."""
+    commands = _values(files, unit, "ExecStart")
+    return commands[0] if len(commands) == 1 else None
+
+
+def expanded_command(files: ProcessFiles, unit: str) -> list[str]:
+    """Return the words of a service's ExecStart with the variables that its files set.
+
+    A variable that is a word of its own becomes the words of its value; one that no file sets is
+    empty (systemd.service(5), "Command lines"). Raises UndeterminedError if there is no command.
+    """
+    line = unit_line(files, unit)
+    if line is None:
+        remedy = f"look at: systemctl cat {unit}"
+        raise UndeterminedError(f"{unit} has not one command", remedy)
+
+    def value_of(name: str) -> str:
+        return unit_variable(files, unit, name) or ""
+
+    words: list[str] = []
+    for word in split_words(line.lstrip(_PREFIXES)):
+        if found := _WORD_VARIABLE.fullmatch(word):
+            words += split_words(value_of(found[1]))
+        else:
+            words.append(_VARIABLE.sub(lambda each: value_of(each[1]), word))
+    return words
+
+
+def environment_files(files: ProcessFiles, unit: str) -> list[str]:
+    """Return the paths of a service's environment files that exist, in order."""
+    names = [
+        value.removeprefix("-").replace("%N", unit.rpartition(".")[0])
+        for value in _values(files, unit, "EnvironmentFile")
+    ]
+    return [name for name in names if files.path(name).exists()]
+
+
+def unit_files(files: ProcessFiles, unit: str) -> list[str]:
+    """Return the paths of a unit's file and its drop-ins, by rising precedence."""
+    return [files.shown(each) for each in _files(files, unit)]
 
 
 def unit_variable(files: ProcessFiles, unit: str, name: str) -> str | None:
@@ -75,10 +120,10 @@ def _values(files: ProcessFiles, unit: str, key: str) -> list[str]:
 
 def _files(files: ProcessFiles, unit: str) -> Iterator[Path]:
     """Yield a unit's file and its drop-ins by rising precedence."""
-    found = [files.path(f"{directory}/{unit}") for directory in _DIRECTORIES]
+    found = [files.path(f"{directory}/{unit}") for directory in DIRECTORIES]
     yield from [file for file in found if file.exists()][:1]
     drop_ins: dict[str, Path] = {}
-    for directory in reversed(_DIRECTORIES):
+    for directory in reversed(DIRECTORIES):
         with suppress(UndeterminedError):
             for file in files.drop_ins(files.path(f"{directory}/{unit}.d"), ".conf"):
                 drop_ins[file.name] = file

@@ -1,0 +1,1 @@
+"""Changes of text files that leave everything else in them as it is."""

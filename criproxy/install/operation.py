@@ -1,0 +1,175 @@
+"""An installation or its removal from beginning to end, on one tree."""
+
+import fcntl
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from criproxy.doctor.node.process_files import UndeterminedError
+from criproxy.errors import UnavailableError, UsageError
+from criproxy.install import checks
+from criproxy.install.edits.unit_texts import SERVICE
+from criproxy.install.engine import Engine
+from criproxy.install.journal import Commands, Installation, Journal, Manifest, Transaction
+from criproxy.install.layouts.find import find_layout
+from criproxy.install.layouts.setup import endpoint_of
+from criproxy.install.planning.install import Wanted, plan_install
+from criproxy.install.planning.plan import Plan
+from criproxy.install.planning.uninstall import plan_uninstall
+from criproxy.install.services import Systemd
+from criproxy.install.tree import Tree
+from criproxy.relay.endpoints import Endpoint
+
+
+def _nothing(_: str, __: str) -> None:
+    """Report to nobody."""
+
+
+@dataclass
+class Operation:
+    """What is done to a tree; :meth:`locked` has to be entered around it.
+
+    ``systemd`` is None where no service is to be started or stopped. ``notify`` is told of each
+    step, and ``shield`` defers signals; both as for :class:`Engine`.
+    """
+
+    tree: Tree
+    systemd: Systemd | None = None
+    limits: checks.Limits = checks.Limits()  # noqa: RUF009  # it is frozen
+    notify: Callable[[str, str], None] = _nothing
+    shield: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.tree)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other installations away from the tree. Raises UnavailableError."""
+        directory = self.tree.host(self.tree.real("/etc"))
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise UsageError(
+                f"{directory}: {error.strerror}; name the root of a node's files with --root"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise UnavailableError(
+                f"another criproxy install or uninstall is at work below {self.tree.root}; wait "
+                "for it"
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def pending(self) -> Transaction | None:
+        """Return a transaction that was interrupted."""
+        return self.journal.pending()
+
+    def installed(self) -> Manifest | None:
+        """Return what is installed."""
+        return self.journal.installed()
+
+    def plan_install(self, wanted: Wanted) -> Plan:
+        """Plan an installation. Raises as ``planning.plan_install`` does, as CriproxyError."""
+        with _explained():
+            return plan_install(self.tree, self.installed(), wanted)
+
+    def plan_uninstall(self, manifest: Manifest, left: Collection[str] = ()) -> Plan:
+        """Plan the removal of an installation. Raises as ``planning.plan_uninstall`` does."""
+        services = self.systemd is not None
+        return plan_uninstall(self.tree, self.journal, manifest, services, left)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Do what is planned, or leave all as it is. Raises as :meth:`Engine.run` does."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        transaction = msgspec.structs.replace(plan.transaction, created=now)
+        try:
+            self.notify("prepare", transaction.command)
+            self.journal.prepare(transaction, dict(plan.contents))
+        except OSError as error:
+            raise UnavailableError(
+                f"{error.filename or self.journal.directory}: {error.strerror}; nothing was changed"
+            ) from error
+        self.engine(transaction).run(transaction)
+
+    def finish(self, transaction: Transaction) -> None:
+        """Do the rest of a transaction that was interrupted. Raises as :meth:`Engine.run` does."""
+        self.engine(transaction).run(transaction)
+
+    def undo(self, transaction: Transaction) -> None:
+        """Undo a transaction that was interrupted. Raises as :meth:`Engine.undo` does.
+
+        One of which all steps were done is finished instead.
+        """
+        engine = self.engine(transaction)
+        if self.journal.complete(transaction):
+            engine.run(transaction)
+            return
+        with self.shield():
+            engine.undo(transaction)
+
+    def engine(self, transaction: Transaction) -> Engine:
+        """Return what carries out a transaction. Raises UsageError if it needs systemd."""
+        if self.systemd is None and any(isinstance(each, Commands) for each in transaction.steps):
+            raise UsageError(
+                "it starts services: name the systemctl of that tree with --systemctl, as before"
+            )
+        return Engine(
+            self.tree,
+            self.journal,
+            self.systemd,
+            self._checks(transaction.installation),
+            self.notify,
+            self.shield,
+        )
+
+    def _checks(self, about: Installation) -> Mapping[str, Callable[[], None]]:
+        endpoint, runtime = self._at(about.endpoint), self._at(about.runtime)
+        systemd, kubelet = self.systemd, self.limits.kubelet
+        found: dict[str, Callable[[], None]] = {"configured": lambda: self._configured(about)}
+        if systemd is not None:
+            found |= {
+                "proxy": lambda: checks.prove(endpoint, runtime, self.limits.proxy),
+                "upgrade": lambda: _upgrade(systemd, about),
+                "healthy": lambda: checks.healthy(about.health, kubelet, about.unit),
+                "connected": lambda: checks.connected(
+                    endpoint, lambda: systemd.main_pid(about.unit), kubelet, about.unit
+                ),
+            }
+        return found
+
+    def _at(self, path: str) -> Endpoint:
+        return Endpoint(str(self.tree.host(self.tree.real(path))))
+
+    def _configured(self, about: Installation) -> None:
+        """Check that the kubelet's files lead it to criproxy. Raises UnavailableError."""
+        with _explained():
+            setting = find_layout(self.tree, about.unit).setup().runtime
+            found = endpoint_of(setting)
+        if self.tree.real(found.path) != self.tree.real(about.endpoint):
+            raise UnavailableError(
+                f"the kubelet would still be pointed at {found} by {setting.source}; remove that "
+                "setting and run it again"
+            )
+
+
+def _upgrade(systemd: Systemd, about: Installation) -> None:
+    if systemd.main_pid(SERVICE):
+        systemd.call_beside(about.program, "upgrade", "-c", about.config)
+    else:
+        systemd.call("start", SERVICE)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise UsageError for settings of the kubelet that cannot be determined."""
+    try:
+        yield
+    except UndeterminedError as error:
+        raise UsageError(f"{error}; {error.remedy}") from error
