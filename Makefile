@@ -134,6 +134,7 @@ docs: docs-reference
 
 docs-reference: $(SETUP)
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m tests.install.failure_table
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench

@@ -11,7 +11,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -50,13 +50,14 @@ class Tree:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root.resolve()
+        self._prefix = str(self.root).rstrip("/")
 
     def real(self, path: str) -> str:
         """Return a path within the tree without symbolic links; what is missing is kept as it is.
 
         Raises UsageError for links that lead in a circle.
         """
-        pending = [*reversed(PurePosixPath("/", path).parts[1:])]
+        pending = [*reversed([each for each in path.split("/") if each])]
         found: list[str] = []
         links = 0
         while pending:
@@ -65,7 +66,7 @@ class Tree:
                 del found[len(found) - (part == "..") :]
                 continue
             try:
-                target = os.readlink(self.host("/" + "/".join([*found, part])))
+                target = os.readlink("/".join([self._prefix, *found, part]))
             except OSError:
                 found.append(part)
                 continue
@@ -79,7 +80,7 @@ class Tree:
 
     def host(self, path: str) -> Path:
         """Return where a path of :meth:`real` is on this machine."""
-        return self.root / path.lstrip("/")
+        return Path(self._prefix + path)
 
     def state(self, path: str) -> FileState:
         """Return what is at a path of :meth:`real`; a link at its end is not followed.

@@ -58,16 +58,13 @@ def expanded_command(files: ProcessFiles, unit: str) -> list[str]:
     if line is None:
         remedy = f"look at: systemctl cat {unit}"
         raise UndeterminedError(f"{unit} has not one command", remedy)
-
-    def value_of(name: str) -> str:
-        return unit_variable(files, unit, name) or ""
-
+    variables = _environment(files, unit)
     words: list[str] = []
     for word in split_words(line.lstrip(_PREFIXES)):
         if found := _WORD_VARIABLE.fullmatch(word):
-            words += split_words(value_of(found[1]))
+            words += split_words(variables.get(found[1], ""))
         else:
-            words.append(_VARIABLE.sub(lambda each: value_of(each[1]), word))
+            words.append(_VARIABLE.sub(lambda each: variables.get(each[1], ""), word))
     return words
 
 
@@ -90,20 +87,26 @@ def unit_variable(files: ProcessFiles, unit: str, name: str) -> str | None:
 
     Raises UndeterminedError as ``unit_command`` does.
     """
-    found = None
+    return _environment(files, unit).get(name)
+
+
+def _environment(files: ProcessFiles, unit: str) -> dict[str, str]:
+    """Return the variables that a service's unit and its environment files set."""
+    found: dict[str, str] = {}
     for value in _values(files, unit, "Environment"):
         for word in split_words(value):
-            key, _, content = word.partition("=")
-            found = content if key == name else found
+            key, equals, content = word.partition("=")
+            if equals:
+                found[key] = content
     for value in _values(files, unit, "EnvironmentFile"):
         path = value.replace("%N", unit.rpartition(".")[0])
         file = files.path(path.removeprefix("-"))
         if path.startswith("-") and not file.exists():
             continue
         for line in files.text(file).split("\n"):
-            key, _, content = line.strip().partition("=")
-            if key == name:
-                found = "".join(split_words(content))
+            key, equals, content = line.strip().partition("=")
+            if equals:
+                found[key] = "".join(split_words(content))
     return found
 
 

@@ -49,5 +49,6 @@ def _has(tree: Tree, unit: str) -> bool:
 
 
 def _is_enabled(tree: Tree, unit: str) -> bool:
-    wants = tree.host(tree.real("/etc/systemd/system"))
-    return any(wants.glob(f"*.wants/{unit}")) if wants.is_dir() else False
+    units = tree.host(tree.real("/etc/systemd/system"))
+    # The links lead nowhere where the tree is mounted elsewhere.
+    return any((wants / unit).is_symlink() for wants in units.glob("*.wants"))

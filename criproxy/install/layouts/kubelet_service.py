@@ -62,7 +62,6 @@ class KubeletService:
         words = expanded_command(self._files, self.unit)
         given = self._given(words, RUNTIME_FLAG)
         configured = self._configured(words, RUNTIME_KEY)
-        kept = self._kept()
         effective = (given or configured or [Setting(DEFAULT, "its default")])[-1]
         image = (self._given(words, IMAGE_FLAG) or self._configured(words, IMAGE_KEY))[-1:]
         address = self._value(words, "healthz-bind-address", "healthzBindAddress") or "127.0.0.1"
@@ -70,7 +69,7 @@ class KubeletService:
         return Setup(
             effective,
             separate(image[0] if image else None, effective),
-            _disagreement(given, configured, kept),
+            self._disagreement(effective),
             tuple(_overridden(given, configured)),
             health_url(address, port),
         )
@@ -135,6 +134,20 @@ class KubeletService:
         value = self._mapping(INSTANCE).get(RUNTIME_KEY)
         return Setting(str(value), f"{RUNTIME_KEY} in {INSTANCE}") if value else None
 
+    def _disagreement(self, effective: Setting) -> str:
+        """Return which settings differ that should be the same; empty if none do.
+
+        criproxy's own drop-in is meant to have the last word, as a flag is over a file.
+        """
+        others = KubeletService(self._tree, self.unit, own=False)
+        given = others._given(expanded_command(others._files, self.unit), RUNTIME_FLAG)
+        kept = self._kept()
+        pairs = [*pairwise(given), *([(effective, kept)] if kept else [])]
+        for one, other in pairs:
+            if endpoint_of(one) != endpoint_of(other):
+                return f"{one.source} is {one.value}, and {other.source} is {other.value}"
+        return ""
+
     def _value(self, words: list[str], option: str, key: str) -> str | None:
         found = flag(words, option)
         if found is None:
@@ -175,15 +188,3 @@ def _overridden(given: list[Setting], configured: list[Setting]) -> Iterator[str
     if given and configured and endpoint_of(given[-1]) != endpoint_of(configured[-1]):
         flag_, file = given[-1], configured[-1]
         yield f"{flag_.source} ({flag_.value}) has the last word over {file.source} ({file.value})"
-
-
-def _disagreement(given: list[Setting], configured: list[Setting], kept: Setting | None) -> str:
-    """Return which settings of the same rank differ; empty if none do."""
-    for one, other in pairwise(given):
-        if endpoint_of(one) != endpoint_of(other):
-            return f"{one.source} is {one.value}, and {other.source} is {other.value}"
-    effective = (given or configured)[-1:]
-    if kept and effective and endpoint_of(kept) != endpoint_of(effective[0]):
-        one = effective[0]
-        return f"{one.source} is {one.value}, and {kept.source} is {kept.value}"
-    return ""

@@ -70,7 +70,12 @@ class TreeFiles(ProcessFiles):
     def __init__(self, tree: Tree, own: bool = True) -> None:
         """``own``: whether criproxy's drop-in of the kubelet's unit is read as well."""
         super().__init__(_TreeSystem(tree), 0, read_at_start=False)
+        self._tree = tree
         self._own = own
+
+    def path(self, path: str) -> Path:
+        """Return where to read a path of the tree."""
+        return self._tree.host(self._tree.real(path))
 
     def drop_ins(self, directory: Path, *suffixes: str) -> Iterator[Path]:
         """Yield as ProcessFiles does; without criproxy's drop-in if it is not to be read."""
