@@ -99,7 +99,7 @@ class Transaction(Struct, frozen=True):
     phases: tuple[Phase, ...]
     created: str = ""
     left: tuple[str, ...] = ()
-    """Files of the installation that an ``uninstall`` leaves as they are."""
+    """Files of an earlier installation that stay as they are and are no longer kept track of."""
     format: int = _FORMAT
 
     @property
@@ -283,6 +283,8 @@ class Journal:
         """Yield the files of the installation after this transaction, and keep their originals."""
         earlier = self.installed()
         entries = {each.path: each for each in (earlier.files if earlier is not None else ())}
+        for path in transaction.left:
+            entries.pop(path, None)
         for phase in transaction.phases:
             for change in phase.steps:
                 if isinstance(change, Change):

@@ -83,7 +83,8 @@ class Operation:
     def plan_uninstall(self, manifest: Manifest, left: Collection[str] = ()) -> Plan:
         """Plan the removal of an installation. Raises as ``planning.plan_uninstall`` does."""
         services = self.systemd is not None
-        return plan_uninstall(self.tree, self.journal, manifest, services, left)
+        with _explained():
+            return plan_uninstall(self.tree, self.journal, manifest, services, left)
 
     def carry_out(self, plan: Plan) -> None:
         """Do what is planned, or leave all as it is. Raises as :meth:`Engine.run` does."""
@@ -168,8 +169,14 @@ def _upgrade(systemd: Systemd, about: Installation) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Raise UsageError for settings of the kubelet that cannot be determined."""
+    """Raise CriproxyError for files that cannot be read, or whose meaning cannot be determined."""
     try:
         yield
     except UndeterminedError as error:
-        raise UsageError(f"{error}; {error.remedy}") from error
+        kind = UnavailableError if isinstance(error.__cause__, OSError) else UsageError
+        raise kind(f"{error}; {error.remedy}") from error
+    except PermissionError as error:
+        what = f"{error.filename} may not be read by this user; run it as root"
+        raise UnavailableError(what) from error
+    except OSError as error:
+        raise UnavailableError(f"{error.filename}: {error.strerror}") from error

@@ -128,7 +128,7 @@ class Tree:
         while not directory.exists():
             directory = directory.parent
         shown = f"/{directory.relative_to(self.root)}".replace("/.", "/")
-        if os.access(directory, os.W_OK | os.X_OK):
+        if os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
             return
         if os.statvfs(directory).f_flag & os.ST_RDONLY:
             raise UnavailableError(

@@ -26,15 +26,16 @@ COMMANDS: Final = ("install", "uninstall")
 _INTRODUCTION: Final = f"""\
 # Failures while installing
 
-What is left when a step of [`criproxy install` or `criproxy uninstall`](../how-to/install.md) fails,
-for each layout of a node. The tests make each step fail in these ways:
+What is left when a step of `criproxy install` or `criproxy uninstall` fails, for each layout
+of a node; [Install criproxy on a node](../how-to/install.md) describes the commands. The tests
+make each step fail in these ways:
 
 - **the step fails**: there is no space left for a file, `systemctl` fails, or a check does.
 - **Ctrl-C**: the signal comes during the step.
 - **killed**: the process ends during the step, and the next run undoes or finishes what it finds.
 
-*{AS_BEFORE}*: every file has its bytes, mode and owner, the same services run, and the kubelet was
-started last with the endpoint that it had. *{DONE}*: all is as after a run that succeeds.
+*{AS_BEFORE}*: every file has its bytes, mode and owner, the same services run, and the kubelet
+was started last with the endpoint that it had. *{DONE}*: all is as after a run that succeeds.
 """
 
 

@@ -120,7 +120,13 @@ class _Checked(Operation):
 
             return call
 
-        found = {"configured": configured, "proxy": proxy, "healthy": kubelet, "connected": kubelet}
+        found = {
+            "configured": configured,
+            "proxy": proxy,
+            "upgrade": lambda: None,
+            "healthy": kubelet,
+            "connected": kubelet,
+        }
         return {name: checked(check) for name, check in found.items()}
 
 

@@ -11,6 +11,7 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -82,8 +83,10 @@ def settings(root: Path, unit: str) -> tuple[str, int]:
 
 
 class _Healthz(BaseHTTPRequestHandler):
+    sick: Callable[[], bool]
+
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(500 if self.sick() else 200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -100,6 +103,7 @@ def main(root: Path, unit: str) -> int:
         return 1
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
+        _Healthz.sick = staticmethod(lambda: "criproxy" in path and (root / "sick").exists())
         server = HTTPServer(("127.0.0.1", port), _Healthz)
         Thread(target=server.serve_forever, daemon=True).start()
         print(f"kubelet {os.getpid()} at {path}", flush=True)

@@ -1,8 +1,7 @@
 """A stand-in for systemctl that starts and stops the programs of units as processes.
 
 Called as ``systemctl WORD...`` by a script that gives it the directory with its own files. In there
-``calls`` has a line for each call, ``UNIT.pid`` the process of a unit, and ``fail`` (if it exists)
-the words of a call that fails.
+``UNIT.pid`` has the process of a unit, and ``fail`` (if it exists) the words of a call that fails.
 """
 
 import os
@@ -23,8 +22,6 @@ CRIPROXY: Final = "criproxy.service"
 
 def main(directory: Path, root: Path, words: list[str]) -> int:
     """Do what systemctl does with these words; return the exit status."""
-    with (directory / "calls").open("a") as calls:
-        calls.write(f"{' '.join(words)}\n")
     failing = directory / "fail"
     if failing.exists() and failing.read_text() == " ".join(words):
         print(f"Job for {words[-1]} failed.", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Installing on a node with processes: the embedded runtime, criproxy, and a stand-in kubelet."""
 
 import json
-import os
 import signal
 import socket
 import stat
@@ -16,7 +15,7 @@ import pytest
 
 from criproxy.embedded.background import EmbeddedRuntime
 from tests.install import systemctl
-from tests.install.trees import PROGRAM, TREES, NodeTree, tree_of
+from tests.install.trees import CONTAINERD, PROGRAM, TREES, NodeTree, tree_of
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
@@ -60,14 +59,14 @@ class RunningNode:
 
     def kubelet_at(self) -> str:
         """Return the socket that the running kubelet calls, within the tree; empty if none runs."""
-        if self.call("show", "--property=MainPID", "--value", self.unit) == "0":
-            return ""
+        pid = self.call("show", "--property=MainPID", "--value", self.unit)
         lines = (self.directory / f"{self.unit}.log").read_text().splitlines()
-        return lines[-1].partition(f" at {self.tree.root}")[2]
+        found = f"kubelet {pid} at {self.tree.root}"
+        return next((each.removeprefix(found) for each in lines if each.startswith(found)), "")
 
-    def calls(self) -> list[str]:
-        """Return how systemctl was called."""
-        return (self.directory / "calls").read_text().splitlines()
+    def wait_for_kubelet(self, path: str) -> None:
+        """Wait until the kubelet runs with a socket."""
+        wait_until(lambda: self.kubelet_at() == path, f"kubelet at {path}")
 
     def snapshot(self) -> dict[str, Any]:
         """Return all files but those of /run, without sockets."""
@@ -92,7 +91,7 @@ def running(layout: str, directory: Path) -> Iterator[RunningNode]:
     with EmbeddedRuntime(f"unix://{node.runtime}", pods=2):
         try:
             node.call("start", node.unit)
-            wait_until(node.kubelet_at, "running kubelet")
+            node.wait_for_kubelet(TREES[layout][1])
             yield node
         finally:
             systemctl.stop_all(node.directory)
@@ -105,10 +104,78 @@ def test_there_and_back(layout: str, short_dir: Path) -> None:
         before = node.snapshot()
         status, answer = node.run("install")
         assert (status, answer["outcome"]) == (0, "installed")
-        assert f"unix://{node.kubelet_at()}" == answer["endpoint"]
-        assert node.calls()[-1].startswith("show")
+        node.wait_for_kubelet(answer["endpoint"].removeprefix("unix://"))
         status, answer = node.run("uninstall")
         assert (status, answer["outcome"]) == (0, "uninstalled")
-        assert node.kubelet_at() == TREES[layout][1]
+        node.wait_for_kubelet(TREES[layout][1])
         assert node.call("show", "--property=MainPID", "--value", "criproxy.service") == "0"
+        assert node.snapshot() == before
+
+
+def test_criproxy_is_stopped_and_gone(short_dir: Path) -> None:
+    """It is uninstalled also if criproxy does not run and its program was removed."""
+    with running("kubeadm, flag", short_dir) as node:
+        before = node.snapshot()
+        node.run("install")
+        node.call("stop", "criproxy.service")
+        (node.tree.root / PROGRAM[1:]).unlink()
+        status, _ = node.run("uninstall")
+        assert status == 0
+        node.wait_for_kubelet(CONTAINERD)
+        assert node.snapshot() == {each: before[each] for each in before if each != PROGRAM[1:]}
+
+
+def test_kubelet_does_not_come_back(short_dir: Path) -> None:
+    """If the kubelet is not healthy behind criproxy in time, it is put back."""
+    with running("kubeadm, flag", short_dir) as node:
+        (node.tree.root / "sick").touch()
+        before = node.snapshot()
+        status, answer = node.run("install", "--timeout", "100ms")
+        assert (status, answer["outcome"]) == (1, "failed")
+        assert answer["error"].startswith("the kubelet is not healthy at http://127.0.0.1:")
+        assert answer["error"].endswith("; everything is as it was before")
+        node.wait_for_kubelet(CONTAINERD)
+        assert node.snapshot() == before
+
+
+def test_what_cannot_be_undone(short_dir: Path) -> None:
+    """Status 3 says that the services are not as they were; the next run can put that right."""
+    with running("kubeadm, flag", short_dir) as node:
+        before = node.snapshot()
+        (node.directory / "fail").write_text("restart kubelet.service")
+        status, answer = node.run("install")
+        assert status == 3
+        assert "criproxy install --resume undo" in answer["error"]
+        (node.directory / "fail").unlink()
+        status, answer = node.run("install", "--resume", "undo")
+        assert (status, answer["outcome"]) == (0, "undone")
+        node.wait_for_kubelet(CONTAINERD)
+        assert node.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_signals(number: signal.Signals, short_dir: Path) -> None:
+    """A signal has everything put back; after SIGKILL the next run does so."""
+    with running("kubeadm, flag", short_dir) as node:
+        (node.tree.root / "sick").touch()
+        before = node.snapshot()
+        process = subprocess.Popen(
+            node.arguments("install"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        node.wait_for_kubelet("/run/criproxy/criproxy.sock")
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+        if number == signal.SIGKILL:
+            status, answer = node.run("install", "--dry-run")
+            assert (status, answer["outcome"]) == (1, "failed")
+            assert "was interrupted" in answer["error"]
+            status, answer = node.run("uninstall", "--resume", "undo")
+            assert (status, answer["outcome"]) == (0, "undone")
+        else:
+            assert process.returncode == 1
+            assert json.loads(output)["error"] == (
+                f"interrupted by {number.name}; everything is as it was before"
+            )
+        node.wait_for_kubelet(CONTAINERD)
         assert node.snapshot() == before

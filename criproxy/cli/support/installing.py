@@ -116,7 +116,7 @@ class Run:
     def carry_out(self, plan: Plan) -> None:
         """Show a plan, ask, and carry it out."""
         self._about = _plan_as_json(self.tree, plan)
-        if not plan.transaction.phases:
+        if plan.is_empty:
             self.end("unchanged", "there is nothing to do")
         if not self._json:
             self._show_plan(plan)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -32,12 +33,11 @@ def set_keys(text: str, values: Mapping[str, str], name: str) -> str:
     expected = load_mapping(text, name) | dict(values)
     for key, value in values.items():
         text = _set(text, key, value, name)
-    if load_mapping(text, name) != expected:
-        keys = " and ".join(values)
-        raise UsageError(
-            f"{name}: {keys} cannot be set here; write it as a key on a line of its own"
-        )
-    return text
+    with suppress(UsageError):
+        if load_mapping(text, name) == expected:
+            return text
+    keys = " and ".join(values)
+    raise UsageError(f"{name}: {keys} cannot be set here; write it as a key on a line of its own")
 
 
 def _set(text: str, key: str, value: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """Plans an installation, or its renewal by another version."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,7 +83,12 @@ def plan_install(tree: Tree, manifest: Manifest | None, wanted: Wanted) -> Plan:
         wanted.program,
         setup.health,
     )
-    transaction = Transaction("install", installation, tuple(each for each in phases if each.steps))
+    transaction = Transaction(
+        "install",
+        installation,
+        tuple(each for each in phases if each.steps),
+        left=tuple(_written_by_others(tree, manifest, changes, proxy)),
+    )
     return Plan(transaction, dict(changes.contents), _notes(setup, proxy, wanted, layout))
 
 
@@ -188,6 +194,21 @@ def _check_unchanged(tree: Tree, manifest: Manifest | None) -> None:
                 f"{each.path} was changed since it was installed; move the changes into a drop-in "
                 f"({each.path}.d/local.conf), remove the file, and run it again"
             )
+
+
+def _written_by_others(
+    tree: Tree, manifest: Manifest | None, changes: Changes, proxy: Proxy
+) -> Iterator[str]:
+    """Yield files of the kubelet that others have written since, without criproxy's socket.
+
+    An upgrade of the distribution does so. What was there before the installation is out of date.
+    """
+    for each in manifest.files if manifest is not None else ():
+        is_other = tree.state(each.path) not in (each.installed, each.original)
+        if each.phase != KUBELET_PHASE or each.path in changes.contents or not is_other:
+            continue
+        if proxy.endpoint.path not in (tree.text(each.path) or ""):
+            yield each.path
 
 
 def _notes(setup: Setup, proxy: Proxy, wanted: Wanted, layout: Layout) -> tuple[str, ...]:

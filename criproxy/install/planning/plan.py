@@ -11,13 +11,18 @@ from criproxy.install.tree import Tree
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. There is nothing to do if the transaction has no steps."""
+    """What is to be done."""
 
     transaction: Transaction
     contents: Mapping[str, bytes | Path] = field(default_factory=dict)
     """The new files by their paths."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.transaction.phases or self.transaction.left)
 
     def diff(self, tree: Tree, change: Change) -> str:
         """Return a unified diff of a file; empty for other changes, and for what is no text."""

@@ -1,0 +1,205 @@
+"""Failures beside the steps: while preparing, committing and undoing, and by somebody else."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from criproxy.errors import UnavailableError
+from criproxy.install import journal
+from criproxy.install.engine import IncompleteError
+from criproxy.install.operation import Operation
+from tests.install.injection import FaultyTree, Killed, Node
+from tests.install.trees import tree_of
+
+LAYOUT = "kubeadm, flag"
+FLAGS = "/var/lib/kubelet/kubeadm-flags.env"
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node on which nothing is installed."""
+    return Node(tree_of(LAYOUT, tmp_path))
+
+
+def failing(node: Node) -> Operation:
+    """Return an operation whose last step fails."""
+    return node.operation(
+        len(node.plan("install").transaction.steps), OSError(errno.ENOSPC, "full")
+    )
+
+
+def test_killed_while_undoing(node: Node) -> None:
+    """Undoing can be interrupted at each of its steps, and be begun again."""
+    before = node.state()
+    undone = 0
+    for kill in range(1, 100):
+        operation = failing(node)
+        notify, count = operation.notify, 0
+
+        def killing(
+            kind: str, what: str, kill: int = kill, notify: Callable[[str, str], None] = notify
+        ) -> None:
+            nonlocal count
+            notify(kind, what)
+            count += kind == "undo"
+            if kind == "undo" and count == kill:
+                raise Killed
+
+        operation.notify = killing
+        try:
+            operation.carry_out(node.plan("install"))
+        except UnavailableError:
+            break  # there was no such step any more
+        except Killed:
+            undone += 1
+        pending = node.operation().pending()
+        assert pending is not None
+        node.operation().undo(pending)
+        assert node.state() == before
+    assert undone > len(node.plan("install").transaction.changes)
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("name", ["pending.json", "installed.json"])
+def test_killed_beside_the_steps(
+    name: str, written: bool, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before or after the plan or the installation is written down, the next run goes on:
+    from the beginning where nothing was changed, to the end where everything was."""
+    before = node.state()
+    write = journal._write
+
+    def killing(file: Path, content: bytes) -> None:
+        if file.name == name and not written:
+            raise Killed
+        write(file, content)
+        if file.name == name:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write", killing)
+        patch.setattr(journal.Journal, "tidy", lambda self: None)  # it is dead
+        with pytest.raises(Killed):
+            node.operation().carry_out(node.plan("install"))
+    operation = node.operation()
+    pending = operation.pending()
+    if name == "pending.json":
+        if pending is not None:
+            operation.undo(pending)
+        assert node.operation().installed() is None
+        node.do("install")
+    else:
+        assert pending is not None
+        operation.undo(pending)  # all was done: it is committed
+    assert operation.installed() is not None
+    node.do("uninstall")
+    assert node.state() == before
+
+
+def test_no_space_for_the_journal(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk is full before the first step, nothing is changed and nothing is left."""
+    before = node.tree.snapshot()
+    plan = node.plan("install")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(journal, "copy", full)
+    with pytest.raises(UnavailableError, match="No space left on device; nothing was changed"):
+        node.operation().carry_out(plan)
+    assert {each for each in node.tree.snapshot() if "criproxy" in each} <= set(before)
+
+
+def test_no_space_for_undoing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are put back by renaming: a disk that is full does not keep them from their place."""
+    before = node.state()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    operation = failing(node)
+    plan = node.plan("install")
+    notify = operation.notify
+
+    def fill(kind: str, what: str) -> None:
+        notify(kind, what)
+        if kind == "undo":
+            monkeypatch.setattr("criproxy.install.tree.copy", full)
+
+    operation.notify = fill
+    with pytest.raises(UnavailableError, match="everything is as it was before"):
+        operation.carry_out(plan)
+    assert node.state() == before
+
+
+def test_somebody_else_changes_a_file_meanwhile(node: Node) -> None:
+    """What others write while it is at work is not overwritten; the error names the file, and once
+    it is as before or as installed, undoing goes on."""
+    before = node.state()
+    operation = failing(node)
+    notify = operation.notify
+    original = node.tree.text(FLAGS)
+
+    def meddle(kind: str, what: str) -> None:
+        notify(kind, what)
+        if what.startswith("wait for"):
+            node.tree.file(FLAGS, "mine\n", 0o600)
+
+    operation.notify = meddle
+    with pytest.raises(IncompleteError, match=f"{FLAGS} was changed meanwhile"):
+        operation.carry_out(node.plan("install"))
+    assert node.tree.text(FLAGS) == "mine\n"
+    node.tree.file(FLAGS, original, 0o600)
+    pending = node.operation().pending()
+    assert pending is not None
+    node.operation().undo(pending)
+    assert node.state() == before
+
+
+def test_another_is_at_work(node: Node) -> None:
+    """Two cannot work on the same tree."""
+    with (
+        node.operation().locked(),
+        pytest.raises(UnavailableError, match="another criproxy install or uninstall is at work"),
+        Operation(FaultyTree(node.tree.root)).locked(),
+    ):
+        pass
+
+
+def test_renewal_by_a_newer_version(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer version replaces the running criproxy; the kubelet is not restarted, and uninstall
+    puts back what was there before the first."""
+    before = node.state()
+    node.do("install")
+    module = "criproxy.install.planning.install"
+    monkeypatch.setattr(f"{module}.__version__", "99")
+    monkeypatch.setattr(f"{module}.socket_text", lambda *_: "[Socket]\nListenStream=/new\n")
+    steps = [*_names(node)]
+    assert steps == ["criproxy.socket", "systemctl", "upgrade", "proxy"]
+    node.do("install")
+    manifest = node.operation().installed()
+    assert manifest is not None
+    assert manifest.installation.version == "99"
+    assert [*_names(node)] == []
+    node.do("uninstall")
+    assert node.state() == before
+
+
+def _names(node: Node) -> Iterator[str]:
+    for step in node.plan("install").transaction.steps:
+        match step:
+            case journal.Change(path=path):
+                yield path.rpartition("/")[2]
+            case journal.Check(name=name):
+                yield name
+            case _:
+                yield "systemctl"
