@@ -6,7 +6,8 @@
     ├── UsageError           what the user gave is wrong: one line on stderr, exit status 2
     │   ├── EndpointError    an endpoint that is not a usable unix socket address
     │   └── ConfigError      a configuration file that does not say what it means
-    └── UnavailableError     what was asked for is not there now: one line, exit status 1
+    ├── UnavailableError     what was asked for is not there now: one line, exit status 1
+    └── IncompleteError      a change failed and is not undone completely: one line, exit status 3
 
 Each message is one line that names the thing and the remedy. What a peer does wrong on the wire
 is not an exception here but an event of :mod:`criproxy.wire`.
@@ -35,3 +36,9 @@ class ConfigError(UsageError):
 
 class UnavailableError(CriproxyError):
     """A peer, a port or a file that is needed is missing or refuses."""
+
+
+class IncompleteError(CriproxyError):
+    """A change of the node failed, and something of it could not be put back."""
+
+    exit_code = 3

@@ -107,7 +107,7 @@ def cli() -> None:
 
     \b
     Exit status: 0 success, 1 something needed is unavailable or a check failed, 2 wrong options
-    or a wrong file.
+    or a wrong file, 3 something that failed could not be undone.
     """
 
 

@@ -10,16 +10,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from criproxy.errors import CriproxyError, UnavailableError
+from criproxy.errors import CriproxyError, IncompleteError, UnavailableError
 from criproxy.install.journal import Change, Check, Commands, Journal, Phase, Step, Transaction
 from criproxy.install.services import Systemd
 from criproxy.install.tree import Tree, temporary_of
-
-
-class IncompleteError(UnavailableError):
-    """An installation or its removal failed and could not be undone completely."""
-
-    exit_code = 3
 
 
 class _ChangedError(UnavailableError):

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from criproxy.cli import cli
-from criproxy.errors import CriproxyError, UsageError
+from criproxy.errors import CriproxyError
 from docs.generate.markdown import code, table
 
 _INTRODUCTION: Final = """\
@@ -72,7 +72,7 @@ def reference() -> str:
 
 def statuses() -> str:
     """Return the page of exit statuses."""
-    failures = sorted({CriproxyError.exit_code, UsageError.exit_code})
+    failures = sorted({each.exit_code for each in _errors()})
     rows = [(code("0"), "Success."), *((code(str(each)), _kinds(each)) for each in failures)]
     commands = [(code(each.name), _sentence(each.status)) for each in described() if each.status]
     return (
@@ -85,13 +85,18 @@ def statuses() -> str:
 
 def _kinds(status: int) -> str:
     """Return what the errors mean that end with a status."""
-    pending, found = [CriproxyError], []
+    kinds = [each for each in _errors() if each.exit_code == status and each is not CriproxyError]
+    return " ".join((inspect.getdoc(each) or "").partition("\n")[0] for each in kinds)
+
+
+def _errors() -> list[type[CriproxyError]]:
+    """Return the errors that are raised on purpose, each before those derived from it."""
+    pending: list[type[CriproxyError]] = [CriproxyError]
+    found = []
     while pending:
-        kind = pending.pop(0)
-        pending += kind.__subclasses__()
-        if kind.exit_code == status and kind is not CriproxyError:
-            found.append((inspect.getdoc(kind) or "").partition("\n")[0])
-    return " ".join(found)
+        found.append(pending.pop(0))
+        pending += found[-1].__subclasses__()
+    return [each for each in found if each.__module__ == CriproxyError.__module__]
 
 
 def _sentence(text: str) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from criproxy.errors import UnavailableError
+from criproxy.errors import IncompleteError, UnavailableError
 from criproxy.install import journal
-from criproxy.install.engine import IncompleteError
 from criproxy.install.operation import Operation
 from tests.install.injection import FaultyTree, Killed, Node
 from tests.install.trees import tree_of
