@@ -55,11 +55,20 @@ class Engine:
                 self.undo(transaction, failure)
             if isinstance(failure, (CriproxyError, OSError)):
                 raise UnavailableError(
-                    f"{_reason(failure)}; everything is as it was before"
+                    f"{reason(failure)}; everything is as it was before"
                 ) from failure
             raise
         with self.shield():
+            self._commit(transaction)
+
+    def _commit(self, transaction: Transaction) -> None:
+        try:
             self.journal.commit(transaction, datetime.now(UTC).isoformat(timespec="seconds"))
+        except OSError as error:
+            raise IncompleteError(
+                f"all steps are done, but that could not be written down ({reason(error)}). "
+                f"Correct that, then: criproxy {transaction.command} --resume finish"
+            ) from error
 
     def undo(self, transaction: Transaction, failure: BaseException | None = None) -> None:
         """Put back what the pending transaction has changed, and end it.
@@ -74,9 +83,9 @@ class Engine:
             first -= len(phase.steps)
             self._undo_phase(phase, begun - first, problems)
         if problems:
-            reason = f"{_reason(failure)}; " if failure is not None else ""
+            because = f"{reason(failure)}; " if failure is not None else ""
             raise IncompleteError(
-                f"{reason}not everything could be put back: {'; '.join(problems)}. Correct that, "
+                f"{because}not everything could be put back: {'; '.join(problems)}. Correct that, "
                 f"then: criproxy {transaction.command} --resume undo"
             )
         self.journal.close()
@@ -116,7 +125,7 @@ class Engine:
                 self.notify("undo", what)
                 action()
             except (CriproxyError, OSError) as error:
-                problems.append(_reason(error))
+                problems.append(reason(error))
 
         for words in phase.undo_first if active else ():
             attempt(_command(words), lambda words=words: self._systemctl(words))  # type: ignore[misc]
@@ -159,7 +168,8 @@ def _command(words: tuple[str, ...]) -> str:
     return " ".join(("systemctl", *words))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return why something failed, in one line."""
     if isinstance(error, OSError):
         where = f"{error.filename2 or error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"

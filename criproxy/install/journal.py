@@ -86,6 +86,8 @@ class Installation(Struct, frozen=True):
     """Where criproxy finds the runtime."""
     config: str
     program: str
+    moved: bool = True
+    """Whether the kubelet was pointed elsewhere before."""
     health: str = ""
     """The URL of the kubelet's healthz; empty if it serves none."""
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from criproxy.doctor.node.process_files import UndeterminedError
-from criproxy.errors import UnavailableError, UsageError
+from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.install import checks
 from criproxy.install.edits.unit_texts import SERVICE
-from criproxy.install.engine import Engine
+from criproxy.install.engine import Engine, reason
 from criproxy.install.journal import Commands, Installation, Journal, Manifest, Transaction
 from criproxy.install.layouts.find import find_layout
 from criproxy.install.layouts.setup import endpoint_of
@@ -94,9 +94,7 @@ class Operation:
             self.notify("prepare", transaction.command)
             self.journal.prepare(transaction, dict(plan.contents))
         except OSError as error:
-            raise UnavailableError(
-                f"{error.filename or self.journal.directory}: {error.strerror}; nothing was changed"
-            ) from error
+            raise UnavailableError(f"{reason(error)}; nothing was changed") from error
         self.engine(transaction).run(transaction)
 
     def finish(self, transaction: Transaction) -> None:
@@ -133,7 +131,10 @@ class Operation:
     def _checks(self, about: Installation) -> Mapping[str, Callable[[], None]]:
         endpoint, runtime = self._at(about.endpoint), self._at(about.runtime)
         systemd, kubelet = self.systemd, self.limits.kubelet
-        found: dict[str, Callable[[], None]] = {"configured": lambda: self._configured(about)}
+        found: dict[str, Callable[[], None]] = {
+            "configured": lambda: self._configured(about),
+            "released": lambda: self._released(about),
+        }
         if systemd is not None:
             found |= {
                 "proxy": lambda: checks.prove(endpoint, runtime, self.limits.proxy),
@@ -143,6 +144,8 @@ class Operation:
                     endpoint, lambda: systemd.main_pid(about.unit), kubelet, about.unit
                 ),
             }
+        if not kubelet:
+            found |= {"healthy": _do_not_wait, "connected": _do_not_wait}
         return found
 
     def _at(self, path: str) -> Endpoint:
@@ -150,14 +153,34 @@ class Operation:
 
     def _configured(self, about: Installation) -> None:
         """Check that the kubelet's files lead it to criproxy. Raises UnavailableError."""
-        with _explained():
-            setting = find_layout(self.tree, about.unit).setup().runtime
-            found = endpoint_of(setting)
+        found, source = self._pointed_at(about)
         if self.tree.real(found.path) != self.tree.real(about.endpoint):
             raise UnavailableError(
-                f"the kubelet would still be pointed at {found} by {setting.source}; remove that "
-                "setting and run it again"
+                f"the kubelet would still be pointed at {found} by {source}; remove that setting "
+                "and run it again"
             )
+
+    def _released(self, about: Installation) -> None:
+        """Check that nothing leads the kubelet to criproxy any more. Raises UnavailableError."""
+        try:
+            found, source = self._pointed_at(about)
+        except CriproxyError:
+            return  # the kubelet was removed, or configured so that it is not known any more
+        if self.tree.real(found.path) == self.tree.real(about.endpoint):
+            raise UnavailableError(
+                f"the kubelet would still be pointed at {found} by {source}; write "
+                f"unix://{about.runtime} there and run it again"
+            )
+
+    def _pointed_at(self, about: Installation) -> tuple[Endpoint, str]:
+        """Return the kubelet's endpoint and what sets it. Raises CriproxyError."""
+        with _explained():
+            setting = find_layout(self.tree, about.unit).setup().runtime
+            return endpoint_of(setting), setting.source
+
+
+def _do_not_wait() -> None:
+    """Take the kubelet as it is."""
 
 
 def _upgrade(systemd: Systemd, about: Installation) -> None:

@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import click
-import pytest
 
 from criproxy.cli.run import command
 from criproxy.cli.support.admin_client import DEFAULT
 from criproxy.config.schema import DEFAULT_ENDPOINT
 from criproxy.relay.sockets import BACKLOG
+from tests.support.requirements import require_systemd
 
 UNITS = Path(__file__).parents[2] / "deploy/systemd"
 SERVICE = UNITS / "criproxy.service"
@@ -97,9 +97,9 @@ def test_socket_is_that_of_the_default_listener() -> None:
     assert _values("TriggerLimitIntervalSec", SOCKET) == ["0"]
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     """systemd-analyze finds nothing wrong, apart from the program's path on this machine."""
+    require_systemd()
     program = _values("ExecStart")[0]
     text = SERVICE.read_text().replace(program, "/bin/true")
     (tmp_path / SERVICE.name).write_text(text)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 
 from criproxy.errors import IncompleteError, UnavailableError
 from criproxy.install import journal
+from criproxy.install.edits.unit_texts import service_text
 from criproxy.install.operation import Operation
 from tests.install.injection import FaultyTree, Killed, Node
-from tests.install.trees import tree_of
+from tests.install.trees import PROGRAM, tree_of
 
 LAYOUT = "kubeadm, flag"
 FLAGS = "/var/lib/kubelet/kubeadm-flags.env"
@@ -172,6 +174,66 @@ def test_another_is_at_work(node: Node) -> None:
         Operation(FaultyTree(node.tree.root)).locked(),
     ):
         pass
+
+
+def test_no_space_for_committing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If only the end cannot be written down, everything stays, and the next run ends it."""
+    write = journal._write
+
+    def full(file: Path, content: bytes) -> None:
+        if file.name == "installed.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        write(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write", full)
+        with pytest.raises(IncompleteError, match="--resume finish"):
+            node.do("install")
+    pending = node.operation().pending()
+    assert pending is not None
+    node.operation().finish(pending)
+    assert [*_names(node)] == []
+
+
+def test_kubelet_that_is_pointed_at_it_elsewhere(tmp_path: Path) -> None:
+    """If other files than those that are put back lead the kubelet to criproxy, as after snapd has
+    copied them to a new revision, nothing is removed."""
+    node = Node(tree_of("MicroK8s", tmp_path))
+    node.do("install")
+    revision = node.tree.root / "var/snap/microk8s"
+    shutil.copytree(revision / "7229", revision / "7230")
+    (revision / "current").unlink()
+    (revision / "current").symlink_to("7230")
+    before = node.state()
+    with pytest.raises(UnavailableError, match=r"write unix:///var/snap/.* there and run it again"):
+        node.do("uninstall")
+    assert node.state() == before
+
+
+def test_installed_by_hand(tmp_path: Path) -> None:
+    """A criproxy that was set up by hand goes on if installing fails, and after uninstalling."""
+    node = Node(tree_of("kubeadm, instance-config.yaml", tmp_path))
+    socket, runtime = "/run/criproxy/criproxy.sock", "/run/containerd/containerd.sock"
+    config = f"listeners: [{{endpoint: {socket}, runtime: {runtime}}}]\n"
+    node.tree.file("/etc/criproxy/config.yaml", config)
+    service = service_text(PROGRAM, "/etc/criproxy/config.yaml", socket, "kubelet.service")
+    node.tree.file("/etc/systemd/system/criproxy.service", service)
+    for file in ("config.yaml", "instance-config.yaml"):
+        path = f"/var/lib/kubelet/{file}"
+        node.tree.file(path, node.tree.text(path).replace(runtime, socket))
+    node.systemd.running.add("criproxy.service")
+    node.systemd.call("restart", "kubelet.service")
+    before = node.state()
+    steps = [*_names(node)]
+    assert "criproxy.socket" not in steps
+    assert "healthy" not in steps  # the kubelet is not restarted
+    with pytest.raises(UnavailableError):
+        failing(node).carry_out(node.plan("install"))
+    assert node.state() == before
+    node.do("install")
+    assert "criproxy.service" in node.systemd.running
+    node.do("uninstall")
+    assert node.state() == before
 
 
 def test_renewal_by_a_newer_version(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from criproxy.cli.install import command as install
 from criproxy.install.edits.unit_texts import drop_in_text, service_text, socket_text
 from tests.install.test_layouts import run
 from tests.install.trees import PROGRAM, TREES, tree_of
+from tests.support.requirements import require_systemd
 
 DEPLOY = Path(__file__).parents[2] / "deploy/systemd"
 CONFIG = "/etc/criproxy/config.yaml"
@@ -28,15 +30,13 @@ def test_drop_in_without_a_socket() -> None:
     assert "ExecStart" not in drop_in_text(True, "")
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 @pytest.mark.parametrize("layout", TREES)
 def test_systemd_understands_the_units(layout: str, tmp_path: Path) -> None:
     """systemd-analyze has nothing to say against criproxy's units, nor against the kubelet's with
     the drop-in, apart from programs and units that are not in the tree."""
-    from criproxy.cli.install import command
-
+    require_systemd()
     tree = tree_of(layout, tmp_path / "tree")
-    unit = run(command, tree)["unit"]
+    unit = run(install, tree)["unit"]
     units = tmp_path / "units"
     shutil.copytree(tree.root / "etc/systemd/system", units, symlinks=True)
     for place in ("usr/lib/systemd/system", "usr/local/lib/systemd/system"):

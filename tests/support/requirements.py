@@ -1,6 +1,7 @@
 """Skips tests whose requirements the machine lacks, or fails them where none may be skipped."""
 
 import os
+import shutil
 from collections.abc import Sequence
 
 import pytest
@@ -17,3 +18,8 @@ def require(lacking: Sequence[str]) -> None:
     if os.environ.get("CRIPROXY_E2E") == "required":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def require_systemd() -> None:
+    """Skip the test, or fail it, where systemd-analyze is missing; no systemd has to run."""
+    require([] if shutil.which("systemd-analyze") else ["systemd-analyze (systemd)"])

@@ -43,7 +43,7 @@ def installing_options(function: Callable[..., None]) -> Callable[..., None]:
             metavar="DURATION",
             default="2m",
             show_default=True,
-            help="How long the kubelet may take to be healthy and connected.",
+            help="How long the kubelet may take to be healthy and connected; 0s: do not wait.",
         ),
         click.option(
             "--systemctl",

@@ -28,11 +28,10 @@ from criproxy.install.layouts.find import find_layout
 from criproxy.install.layouts.setup import DROP_IN, Edits, Layout, Setup
 from criproxy.install.planning.changes import Changes
 from criproxy.install.planning.plan import Plan
-from criproxy.install.planning.proxy import CONFIG, Proxy, decide
+from criproxy.install.planning.proxy import CONFIG, SYSTEM, Proxy, decide
 from criproxy.install.tree import Tree
 from criproxy.relay.endpoints import Endpoint
 
-SYSTEM: Final = "/etc/systemd/system"
 CRICTL: Final = "/etc/crictl.yaml"
 _CRICTL_PROGRAMS: Final = ("/usr/bin/crictl", "/usr/local/bin/crictl")
 _HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108
@@ -81,6 +80,7 @@ def plan_install(tree: Tree, manifest: Manifest | None, wanted: Wanted) -> Plan:
         proxy.runtime.path,
         CONFIG,
         wanted.program,
+        proxy.moved or (manifest is not None and manifest.installation.moved),
         setup.health,
     )
     transaction = Transaction(
@@ -101,6 +101,7 @@ def _proxy_phase(
     layout: Layout,
 ) -> Phase:
     service, socket = f"{SYSTEM}/{SERVICE}", f"{SYSTEM}/{SOCKET}"
+    own = [each for each in (SOCKET, SERVICE) if not tree.exists(f"{SYSTEM}/{each}")]
     steps: list[Step] = []
     if proxy.config is not None:
         steps += changes.write(CONFIG, proxy.config)
@@ -117,7 +118,7 @@ def _proxy_phase(
         start = (_RELOAD, *(("start", each) for each in units))
         steps.append(Commands(start, "start criproxy"))
         steps.append(_PROVE)
-        stop = tuple(("stop", each) for each in reversed(units))
+        stop = tuple(("stop", each) for each in own if each in units)
         return Phase(PROXY_PHASE, tuple(steps), stop, (_RELOAD,))
     if steps or manifest.installation.version != __version__:
         steps.append(Commands((_RELOAD,), "have systemd read the units"))

@@ -7,11 +7,13 @@ import yaml
 from criproxy.config.load import parse
 from criproxy.config.schema import DEFAULT_ENDPOINT, ListenerConfig
 from criproxy.errors import UsageError
+from criproxy.install.edits.unit_texts import SERVICE, SOCKET
 from criproxy.install.journal import Manifest
 from criproxy.install.layouts.setup import Setup, endpoint_of
 from criproxy.install.tree import Tree
 from criproxy.relay.endpoints import Endpoint
 
+SYSTEM: Final = "/etc/systemd/system"
 CONFIG: Final = "/etc/criproxy/config.yaml"
 
 CRIO_SUFFIX: Final = "run/crio/crio.sock"
@@ -72,6 +74,9 @@ def decide(
         )
     endpoint = _endpoint(tree, listener, listen or (earlier if not moved else None), found)
     with_socket = listener is None or (listener.mode is None and listener.owner is None)
+    if manifest is None and tree.exists(f"{SYSTEM}/{SERVICE}"):
+        # Installed by hand: systemd cannot begin to listen for a service that does so itself.
+        with_socket = with_socket and tree.exists(f"{SYSTEM}/{SOCKET}")
     config = _config(endpoint, found, setup) if text is None else None
     return Proxy(endpoint, found, config, with_socket, moved)
 

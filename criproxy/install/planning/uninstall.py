@@ -17,9 +17,9 @@ from criproxy.install.journal import (
     Step,
     Transaction,
 )
-from criproxy.install.planning.install import KUBELET_PHASE, PROXY_PHASE, SYSTEM
+from criproxy.install.planning.install import KUBELET_PHASE, PROXY_PHASE
 from criproxy.install.planning.plan import Plan
-from criproxy.install.tree import Tree
+from criproxy.install.tree import ABSENT, Tree
 
 _RELOAD: Final = ("daemon-reload",)
 
@@ -49,7 +49,7 @@ def plan_uninstall(
         _kubelet_phase(
             manifest, [each for phase, each in changes if phase == KUBELET_PHASE], services
         ),
-        _proxy_phase(tree, [each for phase, each in changes if phase == PROXY_PHASE], services),
+        _proxy_phase([each for phase, each in changes if phase == PROXY_PHASE], services),
     )
     transaction = Transaction(
         "uninstall",
@@ -67,6 +67,8 @@ def plan_uninstall(
 
 def _kubelet_phase(manifest: Manifest, changes: list[Change], services: bool) -> Phase:
     steps: list[Step] = [*changes]
+    if changes and manifest.installation.moved:
+        steps.append(Check("released", "read the kubelet's configuration again"))
     if not (changes and services):
         return Phase(KUBELET_PHASE, tuple(steps))
     unit = manifest.installation.unit
@@ -77,10 +79,16 @@ def _kubelet_phase(manifest: Manifest, changes: list[Change], services: bool) ->
     return Phase(KUBELET_PHASE, tuple(steps), (), restart)
 
 
-def _proxy_phase(tree: Tree, changes: list[Change], services: bool) -> Phase:
+def _proxy_phase(changes: list[Change], services: bool) -> Phase:
     if not services:
         return Phase(PROXY_PHASE, tuple(changes))
-    units = [each for each in (SOCKET, SERVICE) if tree.exists(f"{SYSTEM}/{each}")]
+    # A unit that was there before goes on.
+    removed = {
+        each.path.rpartition("/")[2]
+        for each in changes
+        if each.before.kind == "file" and each.after == ABSENT
+    }
+    units = [each for each in (SOCKET, SERVICE) if each in removed]
     stop = tuple(("stop", each) for each in units)
     start = tuple(("start", each) for each in units)
     steps: tuple[Step, ...] = (
