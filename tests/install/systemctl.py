@@ -13,10 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import yaml
-
-from tests.support.waiting import LIMIT_SECONDS
-
+LIMIT_SECONDS: Final = 120.0
 CRIPROXY: Final = "criproxy.service"
 
 
@@ -66,6 +63,8 @@ def _start(directory: Path, root: Path, unit: str) -> None:
 
 def _criproxy(directory: Path, root: Path) -> list[str]:
     """Return the command of the unit in the tree, with the paths of this machine."""
+    import yaml  # most calls do without
+
     text = (root / "etc/systemd/system" / CRIPROXY).read_text()
     [line] = [each for each in text.splitlines() if each.startswith("ExecStart=")]
     *_, config = line.split()
