@@ -7,21 +7,27 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from click.testing import CliRunner
 
+from criproxy import __version__
 from criproxy.cli import cli
+from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import CriproxyError
-from tests.install import systemctl
+from tests.install import chroot
 from tests.install.trees import CONTAINERD, PROGRAM, TREES, NodeTree, tree_of
+from tests.support.raw_sockets import listening_pid
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
+SHOW = ("show", "--property=MainPID", "--value")
 LAYOUTS = ("kubeadm, flag", "kubeadm, CRI-O", "k3s", "RKE2", "k0s", "MicroK8s")
 """One of each distribution; the others differ in files alone."""
 
@@ -33,12 +39,12 @@ class RunningNode:
         self.tree: NodeTree = tree_of(layout, directory / "r", _free_port())
         self.directory = directory / "s"
         self.directory.mkdir()
-        self.systemctl = directory / "systemctl"
-        self.systemctl.write_text(
-            f"#!/bin/sh\nexec {sys.executable} -m tests.install.systemctl {self.directory} "
+        self.chroot = directory / "chroot"
+        self.chroot.write_text(
+            f"#!/bin/sh\nexec {sys.executable} -m tests.install.chroot {self.directory} "
             f'{self.tree.root} "$@"\n'
         )
-        self.systemctl.chmod(0o755)
+        self.chroot.chmod(0o755)
         self.runtime = f"{self.tree.root}{TREES[layout][1]}"
         Path(self.runtime).parent.mkdir(parents=True)
         unit = next(iter((self.tree.root / "etc/systemd/system/multi-user.target.wants").iterdir()))
@@ -46,13 +52,14 @@ class RunningNode:
 
     def call(self, *words: str) -> str:
         """Call systemctl."""
-        done = subprocess.run([self.systemctl, *words], capture_output=True, text=True, check=True)
+        command = [self.chroot, "systemctl", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     def arguments(self, command: str, *options: str) -> list[str]:
         """Return the command line of criproxy."""
         words = [command, "--root", str(self.tree.root)]
-        words += ["--systemctl", str(self.systemctl), "--yes", "-o", "json"]
+        words += ["--systemctl", f"{self.chroot} systemctl", "--yes", "-o", "json"]
         words += ["--timeout", f"{LIMIT_SECONDS:g}s"]
         return [*words, *(["--program", PROGRAM] if command == "install" else []), *options]
 
@@ -65,7 +72,7 @@ class RunningNode:
 
     def kubelet_at(self) -> str:
         """Return the socket that the running kubelet calls, within the tree; empty if none runs."""
-        pid = self.call("show", "--property=MainPID", "--value", self.unit)
+        pid = self.call(*SHOW, self.unit)
         lines = (self.directory / f"{self.unit}.log").read_text().splitlines()
         found = f"kubelet {pid} at {self.tree.root}"
         return next((each.removeprefix(found) for each in lines if each.startswith(found)), "")
@@ -102,7 +109,7 @@ def running(layout: str, directory: Path) -> Iterator[RunningNode]:
             node.wait_for_kubelet(TREES[layout][1])
             yield node
         finally:
-            systemctl.stop_all(node.directory)
+            chroot.stop_all(node.directory)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -116,7 +123,7 @@ def test_there_and_back(layout: str, short_dir: Path) -> None:
         status, answer = node.run("uninstall")
         assert (status, answer["outcome"]) == (0, "uninstalled")
         node.wait_for_kubelet(TREES[layout][1])
-        assert node.call("show", "--property=MainPID", "--value", "criproxy.service") == "0"
+        assert node.call(*SHOW, "criproxy.service") == "0"
         assert node.snapshot() == before
 
 
@@ -189,3 +196,36 @@ def test_signals(number: signal.Signals, short_dir: Path) -> None:
             )
         node.wait_for_kubelet(CONTAINERD)
         assert node.snapshot() == before
+
+
+def test_newer_version_over_an_older_one(short_dir: Path) -> None:
+    """Installing a newer version replaces the running criproxy: no call is lost, and the kubelet is
+    not restarted."""
+    with running("kubeadm, flag", short_dir) as node:
+        node.run("install")
+        manifest = node.tree.root / "var/lib/criproxy/install/installed.json"
+        manifest.write_text(manifest.read_text().replace(f'"{__version__}"', '"0.0.1"'))
+        socket_path = f"{node.tree.root}/run/criproxy/criproxy.sock"
+        before, kubelet = listening_pid(Path(socket_path)), node.call(*SHOW, node.unit)
+        ended, failures = threading.Event(), []
+
+        def call() -> None:
+            with CriClient(socket_path, timeout=LIMIT_SECONDS) as client:
+                while not ended.is_set():
+                    try:
+                        client.Version()
+                    except grpc.RpcError as error:
+                        failures.append(error)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        try:
+            status, answer = node.run("install")
+        finally:
+            ended.set()
+            caller.join()
+        assert (status, answer["outcome"]) == (0, "installed")
+        assert failures == []
+        assert listening_pid(Path(socket_path)) != before
+        assert node.call(*SHOW, node.unit) == kubelet
+        assert f'"{__version__}"' in manifest.read_text()

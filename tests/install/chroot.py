@@ -1,6 +1,6 @@
-"""A stand-in for systemctl that starts and stops the programs of units as processes.
+"""A stand-in for ``chroot DIR``: its systemctl starts the programs of units as processes.
 
-Called as ``systemctl WORD...`` by a script that gives it the directory with its own files. In there
+It is called by a script that gives it the directory with its own files and the root. In there
 ``UNIT.pid`` has the process of a unit, and ``fail`` (if it exists) the words of a call that fails.
 """
 
@@ -17,8 +17,17 @@ LIMIT_SECONDS: Final = 120.0
 CRIPROXY: Final = "criproxy.service"
 
 
-def main(directory: Path, root: Path, words: list[str]) -> int:
-    """Do what systemctl does with these words; return the exit status."""
+def main(directory: Path, root: Path, program: str, words: list[str]) -> int:
+    """Do what a program of the tree does with these words; return the exit status."""
+    if program != "systemctl":
+        assert program.endswith("/criproxy")
+        assert words == ["upgrade", "-c", "/etc/criproxy/config.yaml"]
+        command = [sys.executable, "-m", "criproxy", "upgrade", "-c", directory / "criproxy.yaml"]
+        return subprocess.run(command, check=False).returncode
+    return _systemctl(directory, root, words)
+
+
+def _systemctl(directory: Path, root: Path, words: list[str]) -> int:
     failing = directory / "fail"
     if failing.exists() and failing.read_text() == " ".join(words):
         print(f"Job for {words[-1]} failed.", file=sys.stderr)
@@ -106,4 +115,4 @@ def stop_all(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))
