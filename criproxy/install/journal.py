@@ -185,6 +185,7 @@ class Journal:
         try:
             for each in reversed(made):
                 each.mkdir(mode=0o755)
+                sync_directory(each.parent)
             self.directory.chmod(0o700)
             shutil.rmtree(self._staged, ignore_errors=True)
             self._staged.mkdir(mode=0o700)

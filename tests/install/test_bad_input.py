@@ -15,6 +15,7 @@ from criproxy.cli.install import command as install
 from criproxy.cli.uninstall import command as uninstall
 from criproxy.config.load import parse
 from criproxy.errors import CriproxyError
+from tests.install.injection import Killed, Node
 from tests.install.trees import CONTAINERD, CRIO, PROGRAM, NodeTree, tree_of
 
 CONFIG = "/etc/criproxy/config.yaml"
@@ -215,6 +216,29 @@ def test_what_may_be_left(tmp_path: Path) -> None:
     status, error = refused(uninstall, tree, "--leave", "/etc/passwd")
     assert status == 2
     assert error.startswith("--leave /etc/passwd: not a file of the installation, which are ")
+
+
+def test_other_socket_than_before(tmp_path: Path) -> None:
+    """Installing again does not move criproxy to another socket."""
+    tree = tree_of("kubeadm, flag", tmp_path)
+    run(install, tree)
+    status, error = refused(install, tree, "--listen", "/run/criproxy/other.sock")
+    assert status == 2
+    assert error.endswith("; first: criproxy uninstall")
+
+
+def test_interrupted_run_that_needs_services(tmp_path: Path) -> None:
+    """A run that was interrupted and starts services is not continued without systemctl, and
+    without a terminal it has to be said what is to become of it."""
+    node = Node(tree_of("kubeadm, flag", tmp_path))
+    with pytest.raises(Killed):
+        node.operation(8, Killed()).carry_out(node.plan("install"))
+    status, error = refused(install, node.tree, "--resume", "undo")
+    assert status == 2
+    assert "--systemctl" in error
+    result = CliRunner().invoke(install, ["--root", str(tmp_path), "--program", PROGRAM])
+    assert isinstance(result.exception, CriproxyError)
+    assert "with --resume undo" in str(result.exception)
 
 
 def test_unit_that_was_edited(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -193,7 +193,8 @@ class Run:
             return
         self._steps.append({"kind": kind, "step": what})
         if not self._json:
-            click.echo(f"{_DOING[kind]}{what}", err=True)
+            with suppress(OSError):  # a terminal that is gone keeps nothing from being put back
+                click.echo(f"{_DOING[kind]}{what}", err=True)
 
 
 def _show_diff(diff: str, change: Change) -> None:

@@ -17,7 +17,7 @@ FLAGS: Final = "/var/lib/kubelet/kubeadm-flags.env"
 """Flags that the kubelet's unit gives it, written by kubeadm."""
 
 INSTANCE: Final = "/var/lib/kubelet/instance-config.yaml"
-_ANNOTATION: Final = "kubeadm.alpha.kubernetes.io/cri-socket"
+ANNOTATION: Final = "kubeadm.alpha.kubernetes.io/cri-socket"
 _OPTION: Final = "container-runtime-endpoint"
 _KEY: Final = "containerRuntimeEndpoint"
 _NAME: Final = "kubelet"
@@ -43,9 +43,9 @@ def check_upgrade(facts: Facts, pid: int) -> Iterator[Finding]:
         if given:
             what = (
                 "whether an upgrade by kubeadm keeps this: it takes the endpoint from the node's "
-                f"annotation {_ANNOTATION}"
+                f"annotation {ANNOTATION}"
             )
-            remedy = f"kubectl annotate node NODE --overwrite {_ANNOTATION}={facts.advised}"
+            remedy = f"kubectl annotate node NODE --overwrite {ANNOTATION}={facts.advised}"
             yield Finding(_NAME, Outcome.CANNOT_TELL, what, remedy)
         return
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
-from criproxy.doctor.checks.kubeadm import FLAGS, INSTANCE
+from criproxy.doctor.checks.kubeadm import ANNOTATION, FLAGS, INSTANCE
 from criproxy.doctor.node.command_flags import flag, flags
 from criproxy.doctor.node.k3s import Setting
 from criproxy.doctor.node.kubelet_config import DEFAULT
@@ -70,7 +70,7 @@ class KubeletService:
             effective,
             separate(image[0] if image else None, effective),
             self._disagreement(effective),
-            tuple(_overridden(given, configured)),
+            (*_overridden(given, configured), *self._at_upgrades()),
             health_url(address, port),
         )
 
@@ -133,6 +133,14 @@ class KubeletService:
             return None
         value = self._mapping(INSTANCE).get(RUNTIME_KEY)
         return Setting(str(value), f"{RUNTIME_KEY} in {INSTANCE}") if value else None
+
+    def _at_upgrades(self) -> Iterator[str]:
+        """Yield a note if kubeadm takes the endpoint from the Node object, which is not changed."""
+        if self.name == "kubeadm" and not self._tree.exists(INSTANCE):
+            yield (
+                f"an upgrade by kubeadm takes the endpoint from the annotation {ANNOTATION} of the "
+                "node: set it too, or install again afterwards"
+            )
 
     def _disagreement(self, effective: Setting) -> str:
         """Return which settings differ that should be the same; empty if none do.

@@ -59,6 +59,10 @@ def decide(
     current = endpoint_of(setup.runtime)
     at_current = next((each for each in listeners if _same(tree, each.endpoint, current)), None)
     earlier = Endpoint(manifest.installation.endpoint) if manifest is not None else None
+    if earlier is not None and listen is not None and not _same(tree, earlier, listen):
+        raise UsageError(
+            f"--listen {listen}: criproxy is installed at {earlier}; first: criproxy uninstall"
+        )
     moved = at_current is None and not (earlier is not None and _same(tree, earlier, current))
     found = runtime or (current if moved else _behind(manifest, at_current))
     if found is None:
