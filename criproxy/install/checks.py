@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -79,6 +79,28 @@ def connected(endpoint: Endpoint, main_pid: Callable[[], int], seconds: float, u
             )
 
     _await(look, seconds)
+
+
+def agrees(
+    runtime: Endpoint, others: Sequence[Endpoint], main_pid: Callable[[], int], unit: str
+) -> None:
+    """Check that a kubelet that runs is connected to the runtime that its files name.
+
+    It may have been started with other files. One that is connected to none may just be starting.
+    Raises UnavailableError if it is connected to one of the ``others`` instead.
+    """
+    pid = main_pid()
+    facts = gather(System(), Config(), [runtime, *others])
+    found = {
+        path
+        for path, clients in facts.clients.items()
+        if any(_descends(facts.system, each, pid) for each in clients)
+    }
+    if pid and found and runtime.path not in found:
+        raise UnavailableError(
+            f"the kubelet (pid {pid}) runs with {' and '.join(sorted(found))}, and its files point "
+            f"it at {runtime}; correct them or restart {unit}, and run it again"
+        )
 
 
 def _descends(system: System, pid: int, ancestor: int) -> bool:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from criproxy.doctor.node.process_files import UndeterminedError
+from criproxy.doctor.node.system import is_socket
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.install import checks
 from criproxy.install.edits.unit_texts import SERVICE
@@ -22,7 +24,7 @@ from criproxy.install.planning.plan import Plan
 from criproxy.install.planning.uninstall import plan_uninstall
 from criproxy.install.services import Systemd
 from criproxy.install.tree import Tree
-from criproxy.relay.endpoints import Endpoint
+from criproxy.relay.endpoints import WELL_KNOWN, Endpoint
 
 
 def _nothing(_: str, __: str) -> None:
@@ -137,6 +139,9 @@ class Operation:
         }
         if systemd is not None:
             found |= {
+                "agrees": lambda: checks.agrees(
+                    runtime, self._others(runtime), lambda: systemd.main_pid(about.unit), about.unit
+                ),
                 "proxy": lambda: checks.prove(endpoint, runtime, self.limits.proxy),
                 "upgrade": lambda: _upgrade(systemd, about),
                 "healthy": lambda: checks.healthy(about.health, kubelet, about.unit),
@@ -147,6 +152,11 @@ class Operation:
         if not kubelet:
             found |= {"healthy": _do_not_wait, "connected": _do_not_wait}
         return found
+
+    def _others(self, runtime: Endpoint) -> list[Endpoint]:
+        """Return the sockets of other runtimes."""
+        found = {self._at(path) for path in WELL_KNOWN} - {runtime}
+        return sorted((each for each in found if is_socket(Path(each.path))), key=str)
 
     def _at(self, path: str) -> Endpoint:
         return Endpoint(str(self.tree.host(self.tree.real(path))))

@@ -119,6 +119,7 @@ class _Checked(Operation):
             return call
 
         found = {
+            "agrees": lambda: None,
             "configured": real["configured"],
             "released": real["released"],
             "proxy": proxy,

@@ -23,7 +23,7 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import CriproxyError
 from tests.install import chroot
-from tests.install.trees import CONTAINERD, PROGRAM, TREES, NodeTree, tree_of
+from tests.install.trees import CONTAINERD, CRIO, PROGRAM, TREES, NodeTree, tree_of
 from tests.support.raw_sockets import listening_pid
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -125,6 +125,28 @@ def test_there_and_back(layout: str, short_dir: Path) -> None:
         node.wait_for_kubelet(TREES[layout][1])
         assert node.call(*SHOW, "criproxy.service") == "0"
         assert node.snapshot() == before
+
+
+def test_kubelet_runs_with_other_files(short_dir: Path) -> None:
+    """If the kubelet was started with another runtime than its files name by now, nothing is
+    moved: the two have to agree first."""
+    with running("kubeadm, flag", short_dir) as node:
+        flags = "/var/lib/kubelet/kubeadm-flags.env"
+        node.tree.file(flags, node.tree.text(flags).replace(f"/var{CONTAINERD}", CRIO), 0o600)
+        before = node.snapshot()
+        other = f"{node.tree.root}{CRIO}"
+        Path(other).parent.mkdir()
+        with EmbeddedRuntime(f"unix://{other}"):
+            status, answer = node.run("install")
+            assert status == 1
+            assert (
+                f"runs with {node.runtime}, and its files point it at unix://{other}"
+                in (answer["error"])
+            )
+            assert node.snapshot() == before
+            node.call("restart", node.unit)
+            node.wait_for_kubelet(CRIO)
+            assert node.run("install")[0] == 0
 
 
 def test_criproxy_is_stopped_and_gone(short_dir: Path) -> None:

@@ -114,20 +114,22 @@ def _proxy_phase(
     units = [SOCKET, SERVICE] if proxy.with_socket else [SERVICE]
     if not wanted.services:
         return Phase(PROXY_PHASE, tuple(steps))
+    first: list[Step] = [_AGREES] if proxy.moved else []
     if manifest is None:
         start = (_RELOAD, *(("start", each) for each in units))
         steps.append(Commands(start, "start criproxy"))
         steps.append(_PROVE)
         stop = tuple(("stop", each) for each in own if each in units)
-        return Phase(PROXY_PHASE, tuple(steps), stop, (_RELOAD,))
+        return Phase(PROXY_PHASE, (*first, *steps), stop, (_RELOAD,))
     if steps or manifest.installation.version != __version__:
         steps.append(Commands((_RELOAD,), "have systemd read the units"))
         steps.append(Check("upgrade", "replace the running criproxy, which finishes its calls"))
         steps.append(_PROVE)
-        return Phase(PROXY_PHASE, tuple(steps), (), (_RELOAD,))
-    return Phase(PROXY_PHASE, ())
+        return Phase(PROXY_PHASE, (*first, *steps), (), (_RELOAD,))
+    return Phase(PROXY_PHASE, tuple(first))
 
 
+_AGREES: Final = Check("agrees", "compare the kubelet's files with what it runs with")
 _PROVE: Final = Check("proxy", "compare criproxy's answers with the runtime's")
 
 
