@@ -88,6 +88,8 @@ class Installation(Struct, frozen=True):
     program: str
     moved: bool = True
     """Whether the kubelet was pointed elsewhere before."""
+    ran_before: bool = False
+    """Whether a criproxy ran already, so that it is not stopped."""
     health: str = ""
     """The URL of the kubelet's healthz; empty if it serves none."""
 

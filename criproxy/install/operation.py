@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,8 +79,12 @@ class Operation:
 
     def plan_install(self, wanted: Wanted) -> Plan:
         """Plan an installation. Raises as ``planning.plan_install`` does, as CriproxyError."""
+        manifest = self.installed()
+        if manifest is None and self.systemd is not None:
+            running = bool(self.systemd.main_pid(SERVICE))
+            wanted = replace(wanted, running=running)
         with _explained():
-            return plan_install(self.tree, self.installed(), wanted)
+            return plan_install(self.tree, manifest, wanted)
 
     def plan_uninstall(self, manifest: Manifest, left: Collection[str] = ()) -> Plan:
         """Plan the removal of an installation. Raises as ``planning.plan_uninstall`` does."""

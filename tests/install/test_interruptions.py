@@ -13,6 +13,7 @@ from criproxy.errors import IncompleteError, UnavailableError
 from criproxy.install import journal
 from criproxy.install.edits.unit_texts import service_text
 from criproxy.install.operation import Operation
+from criproxy.install.planning.install import Wanted
 from tests.install.injection import FaultyTree, Killed, Node
 from tests.install.trees import PROGRAM, tree_of
 
@@ -253,6 +254,19 @@ def test_renewal_by_a_newer_version(node: Node, monkeypatch: pytest.MonkeyPatch)
     assert [*_names(node)] == []
     node.do("uninstall")
     assert node.state() == before
+
+
+def test_renewal_by_another_program(node: Node) -> None:
+    """A criproxy at another path is started instead of the running one, which executes its own."""
+    node.do("install")
+    node.tree.file("/opt/criproxy/2/criproxy", "", 0o755)
+    plan = node.operation().plan_install(Wanted("/opt/criproxy/2/criproxy", services=True))
+    commands = [each for each in plan.transaction.steps if isinstance(each, journal.Commands)]
+    assert [each.commands for each in commands] == [
+        (("daemon-reload",), ("restart", "criproxy.service"))
+    ]
+    node.operation().carry_out(plan)
+    assert "/2/criproxy run" in node.tree.text("/etc/systemd/system/criproxy.service")
 
 
 def _names(node: Node) -> Iterator[str]:

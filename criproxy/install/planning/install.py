@@ -53,6 +53,8 @@ class Wanted:
     unit: str | None = None
     listen: Endpoint | None = None
     runtime: Endpoint | None = None
+    running: bool = False
+    """Whether a criproxy runs already that this command has not installed."""
 
 
 def plan_install(tree: Tree, manifest: Manifest | None, wanted: Wanted) -> Plan:
@@ -64,7 +66,7 @@ def plan_install(tree: Tree, manifest: Manifest | None, wanted: Wanted) -> Plan:
     unit = wanted.unit or (manifest.installation.unit if manifest is not None else None)
     layout = find_layout(tree, unit)
     setup = layout.setup()
-    proxy = decide(tree, setup, manifest, wanted.listen, wanted.runtime)
+    proxy = decide(tree, setup, manifest, wanted.listen, wanted.runtime, wanted.running)
     _check_program(tree, wanted.program)
     _check_unchanged(tree, manifest)
     changes = Changes(tree)
@@ -81,6 +83,7 @@ def plan_install(tree: Tree, manifest: Manifest | None, wanted: Wanted) -> Plan:
         CONFIG,
         wanted.program,
         proxy.moved or (manifest is not None and manifest.installation.moved),
+        manifest.installation.ran_before if manifest is not None else wanted.running,
         setup.health,
     )
     transaction = Transaction(
@@ -101,7 +104,6 @@ def _proxy_phase(
     layout: Layout,
 ) -> Phase:
     service, socket = f"{SYSTEM}/{SERVICE}", f"{SYSTEM}/{SOCKET}"
-    own = [each for each in (SOCKET, SERVICE) if not tree.exists(f"{SYSTEM}/{each}")]
     steps: list[Step] = []
     if proxy.config is not None:
         steps += changes.write(CONFIG, proxy.config)
@@ -119,8 +121,14 @@ def _proxy_phase(
         start = (_RELOAD, *(("start", each) for each in units))
         steps.append(Commands(start, "start criproxy"))
         steps.append(_PROVE)
-        stop = tuple(("stop", each) for each in own if each in units)
+        stop = () if wanted.running else tuple(("stop", each) for each in units)
         return Phase(PROXY_PHASE, (*first, *steps), stop, (_RELOAD,))
+    if manifest.installation.program != wanted.program:
+        # The running daemon would execute the program that it was started with.
+        restart = (_RELOAD, ("restart", SERVICE))
+        steps.append(Commands(restart, "restart criproxy, which finishes its calls"))
+        steps.append(_PROVE)
+        return Phase(PROXY_PHASE, (*first, *steps), (), restart)
     if steps or manifest.installation.version != __version__:
         steps.append(Commands((_RELOAD,), "have systemd read the units"))
         steps.append(Check("upgrade", "replace the running criproxy, which finishes its calls"))

@@ -7,7 +7,6 @@ import yaml
 from criproxy.config.load import parse
 from criproxy.config.schema import DEFAULT_ENDPOINT, ListenerConfig
 from criproxy.errors import UsageError
-from criproxy.install.edits.unit_texts import SERVICE, SOCKET
 from criproxy.install.journal import Manifest
 from criproxy.install.layouts.setup import Setup, endpoint_of
 from criproxy.install.tree import Tree
@@ -44,9 +43,11 @@ def decide(
     manifest: Manifest | None,
     listen: Endpoint | None,
     runtime: Endpoint | None,
+    running: bool,
 ) -> Proxy:
     """Decide from the kubelet's settings, an earlier installation, and what the user has named.
 
+    ``running``: whether a criproxy runs that was not installed by this command.
     Raises UsageError where these do not fit together.
     """
     if setup.disagreement and runtime is None:
@@ -78,9 +79,8 @@ def decide(
         )
     endpoint = _endpoint(tree, listener, listen or (earlier if not moved else None), found)
     with_socket = listener is None or (listener.mode is None and listener.owner is None)
-    if manifest is None and tree.exists(f"{SYSTEM}/{SERVICE}"):
-        # Installed by hand: systemd cannot begin to listen for a service that does so itself.
-        with_socket = with_socket and tree.exists(f"{SYSTEM}/{SOCKET}")
+    # systemd cannot begin to listen for a service that does so itself.
+    with_socket = with_socket and not running
     config = _config(endpoint, found, setup) if text is None else None
     return Proxy(endpoint, found, config, with_socket, moved)
 

@@ -49,7 +49,7 @@ def plan_uninstall(
         _kubelet_phase(
             manifest, [each for phase, each in changes if phase == KUBELET_PHASE], services
         ),
-        _proxy_phase([each for phase, each in changes if phase == PROXY_PHASE], services),
+        _proxy_phase(manifest, [each for phase, each in changes if phase == PROXY_PHASE], services),
     )
     transaction = Transaction(
         "uninstall",
@@ -79,16 +79,16 @@ def _kubelet_phase(manifest: Manifest, changes: list[Change], services: bool) ->
     return Phase(KUBELET_PHASE, tuple(steps), (), restart)
 
 
-def _proxy_phase(changes: list[Change], services: bool) -> Phase:
+def _proxy_phase(manifest: Manifest, changes: list[Change], services: bool) -> Phase:
     if not services:
         return Phase(PROXY_PHASE, tuple(changes))
-    # A unit that was there before goes on.
     removed = {
         each.path.rpartition("/")[2]
         for each in changes
         if each.before.kind == "file" and each.after == ABSENT
     }
-    units = [each for each in (SOCKET, SERVICE) if each in removed]
+    ran = manifest.installation.ran_before
+    units = [each for each in (SOCKET, SERVICE) if each in removed and not ran]
     stop = tuple(("stop", each) for each in units)
     start = tuple(("start", each) for each in units)
     steps: tuple[Step, ...] = (
