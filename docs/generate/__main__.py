@@ -21,6 +21,7 @@ from docs.generate import (
     methods,
     metrics,
     recorded_calls,
+    report,
 )
 from docs.generate.markdown import page
 
@@ -37,6 +38,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/exit-status.md": lambda: page(commands.statuses()),
     "reference/methods.md": lambda: page(methods.methods()),
     "reference/recorded-calls.md": lambda: page(recorded_calls.recorded_calls()),
+    "reference/report.md": lambda: page(report.report()),
     "man/criproxy.1": man.manual,
     "../config.example.yaml": example.configuration,
 }

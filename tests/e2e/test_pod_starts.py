@@ -1,5 +1,5 @@
-"""The cause of a slow pod on a real containerd, as ``criproxy pods`` reads it from either log, and
-as ``criproxy top`` and ``criproxy pods`` tell it from the running daemon."""
+"""The cause of a slow pod on a real containerd, as ``pods`` and ``report`` read it from logs, and
+as ``top`` and ``pods`` tell it from the running daemon."""
 
 import json
 from collections.abc import Iterator
@@ -44,6 +44,13 @@ def starts(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def report(file: Path) -> dict[str, Any]:
+    result = CliRunner().invoke(cli, ["report", str(file), "-o", "json"], catch_exceptions=False)
+    assert (result.exit_code, result.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
 def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: Path) -> None:
     """Both logs name the pull as the cause; the call log also for how long the rule held it."""
     log, audit = short_dir / "criproxy.log", short_dir / "audit.jsonl"
@@ -78,8 +85,14 @@ def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: P
         ]
         assert [each["subject"] for each in calls[2:]] == ["main", "main", "second", "second"]
         assert start["state"] == "started"
+        (reported,) = report(file)["pod_starts"]["slowest"]
+        assert reported["cause"]["kind"] == "pull"
+        assert reported["cause"]["subject"] == image
+        assert reported["seconds"] == pytest.approx(start["seconds"], abs=1e-5)
     (from_log,) = starts(log)
     assert "held by slow-pull)" in from_log["cause"]["text"]
+    slowest = report(log)["slowest"][0]
+    assert (slowest["method"], slowest["rules"]) == ("PullImage", ["slow-pull"])
 
 
 def test_a_pull_that_a_rule_slows_now(runtime: Containerd, image: str, short_dir: Path) -> None:
