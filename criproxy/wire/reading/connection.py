@@ -396,6 +396,7 @@ class _Requests(_Direction):
         if len(streams.open) >= streams.limit:
             raise LimitError(f"more than {streams.limit} calls are in flight")
         path = timeout = content_type = b""
+        traceparent: bytes | None = None
         for name, value in headers:
             if name == b":path":
                 path = value
@@ -403,10 +404,14 @@ class _Requests(_Direction):
                 timeout = value
             elif name == b"content-type":
                 content_type = value
+            elif name == b"traceparent":
+                traceparent = value if traceparent is None else b""
         streams.last = stream
         is_grpc = content_type.startswith(b"application/grpc")
         call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
         call.half_closed = ended
+        if traceparent:
+            call.traceparent = traceparent
         if streams.select_capture is not None and is_grpc:
             limits = streams.select_capture(path)
             if limits is not None:

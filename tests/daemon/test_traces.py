@@ -1,0 +1,315 @@
+"""The traces of a running daemon, received by a real receiver of OTLP."""
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from criproxy.client import CriClient
+from criproxy.embedded.background import EmbeddedRuntime
+from tests.support.criproxy import Criproxy
+from tests.support.grpc_peers import code_of
+from tests.support.process_tree import named
+from tests.support.trace_receiver import TraceReceiver, attributes
+from tests.support.waiting import LIMIT_SECONDS, wait_until
+
+ALL: dict[str, Any] = {"ratio": 1}
+NONE: dict[str, Any] = {"ratio": 0, "errors": False, "slower_than": None}
+
+
+@pytest.fixture
+def receiver() -> Iterator[TraceReceiver]:
+    with TraceReceiver() as receiver:
+        yield receiver
+
+
+def traced(
+    directory: Path, runtime: str, url: str, sampling: dict[str, Any], **config: Any
+) -> Criproxy:
+    traces = {"otlp": {"endpoint": url}, "sampling": sampling, "node": "node-1"}
+    return Criproxy(
+        directory, runtime, config={"traces": traces | config.pop("traces", {}), **config}
+    )
+
+
+def parent(flags: str = "01") -> tuple[str, str, str]:
+    """A trace id, a span id and the header that names them."""
+    trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
+    return trace_id, span_id, f"00-{trace_id}-{span_id}-{flags}"
+
+
+def client_of(proxy: Criproxy) -> CriClient:
+    return CriClient(proxy.endpoint, timeout=LIMIT_SECONDS)
+
+
+def test_a_call_is_a_child_of_the_callers_span(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """A call with a traceparent has a span in that trace, below the caller's, with the attributes
+    of the conventions; one without begins a trace of its own."""
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy,
+        client_of(proxy) as client,
+    ):
+        trace_id, span_id, header = parent()
+        pod = client.ListPodSandbox().items[0]
+        client.call("PodSandboxStatus", pod_sandbox_id=pod.id, metadata=[("traceparent", header)])
+        (span,) = receiver.wait_for("/PodSandboxStatus")
+        (root,) = receiver.wait_for("/ListPodSandbox")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace_id, span_id)
+    assert span.flags == 0x301
+    assert span.name == "runtime.v1.RuntimeService/PodSandboxStatus"
+    assert span.kind == span.SPAN_KIND_SERVER
+    assert 0 < span.start_time_unix_nano < span.end_time_unix_nano
+    assert span.status.code == span.status.STATUS_CODE_UNSET
+    found = attributes(span)
+    assert found.pop("criproxy.time_to_first_byte") > 0
+    assert found.pop("criproxy.overhead") > 0
+    assert found.pop("criproxy.response.bytes") > 0
+    assert found == {
+        "rpc.system": "grpc",
+        "rpc.service": "runtime.v1.RuntimeService",
+        "rpc.method": "PodSandboxStatus",
+        "rpc.grpc.status_code": 0,
+        "rpc.response.status_code": "OK",
+        "k8s.namespace.name": pod.metadata.namespace,
+        "k8s.pod.name": pod.metadata.name,
+        "k8s.pod.uid": pod.metadata.uid,
+        "criproxy.pod.id": pod.id,
+        "criproxy.listener": proxy.endpoint,
+        "criproxy.caller.pid": os.getpid(),
+        "criproxy.caller.uid": os.getuid(),
+        "criproxy.caller.executable": os.readlink("/proc/self/exe"),
+        "criproxy.end": "status",
+        "criproxy.request.bytes": len(pod.id) + 2,
+    }
+    assert (len(root.trace_id), len(root.span_id), root.parent_span_id) == (16, 8, b"")
+    assert root.trace_id != span.trace_id
+    assert root.flags == 1
+    resource = attributes(receiver.requests[0].resource_spans[0].resource)
+    assert (resource["service.name"], resource["k8s.node.name"]) == ("criproxy", "node-1")
+    assert receiver.headers[0]["content-type"] == "application/x-protobuf"
+
+
+@pytest.mark.parametrize("header", ["nonsense", f"00-{'0' * 32}-{'1' * 16}-01"])
+def test_a_malformed_parent_is_ignored(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver, header: str
+) -> None:
+    """A call whose traceparent is malformed begins a trace, and is answered."""
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy,
+        client_of(proxy) as client,
+    ):
+        client.call("Version", metadata=[("traceparent", header)])
+        (span,) = receiver.wait_for("/Version")
+    assert any(span.trace_id)
+    assert span.parent_span_id == b""
+
+
+def test_what_is_sampled(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """With a ratio of 0 a call has a span if the caller samples it, and if it fails, also where the
+    caller does not sample it."""
+    sampling = {"ratio": 0, "slower_than": None}
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, sampling) as proxy,
+        client_of(proxy) as client,
+    ):
+        client.Status()
+        client.call("Status", metadata=[("traceparent", parent("00")[2])])
+        trace_id, _, header = parent("01")
+        client.call("Status", metadata=[("traceparent", header)])
+        failed, _, header = parent("00")
+        gone = lambda: client.call(  # noqa: E731
+            "PodSandboxStatus", pod_sandbox_id="none", metadata=[("traceparent", header)]
+        )
+        assert code_of(gone) == "NOT_FOUND"
+        (span,) = receiver.wait_for("/PodSandboxStatus")
+        assert proxy.stop() == 0
+    assert span.trace_id.hex() == failed
+    assert span.flags == 0x300  # its trace is not sampled
+    assert span.status.code == span.status.STATUS_CODE_UNSET  # the client's mistake
+    assert attributes(span)["rpc.grpc.status_code"] == 5
+    assert "not found" in attributes(span)["criproxy.message"]
+    assert [each.trace_id.hex() for each in receiver.named("/Status")] == [trace_id]
+
+
+def test_a_failure_of_the_runtime_is_an_error(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """The span of a call that a rule lets fail as the runtime would is an error, with the message,
+    the rule and the reason of the refusal."""
+    rule = {
+        "name": "broken",
+        "match": {"methods": ["Status"]},
+        "deny": {"code": "INTERNAL", "message": "disk on fire"},
+    }
+    with (
+        traced(
+            short_dir, runtime.endpoint, receiver.url, NONE | {"errors": True}, rules=[rule]
+        ) as proxy,
+        client_of(proxy) as client,
+    ):
+        assert code_of(client.Status) == "INTERNAL"
+        (span,) = receiver.wait_for("/Status")
+    assert span.status.code == span.status.STATUS_CODE_ERROR
+    assert span.status.message == "disk on fire"
+    assert attributes(span)["criproxy.rules"] == ["broken"]
+
+
+def test_credentials_are_redacted(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """A status message that repeats a pull's password is redacted in the span, in every request."""
+    rule = {
+        "name": "telling",
+        "match": {"methods": ["PullImage"]},
+        "deny": {"code": "UNKNOWN", "message": "no access for hunter2-secret"},
+    }
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, ALL, rules=[rule]) as proxy,
+        client_of(proxy) as client,
+    ):
+        pull = lambda: client.PullImage(  # noqa: E731
+            image={"image": "registry.local/app:1"},
+            auth={"username": "robot", "password": "hunter2-secret"},
+        )
+        assert code_of(pull) == "UNKNOWN"
+        (span,) = receiver.wait_for("/PullImage")
+        assert proxy.stop() == 0
+    assert attributes(span)["criproxy.image"] == "registry.local/app:1"
+    assert span.status.message.startswith("no access for")
+    assert not any(b"hunter2" in each.SerializeToString() for each in receiver.requests)
+
+
+def test_an_absent_collector_costs_a_counter(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """While nobody listens at the endpoint calls go on, the failures are counted and logged once,
+    and the daemon ends in time; what is lost is counted."""
+    with traced(short_dir, runtime.endpoint, "http://127.0.0.1:1/v1/traces", ALL) as proxy:
+        with client_of(proxy) as client:
+            for _ in range(50):
+                client.Version()
+        wait_until(lambda: proxy.metric("criproxy_traces_errors_total") >= 2, "two failures")
+        wait_until(lambda: proxy.metric("criproxy_traces_queue_spans") >= 50, "spans that wait")
+        assert proxy.metric("criproxy_traces_exported_total") == 0
+        assert len(proxy.events("traces in trouble")) == 1
+        assert proxy.stop() == 0
+        assert proxy.event("spans lost")["spans"] >= 50
+
+
+def test_a_full_queue_drops_spans_and_no_call(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """While the receiver does not answer, spans above the queue's limit are dropped and counted;
+    every span is either received or counted."""
+    queue = {"queue": {"spans": 10}}
+    with traced(short_dir, runtime.endpoint, receiver.url, ALL, traces=queue) as proxy:
+        receiver.hold.clear()
+        with client_of(proxy) as client:
+            for _ in range(100):
+                client.Version()
+        dropped = lambda: proxy.metric(  # noqa: E731
+            "criproxy_traces_dropped_total", reason="queue_full"
+        )
+        wait_until(lambda: dropped() >= 90, "dropped spans")
+        receiver.hold.set()
+        wait_until(
+            lambda: dropped() + proxy.metric("criproxy_traces_exported_total") >= 100, "all spans"
+        )
+        assert proxy.metric("criproxy_traces_dropped_total") == dropped()
+
+
+def test_the_end_does_not_wait_for_a_receiver_that_hangs(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """The daemon ends although the receiver never answers, and says how many spans are lost."""
+    with traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy:
+        receiver.hold.clear()
+        with client_of(proxy) as client:
+            client.Version()
+        assert receiver.asked.acquire(timeout=LIMIT_SECONDS)
+        assert proxy.stop() == 0
+        assert proxy.event("spans lost")["spans"] >= 1
+
+
+def test_the_end_sends_what_waits(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """Spans of calls just before the end are sent."""
+    with traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy:
+        with client_of(proxy) as client:
+            for _ in range(20):
+                client.Status()
+        assert proxy.stop() == 0
+        assert len(receiver.named("/Status")) == 20
+        assert not proxy.events("spans lost")
+
+
+def test_another_exporter_takes_the_place_of_one_that_died(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """The exporter is a process of its own: if it is killed calls go on, and the next one sends
+    the spans of the calls meanwhile."""
+    with traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy:
+        os.kill(named(proxy.process.pid, "criproxy:traces"), signal.SIGKILL)
+        with client_of(proxy) as client:
+            client.Status()
+            proxy.event("process started", process="exporter")
+            client.Version()
+        receiver.wait_for("/Status")
+        receiver.wait_for("/Version")
+
+
+def test_a_reload_changes_the_endpoint(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """After a reload spans go to the new endpoint, and without the section there are none."""
+    with TraceReceiver() as other, traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy:
+        with client_of(proxy) as client:
+            client.Status()
+        proxy.reload(traces={"otlp": {"endpoint": other.url}, "sampling": ALL})
+        proxy.event("configuration loaded")
+        with client_of(proxy) as client:
+            client.Version()
+        other.wait_for("/Version")
+        receiver.wait_for("/Status")
+        assert not receiver.named("/Version")
+        proxy.reload(traces=None)
+        wait_until(lambda: len(proxy.events("configuration loaded")) == 2, "a second reload")
+        with client_of(proxy) as client:
+            client.ImageFsInfo()
+        assert proxy.stop() == 0
+        assert not other.named("/ImageFsInfo")
+
+
+def test_an_endpoint_that_is_none(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """A bad endpoint is an error with an example of a good one, and exit status 2."""
+    status, message = traced(short_dir, runtime.endpoint, "collector:4318", ALL).fails()
+    assert status == 2
+    assert "write it like http://127.0.0.1:4318/v1/traces" in message
+
+
+def test_a_call_is_answered_the_same(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """What the client and the runtime exchange is not changed by traces: the runtime's trailers
+    and its error reach a client that sends a traceparent."""
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy,
+        client_of(proxy) as client,
+        CriClient(runtime.endpoint, timeout=LIMIT_SECONDS) as direct,
+    ):
+        request = {"metadata": [("traceparent", parent()[2])]}
+        assert client.call("Version", **request) == direct.call("Version", **request)
+        errors = []
+        for each in (client, direct):
+            with pytest.raises(grpc.RpcError) as error:
+                each.call("ContainerStatus", container_id="none", **request)
+            errors.append((error.value.code(), error.value.details()))
+        assert errors[0] == errors[1]
