@@ -19,6 +19,7 @@ class TracedCall(msgspec.Struct, array_like=True):
     """A call that has ended. Times are nanoseconds since the epoch, durations seconds.
 
     - ``parent_id``: the caller's span, or empty.
+    - ``sampled``: whether it has a span in any case; otherwise only with the start of its pod.
     - ``in_head``: whether its trace is sampled, not only this call; that is the flag of its span.
     - ``code``: the name of its gRPC code, or empty if its end was not seen.
     - ``subject``: the fields that name its pod, container and image, as in the call log.
@@ -27,6 +28,7 @@ class TracedCall(msgspec.Struct, array_like=True):
     trace_id: bytes
     span_id: bytes
     parent_id: bytes
+    sampled: bool
     in_head: bool
     began: int
     ended: int

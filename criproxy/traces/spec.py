@@ -41,6 +41,14 @@ class SamplingSpec(Section, frozen=True):
             raise ValueError("ratio has to be from 0 to 1")
 
 
+class PodStartsSpec(Section, frozen=True):
+    """The spans of pods' starts, each over the calls of one: sandbox, pulls, containers."""
+
+    settle: Duration = Duration(30)
+    """The time without a further call after which a pod has started, once all containers that were
+    created have. Then its span is sent."""
+
+
 class SpanQueueSpec(Section, frozen=True):
     """The limits of the queue of spans. Spans are dropped and counted when it is full."""
 
@@ -59,6 +67,10 @@ class TracesSpec(Section, frozen=True):
 
     otlp: TracesOtlpSpec = TracesOtlpSpec()
     sampling: SamplingSpec = SamplingSpec()
+    pod_starts: PodStartsSpec | None = PodStartsSpec()
+    """The spans of pods' starts, each over the calls of one. A start is sampled if one of its calls
+    is, or if it lasts as long as `sampling.slower_than`; then all its calls have spans. null: calls
+    only."""
     queue: SpanQueueSpec = SpanQueueSpec()
     node: str | None = None
     """The name of this node in spans. null: the host name."""

@@ -313,3 +313,81 @@ def test_a_call_is_answered_the_same(
                 each.call("ContainerStatus", container_id="none", **request)
             errors.append((error.value.code(), error.value.details()))
         assert errors[0] == errors[1]
+
+
+POD = {"metadata": {"name": "web-0", "uid": "uid-web-0", "namespace": "shop"}}
+CONTAINER = {"metadata": {"name": "app"}, "image": {"image": "example.test/app:1"}}
+SLOW_PULL = {
+    "name": "slow-pull",
+    "match": {"methods": ["PullImage"]},
+    "delay": {"fixed": "2s"},
+}
+
+
+def start_pod(client: CriClient, metadata: list[tuple[str, str]] | None = None) -> None:
+    """Start a pod as the kubelet does."""
+
+    def call(method: str, **fields: Any) -> Any:
+        return client.call(method, metadata=metadata, **fields)
+
+    pod = call("RunPodSandbox", config=POD).pod_sandbox_id
+    call("PullImage", image=CONTAINER["image"], sandbox_config=POD)
+    create = {"pod_sandbox_id": pod, "config": CONTAINER, "sandbox_config": POD}
+    container = call("CreateContainer", **create).container_id
+    call("StartContainer", container_id=container)
+
+
+def test_the_start_of_a_pod(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """The start of a pod whose pull a rule has slowed has a span with that cause, although no trace
+    is sampled, and all its calls are below it."""
+    sampling = {"ratio": 0, "slower_than": "1500ms"}
+    with (
+        traced(
+            short_dir,
+            runtime.endpoint,
+            receiver.url,
+            sampling,
+            rules=[SLOW_PULL],
+            traces={"pod_starts": {"settle": "100ms"}},
+        ) as proxy,
+        client_of(proxy) as client,
+    ):
+        start_pod(client)
+        (start,) = receiver.wait_for("pod start")
+    calls = [span for span in receiver.spans if span is not start]
+    assert sorted(span.name.rpartition("/")[2] for span in calls) == [
+        "CreateContainer",
+        "PullImage",
+        "RunPodSandbox",
+        "StartContainer",
+    ]
+    assert {span.parent_span_id for span in calls} == {start.span_id}
+    assert {span.trace_id for span in calls} == {start.trace_id}
+    found = attributes(start)
+    assert (found["k8s.namespace.name"], found["k8s.pod.uid"]) == ("shop", "uid-web-0")
+    assert found["criproxy.pod_start.cause.kind"] == "pull"
+    text = found["criproxy.pod_start.cause.text"]
+    assert text.startswith("image pull of example.test/app:1: ")
+    assert "held by slow-pull)" in text
+    assert found["criproxy.pod_start.pull"] >= 2
+
+
+def test_the_start_of_a_pod_in_the_kubelets_trace(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """Where the caller traces, the start is in its trace, and sent when the daemon ends."""
+    trace_id, span_id, header = parent()
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, NONE) as proxy,
+        client_of(proxy) as client,
+    ):
+        start_pod(client, [("traceparent", header)])
+        assert proxy.stop() == 0
+    (start,) = receiver.named("pod start")
+    assert (start.trace_id.hex(), start.parent_span_id.hex()) == (trace_id, span_id)
+    assert {span.parent_span_id.hex() for span in receiver.spans} == {span_id}
+    assert {link.span_id for link in start.links} == {
+        span.span_id for span in receiver.spans if span is not start
+    }

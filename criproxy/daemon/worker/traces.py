@@ -42,7 +42,11 @@ class Traces:
         """Counters of the spans that this worker has dropped."""
         self._sender = CallSender(channel, self.counts, self._report_lost)
         self.call_tracer = CallTracer(
-            Sampler(spec.sampling), subject_of, wall_ns, self._sender.send
+            Sampler(spec.sampling),
+            subject_of,
+            wall_ns,
+            self._sender.send,
+            pod_starts=spec.pod_starts is not None,
         )
         self.reconnect = self._sender.reconnect
         """Uses another channel if the exporter has ended, and returns whether it does."""

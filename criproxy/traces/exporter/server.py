@@ -21,8 +21,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from platform import node as host_name
 from queue import Empty, SimpleQueue
+from random import Random
 from time import monotonic
 from typing import Any, Final
 
@@ -31,6 +33,7 @@ from criproxy.concurrency.thread_crash import end_process_on_thread_crash
 from criproxy.errors import CriproxyError, UsageError
 from criproxy.traces.channel import CallReceiver, TracedCall
 from criproxy.traces.counts import TraceCounts
+from criproxy.traces.exporter.pod_start_tracker import PodStartTracker
 from criproxy.traces.exporter.span_exporter import SpanExporter
 from criproxy.traces.exporter.spans import call_span
 from criproxy.traces.spec import TracesSpec
@@ -56,6 +59,7 @@ class _Pipeline:
 
     spec: TracesSpec
     exporter: SpanExporter
+    pod_starts: PodStartTracker | None
     counts: TraceCounts
     failures: TraceCounts = field(default_factory=TraceCounts)
     """Counted by the thread that reads, ``counts`` by the exporter."""
@@ -97,6 +101,7 @@ class _Exporter:
         self._next_report = 0.0
         self._errors: SimpleQueue[str] = SimpleQueue()
         self._failed = False
+        self._random = Random()  # noqa: S311 - ids have to differ, not to be secret
 
     def run(self) -> None:
         """Serve until the supervisor closes the control channel."""
@@ -110,6 +115,7 @@ class _Exporter:
                         self._read(key.data)
                 self._send_errors()
                 if monotonic() >= self._next_report:
+                    self._sweep()
                     self._report()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._close()
@@ -137,7 +143,7 @@ class _Exporter:
                 usage = isinstance(error, UsageError)
                 self._control.send({"op": "failed", "error": str(error), "usage": usage})
                 return
-            self._pipeline = _Pipeline(spec, exporter, counts)
+            self._pipeline = _Pipeline(spec, exporter, self._tracker_of(spec), counts)
             self._pipelines.append(self._pipeline)
             if before is not None and not before.channels:
                 self._retire(before)
@@ -163,7 +169,27 @@ class _Exporter:
                 self._report_failure(error)
 
     def _export(self, call: TracedCall, pipeline: _Pipeline) -> None:
-        pipeline.exporter.put([call_span(call)])
+        if pipeline.pod_starts is None:
+            pipeline.exporter.put([call_span(call)])
+        elif spans := pipeline.pod_starts.add(call, monotonic()):
+            pipeline.exporter.put(spans)
+
+    def _sweep(self) -> None:
+        """Send the spans of the pods that have started."""
+        now = monotonic()
+        for pipeline in self._pipelines:
+            if pipeline.pod_starts is not None and (spans := pipeline.pod_starts.sweep(now)):
+                pipeline.exporter.put(spans)
+
+    def _tracker_of(self, spec: TracesSpec) -> PodStartTracker | None:
+        if spec.pod_starts is None:
+            return None
+        slower_than = spec.sampling.slower_than
+        return PodStartTracker(
+            float(spec.pod_starts.settle),
+            None if slower_than is None else float(slower_than),
+            partial(self._random.randbytes, 8),
+        )
 
     def _close_channel(self, channel: _Channel) -> None:
         self._selector.unregister(channel.sock)
@@ -177,6 +203,8 @@ class _Exporter:
 
     def _retire(self, pipeline: _Pipeline) -> None:
         """Send what waits in a pipeline that gets no more calls."""
+        if pipeline.pod_starts is not None:
+            pipeline.exporter.put(pipeline.pod_starts.finish())
         retiring = threading.Thread(target=pipeline.exporter.close, args=(CLOSING,))
         retiring.start()
         self._retiring.append(retiring)

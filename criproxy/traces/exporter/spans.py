@@ -5,7 +5,7 @@ What makes such a span an error is the conventions' for gRPC: a client's mistake
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -13,9 +13,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from criproxy import __version__
 from criproxy.otlp.resource import resource_attributes
+from criproxy.timeline.pod_start import CREATE, PULL, SANDBOX, START, WAITS, PodStart
 from criproxy.traces.channel import TracedCall
 from criproxy.traces.context import SAMPLED
 from criproxy.wire.grpc import StatusCode
+
+POD_START: Final = "pod start"
+"""The name of the span of a pod's start."""
 
 Value = str | int | float | Sequence[str] | None
 
@@ -47,13 +51,27 @@ _IS_REMOTE: Final = 0x200
 """Bits of Span.flags: whether the parent is of another process is known, and whether it is."""
 
 
-def call_span(call: TracedCall) -> Span:
-    """Return the span of a call."""
+class StartContext(NamedTuple):
+    """The ids of the span of a pod's start."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    """The parent of its first call, which is its own, too; or empty."""
+    in_head: bool
+    """Whether its trace is sampled."""
+
+
+def call_span(call: TracedCall, start: StartContext | None = None) -> Span:
+    """Return the span of a call. Without a caller's span, its parent is the pod's ``start``."""
+    parent = call.parent_id
+    if not parent and start is not None and start.trace_id == call.trace_id:
+        parent = start.span_id
     span = Span(
         trace_id=call.trace_id,
         span_id=call.span_id,
-        parent_span_id=call.parent_id,
-        flags=span_flags(call.in_head, call.parent_id, remote=True),
+        parent_span_id=parent,
+        flags=_flags(call.in_head, parent, remote=bool(call.parent_id)),
         name=f"{call.service}/{call.method}",
         kind=Span.SPAN_KIND_SERVER,
         start_time_unix_nano=call.began,
@@ -98,8 +116,52 @@ def subject_attributes(subject: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def span_flags(sampled: bool, parent: bytes, *, remote: bool) -> int:
-    """Return the flags of a span: its own, and whether its parent is of another process."""
+def pod_start_span(start: PodStart, calls: Sequence[TracedCall], context: StartContext) -> Span:
+    """Return the span of a pod's start, with its cause, and links to calls that are not below it.
+
+    ``calls`` are those of the start, in any order.
+    """
+    span = Span(
+        trace_id=context.trace_id,
+        span_id=context.span_id,
+        parent_span_id=context.parent_id,
+        flags=_flags(context.in_head, context.parent_id, remote=True),
+        name=POD_START,
+        kind=Span.SPAN_KIND_INTERNAL,
+        start_time_unix_nano=min(call.began for call in calls),
+        end_time_unix_nano=max(call.ended for call in calls),
+    )
+    pod, cause = start.pod, start.cause
+    subject = {
+        "namespace": pod.namespace,
+        "pod": pod.pod,
+        "pod_uid": pod.pod_uid,
+        "pod_id": start.pod_id,
+    }
+    values: dict[str, Value] = {
+        **subject_attributes(subject),
+        "criproxy.pod_start.state": start.state,
+        "criproxy.pod_start.cause.text": cause.text,
+        "criproxy.pod_start.cause.kind": cause.kind,
+        "criproxy.pod_start.cause.subject": cause.subject,
+        "criproxy.pod_start.cause.seconds": cause.seconds,
+        "criproxy.pod_start.sandbox": start.seconds_of(SANDBOX),
+        "criproxy.pod_start.pull": start.seconds_of(PULL),
+        "criproxy.pod_start.create": start.seconds_of(CREATE),
+        "criproxy.pod_start.start": start.seconds_of(START),
+        "criproxy.pod_start.waits": start.seconds_of(*WAITS),
+    }
+    span.attributes.extend(attributes_of(values))
+    if start.state == "failing":
+        span.status.code = Status.STATUS_CODE_ERROR
+        span.status.message = cause.text
+    for call in calls:
+        if call.parent_id or call.trace_id != context.trace_id:
+            span.links.add(trace_id=call.trace_id, span_id=call.span_id)
+    return span
+
+
+def _flags(sampled: bool, parent: bytes, *, remote: bool) -> int:
     flags = SAMPLED if sampled else 0
     if parent:
         flags |= _HAS_IS_REMOTE | (_IS_REMOTE if remote else 0)
