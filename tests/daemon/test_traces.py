@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
@@ -391,3 +392,26 @@ def test_the_start_of_a_pod_in_the_kubelets_trace(
     assert {link.span_id for link in start.links} == {
         span.span_id for span in receiver.spans if span is not start
     }
+
+
+def test_exemplars_name_the_span_of_a_call(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """A scraper that accepts OpenMetrics is given the spans of calls as exemplars, by trace and
+    span id; others are given the text format as before."""
+    with (
+        traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy,
+        client_of(proxy) as client,
+    ):
+        client.Status()
+        (span,) = receiver.wait_for("/Status")
+        accept = {"accept": "application/openmetrics-text; version=1.0.0; charset=utf-8"}
+        exemplars = [
+            sample.exemplar.labels
+            for family in parse_openmetrics(proxy.get("/metrics", headers=accept)[1])
+            if family.name == "criproxy_call_duration_seconds"
+            for sample in family.samples
+            if sample.exemplar is not None and sample.labels["method"] == "Status"
+        ]
+        assert exemplars == [{"trace_id": span.trace_id.hex(), "span_id": span.span_id.hex()}]
+        assert "trace_id" not in proxy.get("/metrics")[1]

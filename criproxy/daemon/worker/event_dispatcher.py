@@ -73,10 +73,11 @@ class EventDispatcher:
             self._calls.began(connection, event.call)
         elif isinstance(event, CallEnded):
             slow = self._calls.ended(event.call)
-            self._metrics.calls.ended(connection, event.call)
-            self._call_log.ended(connection, event.call, slow)
+            span = None
             if self.call_tracer is not None:
-                self.call_tracer.ended(connection, event.call)
+                span = self.call_tracer.ended(connection, event.call)
+            self._metrics.calls.ended(connection, event.call, span)
+            self._call_log.ended(connection, event.call, slow)
             deferred = self.call_feed is not None and self.call_feed.ended(
                 connection, event.call, slow
             )

@@ -8,9 +8,10 @@ that the calls of one start find it without asking.
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from criproxy.cri.naming import resolve
+from criproxy.observe.exemplars import SpanReference
 from criproxy.observe.status_message import status_message
 from criproxy.observe.subject_fields import SubjectFields
 from criproxy.peers.peer import Connection
@@ -22,13 +23,6 @@ from criproxy.wire.reading.calls import Call
 
 _LONGEST: Final = 1024
 """Characters of a text that is kept: more than any name of Kubernetes has."""
-
-
-class SpanContext(NamedTuple):
-    """The ids of a span that is exported, in hexadecimal."""
-
-    trace_id: str
-    span_id: str
 
 
 class CallTracer:
@@ -55,8 +49,8 @@ class CallTracer:
         # Seeded here, not at import: processes forked from one parent must not share its state.
         self._random = Random()  # noqa: S311 - ids have to differ, not to be secret
 
-    def ended(self, connection: Connection, call: Call) -> SpanContext | None:
-        """Trace a call that has ended; return the context of its span if it has one."""
+    def ended(self, connection: Connection, call: Call) -> SpanReference | None:
+        """Trace a call that has ended; return what refers to its span if it has one."""
         if call.ended is None:
             return None
         method_name = resolve(call.path)
@@ -77,6 +71,7 @@ class CallTracer:
             subject = self._subject_of(connection, call)
         span_id = self._new_id(8)
         peer = connection.peer
+        ended = self._wall_ns(call.ended)
         sent = self._send(
             TracedCall(
                 trace_id=trace_id,
@@ -85,7 +80,7 @@ class CallTracer:
                 sampled=sampled,
                 in_head=in_head,
                 began=self._wall_ns(call.began),
-                ended=self._wall_ns(call.ended),
+                ended=ended,
                 service=method_name.service,
                 method=method_name.method,
                 code="" if call.code is None else call.code.name,
@@ -105,7 +100,9 @@ class CallTracer:
                 response_bytes=call.response.bytes,
             )
         )
-        return SpanContext(trace_id.hex(), span_id.hex()) if sampled and sent else None
+        if not sampled or not sent:
+            return None
+        return SpanReference(trace_id.hex(), span_id.hex(), ended / 1e9)
 
     def _new_id(self, size: int) -> bytes:
         """Return random bytes, which are not all zero."""
