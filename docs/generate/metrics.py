@@ -27,8 +27,9 @@ file descriptors) of the daemon and `*_created` timestamps. `service` and `metho
 the CRI (`runtime.v1.RuntimeService`, `CreateContainer`), and `other` for everything else. `code` is
 the name of the gRPC code (`OK`, `NOT_FOUND`), or `UNREAD`.
 
-A scraper that accepts `application/openmetrics-text` is given OpenMetrics, in which a bucket of the histograms of calls
-has an exemplar: `trace_id` and `span_id` of the last call in it that has a span ([traces](../how-to/traces.md)).
+A scraper that accepts `application/openmetrics-text` is given OpenMetrics, in which a bucket of the
+histograms of calls has an exemplar: `trace_id` and `span_id` of the last call in it that has a span
+([traces](../how-to/traces.md)).
 
 """
 

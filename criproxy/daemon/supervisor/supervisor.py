@@ -564,4 +564,5 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
         import criproxy.daemon.recorder
         import criproxy.daemon.worker.audit
     if config.traces is not None:
+        import criproxy.daemon.exporter
         import criproxy.daemon.worker.traces  # noqa: F401

@@ -21,22 +21,19 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from platform import node as host_name
 from queue import Empty, SimpleQueue
-from random import Random
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from criproxy.concurrency.process_messages import ControlSocket, Message
 from criproxy.concurrency.thread_crash import end_process_on_thread_crash
 from criproxy.errors import CriproxyError, UsageError
-from criproxy.traces.channel import CallReceiver, TracedCall
+from criproxy.traces.channel import CallReceiver
 from criproxy.traces.counts import TraceCounts
-from criproxy.traces.exporter.pod_start_tracker import PodStartTracker
-from criproxy.traces.exporter.span_exporter import SpanExporter
-from criproxy.traces.exporter.spans import call_span
 from criproxy.traces.spec import TracesSpec
+
+if TYPE_CHECKING:
+    from criproxy.traces.exporter.pipeline import Pipeline
 
 CLOSING: Final = 5.0
 """Seconds that waiting spans have to be sent at the end."""
@@ -54,25 +51,11 @@ Describe = Callable[[TraceCounts], Any]
 
 
 @dataclass(slots=True, eq=False)
-class _Pipeline:
-    """The export of one configuration."""
-
-    spec: TracesSpec
-    exporter: SpanExporter
-    pod_starts: PodStartTracker | None
-    counts: TraceCounts
-    failures: TraceCounts = field(default_factory=TraceCounts)
-    """Counted by the thread that reads, ``counts`` by the exporter."""
-    channels: int = 0
-    """The open channels of workers that have this configuration."""
-
-
-@dataclass(slots=True, eq=False)
 class _Channel:
     """The exporter's end of a worker's channel."""
 
     sock: socket.socket
-    pipeline: _Pipeline
+    pipeline: "Pipeline"
     receiver: CallReceiver = field(default_factory=CallReceiver)
 
 
@@ -94,14 +77,12 @@ class _Exporter:
         self._selector.register(control.sock, selectors.EVENT_READ)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._event, selectors.EVENT_READ)
-        self._pipeline: _Pipeline | None = None
-        self._pipelines: list[_Pipeline] = []
+        self._pipeline: Pipeline | None = None
+        self._pipelines: list[Pipeline] = []
         self._retiring: list[threading.Thread] = []
         self._reported: Any = None
         self._next_report = 0.0
         self._errors: SimpleQueue[str] = SimpleQueue()
-        self._failed = False
-        self._random = Random()  # noqa: S311 - ids have to differ, not to be secret
 
     def run(self) -> None:
         """Serve until the supervisor closes the control channel."""
@@ -115,7 +96,8 @@ class _Exporter:
                         self._read(key.data)
                 self._send_errors()
                 if monotonic() >= self._next_report:
-                    self._sweep()
+                    for pipeline in self._pipelines:
+                        pipeline.sweep(monotonic())
                     self._report()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._close()
@@ -136,14 +118,15 @@ class _Exporter:
     def _configure(self, spec: TracesSpec) -> None:
         before = self._pipeline
         if before is None or spec != before.spec:
-            counts = TraceCounts()
             try:
-                exporter = SpanExporter(spec, spec.node or host_name(), counts, self._log_error)
+                # Imported here, so that a missing package is reported, and not the crash of this.
+                from criproxy.traces.exporter.pipeline import Pipeline
+
+                self._pipeline = Pipeline(spec, self._log_error)
             except CriproxyError as error:
                 usage = isinstance(error, UsageError)
                 self._control.send({"op": "failed", "error": str(error), "usage": usage})
                 return
-            self._pipeline = _Pipeline(spec, exporter, self._tracker_of(spec), counts)
             self._pipelines.append(self._pipeline)
             if before is not None and not before.channels:
                 self._retire(before)
@@ -162,34 +145,7 @@ class _Exporter:
             self._close_channel(channel)
             return
         for call in channel.receiver.receive(data):
-            try:
-                self._export(call, channel.pipeline)
-            except Exception as error:  # a bug must not end the traces
-                channel.pipeline.failures.dropped["failed"] += 1
-                self._report_failure(error)
-
-    def _export(self, call: TracedCall, pipeline: _Pipeline) -> None:
-        if pipeline.pod_starts is None:
-            pipeline.exporter.put([call_span(call)])
-        elif spans := pipeline.pod_starts.add(call, monotonic()):
-            pipeline.exporter.put(spans)
-
-    def _sweep(self) -> None:
-        """Send the spans of the pods that have started."""
-        now = monotonic()
-        for pipeline in self._pipelines:
-            if pipeline.pod_starts is not None and (spans := pipeline.pod_starts.sweep(now)):
-                pipeline.exporter.put(spans)
-
-    def _tracker_of(self, spec: TracesSpec) -> PodStartTracker | None:
-        if spec.pod_starts is None:
-            return None
-        slower_than = spec.sampling.slower_than
-        return PodStartTracker(
-            float(spec.pod_starts.settle),
-            None if slower_than is None else float(slower_than),
-            partial(self._random.randbytes, 8),
-        )
+            channel.pipeline.add(call, monotonic())
 
     def _close_channel(self, channel: _Channel) -> None:
         self._selector.unregister(channel.sock)
@@ -201,11 +157,9 @@ class _Exporter:
 
     # The end
 
-    def _retire(self, pipeline: _Pipeline) -> None:
+    def _retire(self, pipeline: "Pipeline") -> None:
         """Send what waits in a pipeline that gets no more calls."""
-        if pipeline.pod_starts is not None:
-            pipeline.exporter.put(pipeline.pod_starts.finish())
-        retiring = threading.Thread(target=pipeline.exporter.close, args=(CLOSING,))
+        retiring = threading.Thread(target=pipeline.close, args=(CLOSING,))
         retiring.start()
         self._retiring.append(retiring)
 
@@ -246,17 +200,8 @@ class _Exporter:
         """Return the counters of all configurations."""
         total = TraceCounts()
         for pipeline in self._pipelines:
-            total.add(pipeline.counts)
-            total.add(pipeline.failures)
+            pipeline.add_counts(total)
         return total
-
-    def _report_failure(self, error: Exception) -> None:
-        if not self._failed:
-            self._failed = True
-            self._log_error(
-                "a call could not be made into a span, and is counted as dropped; "
-                f"this is a fault of criproxy's: {error!r}"
-            )
 
     def _log_error(self, trouble: str) -> None:
         self._errors.put(trouble)

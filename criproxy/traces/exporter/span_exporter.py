@@ -11,21 +11,13 @@ from time import monotonic
 from typing import Final
 
 from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from criproxy.errors import UnavailableError
 from criproxy.otlp.client import OtlpClient, Outcome
 from criproxy.traces.counts import TraceCounts
+from criproxy.traces.exporter.spans import export_request
 from criproxy.traces.spec import TracesSpec
-
-try:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
-    from criproxy.traces.exporter.spans import export_request
-except ImportError as error:
-    raise UnavailableError(
-        "traces need the package opentelemetry-proto: pip install 'criproxy[otlp]'"
-    ) from error
 
 _BATCH_SPANS: Final = 512
 _BATCH_BYTES: Final = 1 << 20
@@ -105,7 +97,8 @@ class SpanExporter:
             self._thread.join(_JOIN_TIMEOUT)
         with self._changed:
             self._given_up = True
-            self._counts.dropped["closing"] += self._counts.queue_spans
+            if self._counts.queue_spans:
+                self._counts.dropped["closing"] += self._counts.queue_spans
             self._counts.queue_spans = self._counts.queue_bytes = 0
             self._waiting.clear()
         if not self._thread.is_alive():

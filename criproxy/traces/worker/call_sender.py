@@ -87,7 +87,8 @@ class CallSender:
                 channel.settimeout(left)
                 self._send_some(channel)
         unsent = len(self._output)
-        self._counts.dropped["closing"] += unsent
+        if unsent:
+            self._counts.dropped["closing"] += unsent
         self._disconnect()
         self._output.clear()
         return unsent
