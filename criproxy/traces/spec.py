@@ -9,12 +9,15 @@ from criproxy.configtypes.values import Duration, Size
 
 
 class TracesOtlpSpec(Section, frozen=True):
-    """Where spans are sent, as OTLP over HTTP with protobuf."""
+    """Where spans are sent, and how."""
 
+    protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
+    """The protocol below OTLP, as OpenTelemetry names it."""
     endpoint: str = "http://127.0.0.1:4318/v1/traces"
-    """The URL of the traces endpoint of an OpenTelemetry Collector, of Tempo or of Jaeger."""
+    """The URL of the traces endpoint of an OpenTelemetry Collector, of Tempo or of Jaeger. With
+    `grpc` it has no path: `http://127.0.0.1:4317`. `https` is HTTP over TLS."""
     headers: dict[str, str] = field(default_factory=dict)
-    """HTTP headers that are sent with each request."""
+    """HTTP headers that are sent with each request, with `grpc` its metadata."""
     timeout: Duration = Duration(10)
     """The time that one request may take."""
     retry_for: Duration = Duration(60)

@@ -16,7 +16,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from tests.support.criproxy import Criproxy
 from tests.support.grpc_peers import code_of
 from tests.support.process_tree import named
-from tests.support.trace_receiver import TraceReceiver, attributes
+from tests.support.trace_receiver import GrpcTraceReceiver, TraceReceiver, attributes
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 ALL: dict[str, Any] = {"ratio": 1}
@@ -415,3 +415,17 @@ def test_exemplars_name_the_span_of_a_call(
         ]
         assert exemplars == [{"trace_id": span.trace_id.hex(), "span_id": span.span_id.hex()}]
         assert "trace_id" not in proxy.get("/metrics")[1]
+
+
+def test_spans_over_grpc(runtime: EmbeddedRuntime, short_dir: Path) -> None:
+    """With the protocol grpc spans are sent to the protocol's own service."""
+    with GrpcTraceReceiver() as receiver:
+        otlp = {"otlp": {"endpoint": receiver.url, "protocol": "grpc"}}
+        with (
+            traced(short_dir, runtime.endpoint, "", ALL, traces=otlp) as proxy,
+            client_of(proxy) as client,
+        ):
+            client.Status()
+            assert proxy.stop() == 0
+        (span,) = receiver.named("/Status")
+        assert attributes(span)["rpc.method"] == "Status"

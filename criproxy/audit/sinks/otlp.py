@@ -17,7 +17,8 @@ from criproxy.audit.sinks.record_head import RecordHead, read_head
 from criproxy.audit.sinks.sink import Outlet, Progress
 from criproxy.audit.spec import OtlpSpec
 from criproxy.errors import UnavailableError
-from criproxy.otlp.client import LONGEST_WAIT, OtlpClient, Outcome
+from criproxy.otlp.answer import LONGEST_WAIT, Outcome
+from criproxy.otlp.http_client import HttpClient
 from criproxy.otlp.resource import resource_attributes
 from criproxy.wire.grpc import StatusCode
 
@@ -47,7 +48,7 @@ class OtlpOutlet(Outlet):
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Raises UsageError for an endpoint that is not an HTTP URL."""
-        self._client = OtlpClient(
+        self._client = HttpClient(
             spec.endpoint,
             spec.headers,
             float(spec.timeout),

@@ -14,10 +14,13 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from criproxy.otlp.client import OtlpClient, Outcome
+from criproxy.otlp.answer import Client, Outcome
+from criproxy.otlp.http_client import HttpClient
 from criproxy.traces.counts import TraceCounts
 from criproxy.traces.exporter.spans import export_request
-from criproxy.traces.spec import TracesSpec
+from criproxy.traces.spec import TracesOtlpSpec, TracesSpec
+
+_EXPORT: Final = b"/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 _BATCH_SPANS: Final = 512
 _BATCH_BYTES: Final = 1 << 20
@@ -45,12 +48,7 @@ class SpanExporter:
 
         Raises UsageError for an endpoint that is no URL.
         """
-        self._client = OtlpClient(
-            spec.otlp.endpoint,
-            spec.otlp.headers,
-            float(spec.otlp.timeout),
-            example="http://127.0.0.1:4318/v1/traces",
-        )
+        self._client = _client(spec.otlp)
         self._endpoint = spec.otlp.endpoint
         self._retry_for = float(spec.otlp.retry_for)
         self._max_spans = spec.queue.spans
@@ -197,3 +195,16 @@ class SpanExporter:
         if trouble != self._trouble:
             self._log_error(trouble or f"{self._endpoint} accepts spans again")
             self._trouble = trouble
+
+
+def _client(spec: TracesOtlpSpec) -> Client:
+    """Return the client of a protocol. Raises UsageError for an endpoint that is none of it."""
+    timeout = float(spec.timeout)
+    if spec.protocol == "grpc":
+        # Imported here, because few need it.
+        from criproxy.otlp.grpc_client import GrpcClient
+
+        return GrpcClient(_EXPORT, spec.endpoint, spec.headers, timeout)
+    return HttpClient(
+        spec.endpoint, spec.headers, timeout, example="http://127.0.0.1:4318/v1/traces"
+    )

@@ -1,4 +1,4 @@
-"""Posts export requests of OTLP to one endpoint, and says what became of each.
+"""Posts export requests of OTLP over HTTP to one endpoint, and says what became of each.
 
 Which answers are worth another try, and after how long, is OTLP's: the statuses 429, 502, 503 and
 504, with Retry-After (OTLP/HTTP, "Failures"). Whether it is tried again is for the caller to say.
@@ -10,46 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import httpcore
 
 from criproxy import __version__
-from criproxy.errors import UsageError
-
-_FIRST_WAIT: Final = 1.0
-LONGEST_WAIT: Final = 30.0
-"""Seconds until the next try, doubled after each failure up to the longest."""
+from criproxy.otlp.answer import Answer, Outcome, Pauses, parse_endpoint
 
 _AGAIN: Final = (429, 502, 503, 504)
 _LARGEST_ANSWER: Final = 1 << 16
 
 
-class Outcome(Enum):
-    """What became of a request."""
-
-    ACCEPTED = "accepted"
-    """It was answered with a status of success; the answer's body may still reject parts."""
-    REJECTED = "rejected"
-    """It was answered with a status that another try does not change."""
-    UNAVAILABLE = "unavailable"
-    """It was not answered, or with a status that asks for another try."""
-
-
-class Answer(NamedTuple):
-    """The outcome of a request."""
-
-    outcome: Outcome
-    body: bytes = b""
-    """The beginning of the answer's body, if the request was accepted."""
-    because: str = ""
-    """Why it was not accepted, in words."""
-    retry: float = 0.0
-    """Seconds after which to try again, if the endpoint is unavailable."""
-
-
-class OtlpClient:
+class HttpClient:
     """One endpoint, with one connection to it. Used by one thread, except ``abort``."""
 
     def __init__(
@@ -65,12 +37,7 @@ class OtlpClient:
 
         ``example`` is the endpoint of an error message. Raises UsageError for what is no HTTP URL.
         """
-        try:
-            self._url = httpcore.URL(endpoint)
-        except Exception as error:  # httpcore raises various exceptions for bad URLs
-            raise UsageError(f"otlp endpoint {endpoint!r}: {error}") from error
-        if self._url.scheme not in (b"http", b"https") or not self._url.host:
-            raise UsageError(f"{endpoint!r} is no URL; write it like {example}")
+        self._url = parse_endpoint(endpoint, example)
         self._wall_ns = wall_ns
         self._headers = {
             "host": self._url.origin.host.decode()
@@ -83,7 +50,7 @@ class OtlpClient:
         self._extensions: dict[str, Any] = {"timeout": limits, "trace": self._trace}
         self._pool = httpcore.ConnectionPool(max_connections=1)
         self._socket: socket.socket | None = None
-        self._wait = _FIRST_WAIT
+        self._pauses = Pauses()
         self._aborted = False
 
     def post(self, body: bytes) -> Answer:
@@ -91,12 +58,12 @@ class OtlpClient:
         try:
             status, headers, answer = self._post(body)
         except Exception as error:  # httpcore's have no common base class, and OSErrors pass it
-            return self._unavailable(str(error) or type(error).__name__)
+            return self._pauses.unavailable(str(error) or type(error).__name__)
         if status in _AGAIN:
-            return self._unavailable(
+            return self._pauses.unavailable(
                 f"it answered {status}", _retry_after(headers, self._wall_ns())
             )
-        self._wait = _FIRST_WAIT
+        self._pauses.reset()
         if not 200 <= status < 300:
             return Answer(Outcome.REJECTED, because=f"it answered {status}")
         return Answer(Outcome.ACCEPTED, answer)
@@ -125,11 +92,6 @@ class OtlpClient:
             for chunk in response.iter_stream():
                 answer = (answer + chunk)[:_LARGEST_ANSWER]
         return response.status, response.headers, answer
-
-    def _unavailable(self, because: str, after: float | None = None) -> Answer:
-        wait = self._wait if after is None else after
-        self._wait = min(self._wait * 2, LONGEST_WAIT)
-        return Answer(Outcome.UNAVAILABLE, because=because, retry=wait)
 
     def _trace(self, name: str, info: dict[str, Any]) -> None:
         """Keep the connection's socket, so that ``abort`` can shut it down."""
