@@ -9,8 +9,6 @@ SAMPLED: Final = 0x01
 _FORM: Final = re.compile(
     rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL
 )
-_LONGEST: Final = 256
-"""Bytes of the longest value that is read: a version after 00 may append fields to its 55."""
 
 
 class TraceParent(NamedTuple):
@@ -30,7 +28,7 @@ def parse_traceparent(value: bytes) -> TraceParent | None:
     Of a version after 00 the fields of version 00 are read, as the specification asks ("Versioning
     of traceparent").
     """
-    found = _FORM.fullmatch(value) if len(value) <= _LONGEST else None
+    found = _FORM.fullmatch(value)
     if found is None:
         return None
     version, trace_id, span_id, flags, further = found.groups()

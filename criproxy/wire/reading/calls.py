@@ -46,7 +46,8 @@ class Call:
     """One call on a connection. Times are the reader's, in seconds.
 
     - ``path``, ``timeout``: the request's ``:path`` and grpc-timeout as sent; empty where absent.
-    - ``traceparent``: the request's as sent (W3C Trace Context); empty where absent or given twice.
+    - ``traceparent``: the request's as sent (W3C Trace Context); empty where absent, given twice,
+      or far too long.
     - ``first_byte``, ``ended``: when the response began and when the call ended; None until then.
     - ``http_status``: the response's ``:status``, not that of informational responses; empty until
       it has come.

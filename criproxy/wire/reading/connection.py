@@ -59,6 +59,10 @@ of its calls: WINDOW_UPDATE, and PING with its ACK, to estimate the bandwidth.""
 _OVERHEAD_BYTES: Final = 1024
 """Bytes of DATA, in either direction, that account for one overhead frame."""
 
+_LONGEST_TRACEPARENT: Final = 256
+"""Bytes of a traceparent that is kept with its call. A valid one has 55, a later version's may have
+a few more."""
+
 _CLIENT_GONE: Final = b"the client closed the connection"
 _RUNTIME_GONE: Final = b"the runtime closed the connection"
 
@@ -405,7 +409,8 @@ class _Requests(_Direction):
             elif name == b"content-type":
                 content_type = value
             elif name == b"traceparent":
-                traceparent = value if traceparent is None else b""
+                whole = traceparent is None and len(value) <= _LONGEST_TRACEPARENT
+                traceparent = value if whole else b""
         streams.last = stream
         is_grpc = content_type.startswith(b"application/grpc")
         call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
