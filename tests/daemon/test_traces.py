@@ -97,6 +97,25 @@ def test_a_call_is_a_child_of_the_callers_span(
     assert receiver.headers[0]["content-type"] == "application/x-protobuf"
 
 
+def test_a_listener_that_relays_streams(
+    runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver
+) -> None:
+    """Where HTTP/2 is terminated, as for shielded reads, a call's parent is known as well."""
+    listener = {
+        "endpoint": f"unix://{short_dir}/proxy.sock",
+        "runtime": runtime.endpoint,
+        "shield": "reads",
+    }
+    with (
+        traced(short_dir, "", receiver.url, ALL, listeners=[listener]) as proxy,
+        client_of(proxy) as client,
+    ):
+        trace_id, span_id, header = parent()
+        client.call("Status", metadata=[("traceparent", header)])
+        (span,) = receiver.wait_for("/Status")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace_id, span_id)
+
+
 @pytest.mark.parametrize("header", ["nonsense", f"00-{'0' * 32}-{'1' * 16}-01"])
 def test_a_malformed_parent_is_ignored(
     runtime: EmbeddedRuntime, short_dir: Path, receiver: TraceReceiver, header: str
