@@ -300,6 +300,13 @@ def test_a_reload_changes_the_endpoint(
         other.wait_for("/Version")
         receiver.wait_for("/Status")
         assert not receiver.named("/Version")
+        wait_until(
+            lambda: (
+                proxy.metric("criproxy_traces_exported_total")
+                == len(receiver.spans) + len(other.spans)
+            ),
+            "the counts of both",
+        )
         proxy.reload(traces=None)
         wait_until(lambda: len(proxy.events("configuration loaded")) == 2, "a second reload")
         with client_of(proxy) as client:

@@ -41,6 +41,7 @@ def test_calls_only(receiver: TraceReceiver) -> None:
     spec = TracesSpec(otlp=TracesOtlpSpec(endpoint=receiver.url), pod_starts=None)
     pipeline = Pipeline(spec, print)
     pipeline.add(Calls().sandbox(), 0.0)
+    pipeline.finish()
     pipeline.close(LIMIT_SECONDS)
     (span,) = receiver.spans
     assert span.parent_span_id == b""

@@ -21,13 +21,15 @@ except ImportError as error:
 
 
 class Pipeline:
-    """Makes spans of calls and sends them. Used by one thread; ``close`` may be by another."""
+    """Makes spans of calls and sends them. Used by one thread, except ``close``."""
 
     def __init__(self, spec: TracesSpec, log_error: Callable[[str], None]) -> None:
         """``log_error`` is called from any thread. Raises UsageError for a bad endpoint."""
         self.spec = spec
         self.channels = 0
         """The open channels of workers that have this configuration."""
+        self.closed = False
+        """Whether nothing waits any more, and the counters do not change."""
         self._log_error = log_error
         self._counts = TraceCounts()
         self._failures = TraceCounts()
@@ -58,11 +60,15 @@ class Pipeline:
         if self._pod_starts is not None and (spans := self._pod_starts.sweep(now)):
             self._exporter.put(spans)
 
-    def close(self, within: float) -> None:
-        """Send what waits for at most ``within`` seconds; count the rest as dropped."""
+    def finish(self) -> None:
+        """Send the spans of all pods, as far as they have started: no further call comes."""
         if self._pod_starts is not None:
             self._exporter.put(self._pod_starts.finish())
+
+    def close(self, within: float) -> None:
+        """Send what waits for at most ``within`` seconds; count the rest as dropped."""
         self._exporter.close(within)
+        self.closed = True
 
     def add_counts(self, total: TraceCounts) -> None:
         """Add the counters to ``total``."""

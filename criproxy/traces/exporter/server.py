@@ -78,8 +78,9 @@ class _Exporter:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._event, selectors.EVENT_READ)
         self._pipeline: Pipeline | None = None
-        self._pipelines: list[Pipeline] = []
-        self._retiring: list[threading.Thread] = []
+        self._pipelines: list[Pipeline] = []  # that in force, and those that have calls
+        self._retiring: dict[Pipeline, threading.Thread] = {}
+        self._retired = TraceCounts()
         self._reported: Any = None
         self._next_report = 0.0
         self._errors: SimpleQueue[str] = SimpleQueue()
@@ -98,6 +99,7 @@ class _Exporter:
                 if monotonic() >= self._next_report:
                     for pipeline in self._pipelines:
                         pipeline.sweep(monotonic())
+                    self._forget_closed()
                     self._report()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._close()
@@ -159,9 +161,17 @@ class _Exporter:
 
     def _retire(self, pipeline: "Pipeline") -> None:
         """Send what waits in a pipeline that gets no more calls."""
+        pipeline.finish()
+        self._pipelines.remove(pipeline)
         retiring = threading.Thread(target=pipeline.close, args=(CLOSING,))
+        self._retiring[pipeline] = retiring
         retiring.start()
-        self._retiring.append(retiring)
+
+    def _forget_closed(self) -> None:
+        """Keep the counters of pipelines that are closed, and nothing else of them."""
+        for pipeline in [each for each in self._retiring if each.closed]:
+            self._retiring.pop(pipeline).join()
+            pipeline.add_counts(self._retired)
 
     def _close(self) -> None:
         """Read the workers' last calls, send what waits, and report what is lost."""
@@ -174,9 +184,9 @@ class _Exporter:
             for key, _ in self._selector.select(left):
                 if key.data is not None:
                     self._read(key.data)
-        if self._pipeline is not None:
-            self._retire(self._pipeline)
-        for thread in self._retiring:
+        for pipeline in list(self._pipelines):
+            self._retire(pipeline)
+        for thread in self._retiring.values():
             thread.join()
         lost = self._total().dropped["closing"]
         with suppress(OSError):
@@ -199,7 +209,8 @@ class _Exporter:
     def _total(self) -> TraceCounts:
         """Return the counters of all configurations."""
         total = TraceCounts()
-        for pipeline in self._pipelines:
+        total.add(self._retired)
+        for pipeline in (*self._pipelines, *self._retiring):
             pipeline.add_counts(total)
         return total
 
