@@ -228,8 +228,8 @@ def test_a_full_queue_drops_spans_and_no_call(
 ) -> None:
     """While the receiver does not answer, spans above the queue's limit are dropped and counted;
     every span is either received or counted."""
-    queue = {"queue": {"spans": 10}}
-    with traced(short_dir, runtime.endpoint, receiver.url, ALL, traces=queue) as proxy:
+    traces = {"queue": {"spans": 10}, "otlp": {"endpoint": receiver.url, "timeout": "1h"}}
+    with traced(short_dir, runtime.endpoint, receiver.url, ALL, traces=traces) as proxy:
         receiver.hold.clear()
         with client_of(proxy) as client:
             for _ in range(100):
@@ -278,6 +278,7 @@ def test_another_exporter_takes_the_place_of_one_that_died(
     the spans of the calls meanwhile."""
     with traced(short_dir, runtime.endpoint, receiver.url, ALL) as proxy:
         os.kill(named(proxy.process.pid, "criproxy:traces"), signal.SIGKILL)
+        proxy.event("process ended", process="exporter")
         with client_of(proxy) as client:
             client.Status()
             proxy.event("process started", process="exporter")
@@ -294,7 +295,7 @@ def test_a_reload_changes_the_endpoint(
         with client_of(proxy) as client:
             client.Status()
         proxy.reload(traces={"otlp": {"endpoint": other.url}, "sampling": ALL})
-        proxy.event("configuration loaded")
+        proxy.event("workers of before have ended")
         with client_of(proxy) as client:
             client.Version()
         other.wait_for("/Version")
@@ -308,7 +309,9 @@ def test_a_reload_changes_the_endpoint(
             "the counts of both",
         )
         proxy.reload(traces=None)
-        wait_until(lambda: len(proxy.events("configuration loaded")) == 2, "a second reload")
+        wait_until(
+            lambda: len(proxy.events("workers of before have ended")) == 2, "a second reload"
+        )
         with client_of(proxy) as client:
             client.ImageFsInfo()
         assert proxy.stop() == 0
