@@ -1,23 +1,19 @@
 """Writes one log line for each call: caller, method, code, duration and sizes, but no payload."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
 
 import msgspec
 
 from criproxy.cri.naming import MethodName, matches, resolve
-from criproxy.cri.text_redaction import PULLS, mark, pull_credentials, redact_text
 from criproxy.observe.log import LEVELS, Log
 from criproxy.observe.metrics import code_label
+from criproxy.observe.status_message import status_message
 from criproxy.observe.subject_fields import SubjectFields, names_nothing
 from criproxy.peers.peer import Connection
-from criproxy.wire.grpc import StatusCode, parse_message
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
-
-_LONGEST_MESSAGE: Final = 1024
-"""Characters of a status message that are logged."""
 
 
 class CallLine(msgspec.Struct, omit_defaults=True):
@@ -149,7 +145,7 @@ class CallLog:
             api_version=method_name.api_version,
             began=self._datetime(call.began),
             code=code_label(call),
-            message=_message_of(call) if call.message else "",
+            message=status_message(call),
             end=call.end or "",
             duration_s=round(call.ended - call.began, 6),
             first_byte_s=round(call.first_byte - call.began, 6) if call.first_byte else None,
@@ -194,23 +190,3 @@ class CallLog:
 
     def _datetime(self, time: float) -> datetime:
         return datetime.fromtimestamp(self._wall_clock_of(time), UTC)
-
-
-def _message_of(call: Call) -> str:
-    message = parse_message(call.message)
-    captured = None if call.capture is None else call.capture.request
-    credentials: list[str] = []
-    if captured is not None and call.path in PULLS:
-        found = None if captured.cut else _credentials_of(captured.messages)
-        if found is None:
-            return mark(len(message.encode()))
-        credentials = found
-    return redact_text(message, credentials, _LONGEST_MESSAGE)
-
-
-def _credentials_of(messages: Sequence[tuple[bytes, bool]]) -> list[str] | None:
-    """Return the credentials in the request of a pull; None where they are unknown."""
-    if not messages:
-        return []
-    data, compressed = messages[0]
-    return None if compressed or len(messages) > 1 else pull_credentials(data)

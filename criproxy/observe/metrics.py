@@ -20,10 +20,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from criproxy.cri.naming import resolve
 from criproxy.observe.calls_in_flight import CallsInFlight
+from criproxy.observe.exemplars import SpanReference
 from criproxy.observe.metrics_merge import MergedCollector, Snapshot, snapshot
 from criproxy.peers.peer import Connection
 from criproxy.wire.errors import REASONS
@@ -58,26 +60,36 @@ def _bound_label(bound: float) -> str:
 
 
 class _Histogram:
-    """Counts by bucket; ``bounds`` are the buckets' upper bounds."""
+    """Counts by bucket; ``bounds`` are the buckets' upper bounds.
 
-    __slots__ = ("bounds", "counts", "total")
+    A bucket has the last of its values that belong to a span for an exemplar.
+    """
+
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}  # by bucket
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, span: SpanReference | None = None) -> None:
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if span is not None:
+            self.exemplars[bucket] = span.exemplar(value)
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
         """Return cumulative counts with their upper bounds, as Prometheus defines them."""
         cumulative = 0
-        rows = []
-        for bound, count in zip((*self.bounds, float("inf")), tuple(self.counts), strict=True):
+        rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        exemplars = self.exemplars.copy()
+        bounds = (*self.bounds, float("inf"))
+        for bucket, (bound, count) in enumerate(zip(bounds, tuple(self.counts), strict=True)):
             cumulative += count
-            rows.append((_bound_label(bound), float(cumulative)))
+            row = _bound_label(bound), float(cumulative)
+            rows.append((*row, exemplars[bucket]) if bucket in exemplars else row)
         return rows
 
 
@@ -118,19 +130,19 @@ class CallMetrics(Collector):
         self._ended: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
         self._overhead = _Histogram(OVERHEAD_BUCKETS)
 
-    def ended(self, connection: Connection, call: Call) -> None:
-        """Count a call that has ended."""
+    def ended(self, connection: Connection, call: Call, span: SpanReference | None = None) -> None:
+        """Count a call that has ended; its ``span``, if it has one, is an exemplar."""
         method_name = resolve(call.path)
         service, method = method_name.service_label, method_name.method_label
         self._ended[connection.listener, service, method, code_label(call)] += 1
         metrics = self._methods[service, method]
         if call.ended is not None:
-            metrics.duration.observe(call.ended - call.began)
+            metrics.duration.observe(call.ended - call.began, span)
         if call.first_byte is not None:
-            metrics.time_to_first_byte.observe(call.first_byte - call.began)
-        metrics.request_bytes.observe(call.request.bytes)
-        metrics.response_bytes.observe(call.response.bytes)
-        self._overhead.observe(call.overhead)
+            metrics.time_to_first_byte.observe(call.first_byte - call.began, span)
+        metrics.request_bytes.observe(call.request.bytes, span)
+        metrics.response_bytes.observe(call.response.bytes, span)
+        self._overhead.observe(call.overhead, span)
 
     def collect(self) -> Iterator[Metric]:
         """Make the metric families (prometheus_client calls this on its own thread)."""
@@ -341,6 +353,55 @@ class AuditMetrics(Collector):
         yield refused
 
 
+class TraceCounts(Protocol):
+    """The counters of spans; see criproxy.traces.counts."""
+
+    exported: int
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """By reason."""
+
+    errors: int
+    queue_spans: int
+    queue_bytes: int
+
+
+class TraceMetrics(Collector):
+    """The metrics of traces."""
+
+    def __init__(self, counts: TraceCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        counts = self._counts
+        exported = CounterMetricFamily(
+            "criproxy_traces_exported", "Spans that the endpoint of the traces has accepted."
+        )
+        exported.add_metric((), counts.exported)
+        yield exported
+        dropped = CounterMetricFamily(
+            "criproxy_traces_dropped", "Spans that were dropped, and why.", labels=("reason",)
+        )
+        for reason, count in sorted(dict(counts.dropped).items()):
+            dropped.add_metric((reason,), count)
+        yield dropped
+        errors = CounterMetricFamily(
+            "criproxy_traces_errors", "Failed requests to the endpoint of the traces."
+        )
+        errors.add_metric((), counts.errors)
+        yield errors
+        waiting = GaugeMetricFamily("criproxy_traces_queue_spans", "Spans that wait to be sent.")
+        waiting.add_metric((), counts.queue_spans)
+        yield waiting
+        size = GaugeMetricFamily(
+            "criproxy_traces_queue_bytes", "Bytes of spans that wait to be sent."
+        )
+        size.add_metric((), counts.queue_bytes)
+        yield size
+
+
 def log_lines_dropped(registry: CollectorRegistry) -> Counter:
     """Register the counter of lost log lines, which every process has."""
     return Counter(
@@ -395,6 +456,10 @@ class Metrics:
     def add_audit(self, counts: AuditCounts) -> None:
         """Export what is counted of the audit log, too."""
         self.registry.register(AuditMetrics(counts))
+
+    def add_traces(self, counts: TraceCounts) -> None:
+        """Export what is counted of traces, too."""
+        self.registry.register(TraceMetrics(counts))
 
 
 class DaemonMetrics:

@@ -1,5 +1,5 @@
-"""The cause of a slow pod on a real containerd, as ``pods`` and ``report`` read it from logs, and
-as ``top`` and ``pods`` tell it from the running daemon."""
+"""The cause of a slow pod on a real containerd: read from logs by ``pods`` and ``report``, told of the
+running daemon by ``top`` and ``pods``, and in traces."""
 
 import json
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from tests.support.criproxy import Criproxy
 from tests.support.pods import Pods
 from tests.support.registry import Registry
 from tests.support.requirements import require
+from tests.support.trace_receiver import TraceReceiver, attributes
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +53,8 @@ def report(file: Path) -> dict[str, Any]:
 
 
 def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: Path) -> None:
-    """Both logs name the pull as the cause; the call log also for how long the rule held it."""
+    """Both logs and the trace name the pull as the cause; the call log and the trace also for how
+    long the rule held it."""
     log, audit = short_dir / "criproxy.log", short_dir / "audit.jsonl"
     config = {
         "rules": [SLOW],
@@ -60,7 +62,12 @@ def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: P
         "audit": {"sinks": [{"file": {"path": str(audit)}}]},
     }
     with (
-        Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
+        TraceReceiver() as receiver,
+        Criproxy(
+            short_dir,
+            runtime.endpoint,
+            config=config | {"traces": {"otlp": {"endpoint": receiver.url}}},
+        ) as proxy,
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
         Pods(runtime) as pods,
     ):
@@ -93,6 +100,12 @@ def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: P
     assert "held by slow-pull)" in from_log["cause"]["text"]
     slowest = report(log)["slowest"][0]
     assert (slowest["method"], slowest["rules"]) == ("PullImage", ["slow-pull"])
+    (start_span,) = receiver.named("pod start")
+    cause = attributes(start_span)["criproxy.pod_start.cause.text"]
+    assert cause == from_log["cause"]["text"]
+    (pull,) = receiver.named("/PullImage")
+    assert (pull.trace_id, pull.parent_span_id) == (start_span.trace_id, start_span.span_id)
+    assert attributes(pull)["criproxy.rules"] == ["slow-pull"]
 
 
 def test_a_pull_that_a_rule_slows_now(runtime: Containerd, image: str, short_dir: Path) -> None:

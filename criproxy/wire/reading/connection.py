@@ -59,6 +59,10 @@ of its calls: WINDOW_UPDATE, and PING with its ACK, to estimate the bandwidth.""
 _OVERHEAD_BYTES: Final = 1024
 """Bytes of DATA, in either direction, that account for one overhead frame."""
 
+_LONGEST_TRACEPARENT: Final = 256
+"""Bytes of a traceparent that is kept with its call. A valid one has 55, a later version's may have
+a few more."""
+
 _CLIENT_GONE: Final = b"the client closed the connection"
 _RUNTIME_GONE: Final = b"the runtime closed the connection"
 
@@ -396,6 +400,7 @@ class _Requests(_Direction):
         if len(streams.open) >= streams.limit:
             raise LimitError(f"more than {streams.limit} calls are in flight")
         path = timeout = content_type = b""
+        traceparent: bytes | None = None
         for name, value in headers:
             if name == b":path":
                 path = value
@@ -403,10 +408,15 @@ class _Requests(_Direction):
                 timeout = value
             elif name == b"content-type":
                 content_type = value
+            elif name == b"traceparent":
+                whole = traceparent is None and len(value) <= _LONGEST_TRACEPARENT
+                traceparent = value if whole else b""
         streams.last = stream
         is_grpc = content_type.startswith(b"application/grpc")
         call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
         call.half_closed = ended
+        if traceparent:
+            call.traceparent = traceparent
         if streams.select_capture is not None and is_grpc:
             limits = streams.select_capture(path)
             if limits is not None:
