@@ -1,5 +1,5 @@
-"""The cause of a slow pod on a real containerd: read from logs by ``pods`` and ``report``, told of the
-running daemon by ``top`` and ``pods``, and in traces."""
+"""The cause of a slow pod on a real containerd: read from logs by ``pods`` and ``report``, told of
+the running daemon by ``top`` and ``pods``, and in traces."""
 
 import json
 from collections.abc import Iterator
