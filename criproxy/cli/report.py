@@ -14,7 +14,7 @@ from criproxy.cli.support.log_input import percentage_reporter
 from criproxy.errors import UsageError
 
 if TYPE_CHECKING:
-    from criproxy.report.call_table import CallTable
+    from criproxy.report.computing.call_table import CallTable
     from criproxy.report.figures import Compatibility, Report
 
 HTML, MARKDOWN, JSON = FORMATS = ("html", "md", "json")
@@ -102,7 +102,7 @@ def command(
     if compat and against:
         raise UsageError("--compat compares nothing; leave --against out")
     if to.form == HTML:
-        from criproxy.report.html_form import require_charts
+        from criproxy.report.forms.html_form import require_charts
 
         require_charts()
     _write(to, _text_of(_report(files, against, compat, to), to.form))
@@ -136,9 +136,9 @@ def _is_terminal() -> bool:
 def _report(
     files: tuple[Path, ...], against: tuple[Path, ...], compat: bool, to: Output
 ) -> "Report | Compatibility":
-    from criproxy.report.comparison import compare
-    from criproxy.report.compatibility import compatibility_of
-    from criproxy.report.measure import report_of
+    from criproxy.report.computing.comparison import compare
+    from criproxy.report.computing.compatibility import compatibility_of
+    from criproxy.report.computing.measure import report_of
 
     with ExitStack() as stack:
         table = _loaded(stack, files, to)
@@ -151,7 +151,7 @@ def _report(
 
 def _loaded(stack: ExitStack, given: tuple[Path, ...], to: Output) -> "CallTable":
     from criproxy.audit.files.reader import files_of
-    from criproxy.report.call_table import CallTable, spooled
+    from criproxy.report.computing.call_table import CallTable, spooled
 
     directory = Path(
         stack.enter_context(
@@ -178,7 +178,7 @@ def _tell_skipped(table: "CallTable", given: Sequence[Path]) -> None:
     """Say on standard error which lines were skipped. Raises UsageError if there is no call."""
     if table.skipped.file is None:
         return
-    from criproxy.report.skipped_lines import first_skipped
+    from criproxy.report.computing.skipped_lines import first_skipped
 
     number = first_skipped(table.skipped.file)
     name = _STDIN if tuple(given) == (_STDIN,) else table.skipped.file
@@ -198,10 +198,10 @@ def _text_of(report: "Report | Compatibility", form: str) -> str:
 
         return msgspec.json.format(msgspec.json.encode(report)).decode() + "\n"
     if form == MARKDOWN:
-        from criproxy.report.markdown_form import markdown_of
+        from criproxy.report.forms.markdown_form import markdown_of
 
         return markdown_of(report)
-    from criproxy.report.html_form import html_of
+    from criproxy.report.forms.html_form import html_of
 
     return html_of(report)
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from criproxy.cli import cli
 from criproxy.cli import report as module
 from criproxy.cli.support import log_input
-from criproxy.report import call_table
+from criproxy.report.computing import call_table
 from docs.generate.pages import ROOT
 from tests.report.made import IMAGE, call, calls, record
 from tests.report.tables import write

@@ -304,7 +304,7 @@ def test_every_page_is_described() -> None:
     """The pages that the daemon serves are those that are described."""
     source = (ROOT / "criproxy/observe/http.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/[a-z]+)"', source)) == HTTP_PAGES
-    source = (ROOT / "criproxy/daemon/supervisor/admin.py").read_text(encoding="utf-8")
+    source = (ROOT / "criproxy/daemon/supervisor/http/admin.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/v1/[a-z]+)"', source)) == ADMIN_PAGES
 
 

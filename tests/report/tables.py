@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from criproxy.report.call_table import CallTable
+from criproxy.report.computing.call_table import CallTable
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ from random import Random
 
 import pytest
 
-from criproxy.report.bootstrap import (
+from criproxy.report.computing.bootstrap import (
     BIN,
     LEAST_SLICES,
     Interval,
     SlicedDurations,
     intervals,
 )
-from criproxy.report.comparison import compare, verdict
+from criproxy.report.computing.comparison import compare, verdict
 from criproxy.report.figures import Change, Comparison
 from tests.report.made import Line, call
 from tests.report.straightforward import rank

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from criproxy.report.compatibility import GIVEN_UP, compatibility_of
+from criproxy.report.computing.compatibility import GIVEN_UP, compatibility_of
 from criproxy.report.figures import Compatibility, Feature
 from tests.report.made import OLD, Line, call, record
 from tests.report.tables import table_of, write

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from criproxy.report.computing.measure import report_of
+from criproxy.report.computing.slices import sliced
 from criproxy.report.figures import Report
-from criproxy.report.measure import report_of
-from criproxy.report.slices import sliced
 from criproxy.timeline.json_form import json_of
 from criproxy.timeline.logged_call import LoggedCall, parse_line
 from criproxy.timeline.pod_starts import PodStarts, starts_in

@@ -24,27 +24,31 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.daemon.logs import open_log
-from criproxy.daemon.supervisor.admin import AdminPages, AdminSocket
-from criproxy.daemon.supervisor.channel_process import (
-    ChannelProcess,
-    ExporterProcess,
-    RecorderProcess,
-)
 from criproxy.daemon.supervisor.health import RuntimeHealth
+from criproxy.daemon.supervisor.http.admin import AdminPages, AdminSocket
+from criproxy.daemon.supervisor.http.live_calls import LiveCalls
+from criproxy.daemon.supervisor.http.live_state import LiveState
+from criproxy.daemon.supervisor.http.pages import WorkerPages
 from criproxy.daemon.supervisor.listening import (
     PROCESS_NAME,
     Descriptors,
     ListeningSockets,
     passed_by_systemd,
 )
-from criproxy.daemon.supervisor.live_calls import LiveCalls
-from criproxy.daemon.supervisor.live_state import LiveState
-from criproxy.daemon.supervisor.pages import WorkerPages
+from criproxy.daemon.supervisor.processes.channel_process import (
+    ChannelProcess,
+    ExporterProcess,
+    RecorderProcess,
+)
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient, name_process, start_spawner
+from criproxy.daemon.supervisor.processes.worker_pool import (
+    ChannelPorts,
+    RetiredCounters,
+    WorkerPool,
+)
 from criproxy.daemon.supervisor.reload import RULES_KEYS, Reloader
-from criproxy.daemon.supervisor.spawner import SpawnerClient, name_process, start_spawner
 from criproxy.daemon.supervisor.systemd import notify, watchdog_interval
 from criproxy.daemon.supervisor.upgrade import Inheritance, inherited, upgrade
-from criproxy.daemon.supervisor.worker_pool import ChannelPorts, RetiredCounters, WorkerPool
 from criproxy.daemon.worker.worker import run_worker
 from criproxy.errors import ConfigError, CriproxyError, UnavailableError
 from criproxy.observe.http import HTTPServer, Pages

@@ -16,8 +16,8 @@ import msgspec
 from criproxy.concurrency.process_messages import Message
 from criproxy.config.load import LoadedConfig
 from criproxy.daemon.control import ControlChannel
-from criproxy.daemon.supervisor.spawner import SpawnerClient
-from criproxy.daemon.supervisor.worker_plan import WorkerPlan
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
+from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot

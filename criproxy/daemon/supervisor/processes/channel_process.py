@@ -16,9 +16,9 @@ from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.configtypes.section import Section
 from criproxy.daemon.control import ControlChannel
-from criproxy.daemon.supervisor.backoff import Backoff
-from criproxy.daemon.supervisor.spawner import SpawnerClient
-from criproxy.daemon.supervisor.worker_process import describe_status
+from criproxy.daemon.supervisor.processes.backoff import Backoff
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
+from criproxy.daemon.supervisor.processes.worker_process import describe_status
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire

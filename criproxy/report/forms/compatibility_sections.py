@@ -1,8 +1,8 @@
 """The sections of a compatibility report, as texts and tables. Pure."""
 
-from criproxy.report import words
 from criproxy.report.figures import Compatibility
-from criproxy.report.section import Section, sizes_section, some, source_section
+from criproxy.report.forms import words
+from criproxy.report.forms.section import Section, sizes_section, some, source_section
 
 
 def compatibility_sections(report: Compatibility) -> list[Section]:

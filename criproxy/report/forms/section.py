@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from criproxy.report import words
 from criproxy.report.figures import MessageSize, Source
+from criproxy.report.forms import words
 
 Rows = Sequence[Sequence[str]]
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from criproxy.report.figures import Compatibility, Report
-from criproxy.report.section import Table
-from criproxy.report.sections import sections_of, title_of
+from criproxy.report.forms.section import Table
+from criproxy.report.forms.sections import sections_of, title_of
 
 _MARKUP = re.compile(r"[\\`*_\[\]<>#|~&]|:(?=//)")
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from criproxy import __version__
-from criproxy.report.call_table import CallTable
+from criproxy.report.computing.call_table import CallTable
+from criproxy.report.computing.slices import Slices, sliced
+from criproxy.report.computing.sources import message_sizes, notes_of, source_of, time_text
 from criproxy.report.figures import (
     VERSION,
     Caller,
@@ -20,8 +22,6 @@ from criproxy.report.figures import (
     Report,
     SlowCall,
 )
-from criproxy.report.slices import Slices, sliced
-from criproxy.report.sources import message_sizes, notes_of, source_of, time_text
 from criproxy.timeline.json_form import json_of
 from criproxy.timeline.logged_call import LoggedCall
 from criproxy.timeline.pod_start import KINDS, PodStart

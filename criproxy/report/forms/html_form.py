@@ -13,12 +13,12 @@ from typing import Any, Final
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from criproxy.errors import UnavailableError
-from criproxy.report.charts import charts_of
 from criproxy.report.figures import Compatibility, Report
-from criproxy.report.section import Section, Table
-from criproxy.report.sections import sections_of, title_of
+from criproxy.report.forms.charts import charts_of
+from criproxy.report.forms.section import Section, Table
+from criproxy.report.forms.sections import sections_of, title_of
 
-_RESOURCES: Final = files("criproxy.report")
+_RESOURCES: Final = files("criproxy.report.forms")
 
 
 def require_charts() -> None:

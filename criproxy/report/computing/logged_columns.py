@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from criproxy.report.deprecated_fields import DEPRECATED
+from criproxy.report.computing.deprecated_fields import DEPRECATED
 
 _NUMBER, _TEXT, _SIZE = "DOUBLE", "VARCHAR", "BIGINT"
 

@@ -16,10 +16,14 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import Config
 from criproxy.configtypes.section import Section
-from criproxy.daemon.supervisor.backoff import Backoff
-from criproxy.daemon.supervisor.spawner import SpawnerClient
-from criproxy.daemon.supervisor.worker_plan import WorkerPlan, plan_workers
-from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, describe_status
+from criproxy.daemon.supervisor.processes.backoff import Backoff
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
+from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan, plan_workers
+from criproxy.daemon.supervisor.processes.worker_process import (
+    STALLED,
+    WorkerProcess,
+    describe_status,
+)
 from criproxy.errors import CriproxyError, UnavailableError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire

@@ -6,7 +6,8 @@ from typing import Final
 
 from criproxy import __version__
 from criproxy.cri.methods import ENDLESS, FALLBACKS, SERVER_STREAMING
-from criproxy.report.call_table import CallTable
+from criproxy.report.computing.call_table import CallTable
+from criproxy.report.computing.sources import message_sizes, notes_of, source_of, time_text
 from criproxy.report.figures import (
     VERSION,
     ApiVersion,
@@ -18,7 +19,6 @@ from criproxy.report.figures import (
     Unimplemented,
     Unreadable,
 )
-from criproxy.report.sources import message_sizes, notes_of, source_of, time_text
 
 GIVEN_UP: Final = 5
 """Broken event streams in a row after which a kubelet gives up EventedPLEG until it restarts."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from criproxy.report import words
 from criproxy.report.figures import Change, Comparison, Report, SlowCall
-from criproxy.report.section import Section, sizes_section, some, source_section
+from criproxy.report.forms import words
+from criproxy.report.forms.section import Section, sizes_section, some, source_section
 
 
 def call_sections(report: Report) -> list[Section]:

@@ -1,9 +1,9 @@
 """The sections of a report of either kind, which every form for people writes. Pure."""
 
-from criproxy.report.call_sections import call_sections
-from criproxy.report.compatibility_sections import compatibility_sections
 from criproxy.report.figures import Compatibility, Report
-from criproxy.report.section import Section
+from criproxy.report.forms.call_sections import call_sections
+from criproxy.report.forms.compatibility_sections import compatibility_sections
+from criproxy.report.forms.section import Section
 
 
 def sections_of(report: Report | Compatibility) -> list[Section]:

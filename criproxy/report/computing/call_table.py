@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from criproxy.concurrency.progress import run_with_progress
 from criproxy.errors import UnavailableError, UsageError
-from criproxy.report.logged_columns import COLUMNS, IS_CALL, STRUCTURE, method_values
+from criproxy.report.computing.logged_columns import COLUMNS, IS_CALL, STRUCTURE, method_values
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from criproxy.errors import UsageError
-from criproxy.report.call_table import CallTable
+from criproxy.report.computing.call_table import CallTable
 from criproxy.report.figures import MessageSize, Source
 from criproxy.timeline.json_form import text_of_time
 

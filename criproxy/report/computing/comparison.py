@@ -5,11 +5,11 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from criproxy.report.bootstrap import BIN, Interval, SlicedDurations, intervals
-from criproxy.report.call_table import CallTable
+from criproxy.report.computing.bootstrap import BIN, Interval, SlicedDurations, intervals
+from criproxy.report.computing.call_table import CallTable
+from criproxy.report.computing.slices import sliced
+from criproxy.report.computing.sources import source_of
 from criproxy.report.figures import Change, Comparison, ErrorRate
-from criproxy.report.slices import sliced
-from criproxy.report.sources import source_of
 
 CONFIDENCE: Final = 0.99
 """Of an interval: with 95 %, two of forty methods that did not change would seem to have."""
