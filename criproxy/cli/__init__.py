@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "pods": "pods",
     "report": "report",
     "tail": "tail",
+    "record": "record",
     "version": "version",
     "doctor": "doctor",
     "support": "support_bundle",

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from criproxy.configtypes.values import parse_duration
+from criproxy.configtypes.values import parse_duration, parse_size
 
 _USUAL_CONFIG: Final = Path("/etc/criproxy/config.yaml")
 
@@ -29,6 +29,24 @@ def seconds_option(name: str, text: str, default: str | None = None) -> Callable
         show_default=default is not None,
         help=text,
     )
+
+
+def duration_of(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> float | None:
+    """Convert the text of an option to seconds, more than none; None if it is not given."""
+    seconds = None if text is None else _seconds(context, parameter, text)
+    if seconds == 0:
+        raise click.BadParameter(f"{text!r} is no time; write it like 90s or 10m", param=parameter)
+    return seconds
+
+
+def size_of(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Convert the text of an option to bytes; None if it is not given."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
