@@ -111,15 +111,14 @@ class CassetteReader:
                 continue
             self._check_version(position, header.version)
             block += self._read(position + HEADER_SIZE, header.size - HEADER_SIZE)
-            if len(block) < header.size:
-                self.damage.skip(position, len(block), blocks=1)
-                return
             try:
+                if len(block) < header.size:
+                    raise DamagedBlockError("it is cut off, or its length is wrong")
                 records = records_in(block)
             except DamagedBlockError:
                 follows = self._read(position + header.size, len(MAGIC))
                 size = header.size
-                if follows and follows != MAGIC:  # the length is damaged, too
+                if follows != MAGIC:  # the file ends there, or the length is damaged, too
                     size = self._find_block(position + 1) - position
                 self.damage.skip(position, size, blocks=1)
                 position += size
