@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "report": "report",
     "tail": "tail",
     "record": "record",
+    "replay": "replay",
     "version": "version",
     "doctor": "doctor",
     "support": "support_bundle",
