@@ -21,6 +21,7 @@ _COMMANDS: Final = {
     "tail": "tail",
     "record": "record",
     "replay": "replay",
+    "export": "export",
     "version": "version",
     "doctor": "doctor",
     "support": "support_bundle",
