@@ -76,7 +76,7 @@ def _pace(_: click.Context, parameter: click.Parameter, text: str) -> float:
     "--repeat",
     type=click.IntRange(min=1),
     metavar="N",
-    default=3,
+    default=5,
     show_default=True,
     help="With --against: how often each request is asked.",
 )
@@ -203,13 +203,13 @@ def _json(found: "Comparison", slower: list[str]) -> dict[str, Any]:
 
 def _print(found: "Comparison", slower: list[str]) -> None:
     from criproxy.replay.comparison import quantile
-    from criproxy.timeline.pod_start import format_seconds
 
     rows: list[tuple[str, ...]] = [_HEADER]
     for each in found.latencies:
         times = (quantile(values, at) for values in (each.recorded, each.now) for at in (0.5, 0.95))
         more = " slower" if each.method in slower else ""
-        rows.append((each.method, *map(format_seconds, times), f"{each.factor:.2f}{more}"))
+        shown = (f"{1e3 * seconds:.2f} ms" for seconds in times)
+        rows.append((each.method, *shown, f"{each.factor:.2f}{more}"))
     print_table(rows)
     for one in found.differences:
         about = f" {printable(one.request)}" if one.request else ""

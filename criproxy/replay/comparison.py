@@ -6,9 +6,9 @@ what it measures: of statistics only which fields there are. The order of lists 
 """
 
 import re
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from criproxy.cri.redaction import Redactor
 from criproxy.cri.text_redaction import redact_text
 from criproxy.relay.endpoints import Endpoint
 from criproxy.replay.matching import describe
+from criproxy.replay.measuring import MeasuringRelay
 from criproxy.replay.recorded_calls import RecordedCall, RecordedCalls
 from criproxy.rules.messages.diff import diff_messages
 
@@ -114,8 +115,9 @@ def compare(
 ) -> Comparison:
     """Ask a runtime all recorded reads, each ``repeat`` times, and nothing else.
 
-    ``redacted``: whether secrets in the recording are replaced by marks. Raises UnavailableError if
-    the cassette cannot be read, and grpc errors never: they are answers.
+    ``redacted``: whether secrets in the recording are replaced by marks. Calls are measured by a
+    relay as the recorded ones were. Raises UnavailableError if the cassette cannot be read or the
+    relay not be started, and grpc errors never: they are answers.
     """
     groups: defaultdict[tuple[str, bytes], list[RecordedCall]] = defaultdict(list)
     for call in recorded.reads():
@@ -124,27 +126,27 @@ def compare(
             groups[call.method.path, data].append(call)
     asked = list(groups.items())[:MAX_REQUESTS]
     result = Comparison(len(asked), len(groups) - len(asked))
-    times: defaultdict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    times: defaultdict[str, list[float]] = defaultdict(list)
     redactor = Redactor() if redacted else None
-    clients: dict[str, CriClient] = {}
-    try:
+    with MeasuringRelay(endpoint) as relay, ExitStack() as stack:
+        clients: dict[str, CriClient] = {}
         for number, ((_, data), calls) in enumerate(asked):
             method = calls[0].method
-            if method.api_version not in clients:
-                clients[method.api_version] = CriClient(endpoint, method.api_version, _TIMEOUT)
-            was, now = times[method.name]
-            was += (call.call.seconds for call in calls)
-            answers = [_ask(clients[method.api_version], method, data) for _ in range(repeat)]
-            now += (seconds for _, seconds in answers)
-            difference = _difference(recorded, calls, answers[-1][0], redactor)
+            version = method.api_version
+            if version not in clients:
+                client = CriClient(relay.endpoint, version, _TIMEOUT)
+                clients[version] = stack.enter_context(client)
+            times[method.name] += (call.call.seconds for call in calls)
+            answers = [_ask(clients[version], method, data) for _ in range(repeat)]
+            difference = _difference(recorded, calls, answers[-1], redactor)
             if difference is not None:
                 result.differences.append(difference)
             progress(100 * (number + 1) / len(asked))
-    finally:
-        for client in clients.values():
-            client.close()
+        stack.close()  # otherwise the relay waits for the clients to go
+        now = relay.durations()
     result.latencies = [
-        MethodLatency(name, tuple(was), tuple(now)) for name, (was, now) in sorted(times.items())
+        MethodLatency(name, tuple(was), tuple(now.get(name, ())))
+        for name, was in sorted(times.items())
     ]
     return result
 
@@ -157,17 +159,15 @@ class _Answer:
     """The response, of a stream all messages merged; None after an error."""
 
 
-def _ask(client: CriClient, method: Method, data: bytes) -> tuple[_Answer, float]:
+def _ask(client: CriClient, method: Method, data: bytes) -> _Answer:
     request = request_class(method).FromString(data)
-    began = time.monotonic()
     try:
         response = client.call(method.name, request, deadline=_TIMEOUT)
         if method.server_streaming:
             response = _merged(response_class(method), response)
-        answer = _Answer("OK", "", response)
     except grpc.RpcError as error:
-        answer = _Answer(error.code().name, error.details() or "", None)
-    return answer, time.monotonic() - began
+        return _Answer(error.code().name, error.details() or "", None)
+    return _Answer("OK", "", response)
 
 
 def _merged(kind: type[Message], messages: Iterable[Message]) -> Message:

@@ -113,7 +113,7 @@ def test_a_slower_runtime(short_dir: Path) -> None:
     assert (latency["slower"], latency["recorded"]["calls"], latency["now"]["calls"]) == (
         True,
         1,
-        3,
+        5,
     )
 
 
