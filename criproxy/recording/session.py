@@ -97,7 +97,9 @@ def record(
             runtime=str(options.runtime),
             redacted=options.redact.enabled,
         )
-        process = WritingProcess.start(writer, began, options.redact, options.max_size)
+        process = WritingProcess.start(
+            writer, began, options.redact, options.max_size, bound.socket
+        )
         return uvloop.run(_Session(options, bound, process, own, started, warn).run())
     finally:
         bound.close()

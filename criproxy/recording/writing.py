@@ -87,11 +87,17 @@ class WritingProcess:
 
     @classmethod
     def start(
-        cls, writer: CassetteWriter, began: Began, redact: RedactOptions, max_size: int | None
+        cls,
+        writer: CassetteWriter,
+        began: Began,
+        redact: RedactOptions,
+        max_size: int | None,
+        listening: socket.socket,
     ) -> "WritingProcess":
         """Fork the process, which owns the ``writer``. Nothing else may run in this one yet.
 
-        ``max_size``: bytes of the cassette at most; None: no limit.
+        ``max_size``: bytes of the cassette at most; None: no limit. ``listening`` is not the
+        process's: clients must not wait at it when the relay is gone.
         """
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
@@ -104,6 +110,7 @@ class WritingProcess:
         try:
             ours.close()
             os.close(read_end)
+            os.close(listening.fileno())
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # the relay's end ends this process
             report = _run(theirs, writer, began, redact, max_size)

@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 
 from criproxy.cri.messages import is_map
 
-_MAX_VALUES: Final = 20_000
-"""Pairs that are remembered, the newest: a pod has a handful."""
+_MAX_VALUES: Final = 2000
+"""Pairs that are remembered, the newest: a pod has a handful, and all are looked for in texts."""
 
 _SHORTEST: Final = 8
 """Characters of a value from which on it can be found in texts without finding others."""

@@ -10,7 +10,7 @@ Of calls that change something, the first recorded one answers the first request
 fields, the second the second, and the last one all others.
 """
 
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -37,6 +37,9 @@ from criproxy.replay.recorded_calls import (
 
 _SHOWN_KEYS: Final = 5
 """Recorded requests that an error names."""
+
+_MAX_USED: Final = 100_000
+"""Requests that are remembered, the newest: a client's next one gets the next recorded call."""
 
 _LISTS: Final = {
     "ListContainers": "containers",
@@ -98,7 +101,7 @@ class Playback:
         self._pace = pace
         self._positions = {"": _Position(0, now)}
         self._last = ""
-        self._used: Counter[tuple[str, Key]] = Counter()
+        self._used: OrderedDict[tuple[str, Key], int] = OrderedDict()
 
     def choose(self, method: Method, request: Message, now: float) -> Choice:
         """Return the call that answers a request, given as v1's message. Raises NotRecordedError.
@@ -118,8 +121,11 @@ class Playback:
         calls = [each for each in calls if each.preferred == wanted] or calls
         if method.mutating:
             clients_key = (method.name, required_key(method, sent))
-            recorded = calls[min(self._used[clients_key], len(calls) - 1)]
-            self._used[clients_key] += 1
+            used = self._used.pop(clients_key, 0)
+            recorded = calls[min(used, len(calls) - 1)]
+            self._used[clients_key] = used + 1
+            if len(self._used) > _MAX_USED:
+                self._used.popitem(last=False)
         else:
             recorded = self._read(calls, now)
         return Choice(recorded, request, sent, filtered)

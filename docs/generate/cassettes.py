@@ -46,6 +46,8 @@ outside the CRI there are no messages, because secrets in them cannot be recogni
 - 32 MiB may wait for the process that writes. What does not fit is lost, counted, and noted in the
   cassette.
 - Each second what was recorded is written. A recording that is killed loses no more than that.
+- A replay and a comparison know the first 500,000 calls of a cassette, and 1,000,000 messages of
+  them, and say how many are left out. Reading and exporting have no limit: one block is in memory.
 
 ## Records
 
