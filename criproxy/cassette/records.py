@@ -151,7 +151,7 @@ class Ended(Record, frozen=True, tag="ended"):
     dropped: int = 0
     """Records that were lost."""
     reason: str = ""
-    """Why the recording ended: `stopped`, `duration`, `size` or `failed`."""
+    """Why the recording ended: `stopped`, `duration`, `size`, `trigger` or `failed`."""
 
 
 AnyRecord = (

@@ -6,14 +6,11 @@ are named as far as calls that passed tell them.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from google.protobuf.message import DecodeError
 
-from criproxy.audit.records.subject import request_class_of, subject_of
+from criproxy.cassette.open_calls import OpenCall, OpenCalls
 from criproxy.cassette.records import (
     AnyRecord,
     Began,
@@ -23,22 +20,8 @@ from criproxy.cassette.records import (
     Dropped,
     MessagePassed,
 )
-from criproxy.cri.environment import decode_message
-from criproxy.cri.naming import MethodName, resolve
-from criproxy.rules.errors import EvaluationError
-from criproxy.rules.pod_cache import PodCache
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-@dataclass(slots=True)
-class _Call:
-    began: CallBegan
-    method: MethodName
-    path: bytes
-    request: bytes = b""
-    response: bytes = b""
-    responses: int = 0
 
 
 class TraceExport:
@@ -46,9 +29,7 @@ class TraceExport:
 
     def __init__(self, began: Began) -> None:
         self._began = began
-        self._pods = PodCache(short_names=None)
-        self._calls: dict[int, _Call] = {}
-        self._kubelets: set[int] = set()
+        self._open = OpenCalls()
 
     def header(self) -> bytes:
         """Return the beginning of the file."""
@@ -72,45 +53,31 @@ class TraceExport:
             yield b",\n" + _encode(event)
 
     def _events(self, record: AnyRecord) -> Iterator[dict[str, Any]]:
+        call = self._open.follow(record)
+        if call is not None:
+            yield from self._call_events(call, record)
+        elif isinstance(record, ConnectionOpened):
+            name = record.executable.rpartition("/")[2] or "client"
+            args = {"name": f"{name} (pid {record.pid}, connection {record.connection})"}
+            yield {"ph": "M", "name": "process_name", "pid": record.connection, "args": args}
+        elif isinstance(record, Dropped):
+            text = f"{record.records} records are missing"
+            yield {"ph": "i", "name": text, "pid": 0, "tid": 0, "s": "g", "ts": record.at / 1e3}
+
+    def _call_events(self, call: OpenCall, record: AnyRecord) -> Iterator[dict[str, Any]]:
         match record:
-            case ConnectionOpened():
-                name = record.executable.rpartition("/")[2] or "client"
-                if record.kubelet:
-                    self._kubelets.add(record.connection)
-                args = {"name": f"{name} (pid {record.pid}, connection {record.connection})"}
-                yield {"ph": "M", "name": "process_name", "pid": record.connection, "args": args}
             case CallBegan():
-                path = record.path.encode("latin-1", "replace")
-                call = self._calls[record.call] = _Call(record, resolve(path), path)
                 yield self._event("b", call, record.at, {"path": record.path})
                 yield self._in_flight(record.at)
-            case MessagePassed():
-                yield from self._message(record)
+            case MessagePassed() if record.response and call.method.server_streaming:
+                yield self._event("n", call, record.at, {"bytes": record.size})
             case CallEnded():
-                ended = self._calls.pop(record.call, None)
-                if ended is not None:
-                    yield self._event("e", ended, record.at, self._result(ended, record))
-                    yield self._in_flight(record.at)
-            case Dropped():
-                text = f"{record.records} records are missing"
-                yield {"ph": "i", "name": text, "pid": 0, "tid": 0, "s": "g", "ts": record.at / 1e3}
+                yield self._event("e", call, record.at, self._result(call, record))
+                yield self._in_flight(record.at)
             case _:
                 pass
 
-    def _message(self, record: MessagePassed) -> Iterator[dict[str, Any]]:
-        call = self._calls.get(record.call)
-        if call is None:
-            return
-        if not record.response:
-            call.request = record.data
-            return
-        call.responses += 1
-        if call.responses == 1:
-            call.response = record.data
-        if call.method.server_streaming:
-            yield self._event("n", call, record.at, {"bytes": record.size})
-
-    def _result(self, call: _Call, end: CallEnded) -> dict[str, Any]:
+    def _result(self, call: OpenCall, end: CallEnded) -> dict[str, Any]:
         result = {
             "code": end.code or "UNREAD",
             "message": end.message,
@@ -119,25 +86,12 @@ class TraceExport:
             "response_messages": end.response_messages,
             "response_bytes": end.response_bytes,
             "timeout": call.began.timeout,
-            **self._subject(call),
+            **self._open.subject(call).flat_fields(),
         }
-        if end.code == "OK":  # after it: a removed pod still has its name
-            with suppress(EvaluationError):
-                self._pods.update(call.path, call.request, call.response)
+        self._open.learn(call, end)
         return {key: value for key, value in result.items() if value not in ("", 0)}
 
-    def _subject(self, call: _Call) -> dict[str, str]:
-        kind = request_class_of(call.method)
-        if kind is None:
-            return {}
-        try:
-            request = decode_message(kind, call.request)
-        except DecodeError:
-            return {}
-        is_kubelet = call.began.connection in self._kubelets
-        return subject_of(call.method, request, None, self._pods, is_kubelet).flat_fields()
-
-    def _event(self, phase: str, call: _Call, at: int, args: dict[str, Any]) -> dict[str, Any]:
+    def _event(self, phase: str, call: OpenCall, at: int, args: dict[str, Any]) -> dict[str, Any]:
         return {
             "ph": phase,
             "cat": call.method.service_label,
@@ -150,7 +104,7 @@ class TraceExport:
         }
 
     def _in_flight(self, at: int) -> dict[str, Any]:
-        args = {"calls": len(self._calls)}
+        args = {"calls": len(self._open.calls)}
         return {
             "ph": "C",
             "name": "calls in flight",

@@ -6,6 +6,7 @@ from typing import Final
 
 from criproxy.cassette.blocks import BLOCK_SIZE, LARGEST_RECORD, build, frame
 from criproxy.cassette.records import AnyRecord, encode
+from criproxy.cassette.ring import Ring
 from criproxy.errors import UnavailableError, UsageError
 
 _MODE: Final = 0o600
@@ -27,6 +28,7 @@ class CassetteWriter:
         self.size = 0
         """Bytes that have been written."""
         self._pending = bytearray()
+        self._ring: Ring | None = None
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if replace else os.O_EXCL)
         try:
             self._file = os.fdopen(os.open(path, flags, _MODE), "wb", buffering=0)
@@ -59,19 +61,39 @@ class CassetteWriter:
         """Write the records so far as a block. Raises UnavailableError."""
         if not self._pending:
             return
-        block = memoryview(build(bytes(self._pending)))
+        block = build(bytes(self._pending))
         self._pending.clear()
+        if self._ring is None:
+            self._write(block)
+        else:
+            self._ring.add(block)
+
+    def keep(self, ring: Ring) -> None:
+        """Flush, and keep the blocks that follow in a ring until :meth:`release`."""
+        self.flush()
+        self._ring = ring
+
+    def release(self) -> None:
+        """Write what the ring has, and from now on all that follows. Raises UnavailableError."""
+        self.flush()
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            for block in ring.blocks():
+                self._write(block)
+
+    def _write(self, block: bytes) -> None:
+        left = memoryview(block)
         try:
-            while block:
-                written = self._file.write(block)
+            while left:
+                written = self._file.write(left)
                 self.size += written
-                block = block[written:]
+                left = left[written:]
         except OSError as error:
             raise UnavailableError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Flush, and close the file. Raises UnavailableError."""
+        """Release what is kept, flush, and close the file. Raises UnavailableError."""
         try:
-            self.flush()
+            self.release()
         finally:
             self._file.close()

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from criproxy.cli.support.options import duration_of, size_of
+from criproxy.cli.support.options import call_options, duration_of, size_of
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import parse_endpoint
 
@@ -15,6 +15,8 @@ Examples:
   criproxy record --listen unix:///run/criproxy/record.sock \\
       --runtime-endpoint unix:///run/containerd/containerd.sock --for 10m node7.cassette
   crictl -r unix:///run/criproxy/record.sock pods
+  criproxy record --listen /run/criproxy/record.sock --runtime-endpoint /run/crio/crio.sock \\
+      --ring 32MiB --slower-than 20s --method RunPodSandbox slow.cassette
 
 \b
 Exit status: 0 recorded, 1 a socket cannot be had or the cassette not be written, 2 wrong options.
@@ -57,6 +59,22 @@ Exit status: 0 recorded, 1 a socket cannot be had or the cassette not be written
     multiple=True,
     help="Matches that are redacted in any text, as audit.redact.values. May be repeated.",
 )
+@click.option(
+    "--ring",
+    metavar="SIZE",
+    callback=size_of,
+    help="Keep the last of the recording in memory, this much compressed, for example 32MiB. It is "
+    "written when a call ends that the options below select, or at the end.",
+)
+@call_options
+@click.option(
+    "--after",
+    metavar="DURATION",
+    callback=duration_of,
+    default="10s",
+    show_default=True,
+    help="How long the recording goes on after such a call.",
+)
 @click.option("--no-redact", is_flag=True, help="Keep messages as they are, secrets included.")
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def command(
@@ -67,6 +85,14 @@ def command(
     max_size: int | None,
     annotations: tuple[str, ...],
     values: tuple[str, ...],
+    ring: int | None,
+    methods: tuple[str, ...],
+    namespaces: tuple[str, ...],
+    pods: tuple[str, ...],
+    callers: tuple[str, ...],
+    codes: tuple[str, ...],
+    slower_than: float,
+    after: float,
     no_redact: bool,
     force: bool,
 ) -> None:
@@ -76,10 +102,29 @@ def command(
     log. The relay never waits for the recording: what comes faster than it can be written is left
     out, counted, and noted in FILE. The recording ends by SIGINT or SIGTERM, after --for, or at
     --max-size; calls in flight then have 10 s to end.
+
+    With --ring, the last minutes are kept in memory. FILE then has what led to a call that meets
+    all the conditions that are given, and some time after it; of a call in flight, --slower-than
+    is met as soon as it has run for so long. With a --ring and no condition, FILE has the last
+    minutes before the end.
     """
     from criproxy.recording.session import RecordOptions, record
-    from criproxy.recording.writing import SMALLEST_SIZE, RedactOptions
+    from criproxy.recording.writing import (
+        SMALLEST_SIZE,
+        RedactOptions,
+        RingOptions,
+        WriteOptions,
+    )
+    from criproxy.timeline.filters import CallFilter
 
+    wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
+    if ring is None and wanted != CallFilter():
+        raise UsageError("conditions on calls need --ring: without it, everything is written")
+    if ring is not None and max_size is not None and ring > max_size // 2:
+        raise UsageError("--ring: is more than half of --max-size, so that not all of it may fit")
+    kept = None
+    if ring is not None:
+        kept = RingOptions(ring, None if wanted == CallFilter() else wanted, after)
     if max_size is not None and max_size < SMALLEST_SIZE:
         raise UsageError("--max-size: is less than 1MiB, which leaves no room for a cassette")
     if no_redact and (annotations or values):
@@ -94,9 +139,8 @@ def command(
         parse_endpoint(runtime_endpoint),
         file,
         force,
-        max_size,
         seconds,
-        redact,
+        WriteOptions(redact, max_size, kept),
     )
     summary = record(
         options,
@@ -107,6 +151,10 @@ def command(
     click.echo(
         f"{summary.calls} calls with {summary.messages} messages recorded, {writing.size} bytes"
     )
+    if summary.reason == "trigger":
+        click.echo("a call met the conditions")
+    elif kept is not None and kept.wanted is not None:
+        click.echo("no call met the conditions; the last of the recording is written")
     if writing.dropped:
         click.echo(f"criproxy: {writing.dropped} records were lost; {file} says where", err=True)
     if summary.cut:

@@ -22,7 +22,12 @@ from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.peers.peer import Connection, Peer
 from criproxy.recording.channel import RecordChannel
 from criproxy.recording.observer import RecordingObserver
-from criproxy.recording.writing import RedactOptions, WritingProcess, WritingReport
+from criproxy.recording.writing import (
+    RedactOptions,
+    WriteOptions,
+    WritingProcess,
+    WritingReport,
+)
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import Limits, Listener
 from criproxy.relay.own_sockets import OwnSockets
@@ -52,11 +57,9 @@ class RecordOptions:
     runtime: Endpoint
     file: Path
     force: bool = False
-    max_size: int | None = None
-    """Bytes of the cassette at most; None: no limit."""
     seconds: float | None = None
     """How long; None: until a signal."""
-    redact: RedactOptions = field(default_factory=RedactOptions)
+    write: WriteOptions = field(default_factory=lambda: WriteOptions(RedactOptions()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,9 @@ def record(
             node=socket.gethostname(),
             listener=str(options.listen),
             runtime=str(options.runtime),
-            redacted=options.redact.enabled,
+            redacted=options.write.redact.enabled,
         )
-        process = WritingProcess.start(
-            writer, began, options.redact, options.max_size, bound.socket
-        )
+        process = WritingProcess.start(writer, began, options.write, bound.socket)
         return uvloop.run(_Session(options, bound, process, own, started, warn).run())
     finally:
         bound.close()
@@ -153,7 +154,7 @@ class _Session:
         report = await asyncio.to_thread(self._process.finish)
         if report.error:
             raise UnavailableError(report.error)
-        reason = "size" if report.is_full else self._reason
+        reason = report.reason or self._reason
         return RecordSummary(reason, observer.calls, observer.messages, drained.cut, report)
 
     def _listener(self, observer: RecordingObserver, tasks: Tasks) -> Listener:

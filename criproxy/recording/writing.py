@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -27,10 +27,12 @@ from criproxy.cassette.records import (
 )
 from criproxy.cassette.writer import CassetteWriter
 from criproxy.errors import CriproxyError, UnavailableError
+from criproxy.timeline.filters import CallFilter
 
 if TYPE_CHECKING:
     from criproxy.cassette.message_redaction import MessageRedactor
     from criproxy.cri.redaction import Redactor
+    from criproxy.recording.trigger import Trigger
 
 _FLUSH_SECONDS: Final = 1.0
 """What was recorded earlier is in the file, if both processes are killed."""
@@ -62,6 +64,29 @@ class RedactOptions:
         return Redactor(annotations=self.annotations, values=self.values)
 
 
+@dataclass(frozen=True, slots=True)
+class RingOptions:
+    """A recording that is kept in memory until a call is as it is waited for."""
+
+    size: int
+    """Bytes of the compressed recording that are kept."""
+    wanted: CallFilter | None = None
+    """The conditions on the call; None: none, what is kept is written at the end."""
+    after: float = 10.0
+    """Seconds for which the recording goes on after that call."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a cassette is written."""
+
+    redact: RedactOptions
+    max_size: int | None = None
+    """Bytes of the cassette at most; None: no limit."""
+    ring: RingOptions | None = None
+    """None: everything is written as it comes."""
+
+
 class WritingReport(msgspec.Struct):
     """What the writing process has done."""
 
@@ -69,8 +94,8 @@ class WritingReport(msgspec.Struct):
     """Bytes of the cassette."""
     dropped: int = 0
     """Records that were lost."""
-    is_full: bool = False
-    """Whether the largest size was reached."""
+    reason: str = ""
+    """Why it has ended the recording: `size`, `trigger`; empty if it has not."""
     error: str = ""
     """Why it could not go on; empty if nothing went wrong."""
 
@@ -90,14 +115,12 @@ class WritingProcess:
         cls,
         writer: CassetteWriter,
         began: Began,
-        redact: RedactOptions,
-        max_size: int | None,
+        options: WriteOptions,
         listening: socket.socket,
     ) -> "WritingProcess":
         """Fork the process, which owns the ``writer``. Nothing else may run in this one yet.
 
-        ``max_size``: bytes of the cassette at most; None: no limit. ``listening`` is not the
-        process's: clients must not wait at it when the relay is gone.
+        ``listening`` is not the process's: clients must not wait at it when the relay is gone.
         """
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
@@ -113,7 +136,7 @@ class WritingProcess:
             os.close(listening.fileno())
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # the relay's end ends this process
-            report = _run(theirs, writer, began, redact, max_size)
+            report = _run(theirs, writer, began, options)
             os.write(write_end, msgspec.msgpack.encode(report))
             status = 0
         except BaseException:
@@ -137,30 +160,25 @@ class WritingProcess:
         return msgspec.msgpack.decode(data, type=WritingReport)
 
 
-class _FullError(Exception):
-    """The largest size is reached."""
+class _EndError(Exception):
+    """The recording is to end; its text is the reason."""
 
 
 def _run(
-    sock: socket.socket,
-    writer: CassetteWriter,
-    began: Began,
-    redact: RedactOptions,
-    max_size: int | None,
+    sock: socket.socket, writer: CassetteWriter, began: Began, options: WriteOptions
 ) -> WritingReport:
     from criproxy.cassette.message_redaction import MessageRedactor  # loads protobuf
 
     report = WritingReport()
-    recording = _Recording(writer, MessageRedactor(redact.redactor()), max_size)
+    recording = _Recording(writer, MessageRedactor(options.redact.redactor()), options)
     try:
         try:
-            recording.write(began)
-            writer.flush()
-            for record in _records_from(sock, writer):
+            recording.begin(began)
+            for record in _records_from(sock, recording.tick):
                 recording.write(record)
-        except _FullError:
-            report.is_full = True
-            recording.end("size")
+        except _EndError as reason:
+            report.reason = str(reason)
+            recording.end(report.reason)
         writer.close()
     except CriproxyError as error:
         report.error = str(error)
@@ -172,43 +190,77 @@ def _run(
 
 class _Recording:
     def __init__(
-        self, writer: CassetteWriter, redactor: "MessageRedactor", max_size: int | None
+        self, writer: CassetteWriter, redactor: "MessageRedactor", options: WriteOptions
     ) -> None:
         self.dropped = 0
         self._writer = writer
         self._redactor = redactor
-        self._max_size = max_size
+        self._max_size = options.max_size
+        self._ring = options.ring
+        self._trigger: Trigger | None = None
+        self._triggered: float | None = None  # when it was met, by the monotonic clock
         self._calls = 0
         self._at = 0
+        self._began = self._flushed = time.monotonic()
+
+    def begin(self, began: Began) -> None:
+        """Write the first record."""
+        from criproxy.cassette.ring import Ring
+        from criproxy.recording.trigger import Trigger
+
+        self._writer.write(began)
+        self._writer.flush()
+        if self._ring is not None:
+            self._writer.keep(Ring(self._ring.size))
+            if self._ring.wanted is not None:
+                self._trigger = Trigger(self._ring.wanted)
 
     def write(self, record: AnyRecord) -> None:
-        """Redact and write a record. Raises _FullError."""
+        """Redact and write a record. Raises _EndError."""
         self._at = max(self._at, getattr(record, "at", 0))
         if isinstance(record, CallBegan):
             self._calls += 1
         elif isinstance(record, Dropped):
             self.dropped += record.records
-        writer = self._writer
-        if not writer.write(self._redactor.redact(record)):
+        writer, redacted = self._writer, self._redactor.redact(record)
+        if not writer.write(redacted):
             self.dropped += 1
             writer.write(Dropped(at=self._at, since=self._at, records=1))
+        if self._trigger is not None and self._trigger.see(redacted):
+            self._release()
         if self._max_size is not None and not isinstance(record, Ended):
             left = self._max_size - _RESERVE
             if writer.size + writer.pending > left:
                 writer.flush()
                 if writer.size + _RESERVE > left:
-                    raise _FullError
+                    raise _EndError("size")
+
+    def tick(self) -> None:
+        """Called when records were received, and at least every second. Raises _EndError."""
+        now = time.monotonic()
+        if self._trigger is not None and self._trigger.overdue(round((now - self._began) * 1e9)):
+            self._release()
+        if now - self._flushed > _FLUSH_SECONDS:
+            self._flushed = now
+            self._writer.flush()
+        after = 0.0 if self._ring is None else self._ring.after
+        if self._triggered is not None and now - self._triggered > after:
+            raise _EndError("trigger")
 
     def end(self, reason: str) -> None:
         """Write the last record."""
         ended = Ended(at=self._at, calls=self._calls, dropped=self.dropped, reason=reason)
         self._writer.write(ended)
 
+    def _release(self) -> None:
+        self._trigger = None
+        self._triggered = time.monotonic()
+        self._writer.release()
 
-def _records_from(sock: socket.socket, writer: CassetteWriter) -> Iterator[AnyRecord]:
-    """Yield what the relay sends, and flush what was written a while ago."""
+
+def _records_from(sock: socket.socket, tick: Callable[[], None]) -> Iterator[AnyRecord]:
+    """Yield what the relay sends; ``tick`` is called between."""
     buffer = bytearray()
-    flushed = time.monotonic()
     sock.settimeout(_FLUSH_SECONDS)
     while True:
         try:
@@ -228,6 +280,4 @@ def _records_from(sock: socket.socket, writer: CassetteWriter) -> Iterator[AnyRe
                 yield decode(buffer[start:end])
                 position = end
             del buffer[:position]
-        if time.monotonic() - flushed > _FLUSH_SECONDS:
-            writer.flush()
-            flushed = time.monotonic()
+        tick()

@@ -176,6 +176,41 @@ def test_it_ends_after_a_time(short_dir: Path, runtime: EmbeddedRuntime) -> None
     assert recording.records()[-1].reason == "duration"
 
 
+def test_a_ring_that_waits_for_a_call(short_dir: Path, runtime: EmbeddedRuntime) -> None:
+    """With --ring nothing is written until a call meets all conditions; then the cassette has what
+    was before it, and the recording ends by itself."""
+    options = ["--ring", "4MiB", "--code", "NOT_FOUND", "--method", "*Container", "--after", "10ms"]
+    with Recording(short_dir, runtime.endpoint, *options) as recording:
+        with CriClient(recording.endpoint, timeout=LIMIT_SECONDS) as client:
+            client.Version()
+            for method in ("ContainerStatus", "StartContainer"):
+                assert recording.file.stat().st_size < 1000
+                with pytest.raises(grpc.RpcError):
+                    client.call(method, container_id="none")
+            wait_until(lambda: recording.file.stat().st_size > 500, "the cassette")
+        assert recording.process.wait(LIMIT_SECONDS) == 0
+    assert "a call met the conditions\n" in recording.process.stdout
+    records = recording.records()
+    paths = [each.path.rpartition("/")[2] for each in records if isinstance(each, CallBegan)]
+    assert paths == ["Version", "ContainerStatus", "StartContainer"]
+    assert isinstance(records[-1], Ended)
+    assert records[-1].reason == "trigger"
+
+
+def test_a_ring_without_such_a_call(short_dir: Path, runtime: EmbeddedRuntime) -> None:
+    """A recording that is stopped before has the last of what passed."""
+    options = ["--ring", "4MiB", "--slower-than", "10m"]
+    with Recording(short_dir, runtime.endpoint, *options) as recording:
+        with CriClient(recording.endpoint, timeout=LIMIT_SECONDS) as client:
+            client.Version()
+        assert recording.stop() == 0
+    assert "no call met the conditions" in recording.process.stdout
+    with CassetteReader(recording.file) as reader:
+        index = CallIndex(reader)
+    assert [call.complete for call in index.calls] == [True]
+    assert index.notes() == []
+
+
 def test_a_full_disk(short_dir: Path, runtime: EmbeddedRuntime) -> None:
     """A cassette that cannot be written is one line and exit status 1."""
     (short_dir / "calls.cassette").symlink_to("/dev/full")
@@ -194,6 +229,9 @@ def test_a_full_disk(short_dir: Path, runtime: EmbeddedRuntime) -> None:
         (["--max-size", "10KiB"], "--max-size: is less than 1MiB"),
         (["--no-redact", "--redact-value", "a"], "--no-redact: leaves nothing"),
         (["--redact-value", "("], "--redact-value: "),
+        (["--slower-than", "1s"], "conditions on calls need --ring"),
+        (["--ring", "1MiB", "--code", "OOPS"], "--code: 'OOPS' is no code of gRPC"),
+        (["--ring", "2MiB", "--max-size", "3MiB"], "--ring: is more than half of --max-size"),
         (["--listen", "/tmp/a", "--runtime-endpoint", "relative"], "endpoint"),
     ],
 )

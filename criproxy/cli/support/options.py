@@ -7,6 +7,10 @@ from typing import Any, Final
 import click
 
 from criproxy.configtypes.values import parse_duration, parse_size
+from criproxy.errors import UsageError
+from criproxy.wire.grpc import StatusCode
+
+_CODES: Final = frozenset(code.name for code in StatusCode) | {"UNREAD"}
 
 _USUAL_CONFIG: Final = Path("/etc/criproxy/config.yaml")
 
@@ -78,6 +82,47 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def usual_config() -> Path | None:
     """Return the configuration that a command reads without ``-c``; None if it does not exist."""
     return _USUAL_CONFIG if _USUAL_CONFIG.exists() else None
+
+
+def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that select calls by method, caller and code, beside selection_options."""
+    for option in (
+        click.option(
+            "--code",
+            "codes",
+            metavar="CODE",
+            multiple=True,
+            callback=_codes,
+            help="Calls that ended with a gRPC code: NOT_FOUND; '!OK' for those that failed. May "
+            "be repeated.",
+        ),
+        click.option(
+            "--caller",
+            "callers",
+            metavar="GLOB",
+            multiple=True,
+            help="Callers by the name or the path of their executable. May be repeated.",
+        ),
+        selection_options,
+        click.option(
+            "--method",
+            "methods",
+            metavar="GLOB",
+            multiple=True,
+            help="Methods as in rules: ExecSync, '*Image', 'ImageService/*', @mutating. May be "
+            "repeated.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _codes(_: click.Context, parameter: click.Parameter, codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Check the names of codes."""
+    for code in codes:
+        if code.removeprefix("!") not in _CODES:
+            raise UsageError(f"--code: {code!r} is no code of gRPC; write one like NOT_FOUND")
+    return codes
 
 
 def config_option(required: bool) -> Callable[[Any], Any]:
