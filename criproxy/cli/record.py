@@ -1,13 +1,16 @@
 """``criproxy record``: relays to a runtime, and writes what passes to a cassette."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from criproxy.cli.support.options import call_options, duration_of, size_of
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import parse_endpoint
+
+if TYPE_CHECKING:
+    from criproxy.timeline.filters import CallFilter
 
 _EPILOG: Final = """\
 \b
@@ -86,12 +89,7 @@ def command(
     annotations: tuple[str, ...],
     values: tuple[str, ...],
     ring: int | None,
-    methods: tuple[str, ...],
-    namespaces: tuple[str, ...],
-    pods: tuple[str, ...],
-    callers: tuple[str, ...],
-    codes: tuple[str, ...],
-    slower_than: float,
+    wanted: "CallFilter",
     after: float,
     no_redact: bool,
     force: bool,
@@ -117,7 +115,6 @@ def command(
     )
     from criproxy.timeline.filters import CallFilter
 
-    wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
     if ring is None and wanted != CallFilter():
         raise UsageError("conditions on calls need --ring: without it, everything is written")
     if ring is not None and max_size is not None and ring > max_size // 2:

@@ -21,6 +21,7 @@ from criproxy.errors import UsageError
 from criproxy.printable import printable
 
 if TYPE_CHECKING:
+    from criproxy.timeline.filters import CallFilter
     from criproxy.timeline.logged_call import LoggedCall
 
 _EPILOG: Final = """\
@@ -53,12 +54,7 @@ def command(
     file: Path | None,
     admin: str | None,
     config: Path | None,
-    methods: tuple[str, ...],
-    namespaces: tuple[str, ...],
-    pods: tuple[str, ...],
-    callers: tuple[str, ...],
-    codes: tuple[str, ...],
-    slower_than: float,
+    wanted: "CallFilter",
     from_start: bool,
     output: str,
 ) -> None:
@@ -71,14 +67,12 @@ def command(
     input. What the log's level or the audit policy leaves out is not shown; pods are known to the
     call log with log.pods. As JSON, lines are as they are in FILE, or would be in the call log.
     """
-    from criproxy.timeline.filters import CallFilter
     from criproxy.timeline.logged_call import NotAJsonObjectError, parse_line
 
     if file is not None and (admin is not None or config is not None):
         raise UsageError("name either FILE, or the daemon with --admin or -c")
     if file is None and from_start:
         raise UsageError("--all is about what FILE has already; name one")
-    wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
     if file is None:
         lines = AdminClient(admin_endpoint(admin, config)).lines()
     else:

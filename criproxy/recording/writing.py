@@ -240,7 +240,8 @@ class _Recording:
         now = time.monotonic()
         if self._trigger is not None and self._trigger.overdue(round((now - self._began) * 1e9)):
             self._release()
-        if now - self._flushed > _FLUSH_SECONDS:
+        is_kept = self._ring is not None and self._triggered is None
+        if now - self._flushed > _FLUSH_SECONDS and not is_kept:
             self._flushed = now
             self._writer.flush()
         after = 0.0 if self._ring is None else self._ring.after

@@ -1,5 +1,6 @@
 """Command-line options that several commands share."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -85,7 +86,25 @@ def usual_config() -> Path | None:
 
 
 def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that select calls by method, caller and code, beside selection_options."""
+    """Add the options that select calls; the command gets a CallFilter of them as ``wanted``."""
+
+    @functools.wraps(command)
+    def with_filter(
+        *,
+        methods: tuple[str, ...],
+        namespaces: tuple[str, ...],
+        pods: tuple[str, ...],
+        callers: tuple[str, ...],
+        codes: tuple[str, ...],
+        slower_than: float,
+        **others: Any,
+    ) -> Any:
+        from criproxy.timeline.filters import CallFilter
+
+        wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
+        return command(wanted=wanted, **others)
+
+    with_options: Callable[..., Any] = with_filter
     for option in (
         click.option(
             "--code",
@@ -113,8 +132,8 @@ def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "repeated.",
         ),
     ):
-        command = option(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
 def _codes(_: click.Context, parameter: click.Parameter, codes: tuple[str, ...]) -> tuple[str, ...]:
