@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS: Final = 1.0
 """What was recorded earlier is in the file, if both processes are killed."""
 
+_NICENESS: Final = 10
+"""The relay, and the runtime, go first where CPUs are short."""
+
 _RESERVE: Final = 64 << 10
 """Bytes of the largest size that are kept back: for the last record, and for a block that does not
 shrink when it is compressed."""
@@ -134,6 +137,8 @@ class WritingProcess:
             ours.close()
             os.close(read_end)
             os.close(listening.fileno())
+            os.nice(_NICENESS)
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # preempts nobody
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # the relay's end ends this process
             report = _run(theirs, writer, began, options)

@@ -50,7 +50,6 @@ class ReplayServer:
 
     async def start(self) -> None:
         """Listen. Raises as :func:`criproxy.embedded.listening.serve_methods` does."""
-        self._playback = Playback(self._recorded, self._pace, time.monotonic())
         handlers: dict[Method, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in METHODS.values():
             if method.name.encode() in ENDLESS:

@@ -126,6 +126,7 @@ def test_the_relay_does_not_wait_for_the_writing_process(
         Recording(short_dir, large.endpoint) as recording,
     ):
         (writing,) = descendants(recording.process.pid)
+        assert os.sched_getscheduler(writing) == os.SCHED_BATCH
         with CriClient(recording.endpoint, timeout=LIMIT_SECONDS) as client:
             client.Version()
             os.kill(writing, signal.SIGSTOP)
