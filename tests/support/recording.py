@@ -32,6 +32,7 @@ class Recording:
     def __enter__(self) -> Self:
         self.process.start()
         wait_until(lambda: "recording" in self.process.stdout, "a recording")
+        wait_until(lambda: self.file.stat().st_size, "the first record of a recording")
         return self
 
     def __exit__(self, *_: object) -> None:
