@@ -11,7 +11,7 @@ from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.notifier import Clock
 from criproxy.relay.socket_errors import describe_error
 from criproxy.wire.errors import HTTP1Error
-from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
+from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
@@ -83,7 +83,7 @@ class EventDispatcher:
             )
             if self.call_subjects is not None and not deferred:
                 self.call_subjects.ended(event.call)  # last: until here what is removed has a name
-        else:
+        elif isinstance(event, ReadingStopped):
             self._metrics.unread.labels(event.reason).inc()
             write = self._log.info if event.reason == HTTP1Error.reason else self._log.warning
             write(

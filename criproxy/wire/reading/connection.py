@@ -80,6 +80,19 @@ class CallBegan(NamedTuple):
     call: Call
 
 
+class MessagePassed(NamedTuple):
+    """A message is whole, of a call whose capture is ``reported`` (see CaptureLimits)."""
+
+    call: Call
+    side: Side
+    data: bytes
+    """The message as on the wire, without its prefix."""
+    compressed: bool
+    """Its compressed flag; the algorithm is the ``encoding`` of the direction's capture."""
+    at: float
+    """When its last byte arrived, in seconds."""
+
+
 class CallEnded(NamedTuple):
     """A call ended; its fields are complete."""
 
@@ -94,7 +107,7 @@ class ReadingStopped(NamedTuple):
     detail: str
 
 
-Event = CallBegan | CallEnded | ReadingStopped
+Event = CallBegan | MessagePassed | CallEnded | ReadingStopped
 
 
 class FlowState(NamedTuple):
@@ -142,8 +155,8 @@ class ConnectionReader:
         ``select_capture`` returns the capture limits of each gRPC call.
         """
         self._streams = streams = _Streams(stream_limit, message_limit, select_capture)
-        requests = _Requests(streams)
-        responses = _Responses(streams)
+        requests = _Requests(streams, Side.CLIENT)
+        responses = _Responses(streams, Side.RUNTIME)
         limits = (header_block_limit, header_list_limit, header_field_limit)
         client = FrameReader(requests, True, *limits)
         runtime = FrameReader(responses, False, *limits)
@@ -324,6 +337,10 @@ class _Streams:
             call.capture.end()
         self.events.append(CallEnded(call))
 
+    def report(self, call: Call, side: Side, captured: CapturedMessages, now: float) -> None:
+        for data, compressed in captured.take():
+            self.events.append(MessagePassed(call, side, data, compressed, now))
+
     def refuse(self, call: Call, size: int, now: float) -> None:
         message = b"a message of %d bytes is over the limit of %d" % (size, self.message_limit)
         self.finish(call, End.MESSAGE_LIMIT, StatusCode.RESOURCE_EXHAUSTED, message, now)
@@ -332,12 +349,13 @@ class _Streams:
 class _Direction:
     """Handles the frames that are alike in both directions. SETTINGS apply to the peer."""
 
-    __slots__ = ("_streams", "peer")
+    __slots__ = ("_side", "_streams", "peer")
 
     peer: FrameReader
 
-    def __init__(self, streams: _Streams) -> None:
+    def __init__(self, streams: _Streams, side: Side) -> None:
         self._streams = streams
+        self._side = side
 
     def _counter(self, call: Call) -> MessageCounter:
         """Return the message counter of this direction."""
@@ -367,6 +385,8 @@ class _Direction:
                     captured = self._captured(call.capture)
                     if captured is not None:
                         captured.feed(chunk, start, end)
+                        if captured.reported and captured.messages:
+                            self._streams.report(call, self._side, captured, now)
                 counter.feed(chunk, start, end)
                 if counter.refused:
                     self._streams.refuse(call, counter.refused, now)
