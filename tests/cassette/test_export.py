@@ -14,7 +14,7 @@ from pcapng.blocks import EnhancedPacket, InterfaceDescription
 
 from criproxy.cassette.records import Dropped, MessagePassed
 from criproxy.cassette.writer import CassetteWriter
-from criproxy.cli.export import command
+from criproxy.cli.calls.export import command
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.errors import UnavailableError, UsageError
 from criproxy.wire.reading.calls import Call

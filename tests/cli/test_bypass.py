@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from criproxy.cli.bypass import command
+from criproxy.cli.daemon.bypass import command
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UsageError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from criproxy.cli import check
+from criproxy.cli.daemon import check
 from criproxy.config.load import load, parse
 from criproxy.errors import ConfigError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from criproxy.cli import doctor
+from criproxy.cli.node import doctor
 from criproxy.cli.support import options
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.embedded.background import EmbeddedRuntime

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from criproxy.cli import cli
-from criproxy.cli import pods as module
+from criproxy.cli.calls import pods as module
 from criproxy.cli.support import tables
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from criproxy.cli import cli
-from criproxy.cli import report as module
+from criproxy.cli.calls import report as module
 from criproxy.cli.support import log_input
 from criproxy.report.computing import call_table
 from docs.generate.pages import ROOT

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from criproxy import __version__
-from criproxy.cli.support_bundle import command
+from criproxy.cli.node.support_bundle import command
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UsageError

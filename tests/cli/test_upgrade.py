@@ -8,8 +8,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from criproxy.cli.bypass import command as bypass
-from criproxy.cli.upgrade import command
+from criproxy.cli.daemon.bypass import command as bypass
+from criproxy.cli.daemon.upgrade import command
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UnavailableError, UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from criproxy.cli.run import command
+from criproxy.cli.daemon.run import command
 from criproxy.cli.support.admin_client import DEFAULT
 from criproxy.config.schema import DEFAULT_ENDPOINT
 from criproxy.relay.sockets import BACKLOG

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from criproxy.cli.install import command as install
-from criproxy.cli.uninstall import command as uninstall
+from criproxy.cli.node.install import command as install
+from criproxy.cli.node.uninstall import command as uninstall
 from criproxy.config.load import parse
 from tests.install.trees import CRIO, PROGRAM, TREES, NodeTree, tree_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.cli.install import command as install
+from criproxy.cli.node.install import command as install
 from criproxy.install.edits.unit_texts import drop_in_text, service_text, socket_text
 from tests.install.test_layouts import run
 from tests.install.trees import PROGRAM, TREES, tree_of

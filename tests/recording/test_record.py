@@ -23,7 +23,7 @@ from criproxy.cassette.records import (
     Ended,
     MessagePassed,
 )
-from criproxy.cli.record import command
+from criproxy.cli.calls.record import command
 from criproxy.client import CriClient
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.embedded.background import EmbeddedRuntime

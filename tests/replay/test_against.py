@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from criproxy.cassette.reader import CassetteReader
 from criproxy.cassette.records import CallBegan
-from criproxy.cli.replay import command
+from criproxy.cli.calls.replay import command
 from criproxy.client import CriClient
 from criproxy.cri.naming import resolve
 from criproxy.cri.pb import runtime_v1_pb2 as v1

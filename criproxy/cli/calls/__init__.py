@@ -1,0 +1,1 @@
+"""Commands on calls: shown, reported, recorded and replayed."""

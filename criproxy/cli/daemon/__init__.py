@@ -1,0 +1,1 @@
+"""Commands on the daemon: run, checked, bypassed and upgraded."""

@@ -1,0 +1,1 @@
+"""Commands on a node: examined, moved over to criproxy and back."""
