@@ -85,12 +85,10 @@ class Drain:
     def _end_endless_calls(self) -> None:
         """Look at each call once: :meth:`advance` is called for each chunk of bytes."""
         connection = self._connection
-        if not connection.can_end_calls:
-            return
         for call in connection.reader.calls_after(self._looked_at):
+            if not connection.can_end_calls:
+                return
             if call.path.rpartition(b"/")[2] in ENDLESS:
-                if not connection.can_end_calls:
-                    return
                 connection.end_call(call)
             self._looked_at = call.stream
 

@@ -185,8 +185,7 @@ class HeldStreams:
             if len(buffer) < size:
                 self._check_size(side, held, direction, size - len(buffer))
                 break
-            self._check_size(side, held, direction, 0)
-            if not direction.holding:
+            if not self._check_size(side, held, direction, 0):
                 break
             payload = bytes(buffer[PREFIX_SIZE:size])
             compressed = bool(buffer[0])
@@ -220,11 +219,13 @@ class HeldStreams:
 
     def _check_size(
         self, side: Side, held: HeldStreamState, direction: HeldDirection, more: int
-    ) -> None:
+    ) -> bool:
+        """Give up above the limits; return whether the direction is still held."""
         limit = self._budget.exceeded_by(direction.size, more)
         if limit:
             detail = f"more than {limit} bytes would be held"
             self._give_up(side, held, direction, HELD_LIMIT, detail)
+        return direction.holding
 
     def _give_up(
         self, side: Side, held: HeldStreamState, direction: HeldDirection, reason: str, detail: str
