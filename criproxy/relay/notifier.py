@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.peers.peer import Connection
 from criproxy.wire.errors import INTERNAL_ERROR
 from criproxy.wire.reading.calls import End
@@ -88,6 +90,7 @@ class Notifier:
                 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ObservedConnection:
     """A relayed connection as the notifier sees it; base of Pair and Split."""
 

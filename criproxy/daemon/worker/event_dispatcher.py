@@ -48,6 +48,7 @@ class EventDispatcher:
         self._calls = calls
         self._call_log = call_log
         self._metrics = metrics
+        self._counts = metrics.calls
         self._clock = clock
         self._paused: dict[str, float] = {}
 
@@ -70,7 +71,7 @@ class EventDispatcher:
             self._calls.began(connection, event.call)
         elif isinstance(event, CallEnded):
             slow = self._calls.ended(event.call)
-            self._metrics.calls.ended(connection, event.call)
+            self._counts.ended(connection, event.call)
             self._call_log.ended(connection, event.call, slow)
             deferred = self.call_feed is not None and self.call_feed.ended(
                 connection, event.call, slow

@@ -6,7 +6,6 @@ So is the end: a half-close as a half-close, a close as a close once all bytes h
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final, cast
@@ -279,8 +278,10 @@ class _SideProtocol(BoundedProtocol):
             return
         sent = 0
         if not transport.get_write_buffer_size():
-            with contextlib.suppress(OSError):  # full or closed: the transport handles it
+            try:
                 sent = self.socket.send(data)
+            except OSError:  # full or closed: the transport handles it
+                sent = 0
         if sent < len(data):
             transport.write(data[sent:])
 

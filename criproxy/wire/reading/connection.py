@@ -27,6 +27,8 @@ from itertools import takewhile
 from math import inf
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.errors import HTTP1Error, LimitError, ProtocolError, WireError
@@ -110,6 +112,7 @@ class FlowState(NamedTuple):
     """The last stream of the runtime's GOAWAY; 2^31-1 without one."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ConnectionReader:
     """Reads both directions of one HTTP/2 connection.
 
