@@ -72,16 +72,22 @@ class Side(IntEnum):
     RUNTIME = 1
 
 
-class CallBegan(NamedTuple):
+class CallBegan:
     """A request's headers were received."""
 
-    call: Call
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
-class CallEnded(NamedTuple):
+class CallEnded:
     """A call ended; its fields are complete."""
 
-    call: Call
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
 class ReadingStopped(NamedTuple):
