@@ -1,7 +1,8 @@
-"""The contenders that write records of calls: criproxy with an audit log, Envoy with a JSON log.
+"""The contenders that keep records of calls: criproxy with an audit log, Envoy with a JSON log.
 
 Every criproxy among them has everything on, as ``criproxy`` has, and an audit log besides. Each
-writes to a file, with fsync once a second; full files are compressed, and none is thrown away.
+writes to a file, with fsync once a second; full files are compressed, and none is thrown away. One
+has traces instead.
 """
 
 import sys
@@ -23,7 +24,10 @@ from bench.contenders import (
 KUBELET: Final = "criproxy-audit-kubelet"
 DEFAULT: Final = "criproxy-audit-default"
 EVERYTHING: Final = "criproxy-audit-everything"
+TRACES: Final = "criproxy-traces"
 ENVOY_LOG: Final = "envoy-log"
+
+_TRACED: Final = 0.1
 
 _EVERYTHING: Final = {"policy": [{"level": "RequestResponse"}], "message": "4MiB"}
 
@@ -64,6 +68,14 @@ AUDITED: Final = (
         EVERYTHING,
         "an audit log with every call's request and response, messages of up to 4 MiB",
         _EVERYTHING,
+    ),
+    Contender(
+        TRACES,
+        f"everything on, and traces, of which {_TRACED:.0%} are sampled; nobody receives the spans",
+        "make bench",
+        lambda: sys.executable,
+        criproxy(partial(criproxy_config.traced, _TRACED)),
+        of_package("criproxy"),
     ),
     _of_proxies("envoy"),
     Contender(

@@ -19,6 +19,8 @@ from criproxy.audit.files.rotation import rotated_files
 FILE = "config.yaml"
 LOG = "calls.log"
 AUDIT_LOG = "audit.jsonl"
+NOBODY = "http://127.0.0.1:9/v1/traces"
+"""An endpoint at which nothing listens: spans are made, wait to be sent, and are dropped then."""
 CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 AUDIT_FILE_MIB = 25
@@ -64,6 +66,15 @@ def audited(
     file = {"path": str(directory / AUDIT_LOG), "fsync": "interval", "rotate": rotate}
     section = {**audit, "sinks": [{"file": file}]}
     return _write(directory, listen, upstream, {**_logging(directory), **more, "audit": section})
+
+
+def traced(ratio: float, directory: Path, listen: Path, upstream: Path) -> Path:
+    """Write the configuration of ``everything_on`` with traces, of which ``ratio`` is sampled.
+
+    Nobody receives the spans. Return the configuration's path.
+    """
+    traces = {"otlp": {"endpoint": NOBODY}, "sampling": {"ratio": ratio}}
+    return _write(directory, listen, upstream, {**_logging(directory), "traces": traces})
 
 
 def defaults(directory: Path, listen: Path, upstream: Path) -> Path:

@@ -27,7 +27,7 @@ def render(results: Results, notes: str) -> str:
     if "rules-1" in results.figures:
         parts += ["## What rules cost", *_rules(results)]
     if results.recorded:
-        parts += ["## What an audit log costs", *_audit(results)]
+        parts += ["## What an audit log and traces cost", *_audit(results)]
     parts += ["## Memory", _memory(results)]
     if results.soak:
         parts.append(_soak(results.soak, ""))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET
+from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES
 from bench.contenders import EVERYTHING_ON
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
@@ -93,13 +93,18 @@ def _of_rules(results: Results, one: RuleRatio) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AuditRatio:
-    """A contender with a log beside the same one without; limits, if any, are of Version."""
+    """A contender with a log or traces beside one without; limits, if any, are of Version."""
 
     what: str
     mine: str
     other: str
     added_at_most: float | None = None
     throughput_at_least: float | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is of, in the name of a target."""
+        return self.what if self.mine == TRACES else f"audit, {self.what}"
 
     def added(self, results: Results, load: str) -> float | None:
         """Return the ratio of what is added to direct at the median; None: not measured."""
@@ -114,6 +119,7 @@ AUDIT_RATIOS: Final = (
     AuditRatio("the default policy, the kubelet's reads", KUBELET, EVERYTHING_ON, 1.25, 0.8),
     AuditRatio("the default policy, another's reads", DEFAULT, EVERYTHING_ON),
     AuditRatio("RequestResponse on everything", EVERYTHING, EVERYTHING_ON),
+    AuditRatio("traces, a tenth sampled", TRACES, EVERYTHING_ON, 1.2, 0.85),
     AuditRatio("an access log", ENVOY_LOG, "envoy"),
 )
 """The ratios of the audit section, in the order of the report."""
@@ -135,11 +141,11 @@ def _of_audit(results: Results) -> list[Verdict]:
     found: list[Verdict] = []
     for one in AUDIT_RATIOS:
         if (limit := one.added_at_most) is not None:
-            target = f"audit, {one.what}: added p50 / {one.other}'s"
+            target = f"{one.subject}: added p50 / {one.other}'s"
             value = one.added(results, "audit-1")
             found.append(_verdict(target, value, limit, " x", at_most=True))
         if (limit := one.throughput_at_least) is not None:
-            target = f"audit, {one.what}: throughput, 16 at once / {one.other}'s"
+            target = f"{one.subject}: throughput, 16 at once / {one.other}'s"
             value = one.throughput(results, "audit-16")
             found.append(_verdict(target, value, limit, " x", at_most=False))
     growth = _growth(results.audited_soak) if results.audited_soak else None

@@ -17,7 +17,11 @@ _COMMANDS: Final = {
     "audit": "audit",
     "top": "top",
     "pods": "pods",
+    "report": "report",
     "tail": "tail",
+    "record": "record",
+    "replay": "replay",
+    "export": "export",
     "version": "version",
     "doctor": "doctor",
     "support": "support_bundle",
@@ -103,6 +107,7 @@ def cli() -> None:
       WATCHDOG_USEC                     how often run reports to systemd's watchdog
       CONTAINER_RUNTIME_ENDPOINT        crictl's endpoint, which doctor examines
       NO_COLOR                          if set, demo, pods, tail and top show no colours
+      TMPDIR                            where report keeps its database while it runs
       _CRIPROXY_COMPLETE                set by the completion scripts
 
     \b

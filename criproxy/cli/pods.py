@@ -145,10 +145,9 @@ def _reader_of(files: tuple[Path, ...]) -> "CallReader":
 
 def _starts_in(reader: "CallReader", found: "PodStarts") -> Iterator[_Fields]:
     from criproxy.timeline.json_form import json_of
+    from criproxy.timeline.pod_starts import starts_in
 
-    for call in reader:
-        yield from map(json_of, found.add(call))
-    yield from map(json_of, found.finish())
+    yield from map(json_of, starts_in(reader, found))
 
 
 def _print(starts: Iterable[_Fields], wide: bool) -> None:

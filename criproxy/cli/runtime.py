@@ -1,13 +1,12 @@
 """``criproxy runtime``: runs the embedded CRI runtime."""
 
-import asyncio
-import signal
 from typing import Final
 
 import click
 
+from criproxy.cli.support.signals import until_stopped
 from criproxy.errors import UsageError
-from criproxy.relay.endpoints import Endpoint, parse_endpoint
+from criproxy.relay.endpoints import parse_endpoint
 
 _EPILOG: Final = """\
 \b
@@ -70,17 +69,8 @@ def command(listen: str, latency: str, pods: int) -> None:
         server = RuntimeServer(endpoint, latency=chosen, pods=pods)
         await server.start()
         try:
-            await _until_stopped(endpoint)
+            await until_stopped(f"embedded CRI runtime listening on {endpoint}")
         finally:
             await server.stop()
 
     uvloop.run(main())
-
-
-async def _until_stopped(endpoint: Endpoint) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    click.echo(f"embedded CRI runtime listening on {endpoint}")
-    await stopped.wait()

@@ -15,13 +15,13 @@ from criproxy.cli.support.admin_client import (
     admin_options,
     lost_calls,
 )
-from criproxy.cli.support.options import output_option, selection_options
+from criproxy.cli.support.options import call_options, output_option
 from criproxy.cli.support.tables import styled
 from criproxy.errors import UsageError
 from criproxy.printable import printable
-from criproxy.wire.grpc import StatusCode
 
 if TYPE_CHECKING:
+    from criproxy.timeline.filters import CallFilter
     from criproxy.timeline.logged_call import LoggedCall
 
 _EPILOG: Final = """\
@@ -42,47 +42,19 @@ _POLL: Final = 0.2
 """Seconds between looks at a file that has nothing more."""
 
 _ROW: Final = "{:<12}  {:<22}  {:<18}  {:>9}  {:<12}  {}"
-_CODES: Final = frozenset(code.name for code in StatusCode)
 
 
 @click.command("tail", epilog=_EPILOG, short_help="Show calls as they happen.")
 @click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
 @admin_options
-@click.option(
-    "--method",
-    "methods",
-    metavar="GLOB",
-    multiple=True,
-    help="Methods as in rules: ExecSync, '*Image', 'ImageService/*', @mutating. May be repeated.",
-)
-@selection_options
-@click.option(
-    "--caller",
-    "callers",
-    metavar="GLOB",
-    multiple=True,
-    help="Callers by the name or the path of their executable. May be repeated.",
-)
-@click.option(
-    "--code",
-    "codes",
-    metavar="CODE",
-    multiple=True,
-    help="Calls that ended with a gRPC code: NOT_FOUND; '!OK' for those that failed. May be "
-    "repeated.",
-)
+@call_options
 @click.option("--all", "from_start", is_flag=True, help="Begin with what is in the file already.")
 @output_option("Lines")
 def command(
     file: Path | None,
     admin: str | None,
     config: Path | None,
-    methods: tuple[str, ...],
-    namespaces: tuple[str, ...],
-    pods: tuple[str, ...],
-    callers: tuple[str, ...],
-    codes: tuple[str, ...],
-    slower_than: float,
+    wanted: "CallFilter",
     from_start: bool,
     output: str,
 ) -> None:
@@ -95,17 +67,12 @@ def command(
     input. What the log's level or the audit policy leaves out is not shown; pods are known to the
     call log with log.pods. As JSON, lines are as they are in FILE, or would be in the call log.
     """
-    from criproxy.timeline.filters import CallFilter
     from criproxy.timeline.logged_call import NotAJsonObjectError, parse_line
 
-    unknown = [code for code in codes if code.removeprefix("!") not in _CODES | {"UNREAD"}]
-    if unknown:
-        raise UsageError(f"--code: {unknown[0]!r} is no code of gRPC; write one like NOT_FOUND")
     if file is not None and (admin is not None or config is not None):
         raise UsageError("name either FILE, or the daemon with --admin or -c")
     if file is None and from_start:
         raise UsageError("--all is about what FILE has already; name one")
-    wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
     if file is None:
         lines = AdminClient(admin_endpoint(admin, config)).lines()
     else:

@@ -2,14 +2,14 @@
 
 A message is a mapping in MessagePack, preceded by its length and the number of file descriptors
 that travel with it (SCM_RIGHTS, unix(7)). :mod:`criproxy.daemon.control` sends and receives them on
-an event loop, :mod:`criproxy.audit.recorder.server` with blocking calls.
+an event loop, :class:`ControlSocket` with blocking calls.
 """
 
 import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Final
 
@@ -89,6 +89,27 @@ class MessageReceiver:
                 raise EOFError from error
             del self._input[:end]
             yield message, [self._descriptors.popleft() for _ in range(count)]
+
+
+class ControlSocket:
+    """A process's own end of its control channel, with blocking calls. Not thread-safe."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._receiver = MessageReceiver()
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message; waits for the peer. Raises OSError if it is gone."""
+        data = frame(message, len(descriptors))
+        sent = socket.send_fds(self.sock, [data], list(descriptors)) if descriptors else 0
+        self.sock.sendall(data[sent:])
+
+    def receive(self) -> Iterator[tuple[Message, list[int]]]:
+        """Wait for data and yield the complete messages with their descriptors.
+
+        Raises EOFError when the supervisor has closed its end.
+        """
+        return self._receiver.receive(self.sock)
 
 
 def close_all(descriptors: Iterable[int]) -> None:

@@ -15,6 +15,7 @@ from criproxy.relay.endpoints import Endpoint
 from criproxy.rules.image_names import AS_WRITTEN, HUB
 from criproxy.rules.profiles.profile import ProfileSpec, profile_of
 from criproxy.rules.spec import CallersSpec, Globs, RulesMode, RuleSpec
+from criproxy.traces.spec import TracesSpec
 
 DEFAULT_ENDPOINT = Endpoint("/run/criproxy/criproxy.sock")
 
@@ -300,6 +301,8 @@ class Config(Section, frozen=True):
     """Profiles in addition to `full`, `read-only` and `images-only`, by name."""
     audit: AuditSpec | None = None
     """The audit log. null: no audit log."""
+    traces: TracesSpec | None = None
+    """OpenTelemetry traces. null: no traces."""
 
     @property
     def selects_pods(self) -> bool:
@@ -310,7 +313,8 @@ class Config(Section, frozen=True):
     @property
     def names_calls(self) -> bool:
         """Whether calls are named by their pods, containers and images."""
-        return self.log.pods or self.admin.socket is not None
+        named = self.admin.socket, self.traces
+        return self.log.pods or any(each is not None for each in named)
 
     def __post_init__(self) -> None:
         if not self.listeners:

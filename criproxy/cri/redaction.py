@@ -1,4 +1,4 @@
-"""Conversion of messages to JSON without secrets.
+"""Conversion of messages to JSON without secrets, and removal of secrets from messages.
 
 The JSON is protobuf's own mapping (``google.protobuf.json_format``): camelCase names, 64-bit
 numbers and bytes as strings; fields without a value and unknown fields are left out. A mark with
@@ -167,6 +167,52 @@ class Redactor:
             result[name] = value if convert is None else convert(value)
         return result
 
+    def redact(self, message: Message) -> None:
+        """Replace the secrets of a message by marks, in place, and remove its unknown fields.
+
+        What :meth:`to_json` shows of the message stays the same.
+        """
+        message.DiscardUnknownFields()
+        self._redact(message)
+
+    def _redact(self, message: Message) -> None:
+        for field, value in message.ListFields():
+            if is_map(field):
+                self._redact_map(field, value)
+            elif field.message_type is not None:
+                for each in value if field.is_repeated else (value,):
+                    self._redact(each)
+            elif (convert := self._replacement(field)) is not None:
+                if field.is_repeated:
+                    value[:] = map(convert, value)
+                else:
+                    setattr(message, field.name, convert(value))
+
+    def _replacement(self, field: FieldDescriptor) -> _Convert | None:
+        """Return what replaces the values of a field that is no message; None: nothing does."""
+        is_bytes = field.type == FieldDescriptor.TYPE_BYTES
+        if self._is_redacted(field):
+            to_mark = _mark_of_environment if _is_environment(field) else _mark_of
+            return (lambda value: to_mark(value).encode()) if is_bytes else to_mark
+        if is_bytes:
+            return self._bytes if self._matchers else None
+        if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+            return self._value_conversion(field)
+        return None
+
+    def _redact_map(self, field: FieldDescriptor, entries: Any) -> None:
+        convert = self._conversions[field].convert
+        assert field.message_type is not None
+        assert convert is not None
+        if field.message_type.fields_by_name["value"].type != FieldDescriptor.TYPE_STRING:
+            for key in entries:  # no field of the CRI's is a map with keys that tell a secret
+                self._redact(entries[key])
+            return
+        redacted = convert(entries)
+        if redacted != dict(entries):
+            entries.clear()
+            entries.update(redacted)
+
     def _conversion(self, field: FieldDescriptor) -> _Conversion:
         if is_map(field):
             return _Conversion(field.json_name, self._map_conversion(field))
@@ -221,9 +267,12 @@ class Redactor:
         return converted
 
     def _base64(self, value: bytes) -> str:
-        if self._matchers:
-            value = _encode(self.text(value.decode(errors="surrogateescape")))
-        return b64encode(value).decode()
+        return b64encode(self._bytes(value)).decode()
+
+    def _bytes(self, value: bytes) -> bytes:
+        if not self._matchers:
+            return value
+        return _encode(self.text(value.decode(errors="surrogateescape")))
 
 
 def _each(convert: _Convert | None) -> _Convert:

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final
 
+from prometheus_client.samples import Exemplar
+
 from criproxy.cri.naming import cached_by_path, resolve
+from criproxy.observe.exemplars import SpanReference
 from criproxy.peers.peer import Connection
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
@@ -22,27 +25,37 @@ def code_label(call: Call) -> str:
 
 
 class Histogram:
-    """Counts by bucket; ``bounds`` are the buckets' upper bounds."""
+    """Counts by bucket; ``bounds`` are the buckets' upper bounds.
 
-    __slots__ = ("bounds", "counts", "total")
+    A bucket has the last of its values that belong to a span for an exemplar.
+    """
+
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}  # by bucket
 
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, span: SpanReference | None = None) -> None:
+        """Count a value, which belongs to ``span`` if there is one."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if span is not None:
+            self.exemplars[bucket] = span.exemplar(value)
 
-    def cumulative(self) -> list[tuple[float, int]]:
-        """Return the upper bounds with the counts up to them, as Prometheus defines them."""
+    def cumulative(self) -> list[tuple[float, int, Exemplar | None]]:
+        """Return the upper bounds with the counts up to them, as Prometheus defines them, and with
+        the exemplars of their buckets."""
         so_far = 0
         rows = []
-        for bound, count in zip((*self.bounds, inf), tuple(self.counts), strict=True):
+        exemplars = self.exemplars.copy()  # before the counts: each of them is counted
+        bounds = (*self.bounds, inf)
+        for bucket, (bound, count) in enumerate(zip(bounds, tuple(self.counts), strict=True)):
             so_far += count
-            rows.append((bound, so_far))
+            rows.append((bound, so_far, exemplars.get(bucket)))
         return rows
 
 
@@ -78,18 +91,18 @@ class CallCounts:
         self.overhead = Histogram(overheads)
         self._of_path = cached_by_path(self._of_method)
 
-    def ended(self, connection: Connection, call: Call) -> None:
-        """Count a call that has ended."""
+    def ended(self, connection: Connection, call: Call, span: SpanReference | None = None) -> None:
+        """Count a call that has ended; its ``span``, if it has one, is an exemplar."""
         counts: MethodCounts = self._of_path(call.path)
         key = connection.listener, code_label(call)
         counts.ended[key] = counts.ended.get(key, 0) + 1
         if call.ended is not None:
-            counts.duration.observe(call.ended - call.began)
+            counts.duration.observe(call.ended - call.began, span)
         if call.first_byte is not None:
-            counts.time_to_first_byte.observe(call.first_byte - call.began)
-        counts.request_bytes.observe(call.request.bytes)
-        counts.response_bytes.observe(call.response.bytes)
-        self.overhead.observe(call.overhead)
+            counts.time_to_first_byte.observe(call.first_byte - call.began, span)
+        counts.request_bytes.observe(call.request.bytes, span)
+        counts.response_bytes.observe(call.response.bytes, span)
+        self.overhead.observe(call.overhead, span)
 
     def _of_method(self, path: bytes) -> MethodCounts:
         name = resolve(path)

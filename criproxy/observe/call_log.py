@@ -1,20 +1,16 @@
 """Writes one log line for each call: caller, method, code, duration and sizes, but no payload."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final
 
 from criproxy.cri.naming import MethodName, cached_by_path, matches, resolve
-from criproxy.cri.text_redaction import PULLS, mark, pull_credentials, redact_text
 from criproxy.observe.call_line_encoder import CallLineEncoder
 from criproxy.observe.log import LEVELS, Log
+from criproxy.observe.status_message import status_message
 from criproxy.observe.subject_fields import SubjectFields, names_nothing
 from criproxy.peers.peer import Connection
-from criproxy.wire.grpc import StatusCode, parse_message
+from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
-
-_LONGEST_MESSAGE: Final = 1024
-"""Characters of a status message that are logged."""
 
 
 class CallLog:
@@ -59,7 +55,7 @@ class CallLog:
         self, connection: Connection, call: Call, level: str, slow: bool, subject_of: SubjectFields
     ) -> bytes:
         """Return the line of a call that has ended, as JSON without a newline."""
-        message = _message_of(call) if call.message else ""
+        message = status_message(call)
         subject = subject_of(connection, call)
         return self._encoder.encode(level, connection, call, message, slow, subject)
 
@@ -108,23 +104,3 @@ class _Levels:
     def of(self, failed: bool, slow: bool) -> str | None:
         """Return the level of a call's line."""
         return self._levels[2 * failed + slow]
-
-
-def _message_of(call: Call) -> str:
-    message = parse_message(call.message)
-    captured = None if call.capture is None else call.capture.request
-    credentials: list[str] = []
-    if captured is not None and call.path in PULLS:
-        found = None if captured.cut else _credentials_of(captured.messages)
-        if found is None:
-            return mark(len(message.encode()))
-        credentials = found
-    return redact_text(message, credentials, _LONGEST_MESSAGE)
-
-
-def _credentials_of(messages: Sequence[tuple[bytes, bool]]) -> list[str] | None:
-    """Return the credentials in the request of a pull; None where they are unknown."""
-    if not messages:
-        return []
-    data, compressed = messages[0]
-    return None if compressed or len(messages) > 1 else pull_credentials(data)

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from criproxy.cri.naming import resolve
@@ -46,8 +47,14 @@ def _bound_label(bound: float) -> str:
     return str(floatToGoString(bound))  # type: ignore[no-untyped-call]  # it has no annotations
 
 
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    return [(_bound_label(bound), float(count)) for bound, count in histogram.cumulative()]
+def _buckets(
+    histogram: Histogram,
+) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for bound, count, exemplar in histogram.cumulative():
+        row = _bound_label(bound), float(count)
+        rows.append(row if exemplar is None else (*row, exemplar))
+    return rows
 
 
 _METHOD: Final = ("service", "method")
@@ -290,6 +297,55 @@ class AuditMetrics(Collector):
         yield refused
 
 
+class TraceCounts(Protocol):
+    """The counters of spans; see criproxy.traces.counts."""
+
+    exported: int
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """By reason."""
+
+    errors: int
+    queue_spans: int
+    queue_bytes: int
+
+
+class TraceMetrics(Collector):
+    """The metrics of traces."""
+
+    def __init__(self, counts: TraceCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        counts = self._counts
+        exported = CounterMetricFamily(
+            "criproxy_traces_exported", "Spans that the endpoint of the traces has accepted."
+        )
+        exported.add_metric((), counts.exported)
+        yield exported
+        dropped = CounterMetricFamily(
+            "criproxy_traces_dropped", "Spans that were dropped, and why.", labels=("reason",)
+        )
+        for reason, count in sorted(dict(counts.dropped).items()):
+            dropped.add_metric((reason,), count)
+        yield dropped
+        errors = CounterMetricFamily(
+            "criproxy_traces_errors", "Failed requests to the endpoint of the traces."
+        )
+        errors.add_metric((), counts.errors)
+        yield errors
+        waiting = GaugeMetricFamily("criproxy_traces_queue_spans", "Spans that wait to be sent.")
+        waiting.add_metric((), counts.queue_spans)
+        yield waiting
+        size = GaugeMetricFamily(
+            "criproxy_traces_queue_bytes", "Bytes of spans that wait to be sent."
+        )
+        size.add_metric((), counts.queue_bytes)
+        yield size
+
+
 def log_lines_dropped(registry: CollectorRegistry) -> Counter:
     """Register the counter of lost log lines, which every process has."""
     return Counter(
@@ -344,6 +400,10 @@ class Metrics:
     def add_audit(self, counts: AuditCounts) -> None:
         """Export what is counted of the audit log, too."""
         self.registry.register(AuditMetrics(counts))
+
+    def add_traces(self, counts: TraceCounts) -> None:
+        """Export what is counted of traces, too."""
+        self.registry.register(TraceMetrics(counts))
 
 
 class DaemonMetrics:

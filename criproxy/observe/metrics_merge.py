@@ -10,9 +10,14 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 Snapshot = list[list[Any]]
-"""Families, each as ``[name, help, type, samples]``; a sample is ``[name, labels, value]``."""
+"""Families, each as ``[name, help, type, samples]``; a sample is ``[name, labels, value]``, and
+``[name, labels, value, [labels, value, timestamp]]`` with an exemplar."""
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A sample's name and labels."""
 
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
 _GROWING_SUFFIXES: Final = ("_total", "_bucket", "_count", "_sum")
@@ -32,13 +37,18 @@ def snapshot(registry: CollectorRegistry) -> Snapshot:
     """Return a registry's samples as plain data. Safe on any thread."""
     families: Snapshot = []
     for family in registry.collect():
-        samples = [
-            [each.name, dict(each.labels), each.value]
-            for each in family.samples
-            if not each.name.endswith("_created")
-        ]
-        families.append([family.name, family.documentation, family.type, samples])
+        families.append([family.name, family.documentation, family.type, _plain(family)])
     return families
+
+
+def _plain(family: Metric) -> list[Any]:
+    """Return a family's samples as plain data."""
+    return [
+        [each.name, dict(each.labels), each.value]
+        + ([] if each.exemplar is None else [list(each.exemplar)])
+        for each in family.samples
+        if not each.name.endswith("_created")
+    ]
 
 
 def retire(total: Snapshot, last: Snapshot) -> Snapshot:
@@ -57,25 +67,36 @@ def retire(total: Snapshot, last: Snapshot) -> Snapshot:
 def merge(snapshots: Iterable[Snapshot]) -> list[Metric]:
     """Return the families of all snapshots; samples with the same labels are added up.
 
-    Gauges that are not amounts are merged by ``_RULES``; an info is taken from the first snapshot.
+    Gauges that are not amounts are merged by ``_RULES``; an info is taken from the first snapshot,
+    and of exemplars the latest.
     """
     families: dict[str, Metric] = {}
-    values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    values: dict[str, dict[_Key, float]] = {}
+    exemplars: dict[_Key, Exemplar] = {}
     for each in snapshots:
         for name, text, kind, samples in each:
             families.setdefault(name, Metric(name, text, kind))
             found = values.setdefault(name, {})
             rule = max if kind == "info" else _RULES.get(name)
-            for sample, labels, value in samples:
+            for sample, labels, value, *exemplar in samples:
                 key = sample, tuple(sorted(labels.items()))
+                for one in exemplar:
+                    exemplars[key] = max(
+                        exemplars.get(key, Exemplar(*one)), Exemplar(*one), key=_at
+                    )
                 if key not in found:
                     found[key] = value
                 else:
                     found[key] = found[key] + value if rule is None else rule(found[key], value)
     for name, found in values.items():
-        for (sample, labels), value in found.items():
-            families[name].add_sample(sample, dict(labels), value)
+        for key, value in found.items():
+            sample, labels = key
+            families[name].add_sample(sample, dict(labels), value, exemplar=exemplars.get(key))
     return list(families.values())
+
+
+def _at(exemplar: Exemplar) -> float:
+    return float(exemplar.timestamp or 0.0)
 
 
 class MergedCollector(Collector):
@@ -96,5 +117,4 @@ class MergedCollector(Collector):
 
 def _as_snapshot(families: Iterable[Metric]) -> Iterator[list[Any]]:
     for family in families:
-        samples = [[each.name, dict(each.labels), each.value] for each in family.samples]
-        yield [family.name, family.documentation, family.type, samples]
+        yield [family.name, family.documentation, family.type, _plain(family)]

@@ -15,10 +15,10 @@ from criproxy.peers.peer import Connection
 from criproxy.wire.errors import INTERNAL_ERROR
 from criproxy.wire.reading.calls import End
 from criproxy.wire.reading.connection import (
+    CallBegan,
     CallEnded,
     ConnectionReader,
     Event,
-    ReadingStopped,
     Side,
 )
 
@@ -77,7 +77,7 @@ class Notifier:
 
     def _report(self, observed: "ObservedConnection", events: list[Event], spent: float) -> None:
         for event in events:
-            if not isinstance(event, ReadingStopped):
+            if isinstance(event, (CallBegan, CallEnded)):
                 event.call.overhead += spent
                 self.calls_ended += isinstance(event, CallEnded)
                 if event.call.end is End.MESSAGE_LIMIT:

@@ -6,7 +6,7 @@ RunPodSandbox begins another start once a container has started. Calls may come 
 has them as they ended, and logs of several files one after the other.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from criproxy.timeline.logged_call import LoggedCall
@@ -86,6 +86,13 @@ class PodStarts:
         starts = [start for calls in self._pods.values() for start in _starts_of(calls.values())]
         self._pods.clear()
         return sorted(starts, key=lambda start: start.began)
+
+
+def starts_in(calls: Iterable[LoggedCall], found: PodStarts) -> Iterator[PodStart]:
+    """Yield the starts in calls, which are collected in ``found``."""
+    for call in calls:
+        yield from found.add(call)
+    yield from found.finish()
 
 
 def _id(call: LoggedCall) -> _CallId:

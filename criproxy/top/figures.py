@@ -1,6 +1,6 @@
 """Figures of a window of time, from the states of a daemon at its beginning and its end. Pure.
 
-The states are those of the admin socket (:mod:`criproxy.daemon.supervisor.live_state`).
+The states are those of the admin socket (:mod:`criproxy.daemon.supervisor.http.live_state`).
 """
 
 from bisect import bisect_left

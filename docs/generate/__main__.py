@@ -13,6 +13,7 @@ from typing import Final
 from docs.generate import (
     audit,
     calls,
+    cassettes,
     cel,
     commands,
     example,
@@ -21,6 +22,7 @@ from docs.generate import (
     methods,
     metrics,
     recorded_calls,
+    report,
 )
 from docs.generate.markdown import page
 
@@ -36,7 +38,9 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "reference/command-line.md": lambda: page(commands.reference()),
     "reference/exit-status.md": lambda: page(commands.statuses()),
     "reference/methods.md": lambda: page(methods.methods()),
+    "reference/cassettes.md": lambda: page(cassettes.cassettes()),
     "reference/recorded-calls.md": lambda: page(recorded_calls.recorded_calls()),
+    "reference/report.md": lambda: page(report.report()),
     "man/criproxy.1": man.manual,
     "../config.example.yaml": example.configuration,
 }

@@ -62,6 +62,13 @@ audit:
     queue: {records: 20000, bytes: 32MiB}
     on_full: drop
 """,
+    "traces": """\
+docs/how-to/traces.md shows how to see them. For example:
+
+traces:
+  otlp: {endpoint: "http://127.0.0.1:4318/v1/traces"}
+  sampling: {ratio: 0.1, errors: true, slower_than: 1s}
+""",
 }
 """What is shown of keys that have no value by default, behind their description."""
 

@@ -11,6 +11,8 @@ from criproxy.observe.metrics import DaemonMetrics, Metrics
 from criproxy.observe.metrics_merge import snapshot
 from criproxy.peers.peer import Connection, Peer
 from criproxy.rules.errors import REASONS as RULE_REASONS
+from criproxy.traces.counts import DROPS as SPAN_DROPS
+from criproxy.traces.counts import TraceCounts
 from criproxy.wire.errors import INTERNAL_ERROR, WireError
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.calls import Call
@@ -24,6 +26,10 @@ _INTRODUCTION: Final = """\
 file descriptors) of the daemon and `*_created` timestamps. `service` and `method` are those of
 the CRI (`runtime.v1.RuntimeService`, `CreateContainer`), and `other` for everything else. `code` is
 the name of the gRPC code (`OK`, `NOT_FOUND`), or `UNREAD`.
+
+A scraper that accepts `application/openmetrics-text` is given OpenMetrics, in which a bucket of the
+histograms of calls has an exemplar: `trace_id` and `span_id` of the last call in it that has a span
+([traces](../how-to/traces.md)).
 
 """
 
@@ -54,6 +60,8 @@ def families() -> str:
         + meanings(("`reason` of `criproxy_rule_errors_total`", "Meaning"), RULE_REASONS.items())
         + "\n## Reasons of dropped audit records\n\n"
         + meanings(("`reason` of `criproxy_audit_dropped_total`", "Meaning"), DROPS.items())
+        + "\n## Reasons of dropped spans\n\n"
+        + meanings(("`reason` of `criproxy_traces_dropped_total`", "Meaning"), SPAN_DROPS.items())
     )
 
 
@@ -71,6 +79,9 @@ def exported() -> dict[str, Metric]:
     metrics.calls.ended(Connection("", Peer(0, 0, 0, None), 0.0), Call(1, b"", b"", True, 0.0))
     metrics.add_rules(counts, HeldBytesBudget())
     metrics.add_audit(_NoRecords())
+    traces = TraceCounts()
+    traces.dropped[""] = 1
+    metrics.add_traces(traces)
     daemon = DaemonMetrics("0", lambda: [snapshot(metrics.registry)])
     daemon.worker_up("", up=True)
     daemon.worker_restarted("")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bench import criproxy_config
-from bench.audited import AUDITED, DEFAULT, EVERYTHING, KUBELET, RECORDS
+from bench.audited import AUDITED, DEFAULT, EVERYTHING, KUBELET, RECORDS, TRACES
 from bench.contenders import EVERYTHING_ON, Contender, Setup
 from bench.criproxy_config import FILE, AuditCounts, recorded
 from criproxy.audit.policy import AuditPolicy
@@ -56,6 +56,16 @@ def test_each_policy_records_what_its_name_says(name: str, level: str, tmp_path:
     version = resolve(b"/runtime.v1.RuntimeService/Version")
     assert policy.max_level(version, Connection("l", peer, 0.0)) == level
     assert RECORDS[name] is (level != "None")
+
+
+def test_traces_are_all_that_differs(tmp_path: Path) -> None:
+    """The criproxy with traces is configured as the one without, and samples a tenth of them."""
+    [which] = [one for one in AUDITED if one.name == TRACES]
+    config = configuration(which, tmp_path)
+    assert config.traces is not None
+    assert config.traces.sampling.ratio == 0.1
+    written = yaml.safe_load((tmp_path / FILE).read_text())
+    assert written.keys() == {"listeners", "log", "metrics", "traces"}
 
 
 METRICS = """\

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.audited import DEFAULT, ENVOY_LOG, KUBELET
+from bench.audited import DEFAULT, ENVOY_LOG, KUBELET, TRACES
 from bench.contenders import DIRECT, EVERYTHING_ON
 from bench.criproxy_config import AuditCounts, CallCounts
 from bench.loads import Figures
@@ -138,6 +138,7 @@ def audited(results: Results) -> Results:
             EVERYTHING_ON: [figures(200, 1000)],
             KUBELET: [figures(230, 700)],
             DEFAULT: [figures(300, 500)],
+            TRACES: [figures(215, 840)],
             "envoy": [figures(300, 800)],
             ENVOY_LOG: [figures(340, 600)],
         }
@@ -164,6 +165,17 @@ def test_verdicts_on_the_audit_log(audited: Results) -> None:
     assert (growth.measured, growth.met) == ("1.00 MiB", True)
 
 
+def test_verdicts_on_traces(audited: Results) -> None:
+    """Added latency and throughput have limits."""
+    latency, throughput = [one for one in verdicts(audited) if "traces" in one.target]
+    assert (latency.limit, latency.measured, latency.met) == ("at most 1.2 x", "1.15 x", True)
+    assert (throughput.limit, throughput.measured, throughput.met) == (
+        "at least 0.85 x",
+        "0.84 x",
+        False,
+    )
+
+
 def test_a_call_without_record_is_named(audited: Results) -> None:
     """Logs that do not add up are named, with what is there, those of the long run as well."""
     [wrong] = unaccounted(audited)
@@ -179,7 +191,7 @@ def test_a_call_without_record_is_named(audited: Results) -> None:
 def test_the_page_says_what_an_audit_log_costs(audited: Results) -> None:
     """Each is beside the one without, what was not measured is open, records are counted."""
     page = render(audited, "")
-    table = page.partition("## What an audit log costs")[2]
+    table = page.partition("## What an audit log and traces cost")[2]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert ["an access log", "added p50", "envoy-log", "envoy", "1.20 x", "1.20 x"] in rows
     assert ["an access log", "calls/s", "envoy-log", "envoy", "0.75 x", "0.75 x"] in rows

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,39 +16,7 @@ from criproxy.timeline.logged_call import LoggedCall
 from tests.support.criproxy import Criproxy
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.timeline.calls import NGINX, Calls
-
-
-def time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-def logged(call: LoggedCall) -> dict[str, Any]:
-    """The line of a call in the call log, without what is empty."""
-    names = ("namespace", "pod", "pod_uid", "pod_id", "container", "image", "code", "message")
-    fields = {"event": "call", "service": call.service, "method": call.method}
-    fields |= {name: getattr(call, name) for name in names if getattr(call, name)}
-    return fields | {"began": time(call.began), "duration_s": call.duration}
-
-
-def audited(call: LoggedCall) -> dict[str, Any]:
-    """The record of a call in the audit log."""
-    return {
-        "kind": "Event",
-        "stage": "ResponseComplete",
-        "requestReceivedTimestamp": time(call.began),
-        "durationSeconds": call.duration,
-        "service": call.service,
-        "method": call.method,
-        "pod": {"namespace": call.namespace, "name": call.pod, "uid": call.pod_uid},
-        "container": {"name": call.container},
-        "image": call.image,
-        "code": call.code,
-        "node": "n1",
-    }
-
-
-def text_of(lines: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(line) + "\n" for line in lines)
+from tests.timeline.log_lines import audited, logged, text_of
 
 
 def pods(*arguments: object, stdin: str | None = None) -> Result:

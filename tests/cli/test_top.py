@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from criproxy.cli import cli
 from criproxy.client import CriClient
-from criproxy.daemon.supervisor.admin import AdminSocket
+from criproxy.daemon.supervisor.http.admin import AdminSocket
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UnavailableError, UsageError
 from criproxy.relay.endpoints import Endpoint

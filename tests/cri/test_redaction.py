@@ -2,6 +2,7 @@ import json
 import math
 import re
 from base64 import b64decode, b64encode
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,6 +31,31 @@ def without_credentials(message: Message) -> Message:
         for name in CREDENTIALS:
             auth.ClearField(name)
     return message
+
+
+def in_message(kind: type[Message], shown: Any) -> Any:
+    """Redacted JSON as a redacted message has it: without credentials, bytes in base64."""
+    if isinstance(shown, list):
+        return [in_message(kind, each) for each in shown]
+    if not isinstance(shown, dict):
+        return shown
+    names = {json_name(each) for each in CREDENTIALS}
+    is_bytes = kind.DESCRIPTOR.file is v1.DESCRIPTOR
+    found = {}
+    for name, value in shown.items():
+        if name == "auth":
+            found[name] = {key: each for key, each in value.items() if key not in names}
+        elif name == "envs" and is_bytes:
+            marks = [str(each.get("value", "")).encode() for each in value]
+            encoded = [{"value": b64encode(mark).decode()} if mark else {} for mark in marks]
+            found[name] = [{**one, **two} for one, two in zip(value, encoded, strict=True)]
+        else:
+            found[name] = in_message(kind, value)
+    return found
+
+
+def json_name(name: str) -> str:
+    return v1.AuthConfig.DESCRIPTOR.fields_by_name[name].json_name
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
@@ -79,6 +105,35 @@ def test_matches_of_expressions_are_redacted_everywhere(kind: type[Message]) -> 
     assert "tok-" not in msgspec.json.encode(shown).decode()
     if kind.DESCRIPTOR.name == "ExecSyncResponse":
         assert b64decode(shown["stdout"]) == b"a [redacted: 12 bytes] z"
+
+
+@given(kind=st.sampled_from(KINDS), data=st.data())
+def test_redacted_messages_look_the_same(kind: type[Message], data: st.DataObject) -> None:
+    """A message that was redacted in place has the JSON that the redaction shows, on the wire."""
+    message = data.draw(messages(kind))
+    secrets = Secrets()
+    plant(message, secrets)
+    redactor = Redactor(annotations=["hidden.*"], values=[TOKEN])
+    shown = redactor.to_json(message)
+    redactor.redact(message)
+    assert OPEN.to_json(without_credentials(kind.FromString(message.SerializeToString()))) == (
+        in_message(kind, shown)
+    )
+    for secret in secrets.made:
+        assert secret.encode() not in message.SerializeToString()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.DESCRIPTOR.full_name)
+def test_every_field_of_a_message_is_redacted(kind: type[Message]) -> None:
+    """Expressions are applied in place to every string, map and bytes field; what else there is
+    stays."""
+    message = kind()
+    fill(message, lambda field: f"a tok-{len(field.name):08x} z")
+    redactor = Redactor(values=[TOKEN])
+    shown = redactor.to_json(message)
+    redactor.redact(message)
+    assert b"tok-" not in message.SerializeToString()
+    assert OPEN.to_json(without_credentials(message)) == in_message(kind, shown)
 
 
 @versions

@@ -1,6 +1,6 @@
 """Pauses between the starts of a process that keeps ending."""
 
-from criproxy.daemon.supervisor.backoff import Backoff
+from criproxy.daemon.supervisor.processes.backoff import Backoff
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:

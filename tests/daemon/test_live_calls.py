@@ -11,9 +11,14 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 
 from criproxy.cli.support.admin_client import AdminClient, lost_calls
-from criproxy.daemon.supervisor import live_calls
-from criproxy.daemon.supervisor.admin import AdminSocket
-from criproxy.daemon.supervisor.live_calls import MAX_QUEUED, MAX_READERS, LiveCalls, LiveReader
+from criproxy.daemon.supervisor.http import live_calls
+from criproxy.daemon.supervisor.http.admin import AdminSocket
+from criproxy.daemon.supervisor.http.live_calls import (
+    MAX_QUEUED,
+    MAX_READERS,
+    LiveCalls,
+    LiveReader,
+)
 from criproxy.relay.endpoints import Endpoint
 from tests.support.waiting import LIMIT_SECONDS
 

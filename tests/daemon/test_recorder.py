@@ -187,7 +187,7 @@ def test_a_recorder_that_is_killed(
                 client.Status()
                 calls += 1
             wait_until(
-                lambda killed=killed: len(proxy.events("recorder started")) == killed,
+                lambda killed=killed: len(proxy.events("process started")) == killed,
                 "a new recorder",
             )
             wait_until(lambda calls=calls: len(audit_ids(short_dir)) == calls, "all records")
@@ -211,10 +211,10 @@ def test_a_recorder_that_cannot_start(runtime: EmbeddedRuntime, short_dir: Path)
         directory.rename(short_dir / "elsewhere")
         directory.touch()
         os.kill(named(proxy.process.pid, "criproxy:audit"), signal.SIGKILL)
-        assert str(directory) in proxy.event("recorder does not start")["error"]
+        assert str(directory) in proxy.event("process does not start")["error"]
         client.Status()
         directory.unlink()
-        proxy.event("recorder started")
+        proxy.event("process started")
         log = directory / "a.jsonl"
         wait_until(lambda: log.exists() and b'"Status"' in log.read_bytes(), "the record")
         assert proxy.stop() == 0

@@ -1,7 +1,7 @@
 """The assignment of listeners to workers, and the workers that share their pod caches."""
 
 from criproxy.config.load import parse
-from criproxy.daemon.supervisor.worker_plan import plan_workers
+from criproxy.daemon.supervisor.processes.worker_plan import plan_workers
 
 LISTENERS = """
 listeners:

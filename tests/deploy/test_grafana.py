@@ -112,6 +112,12 @@ def proxy(short_dir: Path) -> Any:
             "listeners": listeners,
             "rules": RULES,
             "audit": {"policy": [{"level": "Metadata"}], "sinks": sinks},
+            # Nor there, so spans are dropped.
+            "traces": {
+                "otlp": {"endpoint": "http://127.0.0.1:1/v1/traces"},
+                "sampling": {"ratio": 1},
+                "queue": {"spans": 1},
+            },
             "limits": {"frame_rate": 100},
         }
         with Criproxy(short_dir, config=config) as proxy:

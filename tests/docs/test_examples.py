@@ -29,6 +29,7 @@ from criproxy.enforce.hooks.call_review import decode_answer, encode_review
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.observe.call_line import CallLine
 from criproxy.rules.profiles.profile import BUILT_IN, FULL
+from criproxy.traces.spec import TracesOtlpSpec
 from docs.generate.commands import described
 from docs.generate.example import shown
 from docs.generate.pages import ROOT, Block, audit_policies, blocks
@@ -78,6 +79,10 @@ def test_configuration(block: Block, tmp_path: Path) -> None:
         return
     if "scrape_configs" in keys:
         return  # Prometheus' own: tests/deploy/test_prometheus.py has it checked
+    if "receivers" in keys:
+        protocols = yaml.safe_load(text)["receivers"]["otlp"]["protocols"]
+        assert f"http://{protocols['http']['endpoint']}/v1/traces" == TracesOtlpSpec().endpoint
+        return
     if "method" in keys:
         rehearse(tmp_path, RULES, text)
         return
@@ -90,7 +95,7 @@ def test_configuration(block: Block, tmp_path: Path) -> None:
     assert len(ruleset.rules) == len(loaded.rules)
 
 
-@pytest.mark.parametrize("key", ["profiles", "audit"])
+@pytest.mark.parametrize("key", ["profiles", "audit", "traces"])
 def test_keys_of_the_example(key: str) -> None:
     """So is what config.example.yaml shows of a key."""
     assert getattr(parse(shown(key), "config.example.yaml"), key)
@@ -299,7 +304,7 @@ def test_every_page_is_described() -> None:
     """The pages that the daemon serves are those that are described."""
     source = (ROOT / "criproxy/observe/http.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/[a-z]+)"', source)) == HTTP_PAGES
-    source = (ROOT / "criproxy/daemon/supervisor/admin.py").read_text(encoding="utf-8")
+    source = (ROOT / "criproxy/daemon/supervisor/http/admin.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/v1/[a-z]+)"', source)) == ADMIN_PAGES
 
 

@@ -1,5 +1,5 @@
-"""The cause of a slow pod on a real containerd, as ``criproxy pods`` reads it from either log, and
-as ``criproxy top`` and ``criproxy pods`` tell it from the running daemon."""
+"""The cause of a slow pod on a real containerd: read from logs by ``pods`` and ``report``, told of
+the running daemon by ``top`` and ``pods``, and in traces."""
 
 import json
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from tests.support.criproxy import Criproxy
 from tests.support.pods import Pods
 from tests.support.registry import Registry
 from tests.support.requirements import require
+from tests.support.trace_receiver import TraceReceiver, attributes
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -44,8 +45,16 @@ def starts(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def report(file: Path) -> dict[str, Any]:
+    result = CliRunner().invoke(cli, ["report", str(file), "-o", "json"], catch_exceptions=False)
+    assert (result.exit_code, result.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
 def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: Path) -> None:
-    """Both logs name the pull as the cause; the call log also for how long the rule held it."""
+    """Both logs and the trace name the pull as the cause; the call log and the trace also for how
+    long the rule held it."""
     log, audit = short_dir / "criproxy.log", short_dir / "audit.jsonl"
     config = {
         "rules": [SLOW],
@@ -53,7 +62,12 @@ def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: P
         "audit": {"sinks": [{"file": {"path": str(audit)}}]},
     }
     with (
-        Criproxy(short_dir, runtime.endpoint, config=config) as proxy,
+        TraceReceiver() as receiver,
+        Criproxy(
+            short_dir,
+            runtime.endpoint,
+            config=config | {"traces": {"otlp": {"endpoint": receiver.url}}},
+        ) as proxy,
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
         Pods(runtime) as pods,
     ):
@@ -78,8 +92,20 @@ def test_a_pull_that_a_rule_slowed(runtime: Containerd, image: str, short_dir: P
         ]
         assert [each["subject"] for each in calls[2:]] == ["main", "main", "second", "second"]
         assert start["state"] == "started"
+        (reported,) = report(file)["pod_starts"]["slowest"]
+        assert reported["cause"]["kind"] == "pull"
+        assert reported["cause"]["subject"] == image
+        assert reported["seconds"] == pytest.approx(start["seconds"], abs=1e-5)
     (from_log,) = starts(log)
     assert "held by slow-pull)" in from_log["cause"]["text"]
+    slowest = report(log)["slowest"][0]
+    assert (slowest["method"], slowest["rules"]) == ("PullImage", ["slow-pull"])
+    (start_span,) = receiver.named("pod start")
+    cause = attributes(start_span)["criproxy.pod_start.cause.text"]
+    assert cause == from_log["cause"]["text"]
+    (pull,) = receiver.named("/PullImage")
+    assert (pull.trace_id, pull.parent_span_id) == (start_span.trace_id, start_span.span_id)
+    assert attributes(pull)["criproxy.rules"] == ["slow-pull"]
 
 
 def test_a_pull_that_a_rule_slows_now(runtime: Containerd, image: str, short_dir: Path) -> None:

@@ -5,10 +5,13 @@ from collections.abc import Callable
 
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from criproxy.audit.counts import SinkCounts
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+from criproxy.observe.exemplars import SpanReference
 from criproxy.observe.metrics import DaemonMetrics, Metrics
 from criproxy.observe.metrics_merge import snapshot
 from criproxy.peers.peer import Connection
@@ -255,3 +258,24 @@ def test_exported_text(metrics: Metrics) -> None:
     } <= set(families)
     assert families["criproxy_build_info"].samples[0].labels["version"] == "1.2.3"
     assert families["criproxy_runtime_up"].samples[0].value == 1
+
+
+def test_exemplars() -> None:
+    """A bucket has the last of its calls that have a span for an exemplar, in OpenMetrics only."""
+    metrics = Metrics(CallsInFlight(SlowCalls(0, {})), lambda: 0.0)
+    spans = [SpanReference("a" * 32, "1" * 16, 5.5), SpanReference("b" * 32, "2" * 16, 6.5), None]
+    for span in spans:
+        metrics.calls.ended(CONNECTION, ended(b"Version", took=0.003), span)
+    families = parse_openmetrics(openmetrics(metrics.registry).decode())
+    exemplars = {
+        (sample.name, sample.labels.get("le")): sample.exemplar
+        for family in families
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    found = exemplars["criproxy_call_duration_seconds_bucket", "0.005"]
+    assert found.labels == {"trace_id": "b" * 32, "span_id": "2" * 16}
+    assert (found.value, float(found.timestamp)) == (0.003, 6.5)
+    assert ("criproxy_call_duration_seconds_bucket", "0.01") not in exemplars
+    assert "a" * 32 not in generate_latest(metrics.registry).decode()
+    assert "b" * 32 not in generate_latest(metrics.registry).decode()

@@ -73,3 +73,27 @@ def test_infos_are_not_added_up() -> None:
         ]
     )
     assert [each.value for each in families[0].samples] == [1.0]
+
+
+def of_call(duration: float, ended: float, trace: str) -> Snapshot:
+    registry = CollectorRegistry()
+    seconds = Histogram("seconds", "Seconds.", registry=registry, buckets=(1, 10))
+    seconds.observe(duration, {"trace_id": trace})
+    found = snapshot(registry)
+    for family in found:
+        for sample in family[3]:
+            if sample[3:]:
+                sample[3][2] = ended
+    return found
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_latest_exemplar_is_kept(order: int) -> None:
+    """Of the exemplars of a bucket the latest is kept, also of a worker that is gone; a bucket
+    without one has none."""
+    workers = [of_call(0.5, 10.5, "old"), of_call(0.25, 20.5, "new")][::order]
+    for snapshots in (workers, [retire([], workers[0]), workers[1]]):
+        (family,) = merge(snapshots)
+        exemplars = {each.labels.get("le"): each.exemplar for each in family.samples}
+        assert exemplars["1.0"] == ({"trace_id": "new"}, 0.25, 20.5)
+        assert exemplars["10.0"] is None

@@ -145,12 +145,14 @@ class Criproxy:
                 counts[labels["service"], labels["method"], labels["code"]] += int(sample.value)
         return counts
 
-    def get(self, page: str, address: str = "") -> tuple[int, str]:
+    def get(
+        self, page: str, address: str = "", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
         """Fetch a page, from its first address by default; return the HTTP status and the body."""
         host, port = (address or self.event("metrics")["address"]).rsplit(":", 1)
         connection = http.client.HTTPConnection(host, int(port), timeout=LIMIT_SECONDS)
         try:
-            connection.request("GET", page)
+            connection.request("GET", page, headers=dict(headers or {}))
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:

@@ -3,12 +3,12 @@
 A query can neither write nor read any other file: DuckDB's access to them is switched off.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from criproxy.concurrency import progress
 from criproxy.configtypes.values import parse_duration
 from criproxy.errors import UnavailableError, UsageError
 
@@ -67,9 +67,6 @@ Times are UTC, ``duration`` is in seconds; ``command``, ``rules``, ``changes``, 
 
 _LARGEST: Final = 64 << 20
 """Bytes of the largest record that can be read."""
-
-_STEP: Final = 0.2
-"""Seconds between progress reports of a query."""
 
 _SETTINGS: Final = (
     "SET autoinstall_known_extensions = false",
@@ -156,30 +153,11 @@ class AuditLog:
             yield from rows
 
 
-def run_with_progress(log: AuditLog, sql: str, report: Any) -> QueryResult:
+def run_with_progress(log: AuditLog, sql: str, report: Callable[[float], None]) -> QueryResult:
     """Run a query on a thread, and call ``report`` with its progress in percent meanwhile."""
-    outcome: list[QueryResult | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(log.execute(sql))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = Thread(target=work, name="audit query")
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(_STEP)
-            report(log.progress())
-    except BaseException:
-        log.interrupt()
-        thread.join()
-        raise
-    (answer,) = outcome
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
+    return progress.run_with_progress(
+        "audit query", lambda: log.execute(sql), log.progress, log.interrupt, report
+    )
 
 
 def build_query(

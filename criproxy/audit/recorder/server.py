@@ -8,7 +8,7 @@ Commands of the supervisor, and what the recorder sends::
     reopen     reopen files
     metrics    every second: the sinks' counters, as ``describe`` returns them
     error      an error of a sink, for the log
-    lost       the number of records that could not be written at the end
+    lost       the ``count`` of records that could not be written at the end
 
 The recorder ends when the supervisor has closed the control channel, all workers have closed their
 channels, and all records are written, or could not be written for :data:`CLOSING` seconds.
@@ -19,7 +19,7 @@ import pickle
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from platform import node as host_name
@@ -34,7 +34,8 @@ from criproxy.audit.recorder.intake import Intake
 from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import AuditSpec
-from criproxy.concurrency.process_messages import Message, MessageReceiver, frame
+from criproxy.concurrency.process_messages import ControlSocket, Message
+from criproxy.concurrency.thread_crash import end_process_on_thread_crash
 from criproxy.errors import CriproxyError, UsageError
 
 CLOSING: Final = 5.0
@@ -43,32 +44,8 @@ CLOSING: Final = 5.0
 _REPORT: Final = 1.0
 """Seconds between reports of the counters."""
 
-_FATAL: Final = 70
-"""Exit status after an error in a thread (sysexits.h, EX_SOFTWARE)."""
-
 Describe = Callable[[Mapping[str, SinkCounts]], Any]
 """Returns counters by sink as data that MessagePack can encode."""
-
-
-class ControlSocket:
-    """The recorder's end of its control channel, with blocking calls. Not thread-safe."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self._receiver = MessageReceiver()
-
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message; waits for the peer. Raises OSError if it is gone."""
-        data = frame(message, len(descriptors))
-        sent = socket.send_fds(self.sock, [data], list(descriptors)) if descriptors else 0
-        self.sock.sendall(data[sent:])
-
-    def receive(self) -> Iterator[tuple[Message, list[int]]]:
-        """Wait for data and yield the complete messages with their descriptors.
-
-        Raises EOFError when the supervisor has closed its end.
-        """
-        return self._receiver.receive(self.sock)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,15 +66,10 @@ def serve_recorder(
     ``wall_ns`` converts a time of the calls' clock to nanoseconds since the epoch. To be called in
     the main thread of a process of its own: an error in any thread ends the process.
     """
-    threading.excepthook = _end_process
+    end_process_on_thread_crash()
     recorder = _Recorder(ControlSocket(control), describe, wall_ns)
     recorder.run()
     return 0
-
-
-def _end_process(failure: threading.ExceptHookArgs) -> None:
-    threading.__excepthook__(failure)
-    os._exit(_FATAL)
 
 
 class _Recorder:
@@ -186,7 +158,7 @@ class _Recorder:
             self._send_errors()
             self._report()
             if lost:
-                self._control.send({"op": "lost", "records": lost, "waited_s": CLOSING})
+                self._control.send({"op": "lost", "count": lost, "waited_s": CLOSING})
         os.close(self._event)
 
     # Reports

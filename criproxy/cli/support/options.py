@@ -1,12 +1,17 @@
 """Command-line options that several commands share."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from criproxy.configtypes.values import parse_duration
+from criproxy.configtypes.values import parse_duration, parse_size
+from criproxy.errors import UsageError
+from criproxy.wire.grpc import StatusCode
+
+_CODES: Final = frozenset(code.name for code in StatusCode) | {"UNREAD"}
 
 _USUAL_CONFIG: Final = Path("/etc/criproxy/config.yaml")
 
@@ -29,6 +34,24 @@ def seconds_option(name: str, text: str, default: str | None = None) -> Callable
         show_default=default is not None,
         help=text,
     )
+
+
+def duration_of(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> float | None:
+    """Convert the text of an option to seconds, more than none; None if it is not given."""
+    seconds = None if text is None else _seconds(context, parameter, text)
+    if seconds == 0:
+        raise click.BadParameter(f"{text!r} is no time; write it like 90s or 10m", param=parameter)
+    return seconds
+
+
+def size_of(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Convert the text of an option to bytes; None if it is not given."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from error
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +83,65 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def usual_config() -> Path | None:
     """Return the configuration that a command reads without ``-c``; None if it does not exist."""
     return _USUAL_CONFIG if _USUAL_CONFIG.exists() else None
+
+
+def call_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that select calls; the command gets a CallFilter of them as ``wanted``."""
+
+    @functools.wraps(command)
+    def with_filter(
+        *,
+        methods: tuple[str, ...],
+        namespaces: tuple[str, ...],
+        pods: tuple[str, ...],
+        callers: tuple[str, ...],
+        codes: tuple[str, ...],
+        slower_than: float,
+        **others: Any,
+    ) -> Any:
+        from criproxy.timeline.filters import CallFilter
+
+        wanted = CallFilter(methods, namespaces, pods, callers, codes, slower_than)
+        return command(wanted=wanted, **others)
+
+    with_options: Callable[..., Any] = with_filter
+    for option in (
+        click.option(
+            "--code",
+            "codes",
+            metavar="CODE",
+            multiple=True,
+            callback=_codes,
+            help="Calls that ended with a gRPC code: NOT_FOUND; '!OK' for those that failed. May "
+            "be repeated.",
+        ),
+        click.option(
+            "--caller",
+            "callers",
+            metavar="GLOB",
+            multiple=True,
+            help="Callers by the name or the path of their executable. May be repeated.",
+        ),
+        selection_options,
+        click.option(
+            "--method",
+            "methods",
+            metavar="GLOB",
+            multiple=True,
+            help="Methods as in rules: ExecSync, '*Image', 'ImageService/*', @mutating. May be "
+            "repeated.",
+        ),
+    ):
+        with_options = option(with_options)
+    return with_options
+
+
+def _codes(_: click.Context, parameter: click.Parameter, codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Check the names of codes."""
+    for code in codes:
+        if code.removeprefix("!") not in _CODES:
+            raise UsageError(f"--code: {code!r} is no code of gRPC; write one like NOT_FOUND")
+    return codes
 
 
 def config_option(required: bool) -> Callable[[Any], Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from criproxy.config.schema import ListenerConfig
-from criproxy.daemon.supervisor.worker_plan import WorkerPlan
+from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import (

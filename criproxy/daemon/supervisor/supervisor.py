@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import uvloop
@@ -24,23 +24,31 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.daemon.logs import open_log
-from criproxy.daemon.supervisor.admin import AdminPages, AdminSocket
 from criproxy.daemon.supervisor.health import RuntimeHealth
+from criproxy.daemon.supervisor.http.admin import AdminPages, AdminSocket
+from criproxy.daemon.supervisor.http.live_calls import LiveCalls
+from criproxy.daemon.supervisor.http.live_state import LiveState
+from criproxy.daemon.supervisor.http.pages import WorkerPages
 from criproxy.daemon.supervisor.listening import (
     PROCESS_NAME,
     Descriptors,
     ListeningSockets,
     passed_by_systemd,
 )
-from criproxy.daemon.supervisor.live_calls import LiveCalls
-from criproxy.daemon.supervisor.live_state import LiveState
-from criproxy.daemon.supervisor.pages import WorkerPages
-from criproxy.daemon.supervisor.recorder_process import RecorderProcess
+from criproxy.daemon.supervisor.processes.channel_process import (
+    ChannelProcess,
+    ExporterProcess,
+    RecorderProcess,
+)
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient, name_process, start_spawner
+from criproxy.daemon.supervisor.processes.worker_pool import (
+    ChannelPorts,
+    RetiredCounters,
+    WorkerPool,
+)
 from criproxy.daemon.supervisor.reload import RULES_KEYS, Reloader
-from criproxy.daemon.supervisor.spawner import SpawnerClient, name_process, start_spawner
 from criproxy.daemon.supervisor.systemd import notify, watchdog_interval
 from criproxy.daemon.supervisor.upgrade import Inheritance, inherited, upgrade
-from criproxy.daemon.supervisor.worker_pool import RetiredCounters, WorkerPool
 from criproxy.daemon.worker.worker import run_worker
 from criproxy.errors import ConfigError, CriproxyError, UnavailableError
 from criproxy.observe.http import HTTPServer, Pages
@@ -52,6 +60,8 @@ from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.unary import Service
 
 clock = time.perf_counter
+
+_AnyProcess = TypeVar("_AnyProcess", bound=ChannelProcess)
 
 _STARTING: Final = 60.0
 """Seconds that workers have to start: they compile rules and load hooks."""
@@ -77,7 +87,7 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     left = inherited(os.environ)
     loaded = with_runtimes(loaded)
     # From here to the fork neither a thread nor an event loop may be made.
-    mains = {"worker": run_worker, "recorder": _run_recorder}
+    mains = {"worker": run_worker, "recorder": _run_recorder, "exporter": _run_exporter}
     spawner = start_spawner(mains, lambda: _load_what_is_configured(loaded))
     name_process(PROCESS_NAME)
     uvloop.run(_run(loaded, systemd, left, replace_running, spawner))
@@ -87,6 +97,12 @@ def _run_recorder(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
     from criproxy.daemon.recorder import run_recorder
 
     return run_recorder(descriptors[0])
+
+
+def _run_exporter(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
+    from criproxy.daemon.exporter import run_exporter
+
+    return run_exporter(descriptors[0])
 
 
 async def _run(
@@ -121,9 +137,8 @@ class _Supervisor:
         self._log = self._daemon_log.log
         self._background = Tasks(self._crashed)
         self._spawner = SpawnerClient(spawner, self._spawner_lost)
-        self._recorder = RecorderProcess(
-            self._spawner, self._reconnect, self._log, self._background
-        )
+        self._recorder = self._channel_process(RecorderProcess)
+        self._exporter = self._channel_process(ExporterProcess)
         self._sockets = ListeningSockets(
             {**systemd, **left.systemd},
             {**left.listening, **left.systemd},
@@ -161,7 +176,7 @@ class _Supervisor:
         self._sockets.open(config.listeners)
         self._sockets.report_unused()
         refuse_own_sockets(config)
-        await self._recorder.configure(config.audit)
+        await self._configure_channels(config)
         await self._replace_pool(self._loaded)
         self._stop_replaced()
         self._http = await self._start_first_http(config)
@@ -186,7 +201,7 @@ class _Supervisor:
             loaded,
             self._spawner,
             self._sockets,
-            self._recorder,
+            ChannelPorts(self._recorder, self._exporter),
             self._retired,
             self._metrics.worker_restarted,
             self._live_calls.add,
@@ -359,11 +374,11 @@ class _Supervisor:
                 http = self._start_http(config)
             if admin_moved:
                 admin = self._open_admin(config)
-            await self._recorder.configure(config.audit)
+            await self._configure_channels(config)
             await self._replace_pool(loaded)
         except BaseException:
             self._sockets.close(opened)
-            await self._recorder.configure(before.config.audit)
+            await self._configure_channels(before.config)
             if moved and http is not None:
                 http.close()
             if admin_moved and admin is not None and admin is not self._admin:
@@ -440,7 +455,7 @@ class _Supervisor:
 
     async def _close(self) -> None:
         await asyncio.gather(*(each.drain(0.0) for each in self._pools))
-        await self._recorder.close()
+        await asyncio.gather(self._recorder.close(), self._exporter.close())
         await self._background.cancel()
         if self._upgraded:
             self._sockets.abandon()
@@ -459,7 +474,7 @@ class _Supervisor:
         for each in self._loaded.config.listeners:
             bypassed = each.runtime is not None and is_bypassed(each.endpoint, each.runtime)
             self._metrics.bypassed.labels(str(each.endpoint)).set(bypassed)
-        return [*self._pages.snapshots(), *self._recorder.snapshots]
+        return [*self._pages.snapshots(), *self._recorder.snapshots, *self._exporter.snapshots]
 
     def _worker_up(self, name: str, up: bool) -> None:
         self._metrics.worker_up(name, up)
@@ -468,9 +483,17 @@ class _Supervisor:
     def _pool(self) -> WorkerPool:
         return self._pools[-1]
 
-    def _reconnect(self) -> None:
-        for each in self._pools:
-            each.reconnect()
+    def _channel_process(self, kind: type[_AnyProcess]) -> _AnyProcess:
+        def reconnect() -> None:
+            for each in self._pools:
+                each.reconnect(kind.name)
+
+        return kind(self._spawner, reconnect, self._log, self._background)
+
+    async def _configure_channels(self, config: Config) -> None:
+        """Put a configuration in force in the recorder and the exporter. Raises CriproxyError."""
+        await self._recorder.configure(config.audit)
+        await self._exporter.configure(config.traces)
 
     def _spawner_lost(self) -> None:
         """Start a new supervisor: this one cannot start workers any more."""
@@ -543,4 +566,7 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
         import criproxy.daemon.worker.call_feed
     if config.audit is not None:
         import criproxy.daemon.recorder
-        import criproxy.daemon.worker.audit  # noqa: F401
+        import criproxy.daemon.worker.audit
+    if config.traces is not None:
+        import criproxy.daemon.exporter
+        import criproxy.daemon.worker.traces  # noqa: F401

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from criproxy.daemon.supervisor.listening import Descriptors
-from criproxy.daemon.supervisor.worker_process import describe_status
+from criproxy.daemon.supervisor.processes.worker_process import describe_status
 from criproxy.errors import UnavailableError
 
 _VARIABLE: Final = "CRIPROXY_UPGRADE"

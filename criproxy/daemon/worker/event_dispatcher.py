@@ -1,4 +1,4 @@
-"""Dispatches the relay's events to the call log, the metrics and the audit log."""
+"""Dispatches the relay's events to the call log, the metrics, the audit log and the traces."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final
@@ -11,12 +11,13 @@ from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.notifier import Clock
 from criproxy.relay.socket_errors import describe_error
 from criproxy.wire.errors import HTTP1Error
-from criproxy.wire.reading.connection import CallBegan, CallEnded, Event
+from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
     from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_subjects import CallSubjects
+    from criproxy.traces.worker.call_tracer import CallTracer
 
 _SWEEP: Final = 0.5
 """Seconds between looks for calls that have become slow."""
@@ -38,6 +39,8 @@ class EventDispatcher:
     """Learns the names of pods and containers from the calls."""
     call_feed: "CallFeed | None" = None
     """Has the calls for the readers of the admin socket."""
+    call_tracer: "CallTracer | None" = None
+    """Traces the calls."""
     received_after: float = 0.0
     """The age in seconds at which a running call is recorded in the audit log; 0: never."""
 
@@ -71,14 +74,17 @@ class EventDispatcher:
             self._calls.began(connection, event.call)
         elif isinstance(event, CallEnded):
             slow = self._calls.ended(event.call)
-            self._counts.ended(connection, event.call)
+            span = None
+            if self.call_tracer is not None:
+                span = self.call_tracer.ended(connection, event.call)
+            self._counts.ended(connection, event.call, span)
             self._call_log.ended(connection, event.call, slow)
             deferred = self.call_feed is not None and self.call_feed.ended(
                 connection, event.call, slow
             )
             if self.call_subjects is not None and not deferred:
-                self.call_subjects.ended(event.call)  # after the line: what is removed has a name
-        else:
+                self.call_subjects.ended(event.call)  # last: until here what is removed has a name
+        elif isinstance(event, ReadingStopped):
             self._metrics.unread.labels(event.reason).inc()
             write = self._log.info if event.reason == HTTP1Error.reason else self._log.warning
             write(

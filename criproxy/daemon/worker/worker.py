@@ -7,7 +7,7 @@ The supervisor commands it over the control channel, and is answered there::
                state for the admin socket, and whether the lines of calls are read there, too
     prepare    compile rules without putting them in force; adopt puts them in force
     pods       a call that another worker has relayed and that changes pods
-    recorder   a new channel to the recorder, after it was restarted
+    channel    a new channel to the recorder or the exporter, after it was restarted
     reopen     open log files anew
     drain      accept no more clients, let calls in flight end, and exit
 
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
@@ -51,6 +52,7 @@ from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.listener import Listener, captures_nothing
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.sockets import Access
+from criproxy.traces.spec import TracesSpec
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.message_capture import SelectCapture
 
@@ -58,6 +60,7 @@ if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.worker.audit import Audit
     from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_subjects import CallSubjects
+    from criproxy.daemon.worker.traces import Traces
     from criproxy.rules.pod_cache import PodCache
 
 clock = time.perf_counter
@@ -110,6 +113,7 @@ class _Worker:
         self._cut = asyncio.Event()
         self._prepared: CompiledRules | None = None
         self._audit: Audit | None = None
+        self._traces: Traces | None = None
         self._subjects: CallSubjects | None = None
         self._subject_of: SubjectFields = names_nothing
         """Names the subjects of calls for the log and the page of calls."""
@@ -166,7 +170,11 @@ class _Worker:
         try:
             prepared = prepare(loaded)
             sockets = descriptors[: len(config.listeners)]
-            self._open_audit(descriptors[len(config.listeners) :])
+            channels = descriptors[len(config.listeners) :]
+            if config.audit is not None:
+                self._open_audit(config.audit, channels.pop(0))
+            if config.traces is not None:
+                self._open_traces(config.traces, channels.pop(0))
             self._short_names = self._make_short_names(background)
             rules = self._rules = self._make_rules(background, connections)
             self._listeners = self._make_listeners(connections, rules)
@@ -191,6 +199,8 @@ class _Worker:
                 rules.close()
             if self._audit is not None:
                 self._audit.close()
+            if self._traces is not None:
+                self._traces.close()
             self._control.send({"op": "metrics", "snapshot": snapshot(self._metrics.registry)})
             self._writer.close()
 
@@ -204,8 +214,8 @@ class _Worker:
             self._stop(message["seconds"], message["last"])
         elif operation == "cut":
             self._cut.set()
-        elif operation == "recorder":
-            self._reconnect_recorder(socket.socket(fileno=descriptors[0]))
+        elif operation == "channel":
+            self._reconnect(message["to"], socket.socket(fileno=descriptors[0]))
         elif operation == "pods":
             update = message["path"], message["request"], message["response"]
             self._rules.update_pods(*update)
@@ -328,28 +338,44 @@ class _Worker:
             return False
         return self._control.send({"op": "lines", "lines": lines, "lost": lost})
 
-    def _open_audit(self, channel: list[int]) -> None:
-        if self._config.audit is None:
-            return
+    def _open_audit(self, spec: AuditSpec, channel: int) -> None:
         from criproxy.daemon.worker.audit import Audit
 
-        channel_socket = socket.socket(fileno=channel[0])
         audit = self._audit = Audit(
-            self._config.audit,
+            spec,
             self._log,
             clock,
-            channel_socket,
+            socket.socket(fileno=channel),
             len(self._config.listeners),
-            lost=lambda: self._control.send({"op": "recorder_lost"}),
+            lost=partial(self._channel_lost, "recorder"),
         )
         self._events.call_observer = audit.call_observer
         self._events.received_after = audit.received_after
         self._metrics.add_audit(audit)
 
-    def _reconnect_recorder(self, channel: socket.socket) -> None:
-        if self._audit is None:  # the audit log is opened with another, and asks if that is dead
+    def _open_traces(self, spec: TracesSpec, channel: int) -> None:
+        from criproxy.daemon.worker.traces import Traces
+
+        assert self._subjects is not None  # Config.names_calls
+        self._traces = Traces(
+            spec,
+            self._log,
+            socket.socket(fileno=channel),
+            self._subjects.fields_of,
+            self._wall_clock.ns,
+            lost=partial(self._channel_lost, "exporter"),
+        )
+        self._events.call_tracer = self._traces.call_tracer
+        self._metrics.add_traces(self._traces.counts)
+
+    def _channel_lost(self, name: str) -> None:
+        self._control.send({"op": "channel_lost", "to": name})
+
+    def _reconnect(self, name: str, channel: socket.socket) -> None:
+        user = self._audit if name == "recorder" else self._traces
+        if user is None:  # it is opened with another channel, and asks if that is dead
             channel.close()
-        elif self._audit.reconnect(channel):
+        elif user.reconnect(channel) and user is self._audit:
             self._list_pods_for(self._audit, "the audit log")
 
     def _list_pods_for(self, receiver: PodListingReceiver | None, purpose: str) -> None:

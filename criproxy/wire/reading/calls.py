@@ -46,6 +46,8 @@ class Call:
     """One call on a connection. Times are the reader's, in seconds.
 
     - ``path``, ``timeout``: the request's ``:path`` and grpc-timeout as sent; empty where absent.
+    - ``traceparent``: the request's as sent (W3C Trace Context); empty where absent, given twice,
+      or far too long.
     - ``first_byte``, ``ended``: when the response began and when the call ended; None until then.
     - ``http_status``: the response's ``:status``, not that of informational responses; empty until
       it has come.
@@ -81,6 +83,7 @@ class Call:
         "rules",
         "stream",
         "timeout",
+        "traceparent",
         "waiting_since",
     )
 
@@ -96,6 +99,7 @@ class Call:
         self.stream = stream
         self.path = path
         self.timeout = timeout
+        self.traceparent = b""
         self.is_grpc = is_grpc
         self.began = began
         self.first_byte: float | None = None

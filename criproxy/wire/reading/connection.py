@@ -61,6 +61,10 @@ of its calls: WINDOW_UPDATE, and PING with its ACK, to estimate the bandwidth.""
 _OVERHEAD_BYTES: Final = 1024
 """Bytes of DATA, in either direction, that account for one overhead frame."""
 
+_LONGEST_TRACEPARENT: Final = 256
+"""Bytes of a traceparent that is kept with its call. A valid one has 55, a later version's may have
+a few more."""
+
 _CLIENT_GONE: Final = b"the client closed the connection"
 _RUNTIME_GONE: Final = b"the runtime closed the connection"
 
@@ -81,6 +85,19 @@ class CallBegan:
         self.call = call
 
 
+class MessagePassed(NamedTuple):
+    """A message is whole, of a call whose capture is ``reported`` (see CaptureLimits)."""
+
+    call: Call
+    side: Side
+    data: bytes
+    """The message as on the wire, without its prefix."""
+    compressed: bool
+    """Its compressed flag; the algorithm is the ``encoding`` of the direction's capture."""
+    at: float
+    """When its last byte arrived, in seconds."""
+
+
 class CallEnded:
     """A call ended; its fields are complete."""
 
@@ -98,7 +115,7 @@ class ReadingStopped(NamedTuple):
     detail: str
 
 
-Event = CallBegan | CallEnded | ReadingStopped
+Event = CallBegan | MessagePassed | CallEnded | ReadingStopped
 
 
 class FlowState(NamedTuple):
@@ -147,8 +164,8 @@ class ConnectionReader:
         ``select_capture`` returns the capture limits of each gRPC call.
         """
         self._streams = streams = _Streams(stream_limit, message_limit, select_capture)
-        requests = _Requests(streams)
-        responses = _Responses(streams)
+        requests = _Requests(streams, Side.CLIENT)
+        responses = _Responses(streams, Side.RUNTIME)
         limits = (header_block_limit, header_list_limit, header_field_limit)
         client = FrameReader(requests, True, *limits)
         runtime = FrameReader(responses, False, *limits)
@@ -329,6 +346,10 @@ class _Streams:
             call.capture.end()
         self.events.append(CallEnded(call))
 
+    def report(self, call: Call, side: Side, captured: CapturedMessages, now: float) -> None:
+        for data, compressed in captured.take():
+            self.events.append(MessagePassed(call, side, data, compressed, now))
+
     def refuse(self, call: Call, size: int, now: float) -> None:
         message = b"a message of %d bytes is over the limit of %d" % (size, self.message_limit)
         self.finish(call, End.MESSAGE_LIMIT, StatusCode.RESOURCE_EXHAUSTED, message, now)
@@ -337,12 +358,13 @@ class _Streams:
 class _Direction:
     """Handles the frames that are alike in both directions. SETTINGS apply to the peer."""
 
-    __slots__ = ("_streams", "peer")
+    __slots__ = ("_side", "_streams", "peer")
 
     peer: FrameReader
 
-    def __init__(self, streams: _Streams) -> None:
+    def __init__(self, streams: _Streams, side: Side) -> None:
         self._streams = streams
+        self._side = side
 
     def _counter(self, call: Call) -> MessageCounter:
         """Return the message counter of this direction."""
@@ -372,6 +394,8 @@ class _Direction:
                     captured = self._captured(call.capture)
                     if captured is not None:
                         captured.feed(chunk, start, end)
+                        if captured.reported and captured.messages:
+                            self._streams.report(call, self._side, captured, now)
                 counter.feed(chunk, start, end)
                 if counter.refused:
                     self._streams.refuse(call, counter.refused, now)
@@ -405,6 +429,7 @@ class _Requests(_Direction):
         if len(streams.open) >= streams.limit:
             raise LimitError(f"more than {streams.limit} calls are in flight")
         path = timeout = content_type = b""
+        traceparent: bytes | None = None
         for name, value in headers:
             if name == b":path":
                 path = value
@@ -412,10 +437,15 @@ class _Requests(_Direction):
                 timeout = value
             elif name == b"content-type":
                 content_type = value
+            elif name == b"traceparent":
+                whole = traceparent is None and len(value) <= _LONGEST_TRACEPARENT
+                traceparent = value if whole else b""
         streams.last = stream
         is_grpc = content_type.startswith(b"application/grpc")
         call = Call(stream, path, timeout, is_grpc, now, streams.message_limit)
         call.half_closed = ended
+        if traceparent:
+            call.traceparent = traceparent
         if streams.select_capture is not None and is_grpc:
             limits = streams.select_capture(path)
             if limits is not None:

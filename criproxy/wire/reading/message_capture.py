@@ -34,6 +34,9 @@ class CaptureLimits(NamedTuple):
     response: int
     budget: CaptureBudget | None = None
     """A budget that the captures of several calls share."""
+    reported: bool = False
+    """Whether each message is reported when it is whole, and not kept until the call ends. The
+    limits then hold for an incomplete message and those that became whole with the same bytes."""
 
 
 SelectCapture = Callable[[bytes], CaptureLimits | None]
@@ -60,12 +63,21 @@ class CapturedMessages:
         "cut",
         "encoding",
         "messages",
+        "reported",
     )
 
     def __init__(
-        self, limit: int, max_message: float = inf, budget: CaptureBudget | None = None
+        self,
+        limit: int,
+        max_message: float = inf,
+        budget: CaptureBudget | None = None,
+        reported: bool = False,
     ) -> None:
-        """``limit`` is in bytes, of all messages together; ``max_message`` of a single one."""
+        """``limit`` is in bytes, of all messages together; ``max_message`` of a single one.
+
+        ``reported``: the messages are taken as they become whole, see :meth:`take`.
+        """
+        self.reported = reported
         self.messages: list[tuple[bytes, bool]] = []
         self.encoding = b""
         self.cut = False
@@ -127,6 +139,19 @@ class CapturedMessages:
             self._partial_message.clear()
         return end
 
+    def take(self) -> list[tuple[bytes, bool]]:
+        """Return the whole messages and forget them: they count towards no limit any more."""
+        taken, self.messages = self.messages, []
+        size = 0
+        for data, _ in taken:
+            size += len(data)
+        self._remaining += size
+        if self._budget is not None:
+            size += len(taken) * MESSAGE_COST
+            self._budget.bytes -= size
+            self._charged -= size
+        return taken
+
     def _charge(self, size: int) -> bool:
         """Charge bytes to the budget; return False, and capture nothing more, if it is used up."""
         budget = self._budget
@@ -154,9 +179,11 @@ class MessageCapture:
 
     def __init__(self, limits: CaptureLimits, max_message: float = inf) -> None:
         """``max_message``: bytes of the largest message to capture."""
-        request, response, budget = limits
-        self.request = CapturedMessages(request, max_message, budget) if request else None
-        self.response = CapturedMessages(response, max_message, budget) if response else None
+        request, response, budget, reported = limits
+        self.request = CapturedMessages(request, max_message, budget, reported) if request else None
+        self.response = (
+            CapturedMessages(response, max_message, budget, reported) if response else None
+        )
 
     def end(self) -> None:
         """Called once when the call ends."""

@@ -16,10 +16,9 @@ import pytest
 from criproxy.audit.channel import HEADER
 from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import CallAtStage
-from criproxy.audit.recorder.server import ControlSocket
 from criproxy.audit.spec import AuditRuleSpec, AuditSpec, FileSpec, RedactSpec, SinkSpec
 from criproxy.audit.worker.recorder_client import ChannelLimits, RecorderClient
-from criproxy.concurrency.process_messages import Message
+from criproxy.concurrency.process_messages import ControlSocket, Message
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.peers.peer import Connection
 from tests.support.audit_lines import lines_of, verify

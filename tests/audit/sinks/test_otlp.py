@@ -267,7 +267,8 @@ def test_a_collector_that_hangs_is_left_in_time(
     one = sink(outlet(timeout=Duration(3600)), counts)
     one.queue.put([record(0)])
     one.start()
-    wait_until(lambda: one._outlet._socket is not None, "a request")  # type: ignore[attr-defined]
+    client = one._outlet._client  # type: ignore[attr-defined]
+    wait_until(lambda: client._socket is not None, "a request")
     one.stop_by(0)
     one.join()
 

@@ -355,3 +355,24 @@ def test_a_response_without_a_status() -> None:
         Began(1),
         Ended(1, code=StatusCode.NOT_FOUND),
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ((), b""),
+        ((b"00-a-b-01",), b"00-a-b-01"),
+        ((b"1", b"2"), b""),
+        ((b"1", b"2", b"3"), b""),
+        ((b"1" * 257,), b""),
+    ],
+)
+def test_the_traceparent_is_kept(values: tuple[bytes, ...], kept: bytes) -> None:
+    """A call has the request's traceparent as sent; one that is given twice, or is far too long,
+    is none."""
+    fields = [*wire.request_fields(), *((b"traceparent", value) for value in values)]
+    for cut in (wire.whole, wire.byte_by_byte):
+        reader = ConnectionReader()
+        wire.read(reader, conversation(client(wire.headers(1, wire.block(*fields)))), cut)
+        (call,) = reader.calls
+        assert call.traceparent == kept

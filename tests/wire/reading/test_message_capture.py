@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call, End
-from criproxy.wire.reading.connection import CallBegan, CallEnded, ConnectionReader, Side
+from criproxy.wire.reading.connection import (
+    CallBegan,
+    CallEnded,
+    ConnectionReader,
+    MessagePassed,
+    Side,
+)
 from criproxy.wire.reading.message_capture import (
     MAX_MESSAGES,
     MESSAGE_COST,
@@ -217,6 +223,62 @@ def test_a_store_that_becomes_full_within_a_message() -> None:
     kept.feed(data, 0, 14)
     kept.feed(data, 14, 20)
     assert (kept.messages, bytes(kept._partial_message), kept.cut) == ([], b"", True)
+
+
+# Messages that are reported.
+
+
+def reported_in(
+    sent: Conversation, limits: CaptureLimits, cut: Cut = wire.whole
+) -> list[MessagePassed | CallEnded]:
+    reader = ConnectionReader(select_capture=lambda path: limits)
+    return [
+        event
+        for side, data, now in sent
+        for piece in cut(data)
+        for event in reader.receive(side, piece, now)
+        if isinstance(event, MessagePassed | CallEnded)
+    ]
+
+
+def test_each_message_is_reported_once_it_is_whole() -> None:
+    """A reported message comes with its side, flag and time before the end, and is kept no more."""
+    budget = CaptureBudget(1000)
+    sent = conversation(
+        client(wire.request(1), wire.data(1, message(b"ask"), end=True)),
+        runtime(wire.response(1), wire.data(1, message(b"one")), wire.data(1, message(b"two"))),
+        runtime(wire.data(1, message(b"three")), wire.trailers(1)),
+    )
+    times = [now for _, _, now in sent]
+    for cut in CUTS:
+        *passed, ended = reported_in(sent, CaptureLimits(100, 100, budget, reported=True), cut)
+        assert [event[1:] for event in passed] == [
+            (C, b"ask", False, times[0]),
+            (R, b"one", False, times[1]),
+            (R, b"two", False, times[1]),
+            (R, b"three", False, times[2]),
+        ]
+        assert isinstance(ended, CallEnded)
+        assert (direction(ended.call, R).messages, direction(ended.call, R).cut) == ([], False)
+        assert budget.bytes == 0
+
+
+def test_limits_of_reported_messages() -> None:
+    """Reported messages may be more together than the limits; one that is larger ends reporting."""
+    small, large = message(b"x" * 60), message(b"y" * 101)
+    sent = conversation(
+        client(wire.request(1)),
+        runtime(wire.response(1)),
+        *(runtime(wire.data(1, small)) for _ in range(5)),
+        runtime(wire.data(1, large + small), wire.trailers(1)),
+    )
+    for budget in (None, CaptureBudget(60 + MESSAGE_COST)):
+        for cut in CUTS:
+            limits = CaptureLimits(100, 100, budget, reported=True)
+            *passed, ended = reported_in(sent, limits, cut)
+            assert [len(event.data) for event in passed] == [60] * 5
+            assert direction(ended.call, R).cut
+            assert ended.call.response.messages == 7
 
 
 # The end.

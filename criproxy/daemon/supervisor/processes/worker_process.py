@@ -16,8 +16,8 @@ import msgspec
 from criproxy.concurrency.process_messages import Message
 from criproxy.config.load import LoadedConfig
 from criproxy.daemon.control import ControlChannel
-from criproxy.daemon.supervisor.spawner import SpawnerClient
-from criproxy.daemon.supervisor.worker_plan import WorkerPlan
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
+from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot
@@ -69,8 +69,9 @@ class WorkerProcess:
         """Its exit status, negative for a signal."""
         self.missed = 0
         """Looks at it, one a second, since its event loop has turned."""
-        self.recorder_lost: Callable[[], None] = lambda: None
-        """Called when its channel to the recorder was closed: it needs another."""
+        self.channel_lost: Callable[[str], None] = lambda name: None
+        """Called when its channel to the recorder or the exporter was closed, with the name of that
+        process: it needs another."""
         self._loaded = loaded
         self._log = log
         self._share_pods = share_pods
@@ -86,9 +87,11 @@ class WorkerProcess:
         return not self.exited.done() and self.missed < _DEAD
 
     async def start(
-        self, spawner: SpawnerClient, listening: Sequence[socket.socket], recorder: int | None
+        self, spawner: SpawnerClient, listening: Sequence[socket.socket], channels: Sequence[int]
     ) -> None:
         """Fork the process and give it its sockets; ``ready`` tells what comes of it.
+
+        ``channels``: to the recorder and to the exporter, as far as they are configured.
 
         Raises OSError where no process can be forked.
         """
@@ -121,8 +124,7 @@ class WorkerProcess:
             "shares_pods": self.plan.shares_pods,
             "selects_pods": self._loaded.config.selects_pods,
         }
-        descriptors = [each.fileno() for each in listening]
-        self._control.send(message, descriptors + ([] if recorder is None else [recorder]))
+        self._control.send(message, [*(each.fileno() for each in listening), *channels])
 
     def send(self, message: Message) -> None:
         """Send a message as it is."""
@@ -247,8 +249,8 @@ class WorkerProcess:
             self.snapshot = message["snapshot"]
         elif operation == "drained":
             self.drained.set_result((message["finished"], message["cut"]))
-        elif operation == "recorder_lost":
-            self.recorder_lost()
+        elif operation == "channel_lost":
+            self.channel_lost(message["to"])
         elif operation == "fatal":
             self.failing.set_result(message["task"])
 

@@ -1,46 +1,56 @@
-"""The recorder process, as the supervisor sees it: started where there is an audit log, and kept.
+"""A process that workers have channels to, as the supervisor sees it: started where configured.
 
-Each worker has a channel to the recorder. A recorder that ends by itself is started anew, and each
-worker is given a new channel; what it has not acknowledged is sent again there.
+There are two: the recorder of the audit log and the exporter of traces. One that ends by itself is
+started anew, and each worker is given a new channel.
 """
 
 import asyncio
 import pickle
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
-from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
+from criproxy.configtypes.section import Section
 from criproxy.daemon.control import ControlChannel
-from criproxy.daemon.supervisor.backoff import Backoff
-from criproxy.daemon.supervisor.spawner import SpawnerClient
-from criproxy.daemon.supervisor.worker_process import describe_status
+from criproxy.daemon.supervisor.processes.backoff import Backoff
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
+from criproxy.daemon.supervisor.processes.worker_process import describe_status
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire
 
 _STARTING: Final = 60.0
-"""Seconds that the recorder has to open its sinks."""
+"""Seconds that it has to open what it writes to."""
 
 _CLOSING: Final = 15.0
 """Seconds that it has to write what waits at its end, before it is left alone."""
 
 
-class RecorderProcess:
-    """Starts the recorder, configures it, and makes channels to it."""
+class ChannelProcess(ABC):
+    """Starts the process, configures it, and makes channels to it."""
+
+    name: ClassVar[str]
+    """Its name, by which the spawner knows what it runs."""
+    purpose: ClassVar[str]
+    """What it is for, in the name that ps(1) shows."""
 
     def __init__(
-        self, spawner: SpawnerClient, restarted: Callable[[], None], log: Log, tasks: Tasks
+        self,
+        spawner: SpawnerClient,
+        restarted: Callable[[], None],
+        log: Log,
+        tasks: Tasks,
     ) -> None:
-        """``restarted`` is called when another recorder serves: each worker needs a new channel."""
+        """``restarted`` is called when another one serves: each worker needs a new channel."""
         self._spawner = spawner
         self._restarted = restarted
         self._log = log
         self._tasks = tasks
-        self._spec: AuditSpec | None = None
+        self._spec: Section | None = None
         self._pid = 0
         self._control: ControlChannel | None = None
         self._configured: asyncio.Future[None] | None = None
@@ -54,7 +64,7 @@ class RecorderProcess:
 
     @property
     def snapshots(self) -> list[Snapshot]:
-        """The metrics that it reported last, and those of the recorders before it."""
+        """The metrics that it reported last, and those of the ones before it."""
         return [self._last, self._retired]
 
     @property
@@ -62,12 +72,12 @@ class RecorderProcess:
         """Whether channels can be made; else each worker is given one later."""
         return self._control is not None and not self._restarting
 
-    async def configure(self, spec: AuditSpec | None) -> None:
-        """Have the sinks of ``spec`` opened, by a recorder that is started if there is none.
+    async def configure(self, spec: Section | None) -> None:
+        """Put ``spec`` in force, in a process that is started if there is none.
 
-        Raises UnavailableError and UsageError, and leaves the sinks of before in force.
+        Raises UnavailableError and UsageError, and leaves what was before in force.
         """
-        if spec is None:  # the workers without audit log have no channel
+        if spec is None:  # workers without it have no channel
             return
         if self._control is None:
             await self._start()
@@ -75,7 +85,7 @@ class RecorderProcess:
         self._spec = spec
 
     @contextmanager
-    def connect(self, spec: AuditSpec | None) -> Iterator[int | None]:
+    def connect(self, spec: Section | None) -> Iterator[int | None]:
         """Make a channel and yield the worker's end, which is closed afterwards; None without
         ``spec``."""
         if spec is None:
@@ -94,7 +104,9 @@ class RecorderProcess:
 
     def _exited(self, status: int) -> None:
         if not self._closing:
-            self._log.error("recorder ended", pid=self._pid, how=describe_status(status))
+            self._log.error(
+                "process ended", process=self.name, pid=self._pid, how=describe_status(status)
+            )
 
     async def close(self) -> None:
         """Let it write what waits, and wait for its end, after the workers have ended."""
@@ -104,30 +116,32 @@ class RecorderProcess:
             try:
                 await asyncio.wait_for(self._ended.wait(), _CLOSING)
             except TimeoutError:
-                self._log.error("recorder does not end", pid=self._pid, waited_s=_CLOSING)
+                self._log.error(
+                    "process does not end", process=self.name, pid=self._pid, waited_s=_CLOSING
+                )
                 self._control.close()
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         try:
             self._pid = await self._spawner.spawn(
-                "recorder", {"name": "audit"}, [theirs.fileno()], self._exited
+                self.name, {"name": self.purpose}, [theirs.fileno()], self._exited
             )
         except OSError as error:
             ours.close()
-            raise UnavailableError(f"the recorder cannot be started: {error}") from error
+            raise UnavailableError(f"the {self.name} cannot be started: {error}") from error
         finally:
             theirs.close()
         self._control = ControlChannel(ours, self._received, self._lost)
 
-    async def _send_configuration(self, spec: AuditSpec) -> None:
+    async def _send_configuration(self, spec: Section) -> None:
         assert self._control is not None
         self._configured = asyncio.get_running_loop().create_future()
         self._control.send({"op": "configure", "spec": pickle.dumps(spec)})
         try:
             await asyncio.wait_for(self._configured, _STARTING)
         except TimeoutError:
-            what = f"the recorder has not opened its sinks within {_STARTING:g} s"
+            what = f"the {self.name} is not ready within {_STARTING:g} s"
             raise UnavailableError(what) from None
         finally:
             self._configured = None
@@ -137,11 +151,9 @@ class RecorderProcess:
         if operation == "metrics":
             self._last = message["snapshot"]
         elif operation == "error":
-            self._log.error("audit log in trouble", trouble=message["trouble"])
+            self._report_trouble(message["trouble"])
         elif operation == "lost":
-            self._log.warning(
-                "audit records lost", records=message["records"], waited_s=message["waited_s"]
-            )
+            self._report_unwritten(message["count"], message["waited_s"])
         elif self._configured is not None and not self._configured.done():
             if operation == "ready":
                 self._configured.set_result(None)
@@ -149,19 +161,27 @@ class RecorderProcess:
                 kind = UsageError if message["usage"] else UnavailableError
                 self._configured.set_exception(kind(message["error"]))
 
+    @abstractmethod
+    def _report_trouble(self, trouble: str) -> None:
+        """Log that its output has an error."""
+
+    @abstractmethod
+    def _report_unwritten(self, count: int, waited: float) -> None:
+        """Log how much it could not write at its end, after so many seconds."""
+
     def _lost(self) -> None:
-        """Called when the recorder has closed its end, or has died."""
+        """Called when the process has closed its end, or has died."""
         self._control = None
         self._retired, self._last = retire(self._retired, self._last), []
         if self._configured is not None and not self._configured.done():
-            self._configured.set_exception(UnavailableError("the recorder has ended"))
+            self._configured.set_exception(UnavailableError(f"the {self.name} has ended"))
         if self._closing:
             self._ended.set()
         elif self._spec is not None and not self._restarting:
             self._restarting = True
-            self._tasks.start(self._restart(self._spec), "restart of the recorder")
+            self._tasks.start(self._restart(self._spec), f"restart of the {self.name}")
 
-    async def _restart(self, spec: AuditSpec) -> None:
+    async def _restart(self, spec: Section) -> None:
         clock = asyncio.get_running_loop().time
         pause = self._backoff.next_pause(clock() - self._began)
         while not self._closing:
@@ -173,9 +193,37 @@ class RecorderProcess:
                 await self._send_configuration(spec)
             except CriproxyError as error:
                 pause = self._backoff.next_pause(0.0)
-                self._log.error("recorder does not start", error=str(error), next_try_s=pause)
+                self._log.error(
+                    "process does not start", process=self.name, error=str(error), next_try_s=pause
+                )
                 continue
             self._restarting = False
-            self._log.info("recorder started", pid=self._pid)
+            self._log.info("process started", process=self.name, pid=self._pid)
             self._restarted()
             return
+
+
+class RecorderProcess(ChannelProcess):
+    """The recorder of the audit log."""
+
+    name = "recorder"
+    purpose = "audit"
+
+    def _report_trouble(self, trouble: str) -> None:
+        self._log.error("audit log in trouble", trouble=trouble)
+
+    def _report_unwritten(self, count: int, waited: float) -> None:
+        self._log.warning("audit records lost", records=count, waited_s=waited)
+
+
+class ExporterProcess(ChannelProcess):
+    """The exporter of traces."""
+
+    name = "exporter"
+    purpose = "traces"
+
+    def _report_trouble(self, trouble: str) -> None:
+        self._log.error("traces in trouble", trouble=trouble)
+
+    def _report_unwritten(self, count: int, waited: float) -> None:
+        self._log.warning("spans lost", spans=count, waited_s=waited)

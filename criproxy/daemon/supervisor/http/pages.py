@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from criproxy.daemon.supervisor.worker_pool import RetiredCounters, WorkerPool
+from criproxy.daemon.supervisor.processes.worker_pool import RetiredCounters, WorkerPool
 from criproxy.observe.metrics_merge import Snapshot
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from criproxy import __version__
-from criproxy.daemon.supervisor.pages import WorkerPages
+from criproxy.daemon.supervisor.http.pages import WorkerPages
 from criproxy.observe.metrics_merge import Snapshot, merge
 
 VERSION: Final = 1

@@ -13,9 +13,9 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import msgspec
 
+from criproxy.daemon.supervisor.http.live_calls import MAX_READERS, LiveCalls
+from criproxy.daemon.supervisor.http.live_state import LiveState
 from criproxy.daemon.supervisor.listening import criproxy_at
-from criproxy.daemon.supervisor.live_calls import MAX_READERS, LiveCalls
-from criproxy.daemon.supervisor.live_state import LiveState
 from criproxy.observe.http import UnixHTTPServer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import Access, bind

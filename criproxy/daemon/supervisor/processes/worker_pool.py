@@ -7,18 +7,23 @@ listening sockets are the supervisor's.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.process_messages import Message
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
-from criproxy.daemon.supervisor.backoff import Backoff
-from criproxy.daemon.supervisor.spawner import SpawnerClient
-from criproxy.daemon.supervisor.worker_plan import WorkerPlan, plan_workers
-from criproxy.daemon.supervisor.worker_process import STALLED, WorkerProcess, describe_status
+from criproxy.config.schema import Config
+from criproxy.configtypes.section import Section
+from criproxy.daemon.supervisor.processes.backoff import Backoff
+from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
+from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan, plan_workers
+from criproxy.daemon.supervisor.processes.worker_process import (
+    STALLED,
+    WorkerProcess,
+    describe_status,
+)
 from criproxy.errors import CriproxyError, UnavailableError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire
@@ -44,15 +49,29 @@ class Listening(Protocol):
         """Return the sockets of a plan's listeners, in their order."""
 
 
-class RecorderPort(Protocol):
-    """Makes channels to the recorder."""
+class ChannelPort(Protocol):
+    """Makes channels to the recorder or to the exporter."""
 
     @property
     def is_running(self) -> bool:
         """Whether channels can be made; if not, each worker is given one later."""
 
-    def connect(self, spec: AuditSpec | None) -> AbstractContextManager[int | None]:
+    def connect(self, spec: Section | None) -> AbstractContextManager[int | None]:
         """Make a channel and yield the descriptor of the worker's end; None without ``spec``."""
+
+
+class ChannelPorts(NamedTuple):
+    """The processes that workers have channels to."""
+
+    recorder: ChannelPort
+    exporter: ChannelPort
+
+    def configured(self, config: Config) -> dict[str, tuple[ChannelPort, Section | None]]:
+        """Return each with its section of a configuration, by name, in the order of channels."""
+        return {
+            "recorder": (self.recorder, config.audit),
+            "exporter": (self.exporter, config.traces),
+        }
 
 
 class WorkerPool:
@@ -63,7 +82,7 @@ class WorkerPool:
         loaded: LoadedConfig,
         spawner: SpawnerClient,
         listening: Listening,
-        recorder: RecorderPort,
+        ports: ChannelPorts,
         retired: "RetiredCounters",
         restarted: Callable[[str], None],
         lines: Callable[[Sequence[bytes], int], None],
@@ -77,7 +96,7 @@ class WorkerPool:
         self.loaded = loaded
         self._spawner = spawner
         self._listening = listening
-        self._recorder = recorder
+        self._ports = ports.configured(loaded.config)
         self._retired = retired
         self._log = log
         self._tasks = tasks
@@ -156,17 +175,18 @@ class WorkerPool:
         counters in the same turn of the event loop: their sum never goes down."""
         return [each.snapshot for each in list(self._all)]
 
-    def reconnect(self) -> None:
-        """Give each worker a channel to the recorder that was started anew."""
+    def reconnect(self, name: str) -> None:
+        """Give each worker a channel to the recorder or the exporter that was started anew."""
         for each in self._all:
-            self._reconnect(each)
+            self._reconnect(each, name)
 
-    def _reconnect(self, process: WorkerProcess) -> None:
-        if self._recorder.is_running:
-            with self._recorder.connect(self.loaded.config.audit) as channel:
-                # Making the channel shows whether the recorder has just ended.
-                if channel is not None and self._recorder.is_running:
-                    process.tell("recorder", [channel])
+    def _reconnect(self, process: WorkerProcess, name: str) -> None:
+        port, spec = self._ports[name]
+        if port.is_running:
+            with port.connect(spec) as channel:
+                # Making the channel shows whether the process has just ended.
+                if channel is not None and port.is_running:
+                    process.tell("channel", [channel], to=name)
 
     def tell(self, operation: str) -> None:
         """Send a command to all workers."""
@@ -196,9 +216,11 @@ class WorkerPool:
 
     async def _start(self, plan: WorkerPlan) -> WorkerProcess:
         process = WorkerProcess(plan, self.loaded, self._log, self._share_pods, self._lines)
-        process.recorder_lost = partial(self._reconnect, process)
-        with self._recorder.connect(self.loaded.config.audit) as channel:
-            await process.start(self._spawner, self._listening.sockets_of(plan), channel)
+        process.channel_lost = partial(self._reconnect, process)
+        with ExitStack() as stack:
+            ends = [stack.enter_context(port.connect(spec)) for port, spec in self._ports.values()]
+            channels = [each for each in ends if each is not None]
+            await process.start(self._spawner, self._listening.sockets_of(plan), channels)
         self._current[plan.name] = process
         self._all.add(process)
         process.exited.add_done_callback(lambda _: self._exited(process))

@@ -1,0 +1,91 @@
+"""Follows the records of a cassette: which calls are in flight, and what they are about."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from criproxy.audit.records.subject import CallSubject, request_class_of, subject_of
+from criproxy.cassette.records import (
+    AnyRecord,
+    CallBegan,
+    CallEnded,
+    ConnectionClosed,
+    ConnectionOpened,
+    MessagePassed,
+)
+from criproxy.cri.environment import decode_message
+from criproxy.cri.naming import MethodName, resolve
+from criproxy.rules.errors import EvaluationError
+from criproxy.rules.pod_cache import PodCache
+
+
+@dataclass(slots=True, eq=False)
+class OpenCall:
+    """A call in flight; it keeps its request and its first response."""
+
+    began: CallBegan
+    path: bytes
+    method: MethodName
+    request: MessagePassed | None = None
+    response: bytes = b""
+    responses: int = 0
+
+
+class OpenCalls:
+    """The connections and calls in flight, and the names of pods and containers so far."""
+
+    def __init__(self) -> None:
+        self.calls: dict[int, OpenCall] = {}
+        """The calls in flight, by their numbers, in the order in which they began."""
+        self.connections: dict[int, ConnectionOpened] = {}
+        """The connections that are open, by their numbers."""
+        self._pods = PodCache(short_names=None)
+
+    def follow(self, record: AnyRecord) -> OpenCall | None:
+        """Take the next record; return the call that it is about, also when it ends the call."""
+        if isinstance(record, ConnectionOpened):
+            self.connections[record.connection] = record
+        elif isinstance(record, ConnectionClosed):
+            self.connections.pop(record.connection, None)
+        elif isinstance(record, CallBegan):
+            path = record.path.encode("latin-1", "replace")
+            call = self.calls[record.call] = OpenCall(record, path, resolve(path))
+            return call
+        elif isinstance(record, MessagePassed):
+            return self._message(record)
+        elif isinstance(record, CallEnded):
+            return self.calls.pop(record.call, None)
+        return None
+
+    def subject(self, call: OpenCall) -> CallSubject:
+        """Return what a call is about, as far as it is known."""
+        kind = request_class_of(call.method)
+        if kind is None or call.request is None:
+            return CallSubject()
+        try:
+            request = decode_message(kind, call.request.data)
+        except DecodeError:
+            return CallSubject()
+        connection = self.connections.get(call.began.connection)
+        is_kubelet = connection is not None and connection.kubelet
+        return subject_of(call.method, request, None, self._pods, is_kubelet)
+
+    def learn(self, call: OpenCall, end: CallEnded) -> None:
+        """Learn names from a call that has ended: after its subject was asked for, so that a
+        removed pod still has its name."""
+        if end.code == "OK" and call.request is not None:
+            with suppress(EvaluationError):
+                self._pods.update(call.path, call.request.data, call.response)
+
+    def _message(self, record: MessagePassed) -> OpenCall | None:
+        call = self.calls.get(record.call)
+        if call is None:
+            return None
+        if not record.response:
+            call.request = call.request or record
+            return call
+        call.responses += 1
+        if call.responses == 1 and not call.method.server_streaming:
+            call.response = record.data
+        return call

@@ -1,0 +1,99 @@
+"""Writes a cassette."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from criproxy.cassette.blocks import BLOCK_SIZE, LARGEST_RECORD, build, frame
+from criproxy.cassette.records import AnyRecord, encode
+from criproxy.cassette.ring import Ring
+from criproxy.errors import UnavailableError, UsageError
+
+_MODE: Final = 0o600
+"""Recorded messages are not everybody's to read, even without secrets."""
+
+
+class CassetteWriter:
+    """Writes records to a file: :meth:`write` each of them, then :meth:`close`.
+
+    Records are collected in blocks, which :meth:`flush` writes early. What was flushed can be read,
+    whatever becomes of the writer.
+    """
+
+    def __init__(self, path: Path, *, replace: bool = False) -> None:
+        """Create the file. Raises UsageError if there is one, unless it is to ``replace``, and
+        UnavailableError if it cannot be created.
+        """
+        self.path = path
+        self.size = 0
+        """Bytes that have been written."""
+        self._pending = bytearray()
+        self._ring: Ring | None = None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if replace else os.O_EXCL)
+        try:
+            self._file = os.fdopen(os.open(path, flags, _MODE), "wb", buffering=0)
+        except FileExistsError:
+            raise UsageError(
+                f"{path}: exists; choose another file, or overwrite it with --force"
+            ) from None
+        except OSError as error:
+            raise UnavailableError(f"{path}: cannot be created: {error.strerror}") from error
+
+    @property
+    def pending(self) -> int:
+        """Bytes of records that are not in a block yet."""
+        return len(self._pending)
+
+    def write(self, record: AnyRecord) -> bool:
+        """Add a record. Returns False for one that is too large for a cassette.
+
+        Raises UnavailableError if a block cannot be written.
+        """
+        data = encode(record)
+        if len(data) > LARGEST_RECORD:
+            return False
+        self._pending += frame(data)
+        if len(self._pending) >= BLOCK_SIZE:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Write the records so far as a block. Raises UnavailableError."""
+        if not self._pending:
+            return
+        block = build(bytes(self._pending))
+        self._pending.clear()
+        if self._ring is None:
+            self._write(block)
+        else:
+            self._ring.add(block)
+
+    def keep(self, ring: Ring) -> None:
+        """Flush, and keep the blocks that follow in a ring until :meth:`release`."""
+        self.flush()
+        self._ring = ring
+
+    def release(self) -> None:
+        """Write what the ring has, and from now on all that follows. Raises UnavailableError."""
+        self.flush()
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            for block in ring.blocks():
+                self._write(block)
+
+    def _write(self, block: bytes) -> None:
+        left = memoryview(block)
+        try:
+            while left:
+                written = self._file.write(left)
+                self.size += written
+                left = left[written:]
+        except OSError as error:
+            raise UnavailableError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Release what is kept, flush, and close the file. Raises UnavailableError."""
+        try:
+            self.release()
+        finally:
+            self._file.close()

@@ -1,0 +1,143 @@
+"""Makes the records of a cassette from what the relay reports."""
+
+from typing import Final
+
+from criproxy.cassette import records
+from criproxy.peers.peer import Connection
+from criproxy.recording.channel import RecordChannel
+from criproxy.relay.notifier import Clock
+from criproxy.wire.grpc import parse_message
+from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.connection import (
+    CallBegan,
+    CallEnded,
+    Event,
+    MessagePassed,
+    Side,
+)
+from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits
+
+MESSAGE_BYTES: Final = 16 << 20
+"""Bytes of a message that are recorded: gRPC peers of the CRI accept no larger ones. After a
+larger one, the rest of its direction of the call is not recorded."""
+
+_INCOMPLETE_BYTES: Final = 64 << 20
+"""Bytes of all messages that are not whole yet."""
+
+
+class RecordingObserver:
+    """The relay's Observer: puts records into a channel."""
+
+    def __init__(self, channel: RecordChannel, clock: Clock) -> None:
+        """``clock`` is that of calls. The recording begins now."""
+        self.calls = 0
+        """Calls that began."""
+        self.messages = 0
+        """Messages that passed."""
+        self._channel = channel
+        self._clock = clock
+        self._began = clock()
+        self._connections: dict[Connection, int] = {}
+        self._opened = 0
+        self._numbers: dict[Call, int] = {}
+        self._limits = CaptureLimits(
+            MESSAGE_BYTES, MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES), reported=True
+        )
+
+    def select_capture(self, path: bytes) -> CaptureLimits | None:
+        """Capture the messages of all calls; see SelectCapture."""
+        return self._limits
+
+    def connection_opened(self, connection: Connection) -> None:
+        """See Observer."""
+        self._opened += 1
+        self._connections[connection] = self._opened
+        peer = connection.peer
+        self._channel.put(
+            records.ConnectionOpened(
+                connection=self._opened,
+                at=self.time(connection.opened),
+                pid=peer.pid,
+                uid=peer.uid,
+                gid=peer.gid,
+                executable=peer.executable or "",
+                kubelet=peer.kubelet,
+            )
+        )
+
+    def connection_closed(self, connection: Connection) -> None:
+        """See Observer."""
+        number = self._connections.pop(connection)
+        self._channel.put(records.ConnectionClosed(connection=number, at=self.time(self._clock())))
+
+    def observe(self, connection: Connection, event: Event) -> None:
+        """See Observer."""
+        if isinstance(event, CallBegan):
+            self._call_began(connection, event.call)
+        elif isinstance(event, MessagePassed):
+            self._message_passed(event)
+        elif isinstance(event, CallEnded):
+            self._call_ended(event.call)
+
+    def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
+        """See Observer: there are no rules that would refuse one."""
+
+    def time(self, moment: float) -> int:
+        """Return a time of the clock of calls as records have it."""
+        return max(0, round((moment - self._began) * 1e9))
+
+    def _call_began(self, connection: Connection, call: Call) -> None:
+        self.calls += 1
+        record = records.CallBegan(
+            call=self.calls,
+            connection=self._connections[connection],
+            at=self.time(call.began),
+            path=call.path.decode("latin-1"),
+            stream=call.stream,
+            timeout=call.timeout.decode("latin-1"),
+        )
+        if self._channel.put(record):
+            self._numbers[call] = self.calls
+
+    def _message_passed(self, event: MessagePassed) -> None:
+        self.messages += 1
+        call, response = event.call, event.side is Side.RUNTIME
+        number = self._numbers.get(call)
+        if number is None:
+            return
+        encoding = ""
+        if event.compressed and call.capture is not None:
+            captured = call.capture.response if response else call.capture.request
+            encoding = "" if captured is None else captured.encoding.decode("latin-1")
+            encoding = encoding or "identity"  # a compressed message needs an algorithm
+        self._channel.put(
+            records.MessagePassed(
+                call=number,
+                at=self.time(event.at),
+                size=len(event.data),
+                response=response,
+                data=event.data,
+                encoding=encoding,
+            )
+        )
+
+    def _call_ended(self, call: Call) -> None:
+        number = self._numbers.pop(call, None)
+        if number is None:
+            return
+        first_byte = call.first_byte
+        self._channel.put(
+            records.CallEnded(
+                call=number,
+                at=self.time(call.began if call.ended is None else call.ended),
+                end=call.end or "",
+                code="" if call.code is None else call.code.name,
+                message=parse_message(call.message),
+                first_byte=0 if first_byte is None else self.time(first_byte),
+                request_messages=call.request.messages,
+                response_messages=call.response.messages,
+                request_bytes=call.request.bytes,
+                response_bytes=call.response.bytes,
+            ),
+            essential=True,  # as many as calls are in flight
+        )

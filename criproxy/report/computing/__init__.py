@@ -1,0 +1,1 @@
+"""From the lines of logs to figures, by DuckDB."""

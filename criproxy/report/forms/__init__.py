@@ -1,0 +1,1 @@
+"""From figures to sections, charts, and reports in HTML and Markdown."""

@@ -1,0 +1,1 @@
+"""The exporter process: makes spans of the workers' calls and sends them."""

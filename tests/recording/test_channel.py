@@ -1,0 +1,82 @@
+"""The bounded queue between the relay and the process that writes."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from struct import unpack_from
+
+from criproxy.cassette.records import (
+    AnyRecord,
+    CallBegan,
+    CallEnded,
+    Dropped,
+    MessagePassed,
+    decode,
+)
+from criproxy.recording.channel import RecordChannel
+
+LARGE = bytes(100_000)
+
+
+def message(at: int) -> MessagePassed:
+    return MessagePassed(call=1, at=at, size=len(LARGE), data=LARGE)
+
+
+def received(sock: socket.socket) -> Iterator[AnyRecord]:
+    sock.setblocking(True)
+    buffer = b""
+    while data := sock.recv(1 << 20):
+        buffer += data
+    position = 0
+    while position < len(buffer):
+        (length,) = unpack_from("<I", buffer, position)
+        yield decode(buffer[position + 4 : position + 4 + length])
+        position += 4 + length
+
+
+def test_what_does_not_fit_is_dropped_and_noted() -> None:
+    """Nobody reads: records are dropped over the limit, but not the essential ones; the next that
+    fits comes behind a note of what was lost."""
+    closed: list[None] = []
+
+    async def run() -> list[AnyRecord]:
+        ours, theirs = socket.socketpair()
+        channel = RecordChannel(ours, lambda: closed.append(None), limit=1_000_000)
+        assert channel.put(CallBegan(call=1, connection=1, at=0, path="/a"))
+        results = [channel.put(message(at)) for at in range(1, 21)]
+        assert results == [True] * 9 + [False] * 11
+        assert channel.put(CallEnded(call=1, at=30, end="status"), essential=True)
+        assert channel.dropped == 11
+        reading = asyncio.to_thread(lambda: list(received(theirs)))
+        found = asyncio.ensure_future(reading)
+        await channel.close(60.0)
+        try:
+            return await found
+        finally:
+            theirs.close()
+
+    found = asyncio.run(run())
+    assert found == [
+        CallBegan(call=1, connection=1, at=0, path="/a"),
+        *(message(at) for at in range(1, 10)),
+        Dropped(at=20, since=10, records=11, bytes=11 * len(LARGE)),
+        CallEnded(call=1, at=30, end="status"),
+    ]
+    assert closed == [None]
+
+
+def test_a_writing_process_that_is_gone() -> None:
+    """When the other end is closed that is reported once, and records go nowhere."""
+    closed: list[None] = []
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        stopped = asyncio.Event()
+        channel = RecordChannel(ours, lambda: (closed.append(None), stopped.set())[0])
+        theirs.close()
+        await stopped.wait()
+        assert not channel.put(message(1), essential=True)
+        await channel.close(60.0)
+
+    asyncio.run(run())
+    assert closed == [None]

@@ -1,0 +1,69 @@
+"""Which calls end the waiting of a recording that is kept in memory."""
+
+import pytest
+
+from criproxy.cassette.records import AnyRecord, ConnectionOpened
+from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.recording.trigger import Trigger
+from criproxy.timeline.filters import CallFilter
+from tests.support.cassettes import SECOND, Made
+
+POD = "a" * 64
+METADATA = v1.PodSandboxMetadata(name="web", namespace="shop", uid="u")
+RUN = Made(
+    "RunPodSandbox",
+    *(1, 3, v1.RunPodSandboxRequest(config=v1.PodSandboxConfig(metadata=METADATA))),
+    [v1.RunPodSandboxResponse(pod_sandbox_id=POD)],
+)
+STOP = Made(
+    "StopPodSandbox",
+    *(4, 9, v1.StopPodSandboxRequest(pod_sandbox_id=POD)),
+    code="UNKNOWN",
+    message="no",
+)
+EVENTS = Made(
+    "GetContainerEvents", *(0.5, 100, v1.GetEventsRequest()), code="CANCELLED", end="client_reset"
+)
+
+
+def met(wanted: CallFilter) -> list[str]:
+    """The methods of the calls whose end meets the conditions."""
+    trigger = Trigger(wanted)
+    trigger.see(ConnectionOpened(connection=1, at=0, executable="/usr/bin/kubelet"))
+    found = []
+    for number, call in enumerate((RUN, STOP, EVENTS), 1):
+        if sum(trigger.see(record) for record in call.make(number)):
+            found.append(call.method)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "methods"),
+    [
+        (CallFilter(codes=("UNKNOWN",)), ["StopPodSandbox"]),
+        (CallFilter(codes=("!OK",)), ["StopPodSandbox", "GetContainerEvents"]),
+        (CallFilter(slower_than=1.5), ["RunPodSandbox", "StopPodSandbox"]),
+        (CallFilter(slower_than=1.5, codes=("OK",)), ["RunPodSandbox"]),
+        (CallFilter(namespaces=("sh*",)), ["RunPodSandbox", "StopPodSandbox"]),
+        (CallFilter(pods=("db",)), []),
+        (CallFilter(callers=("kubelet",), methods=("@read",)), ["GetContainerEvents"]),
+        (CallFilter(callers=("crictl",)), []),
+    ],
+)
+def test_calls_that_end(wanted: CallFilter, methods: list[str]) -> None:
+    """A call has to meet all conditions; a stream takes no time."""
+    assert met(wanted) == methods
+
+
+def test_calls_in_flight() -> None:
+    """A call that has not ended meets a duration once it has run for so long; a stream never
+    does."""
+    trigger = Trigger(CallFilter(slower_than=2, namespaces=("shop",)))
+    began: list[AnyRecord] = [*EVENTS.make(1)[:2], *RUN.make(2)[:2]]
+    assert sum(trigger.see(record) for record in began) == 0
+    assert not trigger.overdue(int(2.9 * SECOND))
+    assert trigger.overdue(int(3.1 * SECOND))
+    other = Trigger(CallFilter(slower_than=2, namespaces=("other",)))
+    assert sum(other.see(record) for record in began) == 0
+    assert not other.overdue(1000 * SECOND)
+    assert not Trigger(CallFilter(codes=("OK",))).overdue(1000 * SECOND)
