@@ -1,8 +1,10 @@
 """Whether the tests run with the modules that they are meant to test."""
 
+import ast
 import importlib
 import os
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,20 @@ def test_compiles_with_the_checked_mypy() -> None:
     compiler = [pin for pin in HOOK["compilers"] if pin.startswith("mypy==")]
     assert len(compiler) == 1
     assert compiler[0] in pins
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_names_of_exceptions(name: str) -> None:
+    """No function of a compiled module binds exceptions of two types to one name: mypyc gives it
+    the type of the first one, and the second is a TypeError then."""
+    path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            types = defaultdict[str, set[str]](set)
+            for each in ast.walk(function):
+                if isinstance(each, ast.ExceptHandler) and each.name and each.type:
+                    types[each.name].add(ast.unparse(each.type))
+            assert not [each for each, found in types.items() if len(found) > 1], function.name
 
 
 @pytest.mark.parametrize("name", MODULES)

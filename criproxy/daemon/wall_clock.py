@@ -48,7 +48,10 @@ class WallClock:
         """Return a time of the calls' clock (seconds) in nanoseconds since the epoch."""
         self._follow()
         at = round(moment * 1e9)
-        before = sum(length for checked, length in self._suspensions if at <= checked)
+        before = 0
+        for checked, length in self._suspensions:
+            if at <= checked:
+                before += length
         return at + self._offset - before
 
     def _follow(self) -> None:

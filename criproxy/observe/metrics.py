@@ -7,8 +7,6 @@ gRPC's codes, never from a client.
 
 import platform
 import time
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
@@ -24,12 +22,10 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from criproxy.cri.naming import resolve
+from criproxy.observe.call_counts import CallCounts, Histogram
 from criproxy.observe.calls_in_flight import CallsInFlight
-from criproxy.observe.exemplars import SpanReference
 from criproxy.observe.metrics_merge import MergedCollector, Snapshot, snapshot
-from criproxy.peers.peer import Connection
 from criproxy.wire.errors import REASONS
-from criproxy.wire.reading.calls import Call
 
 DURATION_BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -46,63 +42,19 @@ OVERHEAD_BUCKETS: Final = (
 SIZE_BUCKETS: Final = tuple(float(4**power) for power in range(3, 13))
 """Bytes: 64 to 16 MiB, the kubelet's largest message."""
 
-UNREAD: Final = "UNREAD"
-"""The code label of calls whose end was not seen, because parsing of the connection stopped."""
-
-
-def code_label(call: Call) -> str:
-    """Return the name of the gRPC code that a call ended with: ``NOT_FOUND``."""
-    return UNREAD if call.code is None else call.code.name
-
 
 def _bound_label(bound: float) -> str:
     return str(floatToGoString(bound))  # type: ignore[no-untyped-call]  # it has no annotations
 
 
-class _Histogram:
-    """Counts by bucket; ``bounds`` are the buckets' upper bounds.
-
-    A bucket has the last of its values that belong to a span for an exemplar.
-    """
-
-    __slots__ = ("bounds", "counts", "exemplars", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-        self.exemplars: dict[int, Exemplar] = {}  # by bucket
-
-    def observe(self, value: float, span: SpanReference | None = None) -> None:
-        bucket = bisect_left(self.bounds, value)
-        self.counts[bucket] += 1
-        self.total += value
-        if span is not None:
-            self.exemplars[bucket] = span.exemplar(value)
-
-    def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-        """Return cumulative counts with their upper bounds, as Prometheus defines them."""
-        cumulative = 0
-        rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
-        exemplars = self.exemplars.copy()
-        bounds = (*self.bounds, float("inf"))
-        for bucket, (bound, count) in enumerate(zip(bounds, tuple(self.counts), strict=True)):
-            cumulative += count
-            row = _bound_label(bound), float(cumulative)
-            rows.append((*row, exemplars[bucket]) if bucket in exemplars else row)
-        return rows
-
-
-class _MethodMetrics:
-    """The histograms of one method."""
-
-    __slots__ = ("duration", "request_bytes", "response_bytes", "time_to_first_byte")
-
-    def __init__(self) -> None:
-        self.duration = _Histogram(DURATION_BUCKETS)
-        self.time_to_first_byte = _Histogram(DURATION_BUCKETS)
-        self.request_bytes = _Histogram(SIZE_BUCKETS)
-        self.response_bytes = _Histogram(SIZE_BUCKETS)
+def _buckets(
+    histogram: Histogram,
+) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    rows: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for bound, count, exemplar in histogram.cumulative():
+        row = _bound_label(bound), float(count)
+        rows.append(row if exemplar is None else (*row, exemplar))
+    return rows
 
 
 _METHOD: Final = ("service", "method")
@@ -120,29 +72,15 @@ _METHOD_HISTOGRAMS: Final = (
 
 
 class CallMetrics(Collector):
-    """Counts ended calls; calls in flight are examined during a scrape."""
+    """The metrics of calls; those in flight are examined during a scrape."""
 
-    def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, counts: CallCounts, in_flight: CallsInFlight, clock: Callable[[], float]
+    ) -> None:
         """``clock`` is the calls' clock, in seconds."""
+        self._counts = counts
         self._in_flight = in_flight
         self._clock = clock
-        self._methods: defaultdict[tuple[str, str], _MethodMetrics] = defaultdict(_MethodMetrics)
-        self._ended: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
-        self._overhead = _Histogram(OVERHEAD_BUCKETS)
-
-    def ended(self, connection: Connection, call: Call, span: SpanReference | None = None) -> None:
-        """Count a call that has ended; its ``span``, if it has one, is an exemplar."""
-        method_name = resolve(call.path)
-        service, method = method_name.service_label, method_name.method_label
-        self._ended[connection.listener, service, method, code_label(call)] += 1
-        metrics = self._methods[service, method]
-        if call.ended is not None:
-            metrics.duration.observe(call.ended - call.began, span)
-        if call.first_byte is not None:
-            metrics.time_to_first_byte.observe(call.first_byte - call.began, span)
-        metrics.request_bytes.observe(call.request.bytes, span)
-        metrics.response_bytes.observe(call.response.bytes, span)
-        self._overhead.observe(call.overhead, span)
 
     def collect(self) -> Iterator[Metric]:
         """Make the metric families (prometheus_client calls this on its own thread)."""
@@ -151,20 +89,26 @@ class CallMetrics(Collector):
             "Calls that ended, by the gRPC code that the client reports.",
             labels=("listener", *_METHOD, "code"),
         )
-        for call_labels, count in sorted(self._ended.copy().items()):
+        methods = sorted(self._counts.methods.copy().items())
+        ended = [
+            ((listener, *labels, code), count)
+            for labels, counts in methods
+            for (listener, code), count in counts.ended.copy().items()
+        ]
+        for call_labels, count in sorted(ended):
             calls.add_metric(call_labels, count)
         yield calls
-        methods = sorted(self._methods.copy().items())
         for attribute, name, documentation in _METHOD_HISTOGRAMS:
             family = HistogramMetricFamily(name, documentation, labels=_METHOD)
-            for labels, metrics in methods:
-                histogram: _Histogram = getattr(metrics, attribute)
-                family.add_metric(labels, histogram.buckets(), histogram.total)
+            for labels, counts in methods:
+                histogram: Histogram = getattr(counts, attribute)
+                family.add_metric(labels, _buckets(histogram), histogram.total)
             yield family
         overhead = HistogramMetricFamily(
             "criproxy_overhead_seconds", "Seconds that the proxy added to a call."
         )
-        overhead.add_metric((), self._overhead.buckets(), self._overhead.total)
+        histogram = self._counts.overhead
+        overhead.add_metric((), _buckets(histogram), histogram.total)
         yield overhead
         yield from self._in_flight_metrics({labels for labels, _ in methods})
 
@@ -416,8 +360,8 @@ class Metrics:
 
     def __init__(self, in_flight: CallsInFlight, clock: Callable[[], float]) -> None:
         self.registry = registry = CollectorRegistry()
-        self.calls = CallMetrics(in_flight, clock)
-        registry.register(self.calls)
+        self.calls = CallCounts(DURATION_BUCKETS, OVERHEAD_BUCKETS, SIZE_BUCKETS)
+        registry.register(CallMetrics(self.calls, in_flight, clock))
         ProcessCollector(registry=registry)
         self.connections = Gauge(
             "criproxy_connections",

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.peers.peer import Connection
 from criproxy.wire.errors import INTERNAL_ERROR
 from criproxy.wire.reading.calls import End
@@ -75,7 +77,7 @@ class Notifier:
 
     def _report(self, observed: "ObservedConnection", events: list[Event], spent: float) -> None:
         for event in events:
-            if isinstance(event, CallBegan | CallEnded):
+            if isinstance(event, (CallBegan, CallEnded)):
                 event.call.overhead += spent
                 self.calls_ended += isinstance(event, CallEnded)
                 if event.call.end is End.MESSAGE_LIMIT:
@@ -88,6 +90,7 @@ class Notifier:
                 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ObservedConnection:
     """A relayed connection as the notifier sees it; base of Pair and Split."""
 

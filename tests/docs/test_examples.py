@@ -27,7 +27,7 @@ from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.doctor.examine import CHECKS
 from criproxy.enforce.hooks.call_review import decode_answer, encode_review
 from criproxy.enforce.hooks.hook import HookDenial
-from criproxy.observe.call_log import CallLine
+from criproxy.observe.call_line import CallLine
 from criproxy.rules.profiles.profile import BUILT_IN, FULL
 from criproxy.traces.spec import TracesOtlpSpec
 from docs.generate.commands import described

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import pytest
 import structlog
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.observe.call_log import CallLine, CallLog
+from criproxy.observe.call_log import CallLog
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.message_capture import CaptureLimits, MessageCapture
@@ -25,13 +24,13 @@ def lines_of(
     *calls: Call, level: str = "debug", methods: dict[str, str] | None = None, slow: bool = False
 ) -> list[dict[str, Any]]:
     """The JSON lines of ended calls."""
-    lines: list[CallLine] = []
+    lines: list[bytes] = []
     log = CallLog(
         structlog.get_logger(), lines.append, level, methods or {}, lambda time: EPOCH + time
     )
     for call in calls:
         log.ended(CONNECTION, call, slow)
-    return [json.loads(msgspec.json.encode(line)) for line in lines]
+    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from h2.errors import ErrorCodes
 from criproxy.wire.reading.connection import ConnectionReader, Event, Side
 from tests.support.grpc_peers import Peer, channel, command, environment, start, through
 from tests.support.process import Process
-from tests.support.relaying import Relay, Seen
+from tests.support.relaying import Relay, Seen, read_with
 from tests.support.scripted import ScriptedServer
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -91,13 +91,13 @@ def test_relay_cut_off_within_a_stream(relay: Relay, peer: Peer) -> None:
 def passed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[bytearray, bytearray]]:
     """All bytes that the relay's readers are shown, by the side that sent them."""
     passed = bytearray(), bytearray()
-    receive = ConnectionReader.receive
 
-    def tapped(self: ConnectionReader, side: Side, data: bytes, now: float) -> list[Event]:
-        passed[side].extend(data)
-        return receive(self, side, data, now)
+    class Tapped(ConnectionReader):
+        def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
+            passed[side].extend(data)
+            return super().receive(side, data, now)
 
-    monkeypatch.setattr(ConnectionReader, "receive", tapped)
+    read_with(monkeypatch, Tapped)
     return passed
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from criproxy.wire.reading.connection import ConnectionReader
+from criproxy.wire.reading.connection import ConnectionReader, Event, Side
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
-from tests.support.relaying import Recorder, Relay
+from tests.support.relaying import Recorder, Relay, read_with
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.support.wire import PREFACE
 
@@ -148,18 +148,22 @@ def test_last_words_outlive_a_failed_write(ends: Ends, first: str) -> None:
     ends.relay.recorder.all_closed()
 
 
-def test_crash_of_the_reader(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault of the reader's own costs the connection's reading, not its bytes."""
+class CrashingReader(ConnectionReader):
+    """Fails at the first bytes."""
 
-    def crash(*arguments: object) -> None:
+    def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(ConnectionReader, "receive", crash)
-    ends.client.sendall(PREFACE)
-    assert receive(ends.runtime, len(PREFACE)) == PREFACE
-    ends.runtime.sendall(b"answer")
-    assert receive(ends.client, 6) == b"answer"
-    wait_until(lambda: ends.relay.recorder.stopped, "event")
+
+def test_crash_of_the_reader(short_dir: Path, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the reader's own costs the connection's reading, not its bytes."""
+    read_with(monkeypatch, CrashingReader)
+    with connected(short_dir, loop) as ends:
+        ends.client.sendall(PREFACE)
+        assert receive(ends.runtime, len(PREFACE)) == PREFACE
+        ends.runtime.sendall(b"answer")
+        assert receive(ends.client, 6) == b"answer"
+        wait_until(lambda: ends.relay.recorder.stopped, "event")
     reason, detail = ends.relay.recorder.stopped[0]
     assert reason == "internal_error"
     assert "RuntimeError: a bug" in detail

@@ -11,14 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from criproxy.relay.connections.bounded import BoundedProtocol
-from criproxy.relay.connections.h2_peer import PeerConnection
-from criproxy.relay.connections.pair import _SideProtocol
+from criproxy.wire.reading.connection import ConnectionReader, Event, Side
 from tests.support import wire
 from tests.support.grpc_peers import SERVICE, Peer
 from tests.support.handlers import POLICIES
 from tests.support.raw_sockets import accept, dial, listening, receive, receive_all
-from tests.support.relaying import Relay
+from tests.support.relaying import Relay, read_with
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 FRAMES = b"".join(wire.frame(0xF0, payload=number.to_bytes(4, "big")) for number in range(5000))
@@ -30,6 +28,9 @@ STATUS = wire.block((b":status", b"200"), (b"grpc-status", b"0"))
 ANSWERING = wire.settings() + wire.settings(ack=True)
 
 
+Turns = Counter[tuple[int, Side]]
+
+
 class Ends(NamedTuple):
     client: socket.socket
     runtime: socket.socket
@@ -37,7 +38,9 @@ class Ends(NamedTuple):
 
 
 @pytest.fixture(params=["no rules", "rules for none", "held and sent on"])
-def ends(request: pytest.FixtureRequest, short_dir: Path, loop: str) -> Iterator[Ends]:
+def ends(
+    request: pytest.FixtureRequest, short_dir: Path, loop: str, turns: Turns
+) -> Iterator[Ends]:
     """A client and a runtime that have sent their first frames; a call is in flight."""
     path = short_dir / "runtime.sock"
     policy = POLICIES[request.param]()
@@ -72,29 +75,26 @@ def at_once(relay: Relay) -> Iterator[None]:
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
-    """The bytes of the peers that were handled in each turn of the loop."""
-    handled: Counter[int] = Counter()
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    """The bytes of each side that the relay's readers were shown in each turn of the loop."""
+    handled: Turns = Counter()
     turn = [0]
 
     def next_turn() -> None:
         turn[0] += 1
 
-    for protocol in (_SideProtocol, PeerConnection):
-
-        def take(
-            self: BoundedProtocol, data: bytes, arrived: float, original=protocol.take
-        ) -> None:
-            handled[turn[0]] += len(data)
+    class Counting(ConnectionReader):
+        def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
+            handled[turn[0], side] += len(data)
             asyncio.get_running_loop().call_soon(next_turn)
-            original(self, data, arrived)
+            return super().receive(side, data, now)
 
-        monkeypatch.setattr(protocol, "take", take)
+    read_with(monkeypatch, Counting)
     return handled
 
 
 @pytest.mark.parametrize("first", ["client", "runtime"])
-def test_order_and_end(ends: Ends, turns: Counter[int], first: str) -> None:
+def test_order_and_end(ends: Ends, turns: Turns, first: str) -> None:
     """All frames are forwarded in order, in many turns, and the half-close follows them."""
     sender, receiver = (ends[0], ends[1]) if first == "client" else (ends[1], ends[0])
     last = wire.reset(1) if first == "client" else wire.headers(1, STATUS, end=True)
@@ -108,7 +108,7 @@ def test_order_and_end(ends: Ends, turns: Counter[int], first: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "runtime"])
-def test_close(ends: Ends, turns: Counter[int], first: str) -> None:
+def test_close(ends: Ends, turns: Turns, first: str) -> None:
     """A side that closes is followed by the close of the other one, behind all of its frames."""
     sender, receiver = (ends[0], ends[1]) if first == "client" else (ends[1], ends[0])
     with at_once(ends.relay):
@@ -120,7 +120,7 @@ def test_close(ends: Ends, turns: Counter[int], first: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "runtime"])
-def test_close_and_a_failed_write(ends: Ends, turns: Counter[int], first: str) -> None:
+def test_close_and_a_failed_write(ends: Ends, turns: Turns, first: str) -> None:
     """So it is where a write to the side that has closed fails first."""
     sender, receiver = (ends[0], ends[1]) if first == "client" else (ends[1], ends[0])
     with at_once(ends.relay):
@@ -161,7 +161,7 @@ def test_client_that_reads_nothing(ends: Ends, short_dir: Path) -> None:
     ends.relay.recorder.all_closed()
 
 
-def test_drain(ends: Ends, turns: Counter[int]) -> None:
+def test_drain(ends: Ends, turns: Turns) -> None:
     """A call behind the frames of a chunk is served before a drained connection is closed."""
     drained = ends.relay.drain()
     goaway = receive(ends.client, 17 + 17)
@@ -183,7 +183,7 @@ def test_drain(ends: Ends, turns: Counter[int]) -> None:
     assert drained.result(LIMIT_SECONDS)
 
 
-def test_split(short_dir: Path, peer: Peer, loop: str, turns: Counter[int]) -> None:
+def test_split(short_dir: Path, peer: Peer, loop: str, turns: Turns) -> None:
     """The frames of a client of two upstreams are answered in order, in many turns."""
     request = wire.headers(1, wire.block(*wire.request_fields(f"/{SERVICE}/Unary".encode())))
     pings = b"".join(wire.frame(wire.PING, 0, 0, bytes(7) + bytes((n,))) for n in range(250)) * 8

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+import pytest
 import uvloop
 
 from criproxy.concurrency.tasks import Tasks
@@ -22,7 +23,13 @@ from criproxy.relay.policy import ActivePolicy, Policy
 from criproxy.relay.sockets import Access, BoundSocket, access_of, bind
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.calls import Call
-from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, ReadingStopped
+from criproxy.wire.reading.connection import (
+    CallBegan,
+    CallEnded,
+    ConnectionReader,
+    Event,
+    ReadingStopped,
+)
 from criproxy.wire.reading.message_capture import SelectCapture
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
@@ -116,6 +123,11 @@ class Recorder:
 
     def _report(self) -> str:
         return f"ended: {[seen(call) for call in self.ended]}, begun: {len(self.begun)}"
+
+
+def read_with(monkeypatch: pytest.MonkeyPatch, reader: type[ConnectionReader]) -> None:
+    """Have the connections that are accepted from now on read by another reader."""
+    monkeypatch.setattr("criproxy.relay.listener.ConnectionReader", reader)
 
 
 class Relay:

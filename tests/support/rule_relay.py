@@ -132,20 +132,16 @@ class RuleRelay(Relay):
 
     def __enter__(self) -> "RuleRelay":
         self._patch = pytest.MonkeyPatch()
-        pairs = self.pairs
 
-        class Kept(Pair):
-            def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments)
-                pairs.append(self)
+        def keeping(kind: type[Pair] | type[Split]) -> Callable[..., Pair | Split]:
+            def make(*arguments: Any) -> Pair | Split:
+                self.pairs.append(kind(*arguments))
+                return self.pairs[-1]
 
-        class KeptSplit(Split):
-            def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments)
-                pairs.append(self)
+            return make
 
-        self._patch.setattr(listener, "Pair", Kept)
-        self._patch.setattr(split, "Split", KeptSplit)
+        self._patch.setattr(listener, "Pair", keeping(Pair))
+        self._patch.setattr(split, "Split", keeping(Split))
         super().__enter__()
         return self
 

@@ -1,10 +1,9 @@
 """Pod starts of the recorded connections of a real kubelet, from the lines that the log has."""
 
-import msgspec
 import structlog
 
 from criproxy.daemon.worker.call_subjects import CallSubjects
-from criproxy.observe.call_log import CallLine, CallLog
+from criproxy.observe.call_log import CallLog
 from criproxy.relay.listener import captures_nothing
 from criproxy.timeline.logged_call import parse_line
 from criproxy.timeline.pod_start import AFTER_START, CREATE, KUBELET, PULL, SANDBOX, START
@@ -16,7 +15,7 @@ from tests.support.captures import NAMES, capture
 
 def lines_of(name: str) -> list[bytes]:
     """The lines of the call log for a recorded connection."""
-    subjects, lines = CallSubjects(), list[CallLine]()
+    subjects, lines = CallSubjects(), list[bytes]()
     log = CallLog(
         structlog.get_logger(), lines.append, "debug", {}, lambda time: time, subjects.fields_of
     )
@@ -28,7 +27,7 @@ def lines_of(name: str) -> list[bytes]:
             if isinstance(event, CallEnded):
                 log.ended(CONNECTION, event.call, slow=False)
                 subjects.ended(event.call)
-    return [msgspec.json.encode(line) for line in lines]
+    return lines
 
 
 def test_starts() -> None:

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import msgspec
-
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import resolve
 from criproxy.daemon.worker.call_subjects import CallSubjects
@@ -62,7 +60,6 @@ class CallFeed:
         self._subjects = subjects
         self._send = send
         self._clock = clock
-        self._encode = msgspec.json.Encoder().encode
         self._queue: deque[tuple[Connection, Call, bool, bool]] = deque()
         self._captured = 0
         self._read_until = float("-inf")
@@ -139,7 +136,7 @@ class CallFeed:
         elif call.code is StatusCode.OK and not resolve(call.path).mutating:
             level = "debug"
         subject_of = self._subjects.fields_of
-        return self._encode(self._call_log.line_of(connection, call, level, slow, subject_of))
+        return self._call_log.line_of(connection, call, level, slow, subject_of)
 
     def _keep(self, line: bytes) -> None:
         self._kept.append(line)

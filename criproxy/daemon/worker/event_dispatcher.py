@@ -51,6 +51,7 @@ class EventDispatcher:
         self._calls = calls
         self._call_log = call_log
         self._metrics = metrics
+        self._counts = metrics.calls
         self._clock = clock
         self._paused: dict[str, float] = {}
 
@@ -76,7 +77,7 @@ class EventDispatcher:
             span = None
             if self.call_tracer is not None:
                 span = self.call_tracer.ended(connection, event.call)
-            self._metrics.calls.ended(connection, event.call, span)
+            self._counts.ended(connection, event.call, span)
             self._call_log.ended(connection, event.call, slow)
             deferred = self.call_feed is not None and self.call_feed.ended(
                 connection, event.call, slow

@@ -13,6 +13,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.relay.connections.pausable import THROTTLED, PausableProtocol
 from criproxy.relay.notifier import Clock
 from criproxy.wire.http2.work import SMALL_PART
@@ -25,6 +27,7 @@ _LARGEST_REST: Final = 1 << 20
 """Bytes that are read at most behind a failed write: more than a socket's buffer holds."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BoundedProtocol(PausableProtocol):
     """Calls :meth:`take` with what the peer sends, as much as :meth:`part_size` allows."""
 

@@ -143,12 +143,12 @@ class RelayInterceptor:
                     self._pass(side, passing, now)
                 if rest:
                     self._begin_interception(core, rest, now)
-        except HTTP1Error as error:
+        except HTTP1Error as http1_error:
             assert core is not None
             self._core = None
-            if SwitchScanner().finds(error.beginning):
-                self._to_client(forbidden(_SWITCHES, error.beginning))
-                self._refuse(error.reason, _SWITCHES)
+            if SwitchScanner().finds(http1_error.beginning):
+                self._to_client(forbidden(_SWITCHES, http1_error.beginning))
+                self._refuse(http1_error.reason, _SWITCHES)
             else:
                 self._pass(side, core.leftover(), now)
         except WireError as error:

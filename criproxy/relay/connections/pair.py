@@ -6,7 +6,6 @@ So is the end: a half-close as a half-close, a close as a close once all bytes h
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final, cast
@@ -117,20 +116,23 @@ class Pair(RelayedConnection):
                 self.interceptor.half_closed()
             end.end_writing()
 
-    def install_interceptor(self, side: Side) -> None:
-        """Apply the policy from now on, if the client's next frame boundary is known.
+    def install_interceptor(self, side: Side) -> bool:
+        """Apply the policy from now on, if the client's next frame boundary is known; return
+        whether it is.
 
         Called when ``side`` has sent something.
         """
-        if RelayInterceptor.can_begin(self, self.active_policy, side):
-            self.interceptor = RelayInterceptor(
-                self,
-                self.active_policy,
-                self._client.write,
-                self._runtime.write,
-                lambda: (self._client.take_inserts(), self._runtime.take_inserts()),
-                self.close,
-            )
+        if not RelayInterceptor.can_begin(self, self.active_policy, side):
+            return False
+        self.interceptor = RelayInterceptor(
+            self,
+            self.active_policy,
+            self._client.write,
+            self._runtime.write,
+            lambda: (self._client.take_inserts(), self._runtime.take_inserts()),
+            self.close,
+        )
+        return True
 
     def cut(self, stream: int) -> None:
         """See ObservedConnection. To each peer it is as if the other had reset the stream; peers
@@ -279,8 +281,10 @@ class _SideProtocol(BoundedProtocol):
             return
         sent = 0
         if not transport.get_write_buffer_size():
-            with contextlib.suppress(OSError):  # full or closed: the transport handles it
+            try:
                 sent = self.socket.send(data)
+            except OSError:  # full or closed: the transport handles it
+                sent = 0
         if sent < len(data):
             transport.write(data[sent:])
 
@@ -350,9 +354,9 @@ class _SideProtocol(BoundedProtocol):
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair
         while pair.active_policy.policy is not None and pair.interceptor is None:
-            pair.install_interceptor(self._side)
+            installed = pair.install_interceptor(self._side)
             size = pair.reader.until_known(self._side) if self._side is Side.CLIENT else 0
-            if pair.interceptor is not None or not 0 < size < len(data):
+            if installed or not 0 < size < len(data):
                 break
             self._relay_part(data[:size], now)
             data = data[size:]

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Final
 
+from mypy_extensions import mypyc_attr
+
 BACKPRESSURE: Final = 1
 """Reason: what the peer sends cannot be written to the other side."""
 
@@ -10,6 +12,7 @@ THROTTLED: Final = 2
 """Reason: the peer sends too many frames."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PausableProtocol(asyncio.Protocol):
     """Combines the reasons for not reading, which come and go on their own."""
 

@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.relay.connections.client_rate import ClientRate
 from criproxy.relay.connections.drain import Drain
 from criproxy.relay.notifier import ObservedConnection
@@ -9,6 +11,7 @@ from criproxy.wire.constants import ErrorCode
 from criproxy.wire.reading.calls import Call
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RelayedConnection(ObservedConnection):
     """A client's connection that can be drained, and whose client can be slowed down."""
 

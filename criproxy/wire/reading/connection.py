@@ -27,6 +27,8 @@ from itertools import takewhile
 from math import inf
 from typing import Final, NamedTuple
 
+from mypy_extensions import mypyc_attr
+
 from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
 from criproxy.wire.errors import HTTP1Error, LimitError, ProtocolError, WireError
@@ -74,10 +76,13 @@ class Side(IntEnum):
     RUNTIME = 1
 
 
-class CallBegan(NamedTuple):
+class CallBegan:
     """A request's headers were received."""
 
-    call: Call
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
 class MessagePassed(NamedTuple):
@@ -93,10 +98,13 @@ class MessagePassed(NamedTuple):
     """When its last byte arrived, in seconds."""
 
 
-class CallEnded(NamedTuple):
+class CallEnded:
     """A call ended; its fields are complete."""
 
-    call: Call
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
 class ReadingStopped(NamedTuple):
@@ -127,6 +135,7 @@ class FlowState(NamedTuple):
     """The last stream of the runtime's GOAWAY; 2^31-1 without one."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ConnectionReader:
     """Reads both directions of one HTTP/2 connection.
 
