@@ -26,6 +26,9 @@ CONFIG: Final = Path("etc/criproxy/config.yaml")
 PYTHON: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 MAINTAINER_SCRIPTS: Final = ("postinst", "prerm", "postrm")
 
+EXTRA: Final = "otlp"
+"""The extra that the daemon itself can use; the others are of commands."""
+
 _FILES: Final = {
     "config.example.yaml": CONFIG,
     "deploy/systemd/criproxy.service": Path("lib/systemd/system/criproxy.service"),
@@ -86,7 +89,9 @@ def _environment(prefix: Path, temporary: Path) -> None:
     _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
     (wheel,) = map(str, wheels.iterdir())
     constraints = str(ROOT / "constraints.txt")
-    _pip("install", "--no-compile", "--target", str(packages), "-c", constraints, wheel)
+    _pip(
+        "install", "--no-compile", "--target", str(packages), "-c", constraints, f"{wheel}[{EXTRA}]"
+    )
     shutil.rmtree(packages / "bin")  # scripts that name this interpreter
     for path in packages.glob("*.dist-info/direct_url.json"):  # where the wheel was
         path.unlink()
