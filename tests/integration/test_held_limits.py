@@ -224,9 +224,9 @@ def _inserted(*fields: tuple[bytes, bytes]) -> bytes:
     return b"".join(b"\x40" + wire.string(name) + wire.string(value) for name, value in fields)
 
 
-def _opens(stream: int, block: bytes) -> bytes:
+def _opens(stream: int, block: bytes, fragments: int = 1) -> bytes:
     rest = [(b":method", b"POST"), (b":scheme", b"http"), (b"content-type", b"application/grpc")]
-    return wire.headers(stream, block + wire.block(*rest))
+    return wire.headers(stream, block + wire.block(*rest), fragments=fragments)
 
 
 @ON_ERROR
@@ -309,6 +309,29 @@ def test_split_client_that_stops_within_frames(short_dir: Path, loop: str, stopp
             client.sendall(wire.ping()[5:] + again + wire.ping()[:5])
             _receive_denied(client)
             assert [call.stream for call in relay.recorder.begun] == [1, 3]
+        relay.recorder.all_closed()
+        assert not relay.recorder.refused
+
+
+@pytest.mark.parametrize(("split", "frames"), [(False, 129), (True, 64)], ids=["one", "two"])
+def test_client_that_stops_within_a_block_of_many_frames(
+    short_dir: Path, loop: str, split: bool, frames: int
+) -> None:
+    """Rules apply to the first call behind a header block of as many frames as are allowed."""
+    path = short_dir / "runtime.sock"
+    fields = wire.block((b":path", b"/runtime.v1.RuntimeService/ExecSync"))
+    call = _opens(3, fields) + wire.data(3, end=True)
+    image = short_dir / "images.sock" if split else None
+    with listening(path) as runtime, RuleRelay(short_dir, path, image=image, loop=loop) as relay:
+        with dial(relay.path) as client, contextlib.ExitStack() as ends:
+            begun = _opens(1, fields, fragments=frames)
+            client.sendall(PREFACE + wire.settings() + wire.ping() + begun[:12])
+            if not split:
+                ends.enter_context(accept(runtime)).sendall(wire.settings() + wire.ping(ack=True))
+            _receive_until(client, wire.ping(ack=True))
+            relay.load({**rule("fail", deny={}), "match": {"methods": ["ExecSync"]}})
+            client.sendall(begun[12:] + call)
+            _receive_denied(client)
         relay.recorder.all_closed()
         assert not relay.recorder.refused
 

@@ -52,7 +52,7 @@ class _InternalErrorHandler:
 class RelayInterceptor:
     """Receives the bytes of both sides of a connection and writes to both.
 
-    It may be installed on a connection in use, where :meth:`can_begin` returns True.
+    It may be installed on a connection in use, where :meth:`relay_until_known` returns True.
     """
 
     def __init__(
@@ -87,14 +87,30 @@ class RelayInterceptor:
         )
 
     @staticmethod
-    def can_begin(observed: ObservedConnection, active_policy: ActivePolicy, side: Side) -> bool:
-        """Return whether it is known where in the client's bytes the next frame begins.
+    def relay_until_known(
+        observed: ObservedConnection,
+        active_policy: ActivePolicy,
+        side: Side,
+        data: bytes,
+        relay: Callable[[bytes], None],
+    ) -> tuple[bool, bytes]:
+        """Relay what has to pass before it is known where in the client's bytes the next frame
+        begins; return whether that is known, and the rest.
 
-        Called when ``side`` has sent something on a connection older than the rules. Where it is
-        unknown, the client's bytes are relayed only as far as :meth:`ConnectionReader.until_known`
-        tells before the next call. A connection that is not read any more is closed if the policy
-        is enforced.
+        Called when ``side`` has sent ``data`` on a connection older than the rules. A connection
+        that is not read any more is closed if the policy is enforced.
         """
+        position = 0
+        while not (known := RelayInterceptor._can_begin(observed, active_policy, side)):
+            size = observed.reader.until_known(side) if side is Side.CLIENT else 0
+            if not 0 < size < len(data) - position:
+                break
+            relay(data[position : position + size])
+            position += size
+        return known, data[position:]
+
+    @staticmethod
+    def _can_begin(observed: ObservedConnection, active_policy: ActivePolicy, side: Side) -> bool:
         reader, policy = observed.reader, active_policy.policy
         if reader.http1 is not None:
             return True

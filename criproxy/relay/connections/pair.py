@@ -116,14 +116,8 @@ class Pair(RelayedConnection):
                 self.interceptor.half_closed()
             end.end_writing()
 
-    def install_interceptor(self, side: Side) -> bool:
-        """Apply the policy from now on, if the client's next frame boundary is known; return
-        whether it is.
-
-        Called when ``side`` has sent something.
-        """
-        if not RelayInterceptor.can_begin(self, self.active_policy, side):
-            return False
+    def install_interceptor(self) -> None:
+        """Apply the policy from now on: the client's next frame boundary is known."""
         self.interceptor = RelayInterceptor(
             self,
             self.active_policy,
@@ -132,7 +126,6 @@ class Pair(RelayedConnection):
             lambda: (self._client.take_inserts(), self._runtime.take_inserts()),
             self.close,
         )
-        return True
 
     def cut(self, stream: int) -> None:
         """See ObservedConnection. To each peer it is as if the other had reset the stream; peers
@@ -353,13 +346,16 @@ class _SideProtocol(BoundedProtocol):
 
     def _relay(self, data: bytes, now: float) -> None:
         pair = self._pair
-        while pair.active_policy.policy is not None and pair.interceptor is None:
-            installed = pair.install_interceptor(self._side)
-            size = pair.reader.until_known(self._side) if self._side is Side.CLIENT else 0
-            if installed or not 0 < size < len(data):
-                break
-            self._relay_part(data[:size], now)
-            data = data[size:]
+        if pair.active_policy.policy is not None and pair.interceptor is None:
+            known, data = RelayInterceptor.relay_until_known(
+                pair,
+                pair.active_policy,
+                self._side,
+                data,
+                lambda part: self._relay_part(part, now),
+            )
+            if known:
+                pair.install_interceptor()
         self._relay_part(data, now)
 
     def _relay_part(self, data: bytes, now: float) -> None:

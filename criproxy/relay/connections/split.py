@@ -138,21 +138,26 @@ class Split(RelayedConnection):
     def from_client(self, data: bytes, arrived: float) -> None:
         """Handle bytes of the client, which came at ``arrived`` (seconds)."""
         self._since = arrived
-        book = self._active_policy
-        if book.policy is not None and self._interceptor is None:
-            if RelayInterceptor.can_begin(self, book, Side.CLIENT):
+        if self._active_policy.policy is not None and self._interceptor is None:
+            known, data = RelayInterceptor.relay_until_known(
+                self,
+                self._active_policy,
+                Side.CLIENT,
+                data,
+                lambda part: self._take_from_client(part, arrived),
+            )
+            if known:
                 self._interceptor = RelayInterceptor(
                     self,
-                    book,
+                    self._active_policy,
                     self._client.write,
                     self._take,
                     lambda: ([], []),
                     self.close,
                 )
-            elif 0 < (size := self.reader.until_known(Side.CLIENT)) < len(data):
-                self.from_client(data[:size], arrived)
-                self.from_client(data[size:], arrived)
-                return
+        self._take_from_client(data, arrived)
+
+    def _take_from_client(self, data: bytes, arrived: float) -> None:
         if self._client.is_closing:  # rules cannot be enforced on it
             return
         if self._interceptor is not None:
