@@ -263,11 +263,17 @@ class Unix:
         self.end.wait(LIMIT_SECONDS)
         yield b"ended\n"
 
-    def connect(self, request: bytes = b"GET / HTTP/1.0\r\n\r\n") -> socket.socket:
+    def connect(self) -> socket.socket:
+        """Connect; the server may close it before anything can be sent."""
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(LIMIT_SECONDS)
         client.connect(self.path)
-        client.sendall(request)
+        return client
+
+    def get(self) -> socket.socket:
+        """Return the connection of a request that has been sent."""
+        client = self.connect()
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         return client
 
     def close(self) -> None:
@@ -285,7 +291,7 @@ def unix(short_dir: Path) -> Iterator[Unix]:
 
 def test_unix_socket(unix: Unix) -> None:
     """A response on a unix socket is sent as it comes, however long it lasts."""
-    with unix.connect() as client, client.makefile("rb") as response:
+    with unix.get() as client, client.makefile("rb") as response:
         assert response.readline() == b"HTTP/1.0 200 OK\r\n"
         while response.readline() != b"\r\n":
             pass
@@ -298,10 +304,10 @@ def test_unix_socket(unix: Unix) -> None:
 def test_most_connections_of_a_unix_socket(unix: Unix) -> None:
     """Connections above the limit are closed; those that last are cut when it is closed."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(unix.connect()) for _ in range(_UNIX_CONNECTIONS)]
+        clients = [stack.enter_context(unix.get()) for _ in range(_UNIX_CONNECTIONS)]
         for client in clients:
             assert client.recv(1)
-        with unix.connect(b"") as another:
+        with unix.connect() as another:
             assert another.recv(1) == b""
         unix.server.close()
         for client in clients:
