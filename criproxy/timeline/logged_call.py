@@ -114,6 +114,12 @@ class _Line(msgspec.Struct, rename="camel"):
 
 _decode: Final = msgspec.json.Decoder(_Line).decode
 
+LAST_TIME: Final = datetime(9999, 12, 31, tzinfo=UTC)
+"""The last time at which a call may end; the first one at which it may begin is the epoch's. A line
+with others, which cannot be written as a time, is not about a call."""
+
+_LAST: Final = LAST_TIME.timestamp()
+
 
 def parse_line(text: bytes) -> LoggedCall | None:
     """Return the call of a line; None for a line about something else.
@@ -123,11 +129,13 @@ def parse_line(text: bytes) -> LoggedCall | None:
     """
     try:
         line = _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotAJsonObjectError(str(error)) from error
     if line.event in ("call", "slow call"):
-        return _of_call_log(line)
-    return _of_audit_log(line) if line.kind == "Event" else None
+        call = _of_call_log(line)
+    else:
+        call = _of_audit_log(line) if line.kind == "Event" else None
+    return call if call is not None and call.began >= 0 and call.until <= _LAST else None
 
 
 def _of_call_log(line: _Line) -> LoggedCall | None:
@@ -140,7 +148,7 @@ def _of_call_log(line: _Line) -> LoggedCall | None:
         service=line.service,
         method=line.method,
         began=began,
-        until=began + (lasted or 0.0),
+        until=began + max(lasted or 0.0, 0.0),
         running=running,
         code=line.code,
         message=line.message,
@@ -164,9 +172,9 @@ def _of_audit_log(line: _Line) -> LoggedCall | None:
         return None
     began = _seconds(line.request_received_timestamp)
     running = line.stage == "RequestReceived"
-    until = began + (line.duration_seconds or 0.0)
+    until = began + max(line.duration_seconds or 0.0, 0.0)
     if running and line.stage_timestamp is not None:
-        until = _seconds(line.stage_timestamp)
+        until = max(_seconds(line.stage_timestamp), began)
     pod = line.pod if isinstance(line.pod, _Pod) else _Pod()
     container = line.container if isinstance(line.container, _Container) else _Container()
     caller = line.caller or _Caller()

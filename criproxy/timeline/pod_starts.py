@@ -45,6 +45,7 @@ class PodStarts:
         self._max_pods = max_pods
         self._max_calls = max_calls
         self._pods: dict[_Pod, dict[_CallId, LoggedCall]] = {}  # the last one used is the last
+        self._full: set[_Pod] = set()  # of whose calls none can be forgotten
         self.dropped = 0
         """Calls that were dropped because their pod has too many."""
         self.unnamed = 0
@@ -67,24 +68,29 @@ class PodStarts:
         if known is not None:
             if known.running:
                 calls[_id(call)] = call
+                self._full.discard(pod)
             return []
         starts: list[PodStart] = []
-        if len(calls) >= self._max_calls:
+        if len(calls) >= self._max_calls and pod not in self._full:
             starts = _starts_of(calls.values())
             kept = starts.pop().calls if starts else ()
             calls = self._pods[pod] = {_id(each): each for each in kept}
         if len(calls) < self._max_calls:
             calls[_id(call)] = call
         else:
+            self._full.add(pod)
             self.dropped += 1
         if len(self._pods) > self._max_pods:
-            starts += _starts_of(self._pods.pop(next(iter(self._pods))).values())
+            oldest = next(iter(self._pods))
+            self._full.discard(oldest)
+            starts += _starts_of(self._pods.pop(oldest).values())
         return starts
 
     def finish(self) -> list[PodStart]:
         """Return the starts of all pods that are left, in the order in which they began."""
         starts = [start for calls in self._pods.values() for start in _starts_of(calls.values())]
         self._pods.clear()
+        self._full.clear()
         return sorted(starts, key=lambda start: start.began)
 
 

@@ -12,10 +12,13 @@ from tests.support.raw_sockets import accept, dial, listening, receive
 KUBELET = [name for name in NAMES if name.startswith("kubelet")]
 
 
-def recorded_log(directory: Path) -> list[dict[str, Any]]:
-    """The call log of a daemon that a recorded kubelet has called."""
+def recorded_log(directory: Path, audit: Path | None = None) -> list[dict[str, Any]]:
+    """The call log of a daemon that a recorded kubelet has called, also with an audit log."""
     runtime = directory / "cri.sock"
-    config = {"log": {"pods": True}}
+    config: dict[str, Any] = {"log": {"pods": True}}
+    if audit is not None:
+        policy = [{"level": "RequestResponse"}]
+        config["audit"] = {"policy": policy, "sinks": [{"file": {"path": str(audit)}}]}
     with (
         listening(runtime) as listener,
         Criproxy(directory, f"unix://{runtime}", config=config) as proxy,

@@ -116,7 +116,11 @@ def test_lines_about_something_else(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b'{"event": "ca', b"12", b"[]", b"plain", b'{"event": "\xff"}', b'{"pid": "x"}']
+    "line",
+    [
+        *(b"", b'{"event": "ca', b"12", b"[]", b"plain", b'{"event": "\xff"}', b'{"pid": "x"}'),
+        pytest.param(b'{"x": ' + 100_000 * b"[" + 100_000 * b"]" + b"}", id="nested"),
+    ],
 )
 def test_torn_lines(line: bytes) -> None:
     """What is no JSON object of either log is an error."""

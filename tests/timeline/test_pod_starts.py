@@ -1,11 +1,13 @@
 """PodStarts: the starts in a sequence of calls, their phases and their causes."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from criproxy.timeline import pod_starts
 from criproxy.timeline.logged_call import LoggedCall
 from criproxy.timeline.pod_start import (
     AFTER_START,
@@ -266,6 +268,33 @@ def test_memory_is_bounded() -> None:
     assert found.dropped == 5
     last = found.finish()
     assert [(start.pod.pod, len(start.calls)) for start in last] == [("b", 3), ("c", 6)]
+
+
+def test_a_pod_that_fails_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls are dropped without a look at those that are kept, until one of these has ended."""
+    looks = 0
+    starts_of = pod_starts._starts_of
+
+    def counted(calls: Iterable[LoggedCall]) -> list[PodStart]:
+        nonlocal looks
+        looks += 1
+        return starts_of(calls)
+
+    monkeypatch.setattr(pod_starts, "_starts_of", counted)
+    found, calls = PodStarts(max_calls=4), Calls()
+    calls.sandbox()
+    about = {"container": "app", "pod_id": "p1"}
+    calls.call("CreateContainer", 1.0, **about)
+    running = calls.call("StartContainer", 1.0, "", **about)
+    for _ in range(1000):
+        calls.call("CreateContainer", 1.0, "UNKNOWN", **about)
+    for call in calls.made:
+        assert found.add(call) == []
+    assert (found.dropped, looks) == (999, 1)
+    assert found.add(replace(running, running=False, code="OK")) == []
+    assert found.add(calls.call("CreateContainer", 1.0, container="other")) == []
+    assert (found.dropped, looks) == (999, 2)  # what came after the start is forgotten
+    assert [len(start.calls) for start in found.finish()] == [3]
 
 
 def test_calls_without_a_pod() -> None:

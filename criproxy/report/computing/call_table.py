@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from criproxy.concurrency.progress import run_with_progress
 from criproxy.errors import UnavailableError, UsageError
-from criproxy.report.computing.logged_columns import COLUMNS, IS_CALL, STRUCTURE, method_values
+from criproxy.report.computing.logged_columns import (
+    COLUMNS,
+    HAS_TIMES,
+    IS_CALL,
+    STRUCTURE,
+    method_values,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -63,7 +69,7 @@ SELECT read.* EXCLUDE (filename, skipped, is_call, began_at, audit_id, reported_
     coalesce(known.reads, false) AS reads,
     coalesce(known.endless, false) AS endless
 FROM read LEFT JOIN known ON known.of_service = read.service AND known.name = read.method
-WHERE is_call AND began_at IS NOT NULL AND NOT ({ended_later})
+WHERE is_call AND {has_times} AND NOT ({ended_later})
 """
 
 _CREATE_KNOWN: Final = (
@@ -131,7 +137,7 @@ class CallTable:
                         f"{_named_file(files, text)}: a line is longer than {longest >> 20} MiB; "
                         "name a log that criproxy wrote"
                     ) from error
-        self._connection.execute(_CALLS.format(ended_later=_ENDED_LATER))
+        self._connection.execute(_CALLS.format(has_times=HAS_TIMES, ended_later=_ENDED_LATER))
         rows = self.rows("SELECT filename, count(*) FROM read WHERE skipped GROUP BY filename")
         counts = dict(rows)
         first = next((file for file in files if counts.get(str(file))), None)

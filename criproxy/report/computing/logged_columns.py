@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from criproxy.report.computing.deprecated_fields import DEPRECATED
+from criproxy.timeline.logged_call import LAST_TIME
 
 _NUMBER, _TEXT, _SIZE = "DOUBLE", "VARCHAR", "BIGINT"
 
@@ -63,13 +64,27 @@ _BOTH: Final = {
 STRUCTURE: Final = json.dumps(_CALL_LOG | _AUDIT_LOG | _BOTH)
 """The fields of a line that are read, as json_transform wants them; one of another type is NULL."""
 
-IS_AUDIT: Final = "coalesce(line.event, '') = '' AND line.kind = 'Event'"
+_IS_CALL_LOG: Final = "coalesce(line.event, '') IN ('call', 'slow call')"
+IS_AUDIT: Final = f"(NOT {_IS_CALL_LOG} AND coalesce(line.kind, '') = 'Event')"
 IS_CALL: Final = (
-    f"(line.event IN ('call', 'slow call') AND line.began IS NOT NULL OR {IS_AUDIT} "
+    f"({_IS_CALL_LOG} AND line.began IS NOT NULL OR {IS_AUDIT} "
     'AND line."requestReceivedTimestamp" IS NOT NULL)'
 )
 
-_UNTIL_STAGE: Final = 'try_cast(line."stageTimestamp" AS TIMESTAMP)'
+HAS_TIMES: Final = (
+    "epoch_us(began_at) >= 0 "
+    f"AND epoch_us(began_at) / 1e6 + duration <= {int(LAST_TIME.timestamp())}"
+)
+"""Whether a call, by its columns, begins and ends at times that can be written."""
+
+
+def _time(sql: str) -> str:
+    """Return the SQL of a time: in UTC, where the text has no zone."""
+    return f"try_cast({sql} AS TIMESTAMPTZ)"
+
+
+_RECEIVED: Final = _time('line."requestReceivedTimestamp"')
+_UNTIL_STAGE: Final = _time('line."stageTimestamp"')
 
 
 def _by_log(call_log: str, audit_log: str) -> str:
@@ -98,16 +113,13 @@ def _deprecated() -> str:
 
 COLUMNS: Final[Mapping[str, str]] = {
     "audit": IS_AUDIT,
-    "began_at": _by_log(
-        "try_cast(line.began AS TIMESTAMP)",
-        'try_cast(line."requestReceivedTimestamp" AS TIMESTAMP)',
-    ),
+    "began_at": _by_log(_time("line.began"), _RECEIVED),
     "running": _by_log("line.event = 'slow call'", "line.stage = 'RequestReceived'"),
     "duration": "greatest(coalesce("
     + _by_log(
         "CASE WHEN line.event = 'slow call' THEN line.age_s ELSE line.duration_s END",
-        f"""CASE WHEN line.stage = 'RequestReceived' THEN date_sub('us', try_cast(
-        line."requestReceivedTimestamp" AS TIMESTAMP), {_UNTIL_STAGE}) / 1e6
+        f"""CASE WHEN line.stage = 'RequestReceived'
+        THEN (epoch_us({_UNTIL_STAGE}) - epoch_us({_RECEIVED})) / 1e6
         ELSE line."durationSeconds" END""",
     )
     + ", 0), 0)",
@@ -118,7 +130,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "code": _text("line.code"),
     "message": _text("line.message"),
     "listener": _text("line.listener"),
-    "node": _text("line.node"),
+    "node": _by_log("''", _text("line.node")),
     "pid": f"coalesce({_by_log('line.pid', 'line.caller.pid')}, 0)",
     "executable": _text(_by_log("line.executable", "line.caller.executable")),
     "namespace": _by_log(_text("line.namespace"), _member("pod", "namespace")),
@@ -127,9 +139,11 @@ COLUMNS: Final[Mapping[str, str]] = {
     "pod_id": _by_log(_text("line.pod_id"), _member("pod", "id")),
     "container": _by_log(_text("line.container"), _member("container", "name")),
     "container_id": _by_log(_text("line.container_id"), _member("container", "id")),
-    "image": _by_log(_text("line.image"), f"coalesce(line.image, {_member('container', 'image')})"),
+    "image": _by_log(
+        _text("line.image"), f"coalesce(nullif(line.image, ''), {_member('container', 'image')})"
+    ),
     "rules": "coalesce(line.rules, [])",
-    "held": "coalesce(line.held_s, 0)",
+    "held": _by_log("coalesce(line.held_s, 0)", "0"),
     "request_messages": 'coalesce(line.request_messages, line."requestMessages")',
     "request_bytes": 'coalesce(line.request_bytes, line."requestBytes")',
     "response_messages": 'coalesce(line.response_messages, line."responseMessages")',
