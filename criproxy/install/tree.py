@@ -79,8 +79,15 @@ class Tree:
         return "/" + "/".join(found)
 
     def host(self, path: str) -> Path:
-        """Return where a path of :meth:`real` is on this machine."""
-        return Path(self._prefix + path)
+        """Return where a path of :meth:`real` is on this machine.
+
+        The path may be one of a journal, and its directories links by now: they are followed within
+        the tree. A link at its end is not.
+        """
+        parent, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            return Path(self._prefix + self.real(path))
+        return Path(f"{self._prefix}{self.real(parent).rstrip('/')}/{name}")
 
     def state(self, path: str) -> FileState:
         """Return what is at a path of :meth:`real`; a link at its end is not followed.
