@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from criproxy.errors import UnavailableError
 from criproxy.install.tree import FileState, Tree, copy, copy_attributes, sync_directory
+from criproxy.opening import open_at_once
 
 DIRECTORY: Final = "/var/lib/criproxy/install"
 """Where the journal is within the tree."""
@@ -315,7 +316,8 @@ class Journal:
 
     def _load(self, file: Path, kind: type[_T]) -> _T | None:
         try:
-            found = msgspec.json.decode(file.read_bytes(), type=kind)
+            with open_at_once(file) as opened:
+                found = msgspec.json.decode(opened.read(), type=kind)
         except FileNotFoundError:
             return None
         except PermissionError:
