@@ -317,3 +317,22 @@ def test_path_that_leads_out_of_the_tree(node: Node, short_dir: Path) -> None:
     operation.finish(transaction)
     assert not list(short_dir.iterdir())
     assert (node.tree.root / str(short_dir)[1:] / "x").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(10)])
+def test_damaged_progress(content: bytes | None, node: Node) -> None:
+    """A run of which it is not known how far it came is neither finished nor undone."""
+    with pytest.raises(Killed):
+        node.operation(8, Killed()).carry_out(node.plan("install"))
+    progress = node.tree.root / "var/lib/criproxy/install/progress"
+    progress.unlink()
+    if content is not None:
+        progress.write_bytes(content)
+    before = node.state()
+    operation = node.operation()
+    pending = operation.pending()
+    assert pending is not None
+    for resume in (operation.undo, operation.finish):
+        with pytest.raises(IncompleteError, match="progress cannot be read"):
+            resume(pending)
+    assert node.state() == before
