@@ -59,13 +59,14 @@ class Operation:
                 f"{directory}: {error.strerror}; name the root of a node's files with --root"
             ) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UnavailableError(
+                    f"another criproxy install or uninstall is at work below {self.tree.root}; "
+                    "wait for it"
+                ) from None
             yield
-        except BlockingIOError:
-            raise UnavailableError(
-                f"another criproxy install or uninstall is at work below {self.tree.root}; wait "
-                "for it"
-            ) from None
         finally:
             os.close(descriptor)
 

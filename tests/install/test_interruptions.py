@@ -107,6 +107,13 @@ def test_killed_beside_the_steps(
     assert node.state() == before
 
 
+def test_output_that_blocks(node: Node) -> None:
+    """A terminal that takes no more output is not taken for another run's lock."""
+    operation = node.operation()
+    with pytest.raises(BlockingIOError), operation.locked():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
 def test_no_space_for_the_journal(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the disk is full before the first step, nothing is changed and nothing is left."""
     before = node.tree.snapshot()
