@@ -4,8 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Final
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 import grpc
@@ -16,6 +17,7 @@ from criproxy.config.schema import Config
 from criproxy.doctor.node.facts import gather
 from criproxy.doctor.node.system import System
 from criproxy.errors import CriproxyError, UnavailableError
+from criproxy.printable import printable
 from criproxy.relay.endpoints import Endpoint
 
 _CALL_SECONDS: Final = 10.0
@@ -50,8 +52,8 @@ def healthy(url: str, seconds: float, unit: str) -> None:
                 return
         except HTTPError as error:
             why = f"it answers {error.code}"
-        except (URLError, OSError) as error:
-            why = str(getattr(error, "reason", error))
+        except (OSError, HTTPException, ValueError) as error:  # the URL's port is the kubelet's
+            why = printable(str(getattr(error, "reason", error)).strip())
         raise UnavailableError(
             f"the kubelet is not healthy at {url} ({why}); see: journalctl -u {unit}"
         )

@@ -20,7 +20,7 @@ class _ChangedError(UnavailableError):
     """A file is neither as it was nor as it was to be."""
 
 
-def _ignore(_: str, __: str) -> None:
+def ignore(_: str, __: str) -> None:
     """Report to nobody."""
 
 
@@ -38,7 +38,7 @@ class Engine:
     journal: Journal
     systemd: Systemd | None = None
     checks: Mapping[str, Callable[[], None]] = field(default_factory=dict)
-    notify: Callable[[str, str], None] = _ignore
+    notify: Callable[[str, str], None] = ignore
     shield: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def run(self, transaction: Transaction) -> None:

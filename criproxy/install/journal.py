@@ -23,8 +23,9 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from criproxy.errors import UnavailableError
+from criproxy.errors import IncompleteError, UnavailableError
 from criproxy.install.tree import FileState, Tree, copy, copy_attributes, sync_directory
+from criproxy.opening import open_at_once
 
 DIRECTORY: Final = "/var/lib/criproxy/install"
 """Where the journal is within the tree."""
@@ -202,8 +203,17 @@ class Journal:
             raise
 
     def begun(self) -> int:
-        """Return how many steps of the pending transaction have begun."""
-        return int(self._progress.read_bytes())
+        """Return how many steps of the pending transaction have begun.
+
+        Raises IncompleteError if the file that has it is damaged.
+        """
+        try:
+            return int(self._progress.read_bytes())
+        except (OSError, ValueError) as error:
+            raise IncompleteError(
+                f"{self._progress} cannot be read ({error}): how far the run came is not known; "
+                f"{self._staged} has each file before and after, and {self._pending} their paths"
+            ) from error
 
     def begin(self, count: int) -> None:
         """Keep that so many steps have begun."""
@@ -315,7 +325,8 @@ class Journal:
 
     def _load(self, file: Path, kind: type[_T]) -> _T | None:
         try:
-            found = msgspec.json.decode(file.read_bytes(), type=kind)
+            with open_at_once(file) as opened:
+                found = msgspec.json.decode(opened.read(), type=kind)
         except FileNotFoundError:
             return None
         except PermissionError:

@@ -15,7 +15,7 @@ from criproxy.doctor.node.system import is_socket
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.install import checks
 from criproxy.install.edits.unit_texts import SERVICE
-from criproxy.install.engine import Engine, reason
+from criproxy.install.engine import Engine, ignore, reason
 from criproxy.install.journal import Commands, Installation, Journal, Manifest, Transaction
 from criproxy.install.layouts.find import find_layout
 from criproxy.install.layouts.setup import endpoint_of
@@ -25,10 +25,6 @@ from criproxy.install.planning.uninstall import plan_uninstall
 from criproxy.install.services import Systemd
 from criproxy.install.tree import Tree
 from criproxy.relay.endpoints import WELL_KNOWN, Endpoint
-
-
-def _nothing(_: str, __: str) -> None:
-    """Report to nobody."""
 
 
 @dataclass
@@ -42,7 +38,7 @@ class Operation:
     tree: Tree
     systemd: Systemd | None = None
     limits: checks.Limits = checks.Limits()  # noqa: RUF009  # it is frozen
-    notify: Callable[[str, str], None] = _nothing
+    notify: Callable[[str, str], None] = ignore
     shield: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __post_init__(self) -> None:
@@ -59,13 +55,14 @@ class Operation:
                 f"{directory}: {error.strerror}; name the root of a node's files with --root"
             ) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UnavailableError(
+                    f"another criproxy install or uninstall is at work below {self.tree.root}; "
+                    "wait for it"
+                ) from None
             yield
-        except BlockingIOError:
-            raise UnavailableError(
-                f"another criproxy install or uninstall is at work below {self.tree.root}; wait "
-                "for it"
-            ) from None
         finally:
             os.close(descriptor)
 

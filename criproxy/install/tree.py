@@ -17,6 +17,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from criproxy.errors import UnavailableError, UsageError
+from criproxy.opening import open_at_once
 
 _MAX_LINKS: Final = 40
 """Symbolic links that are followed in one path, as by the kernel (path_resolution(7))."""
@@ -79,8 +80,15 @@ class Tree:
         return "/" + "/".join(found)
 
     def host(self, path: str) -> Path:
-        """Return where a path of :meth:`real` is on this machine."""
-        return Path(self._prefix + path)
+        """Return where a path of :meth:`real` is on this machine.
+
+        The path may be one of a journal, and its directories links by now: they are followed within
+        the tree. A link at its end is not.
+        """
+        parent, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            return Path(self._prefix + self.real(path))
+        return Path(f"{self._prefix}{self.real(parent).rstrip('/')}/{name}")
 
     def state(self, path: str) -> FileState:
         """Return what is at a path of :meth:`real`; a link at its end is not followed.
@@ -103,7 +111,7 @@ class Tree:
 
     def read(self, path: str) -> bytes:
         """Return the content of a file at a path of :meth:`real`. Raises UsageError and OSError."""
-        with self.host(path).open("rb") as file:
+        with open_at_once(self.host(path)) as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UsageError(f"{path} has more than {MAX_BYTES} bytes; it is no configuration file")

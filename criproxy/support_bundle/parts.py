@@ -13,9 +13,8 @@ from typing import Any, Final
 from criproxy import __version__
 from criproxy.client.failures import ask_version
 from criproxy.commit import commit
-from criproxy.config.load import load
+from criproxy.config.load import LoadedConfig, load
 from criproxy.config.rule_compilation import compiled
-from criproxy.config.schema import Config
 from criproxy.config.yaml_document import read
 from criproxy.cri.text_redaction import redact_text
 from criproxy.doctor.examine import examine
@@ -46,19 +45,20 @@ Fetch = Callable[[str], bytes]
 """Returns a page of the daemon. Raises UnavailableError."""
 
 
-def parts(path: Path | None, config: Config, fetch: Fetch, log_bytes: int) -> Iterator[Part]:
+def parts(path: Path | None, loaded: LoadedConfig, fetch: Fetch, log_bytes: int) -> Iterator[Part]:
     """Yield all parts.
 
-    ``path`` is the configuration file, if there is one, ``config`` what was read from it, or the
+    ``path`` is the configuration file, if there is one, ``loaded`` what was read from it, or the
     defaults where it cannot be; ``log_bytes`` how many bytes of a log are taken.
     """
+    config = loaded.config
     system = System()
     runtimes = runtimes_of(config, system)
     yield Part("versions.json", partial(_versions, runtimes))
     if path is not None:
         yield Part("config/check.txt", partial(_check, path))
         yield Part(f"config/{path.name}", partial(_config_file, path))
-        yield from _rule_files(path, config)
+        yield from _rule_files(path, loaded)
     for name, page in PAGES.items():
         yield Part(name, partial(fetch, page))
     if config.log.file is not None:
@@ -130,14 +130,12 @@ def _config_file(path: Path) -> bytes:
     return redacted(read(path).value).encode()
 
 
-def _rule_files(path: Path, config: Config) -> Iterator[Part]:
-    """Yield the files of ``rules_dir``; those that a daemon would read, and no others."""
-    if config.rules_dir is None:
-        return
-    try:
-        files = {each.document.name for each in load(path).rules} - {str(path)}
-    except CriproxyError:
-        return  # config/check.txt has the error
+def _rule_files(path: Path, loaded: LoadedConfig) -> Iterator[Part]:
+    """Yield the files of ``rules_dir``; those that a daemon would read, and no others.
+
+    Where the configuration could not be loaded there are none; config/check.txt has the error.
+    """
+    files = {each.document.name for each in loaded.rules} - {str(path)}
     for name in sorted(files):
         yield Part(f"config/rules.d/{Path(name).name}", partial(_config_file, Path(name)))
 

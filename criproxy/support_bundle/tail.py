@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from criproxy.errors import UnavailableError
+from criproxy.opening import open_at_once
 
 _CHUNK: Final = 65536
 COMMAND_SECONDS: Final = 30.0
@@ -21,8 +22,7 @@ def file_tail(path: Path, limit: int) -> bytes:
     Raises UnavailableError when it cannot be read or is no regular file.
     """
     try:
-        # A FIFO without a writer would be waited for.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open_at_once(path) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UnavailableError(f"{path}: not a regular file")

@@ -127,6 +127,30 @@ def test_what_does_not_fit(
     assert says in error
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/crictl.yaml",
+        "/etc/default/kubelet",
+        "/etc/systemd/system/kubelet.service.d/1.conf",
+        "/var/lib/criproxy/install/pending.json",
+        CONFIG,
+        KUBELET,
+    ],
+)
+def test_no_fifo_is_waited_for(path: str, tmp_path: Path) -> None:
+    """A FIFO in the place of a file that is read is an error that names it."""
+    tree = tree_of("kubeadm, flag", tmp_path)
+    file = tree.root / path[1:]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    status, error = refused(install, tree)
+    assert status == 1
+    assert path in error
+    assert "not a regular file" in error
+
+
 @pytest.mark.parametrize("change", [_other_flag, _other_instance])
 def test_disagreement_is_settled_by_an_option(
     change: Callable[[NodeTree], None], tmp_path: Path

@@ -15,7 +15,7 @@ from criproxy.install.edits.unit_texts import service_text
 from criproxy.install.operation import Operation
 from criproxy.install.planning.install import Wanted
 from tests.install.injection import FaultyTree, Killed, Node
-from tests.install.trees import PROGRAM, tree_of
+from tests.install.trees import PROGRAM, NodeTree, tree_of
 
 LAYOUT = "kubeadm, flag"
 FLAGS = "/var/lib/kubelet/kubeadm-flags.env"
@@ -105,6 +105,13 @@ def test_killed_beside_the_steps(
     assert operation.installed() is not None
     node.do("uninstall")
     assert node.state() == before
+
+
+def test_output_that_blocks(node: Node) -> None:
+    """A terminal that takes no more output is not taken for another run's lock."""
+    operation = node.operation()
+    with pytest.raises(BlockingIOError), operation.locked():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def test_no_space_for_the_journal(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,3 +285,61 @@ def _names(node: Node) -> Iterator[str]:
                 yield name
             case _:
                 yield "systemctl"
+
+
+def test_directory_that_became_a_link(node: Node, short_dir: Path) -> None:
+    """A directory that is a link by now is looked for within the tree, as the node itself would:
+    the files that are at that place of this machine are not those of the installation."""
+    system = node.tree.root / "etc/systemd/system"
+    before = node.tree.installed_snapshot()
+    node.do("install")
+    elsewhere = node.tree.root / str(short_dir)[1:] / "units"
+    elsewhere.parent.mkdir(parents=True)
+    shutil.copytree(system, short_dir / "units", symlinks=True)
+    system.rename(elsewhere)
+    system.symlink_to(short_dir / "units")
+    outside = NodeTree(short_dir).snapshot()
+    node.do("uninstall")
+    assert NodeTree(short_dir).snapshot() == outside
+    system.unlink()
+    elsewhere.rename(system)
+    shutil.rmtree(node.tree.root / str(short_dir).split("/")[1])
+    assert node.tree.installed_snapshot() == before
+
+
+def test_path_that_leads_out_of_the_tree(node: Node, short_dir: Path) -> None:
+    """A journal came with its tree: what it names is within that, whatever it names."""
+    with pytest.raises(Killed):
+        node.operation(2, Killed()).carry_out(node.plan("install"))
+    pending = node.tree.root / "var/lib/criproxy/install/pending.json"
+    path = f"{'/..' * 20}{short_dir}/x"
+    pending.write_text(
+        pending.read_text().replace('"/etc/systemd/system/criproxy.service"', f'"{path}"')
+    )
+    operation = node.operation()
+    transaction = operation.pending()
+    assert transaction is not None
+    assert path in [each.path for each in transaction.changes]
+    (node.tree.root / str(short_dir)[1:]).mkdir(parents=True)
+    operation.finish(transaction)
+    assert not list(short_dir.iterdir())
+    assert (node.tree.root / str(short_dir)[1:] / "x").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(10)])
+def test_damaged_progress(content: bytes | None, node: Node) -> None:
+    """A run of which it is not known how far it came is neither finished nor undone."""
+    with pytest.raises(Killed):
+        node.operation(8, Killed()).carry_out(node.plan("install"))
+    progress = node.tree.root / "var/lib/criproxy/install/progress"
+    progress.unlink()
+    if content is not None:
+        progress.write_bytes(content)
+    before = node.state()
+    operation = node.operation()
+    pending = operation.pending()
+    assert pending is not None
+    for resume in (operation.undo, operation.finish):
+        with pytest.raises(IncompleteError, match="progress cannot be read"):
+            resume(pending)
+    assert node.state() == before

@@ -78,22 +78,24 @@ def command(config: Path | None, output: Path | None, address: str | None, log_s
     8 MiB.
     """
     from criproxy.cli.support.http_client import address_of, get_page
-    from criproxy.config.load import load
+    from criproxy.config.load import LoadedConfig, load
     from criproxy.config.schema import Config
     from criproxy.config.yaml_document import read_text
     from criproxy.support_bundle.bundle import PART_LIMIT, write
     from criproxy.support_bundle.parts import parts
 
     path = config or usual_config()
-    loaded = Config()
+    loaded = LoadedConfig(Config())
     if path is not None:
         read_text(path, "; see -c")
         try:
-            loaded = load(path).config
+            loaded = load(path)
         except ConfigError as error:
             click.echo(f"criproxy: the defaults apply to what follows: {error}", err=True)
     where = (
-        None if address is None and loaded.metrics.address is None else address_of(address, loaded)
+        None
+        if address is None and loaded.config.metrics.address is None
+        else address_of(address, loaded.config)
     )
 
     def fetch(page: str) -> bytes:

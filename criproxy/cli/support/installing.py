@@ -115,7 +115,8 @@ class Run:
 
     def carry_out(self, plan: Plan) -> None:
         """Show a plan, ask, and carry it out."""
-        self._about = _plan_as_json(self.tree, plan)
+        if self._json:
+            self._about = _plan_as_json(self.tree, plan)
         if plan.is_empty:
             self.end("unchanged", "there is nothing to do")
         if not self._json:

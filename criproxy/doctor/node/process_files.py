@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from criproxy.doctor.node.system import System
+from criproxy.opening import open_at_once
 
 _MAX_BYTES: Final = 1 << 20
 """Maximum number of bytes read of a configuration file."""
@@ -54,7 +55,7 @@ class ProcessFiles:
         """Read a file. Raises UndeterminedError if it cannot be read or was changed since."""
         shown = self.shown(file)
         try:
-            with file.open("rb") as opened:
+            with open_at_once(file) as opened:
                 changed = os.fstat(opened.fileno()).st_mtime
                 text = opened.read(_MAX_BYTES).decode(errors="replace")
         except OSError as error:

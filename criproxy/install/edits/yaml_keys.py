@@ -1,7 +1,7 @@
 """Sets top-level keys of a YAML or JSON mapping, without formatting the rest anew."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,14 +30,25 @@ def set_keys(text: str, values: Mapping[str, str], name: str) -> str:
 
     Raises UsageError, naming the file, if it is not a mapping or the key cannot be set in place.
     """
-    expected = load_mapping(text, name) | dict(values)
+    before = load_mapping(text, name)
     for key, value in values.items():
         text = _set(text, key, value, name)
     with suppress(UsageError):
-        if load_mapping(text, name) == expected:
+        after = load_mapping(text, name)
+        is_set = all(after.get(key) == value for key, value in values.items())
+        if is_set and _others(before, values) == _others(after, values):
             return text
     keys = " and ".join(values)
     raise UsageError(f"{name}: {keys} cannot be set here; write it as a key on a line of its own")
+
+
+def _others(content: dict[str, Any], keys: Collection[str]) -> str:
+    """Return a mapping without some keys as text.
+
+    Aliases remain such: the values that they stand for may be too many to be compared, or endless.
+    """
+    others = {key: value for key, value in content.items() if key not in keys}
+    return yaml.safe_dump(others, sort_keys=False)
 
 
 def _set(text: str, key: str, value: str, name: str) -> str:

@@ -27,7 +27,7 @@ from criproxy.install.journal import (
 from criproxy.install.layouts.find import find_layout
 from criproxy.install.layouts.setup import DROP_IN, Edits, Layout, Setup
 from criproxy.install.planning.changes import Changes
-from criproxy.install.planning.plan import Plan
+from criproxy.install.planning.plan import RELOAD, Plan
 from criproxy.install.planning.proxy import CONFIG, SYSTEM, Proxy, decide
 from criproxy.install.tree import Tree
 from criproxy.relay.endpoints import Endpoint
@@ -36,7 +36,6 @@ CRICTL: Final = "/etc/crictl.yaml"
 _CRICTL_PROGRAMS: Final = ("/usr/bin/crictl", "/usr/local/bin/crictl")
 _HIDDEN: Final = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108
 """What ProtectHome= and PrivateTmp= of the unit hide."""
-_RELOAD: Final = ("daemon-reload",)
 
 PROXY_PHASE: Final = "criproxy"
 KUBELET_PHASE: Final = "kubelet"
@@ -118,22 +117,22 @@ def _proxy_phase(
         return Phase(PROXY_PHASE, tuple(steps))
     first: list[Step] = [_AGREES] if proxy.moved else []
     if manifest is None:
-        start = (_RELOAD, *(("start", each) for each in units))
+        start = (RELOAD, *(("start", each) for each in units))
         steps.append(Commands(start, "start criproxy"))
         steps.append(_PROVE)
         stop = () if wanted.running else tuple(("stop", each) for each in units)
-        return Phase(PROXY_PHASE, (*first, *steps), stop, (_RELOAD,))
+        return Phase(PROXY_PHASE, (*first, *steps), stop, (RELOAD,))
     if manifest.installation.program != wanted.program:
         # The running daemon would execute the program that it was started with.
-        restart = (_RELOAD, ("restart", SERVICE))
+        restart = (RELOAD, ("restart", SERVICE))
         steps.append(Commands(restart, "restart criproxy, which finishes its calls"))
         steps.append(_PROVE)
         return Phase(PROXY_PHASE, (*first, *steps), (), restart)
     if steps or manifest.installation.version != __version__:
-        steps.append(Commands((_RELOAD,), "have systemd read the units"))
+        steps.append(Commands((RELOAD,), "have systemd read the units"))
         steps.append(Check("upgrade", "replace the running criproxy, which finishes its calls"))
         steps.append(_PROVE)
-        return Phase(PROXY_PHASE, (*first, *steps), (), (_RELOAD,))
+        return Phase(PROXY_PHASE, (*first, *steps), (), (RELOAD,))
     return Phase(PROXY_PHASE, tuple(first))
 
 
@@ -157,7 +156,7 @@ def _kubelet_phase(
     steps.append(Check("configured", "read the kubelet's configuration again"))
     if not wanted.services:
         return Phase(KUBELET_PHASE, tuple(steps))
-    restart = (_RELOAD, *([("restart", layout.unit)] if proxy.moved else []))
+    restart = (RELOAD, *([("restart", layout.unit)] if proxy.moved else []))
     steps.append(Commands(restart, f"restart {layout.unit}" if proxy.moved else "reload systemd"))
     if proxy.moved:
         if setup.health:

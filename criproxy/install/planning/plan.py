@@ -4,9 +4,13 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from criproxy.install.journal import Change, Transaction
 from criproxy.install.tree import Tree
+
+RELOAD: Final = ("daemon-reload",)
+"""The words of systemctl after a unit's file was changed."""
 
 
 @dataclass(frozen=True)

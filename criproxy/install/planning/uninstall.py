@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
 
 from criproxy.errors import UnavailableError, UsageError
 from criproxy.install.edits.unit_texts import SERVICE, SOCKET
@@ -18,10 +17,8 @@ from criproxy.install.journal import (
     Transaction,
 )
 from criproxy.install.planning.install import KUBELET_PHASE, PROXY_PHASE
-from criproxy.install.planning.plan import Plan
+from criproxy.install.planning.plan import RELOAD, Plan
 from criproxy.install.tree import ABSENT, Tree
-
-_RELOAD: Final = ("daemon-reload",)
 
 
 def plan_uninstall(
@@ -72,7 +69,7 @@ def _kubelet_phase(manifest: Manifest, changes: list[Change], services: bool) ->
     if not (changes and services):
         return Phase(KUBELET_PHASE, tuple(steps))
     unit = manifest.installation.unit
-    restart = (_RELOAD, ("restart", unit))
+    restart = (RELOAD, ("restart", unit))
     steps.append(Commands(restart, f"restart {unit}"))
     if manifest.installation.health:
         steps.append(Check("healthy", "wait until the kubelet is healthy"))
@@ -94,9 +91,9 @@ def _proxy_phase(manifest: Manifest, changes: list[Change], services: bool) -> P
     steps: tuple[Step, ...] = (
         Commands(stop, "stop criproxy"),
         *changes,
-        Commands((_RELOAD,), "have systemd read the units"),
+        Commands((RELOAD,), "have systemd read the units"),
     )
-    return Phase(PROXY_PHASE, steps, (), (_RELOAD, *start))
+    return Phase(PROXY_PHASE, steps, (), (RELOAD, *start))
 
 
 def _check_left(tree: Tree, manifest: Manifest, left: Collection[str]) -> None:

@@ -62,3 +62,16 @@ def test_what_cannot_be_set(text: str, error: str | None) -> None:
     with pytest.raises(UsageError) as raised:
         set_keys(text, {KEY: NEW}, "config.yaml")
     assert str(raised.value).startswith(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x]\n"
+        + "".join(f"a{each}: &a{each} [{f'*a{each - 1}, ' * 9}x]\n" for each in range(1, 30)),
+        "a0: &a0 [x, *a0]\n",
+    ],
+)
+def test_aliases_are_not_written_out(text: str) -> None:
+    """Aliases whose values would fill the memory, or contain themselves, stay as they are."""
+    assert set_keys(text, {KEY: NEW}, "config.yaml") == f"{text}{KEY}: {NEW}\n"
