@@ -1,6 +1,5 @@
 """``criproxy export``: a cassette for Wireshark or Perfetto."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from criproxy.errors import UnavailableError, UsageError
+from criproxy.output_file import create
 
 if TYPE_CHECKING:
     from criproxy.cassette.reader import CassetteReader
@@ -24,8 +24,7 @@ Exit status: 0 exported, also what is left of a damaged cassette, 1 a file canno
 written, 2 wrong options or a file that is no cassette.
 """
 
-_MODE: Final = 0o600
-"""As that of cassettes."""
+_EXISTS: Final = "exists; choose another, or overwrite it with --force"
 
 
 @click.command(
@@ -53,15 +52,10 @@ def command(file: Path, output: Path, force: bool) -> None:
         raise UsageError(f"--output: {output} has no known suffix; write *.pcapng or *.json")
     with CassetteReader(file) as reader:
         converted = _packets(reader) if output.suffix == ".pcapng" else _trace(reader)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
         try:
-            with os.fdopen(os.open(output, flags, _MODE), "wb") as written:
+            with open(create(output, _EXISTS, replace=force), "wb") as written:
                 for data in converted:
                     written.write(data)
-        except FileExistsError:
-            raise UsageError(
-                f"{output}: exists; choose another, or overwrite it with --force"
-            ) from None
         except OSError as error:
             raise UnavailableError(f"{output}: cannot be written: {error.strerror}") from error
         for note in reader.damage.describe(file):
