@@ -187,3 +187,31 @@ def output_option(lines: str) -> Callable[[Any], Any]:
         show_default=True,
         help=f"{lines} for people, or JSON for programs.",
     )
+
+
+def table_option(line: str) -> Callable[[Any], Any]:
+    """Return the decorator that adds ``-o table|json``; ``line`` says what a line of JSON is."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help=f"A table, or JSON, one line {line}.",
+    )
+
+
+wide_option: Final = click.option(
+    "--wide", is_flag=True, help="Show all of a table, whatever the terminal's width."
+)
+"""The decorator that adds ``--wide``."""
+
+
+def time_options(since: str, until: str) -> Callable[[Any], Any]:
+    """Return the decorator that adds ``--since`` and ``--until``, each with its description."""
+
+    def add(command: Any) -> Any:
+        last = click.option("--until", metavar="TIME", help=f"{until}, written like --since.")
+        return click.option("--since", metavar="TIME", help=since)(last(command))
+
+    return add
