@@ -10,8 +10,10 @@ from criproxy.errors import UnavailableError, UsageError
 from criproxy.output_file import create
 
 if TYPE_CHECKING:
+    from criproxy.cassette.packet_export import PacketExport
     from criproxy.cassette.reader import CassetteReader
     from criproxy.cassette.records import AnyRecord
+    from criproxy.cassette.trace_export import TraceExport
 
 _EPILOG: Final = """\
 \b
@@ -46,15 +48,17 @@ def command(file: Path, output: Path, force: bool) -> None:
     A packet capture has a TCP connection for each client, in which HTTP/2 frames are made again
     from the recorded messages. A trace has an event for each call, with its pod and its result.
     """
+    from criproxy.cassette.packet_export import PacketExport
     from criproxy.cassette.reader import CassetteReader
+    from criproxy.cassette.trace_export import TraceExport
 
     if output.suffix not in (".pcapng", ".json"):
         raise UsageError(f"--output: {output} has no known suffix; write *.pcapng or *.json")
     with CassetteReader(file) as reader:
-        converted = _packets(reader) if output.suffix == ".pcapng" else _trace(reader)
+        kind = PacketExport if output.suffix == ".pcapng" else TraceExport
         try:
             with open(create(output, _EXISTS, replace=force), "wb") as written:
-                for data in converted:
+                for data in _converted(reader, kind(reader.began)):
                     written.write(data)
         except OSError as error:
             raise UnavailableError(f"{output}: cannot be written: {error.strerror}") from error
@@ -62,19 +66,7 @@ def command(file: Path, output: Path, force: bool) -> None:
             click.echo(f"criproxy: {note}", err=True)
 
 
-def _packets(reader: "CassetteReader") -> Iterator[bytes]:
-    from criproxy.cassette.packet_export import PacketExport
-
-    export = PacketExport(reader.began)
-    yield export.header()
-    for record in _with_progress(reader):
-        yield from export.convert(record)
-
-
-def _trace(reader: "CassetteReader") -> Iterator[bytes]:
-    from criproxy.cassette.trace_export import TraceExport
-
-    export = TraceExport(reader.began)
+def _converted(reader: "CassetteReader", export: "PacketExport | TraceExport") -> Iterator[bytes]:
     yield export.header()
     for record in _with_progress(reader):
         yield from export.convert(record)
