@@ -17,6 +17,7 @@ from criproxy.replay.playback import Choice, Playback
 from criproxy.replay.recorded_calls import RecordedCalls
 from tests.support.cassettes import Made, cassette_of
 from tests.support.replaying import Replay
+from tests.support.waiting import LIMIT_SECONDS
 
 POD, OTHER, BOX = "a" * 64, "b" * 64, "c" * 64
 
@@ -199,6 +200,27 @@ def test_a_call_that_hung(short_dir: Path) -> None:
             client.RemoveContainer(container_id=BOX, deadline=60.0)
         assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "1 calls cannot answer" in replay.process.stderr
+
+
+def test_long_requests_that_were_not_recorded(short_dir: Path) -> None:
+    """An error names what was asked and what was recorded in a few words, however long these are:
+    in the status, whose size gRPC limits, and on standard error."""
+    calls = [
+        Made("ExecSync", 1, 2, v1.ExecSyncRequest(container_id=BOX, cmd=[f"{number}" * 20_000]))
+        for number in range(1, 9)
+    ]
+    file = cassette_of(short_dir / "a", calls)
+    with Replay(short_dir, file, "--pace", "none") as replay:
+        with CriClient(replay.endpoint, timeout=LIMIT_SECONDS) as client:
+            for length in (10, 4 << 20):
+                with pytest.raises(grpc.RpcError) as failure:
+                    client.ExecSync(container_id=BOX, cmd=["x" * length])
+                assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+                details = failure.value.details() or ""
+                assert details.startswith("criproxy replay: the cassette has no ExecSync with cont")
+                assert details.endswith("; and 3 others")
+        assert replay.process.stop() == 0
+    assert len(replay.process.stderr) < 8000
 
 
 def test_a_stream(short_dir: Path) -> None:
