@@ -176,6 +176,22 @@ def test_events(tmp_path: Path) -> None:
         assert client.events == [20, 30, 32, 50]
 
 
+def test_events_of_several_streams(tmp_path: Path) -> None:
+    """What two streams report at the same time counts once; a stream behind them adds its own."""
+
+    def stream(began: float, ended: float, *times: float) -> Made:
+        events = [(at, v1.ContainerEventResponse(container_id=BOX)) for at in times]
+        request = v1.GetEventsRequest()
+        return Made("GetContainerEvents", began, ended, request, events, "CANCELLED")
+
+    streams = [stream(1, 50, 20.5, 30.5), stream(2, 50, 20.5, 30.5), stream(60, 90, 70)]
+    with replaying(tmp_path / "a", [*streams, *LIFE[:3]]) as client:
+        for call in LIFE[:3]:
+            client.ask(call)
+        client.wait(1000)
+        assert client.events == [20, 30, 70]
+
+
 def test_a_call_that_hung(short_dir: Path) -> None:
     """A call whose deadline passed when it was recorded is not answered; nor is one that the
     recording does not have whole."""
