@@ -2,8 +2,10 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from criproxy.audit.records.subject import CallSubject, request_class_of, subject_of
 from criproxy.cassette.records import (
@@ -19,6 +21,10 @@ from criproxy.cri.naming import MethodName, resolve
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.pod_cache import PodCache
 
+KEPT_BYTES: Final = 64 << 20
+"""Bytes of messages that are kept of all calls in flight: a client can have thousands, with 16 MiB
+each. Beyond it, it is not known what a call is about."""
+
 
 @dataclass(slots=True, eq=False)
 class OpenCall:
@@ -30,6 +36,8 @@ class OpenCall:
     request: MessagePassed | None = None
     response: bytes = b""
     responses: int = 0
+    kept: int = 0
+    """Bytes of messages."""
 
 
 class OpenCalls:
@@ -41,6 +49,7 @@ class OpenCalls:
         self.connections: dict[int, ConnectionOpened] = {}
         """The connections that are open, by their numbers."""
         self._pods = PodCache(short_names=None)
+        self._left = KEPT_BYTES
 
     def follow(self, record: AnyRecord) -> OpenCall | None:
         """Take the next record; return the call that it is about, also when it ends the call."""
@@ -55,7 +64,10 @@ class OpenCalls:
         elif isinstance(record, MessagePassed):
             return self._message(record)
         elif isinstance(record, CallEnded):
-            return self.calls.pop(record.call, None)
+            ended = self.calls.pop(record.call, None)
+            if ended is not None:
+                self._left += ended.kept
+            return ended
         return None
 
     def subject(self, call: OpenCall) -> CallSubject:
@@ -74,7 +86,7 @@ class OpenCalls:
     def learn(self, call: OpenCall, end: CallEnded) -> None:
         """Learn names from a call that has ended: after its subject was asked for, so that a
         removed pod still has its name."""
-        if end.code == "OK" and call.request is not None:
+        if end.code == "OK" and call.request is not None and not call.request.missing:
             with suppress(EvaluationError):
                 self._pods.update(call.path, call.request.data, call.response)
 
@@ -83,9 +95,19 @@ class OpenCalls:
         if call is None:
             return None
         if not record.response:
-            call.request = call.request or record
+            if call.request is None:
+                kept = self._keep(call, record.data)
+                call.request = record if kept else replace(record, data=b"", missing="too_large")
             return call
         call.responses += 1
         if call.responses == 1 and not call.method.server_streaming:
-            call.response = record.data
+            call.response = record.data if self._keep(call, record.data) else b""
         return call
+
+    def _keep(self, call: OpenCall, data: bytes) -> bool:
+        """Return whether data of a call is kept, and count it."""
+        if len(data) > self._left:
+            return False
+        self._left -= len(data)
+        call.kept += len(data)
+        return True

@@ -75,6 +75,10 @@ class PacketExport:
         application = f"criproxy {__version__}"
         return pcapng.header(application, began.listener or "cassette", began.runtime)
 
+    def footer(self) -> bytes:
+        """Return the end of the file: nothing."""
+        return b""
+
     def convert(self, record: AnyRecord) -> Iterator[bytes]:
         """Yield what stands for a record; call it with all records, in order."""
         match record:

@@ -18,8 +18,10 @@ from criproxy.cassette.blocks import (
 from criproxy.cassette.records import VERSION, AnyRecord, Began, CassetteError, decode
 from criproxy.errors import UnavailableError, UsageError
 
-_CHUNK: Final = 1 << 20
-"""Bytes that are read at once while a block is looked for."""
+_FIRST_CHUNK: Final = 4 << 10
+_LARGEST_CHUNK: Final = 1 << 20
+"""Bytes that are read at once while a block is looked for: few at first, because the next block may
+be near, and there may be as many as fit into the file."""
 
 
 class Place(NamedTuple):
@@ -110,11 +112,10 @@ class CassetteReader:
                 position = found
                 continue
             self._check_version(position, header.version)
-            block += self._read(position + HEADER_SIZE, header.size - HEADER_SIZE)
             try:
-                if len(block) < header.size:
+                if position + header.size > self.size:
                     raise DamagedBlockError("it is cut off, or its length is wrong")
-                records = records_in(block)
+                records = records_in(self._read(position, header.size))
             except DamagedBlockError:
                 follows = self._read(position + header.size, len(MAGIC))
                 size = header.size
@@ -187,13 +188,15 @@ class CassetteReader:
 
     def _find_block(self, position: int) -> int:
         """Return the position of the next block's header, or the end of the file."""
-        while chunk := self._read(position, _CHUNK):
+        size = _FIRST_CHUNK
+        while chunk := self._read(position, size):
             found = chunk.find(MAGIC)
             if found >= 0:
                 return position + found
-            if len(chunk) < _CHUNK:
+            if len(chunk) < size:
                 return position + len(chunk)
             position += len(chunk) - len(MAGIC) + 1
+            size = min(2 * size, _LARGEST_CHUNK)
         return position
 
     def _read(self, position: int, size: int) -> bytes:

@@ -7,10 +7,11 @@ from typing import Final
 from criproxy.cassette.blocks import BLOCK_SIZE, LARGEST_RECORD, build, frame
 from criproxy.cassette.records import AnyRecord, encode
 from criproxy.cassette.ring import Ring
-from criproxy.errors import UnavailableError, UsageError
+from criproxy.errors import UnavailableError
+from criproxy.output_file import create
 
-_MODE: Final = 0o600
-"""Recorded messages are not everybody's to read, even without secrets."""
+_EXISTS: Final = "exists; choose another file, or overwrite it with --force"
+"""What is said of a file that is not to be replaced."""
 
 
 class CassetteWriter:
@@ -29,13 +30,8 @@ class CassetteWriter:
         """Bytes that have been written."""
         self._pending = bytearray()
         self._ring: Ring | None = None
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if replace else os.O_EXCL)
         try:
-            self._file = os.fdopen(os.open(path, flags, _MODE), "wb", buffering=0)
-        except FileExistsError:
-            raise UsageError(
-                f"{path}: exists; choose another file, or overwrite it with --force"
-            ) from None
+            self._file = os.fdopen(create(path, _EXISTS, replace=replace), "wb", buffering=0)
         except OSError as error:
             raise UnavailableError(f"{path}: cannot be created: {error.strerror}") from error
 

@@ -11,6 +11,7 @@ import click
 
 from criproxy.audit.files.query import COLUMNS
 from criproxy.cli.support.log_input import bytes_reporter, moment, percentage_reporter
+from criproxy.cli.support.options import table_option, time_options, wide_option
 from criproxy.cli.support.tables import print_table, without_alike
 from criproxy.errors import UsageError
 from criproxy.printable import printable
@@ -134,32 +135,23 @@ def verify(files: tuple[Path, ...], first: str | None, contains: tuple[str, ...]
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--where", metavar="SQL", help="A condition on the columns below.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    help="The oldest records: 90s or 1h ago, or a time such as 2026-11-23T10:00:00Z.",
+@time_options(
+    "The oldest records: 90s or 1h ago, or a time such as 2026-11-23T10:00:00Z.",
+    "The newest records",
 )
-@click.option("--until", metavar="TIME", help="The newest records, written like --since.")
 @click.option(
     "--sql",
     help="A whole query on the view audit, instead of the options above; its column record is "
     "the whole record.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="A table, or JSON, one line a record.",
-)
+@table_option("a record")
 @click.option(
     "--limit",
     type=click.IntRange(0),
     help="The maximum number of records; 0: all.  "
     f"[default: {_DEFAULT_ROWS} for a table, else all]",
 )
-@click.option("--wide", is_flag=True, help="Show all of a table, whatever the terminal's width.")
+@wide_option
 def query(
     files: tuple[Path, ...],
     where: str | None,

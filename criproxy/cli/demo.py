@@ -6,8 +6,7 @@ from typing import Final
 
 import click
 
-from criproxy.configtypes.values import parse_duration
-from criproxy.errors import UsageError
+from criproxy.cli.support.options import duration
 from criproxy.relay.endpoints import parse_endpoint
 
 _EPILOG: Final = """\
@@ -83,7 +82,7 @@ def command(
     scenario = DemoScenario(
         Options(
             runtime=parse_endpoint(runtime_endpoint) if runtime_endpoint else None,
-            seconds=_seconds(length),
+            seconds=duration("--for", length, "is no time to show anything in; write it like 20s"),
             image=image,
             command=command_line,
             api_version=api_version,
@@ -97,13 +96,3 @@ def command(
         await asyncio.to_thread(scenario.run)
 
     uvloop.run(main())
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--for: {error}") from None
-    if seconds <= 0:
-        raise UsageError(f"--for: {text!r} is no time to show anything in; write it like 20s")
-    return seconds

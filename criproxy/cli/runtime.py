@@ -4,7 +4,7 @@ from typing import Final
 
 import click
 
-from criproxy.cli.support.signals import until_stopped
+from criproxy.cli.support.serving import serve
 from criproxy.errors import UsageError
 from criproxy.relay.endpoints import parse_endpoint
 
@@ -54,8 +54,6 @@ def command(listen: str, latency: str, pods: int) -> None:
     containerd gives. Commands, images and statistics are simulated, and lost when it ends.
     """
     # grpcio is slow to import, and the daemon's process must never load it.
-    import uvloop
-
     from criproxy.embedded.latency import parse_latency
     from criproxy.embedded.server import RuntimeServer
 
@@ -64,13 +62,5 @@ def command(listen: str, latency: str, pods: int) -> None:
     except ValueError as error:
         raise UsageError(f"--latency: {error}") from None
     endpoint = parse_endpoint(listen)
-
-    async def main() -> None:
-        server = RuntimeServer(endpoint, latency=chosen, pods=pods)
-        await server.start()
-        try:
-            await until_stopped(f"embedded CRI runtime listening on {endpoint}")
-        finally:
-            await server.stop()
-
-    uvloop.run(main())
+    server = RuntimeServer(endpoint, latency=chosen, pods=pods)
+    serve(server, f"embedded CRI runtime listening on {endpoint}")

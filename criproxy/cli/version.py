@@ -7,10 +7,8 @@ from typing import Final
 
 import click
 
-from criproxy.cli.support.options import output_option
+from criproxy.cli.support.options import duration, output_option
 from criproxy.config.schema import DEFAULT_ENDPOINT
-from criproxy.configtypes.values import parse_duration
-from criproxy.errors import UsageError
 from criproxy.relay.endpoints import Endpoint, find_runtime, parse_endpoint
 
 _EPILOG: Final = """\
@@ -56,7 +54,7 @@ def command(runtime_endpoint: str | None, api_version: str, timeout: str, output
     # grpcio is slow to import, and the daemon's process must never load it.
     from criproxy.client.failures import ask_version
 
-    seconds = _timeout(timeout)
+    seconds = duration("--timeout", timeout, "leaves no time for an answer; write it like 10s")
     endpoint = parse_endpoint(runtime_endpoint) if runtime_endpoint else _default_endpoint()
     answer = ask_version(endpoint, api_version, seconds)
     fields = {
@@ -71,16 +69,6 @@ def command(runtime_endpoint: str | None, api_version: str, timeout: str, output
         return
     for name, value in fields.items():
         click.echo(f"{name}:  {value}")
-
-
-def _timeout(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--timeout: {error}") from None
-    if seconds <= 0:
-        raise UsageError(f"--timeout: {text!r} leaves no time for an answer; write it like 10s")
-    return seconds
 
 
 def _default_endpoint() -> Endpoint:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, Final, Self
 
+from criproxy.errors import UnavailableError
+
 _STOP_SECONDS: Final = 10.0
 """Time limit for the process to stop before it is killed."""
 
@@ -56,6 +58,19 @@ class CommandProcess(Startable):
             process.kill()
             process.communicate()
         self._process = None
+
+    def _launch_until_serving(self, name: str) -> None:
+        """Launch the process, and return once it has printed a line, which says that it serves.
+
+        Raises UnavailableError, with its stderr, if it ends before; ``name`` is what the user is
+        told did not start.
+        """
+        process = self._launch(subprocess.PIPE, subprocess.PIPE)
+        assert process.stdout is not None  # a pipe was asked for
+        if not process.stdout.readline():
+            _, errors = process.communicate()
+            error = errors.decode(errors="replace").strip()
+            raise UnavailableError(f"{name} did not start: {error}")
 
     def _launch(self, stdout: int | IO[bytes], stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(  # noqa: S603  # our own command

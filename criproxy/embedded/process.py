@@ -1,9 +1,6 @@
 """Runs the embedded runtime as a child process, so that it does not share this one's GIL."""
 
-import subprocess
-
 from criproxy.concurrency.command_process import CommandProcess
-from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 
 
@@ -21,9 +18,4 @@ class RuntimeProcess(CommandProcess):
 
     def start(self) -> None:
         """Start the process and return once it listens."""
-        process = self._launch(subprocess.PIPE, subprocess.PIPE)
-        assert process.stdout is not None  # a pipe was asked for
-        if not process.stdout.readline():
-            _, errors = process.communicate()
-            error = errors.decode(errors="replace").strip()
-            raise UnavailableError(f"the embedded runtime did not start: {error}")
+        self._launch_until_serving("the embedded runtime")

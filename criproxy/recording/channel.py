@@ -38,7 +38,7 @@ class RecordChannel:
         self._sock = sock
         self._closed: Callable[[], None] | None = closed
         self._limit = limit
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
         self._size = 0
         self._is_scheduled = False
         self._is_waiting = False
@@ -100,7 +100,7 @@ class RecordChannel:
     def _send(self) -> None:
         self._is_scheduled = False
         while self._queue:
-            batch: list[bytes] = []
+            batch: list[bytes | memoryview] = []
             size = 0
             while self._queue and (not batch or size + len(self._queue[0]) <= _BATCH):
                 size += len(self._queue[0])
@@ -115,7 +115,7 @@ class RecordChannel:
                 return
             self._size -= sent
             if sent < size:
-                self._queue.appendleft(data[sent:])
+                self._queue.appendleft(memoryview(data)[sent:])  # copies nothing of a large record
                 if not self._is_waiting:
                     self._is_waiting = True
                     self._loop.add_writer(self._sock.fileno(), self._send)

@@ -40,7 +40,8 @@ class Trigger:
         for call in self._open.calls.values():
             if call.began.at > before:
                 return False  # all others began later
-            if self._wanted.selects(self._logged(call, now)):
+            is_stream = call.method.server_streaming
+            if not is_stream and self._wanted.selects(self._logged(call, now)):
                 return True
         return False
 

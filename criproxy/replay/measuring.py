@@ -4,7 +4,6 @@ A client of ours takes longer than its runtime: what it measures cannot be compa
 recording. So ``criproxy record`` is put between the two, as it was then.
 """
 
-import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from tempfile import TemporaryDirectory
 from criproxy.cassette.call_index import CallIndex
 from criproxy.cassette.reader import CassetteReader
 from criproxy.concurrency.command_process import CommandProcess
-from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint, parse_endpoint
 
 
@@ -33,12 +31,7 @@ class MeasuringRelay(CommandProcess):
 
     def start(self) -> None:
         """Start the process and return once it listens."""
-        process = self._launch(subprocess.PIPE, subprocess.PIPE)
-        assert process.stdout is not None  # a pipe was asked for
-        if not process.stdout.readline():
-            _, errors = process.communicate()
-            error = errors.decode(errors="replace").strip()
-            raise UnavailableError(f"the relay that measures did not start: {error}")
+        self._launch_until_serving("the relay that measures")
 
     def __exit__(self, *_: object) -> None:
         super().__exit__(*_)

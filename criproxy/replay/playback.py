@@ -19,6 +19,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 
 from criproxy.cri.methods import FALLBACKS, Method
+from criproxy.printable import fit
 from criproxy.replay.identities import Identities
 from criproxy.replay.matching import (
     Key,
@@ -37,6 +38,9 @@ from criproxy.replay.recorded_calls import (
 
 _SHOWN_KEYS: Final = 5
 """Recorded requests that an error names."""
+
+_SHOWN_LENGTH: Final = 400
+"""Characters of such a request: grpcio accepts 8 KiB of trailers, in which the error has to be."""
 
 _MAX_USED: Final = 100_000
 """Requests that are remembered, the newest: a client's next one gets the next recorded call."""
@@ -232,10 +236,10 @@ class Playback:
             text = f"the cassette has no {method.name}"
             return NotRecordedError(text, method.name in FALLBACKS)
         keys = self._recorded.keys(method)
-        shown = "; ".join(describe(method, each) for each in keys[:_SHOWN_KEYS])
+        shown = "; ".join(_described(method, each) for each in keys[:_SHOWN_KEYS])
         more = f"; and {len(keys) - _SHOWN_KEYS} others" if len(keys) > _SHOWN_KEYS else ""
         return NotRecordedError(
-            f"the cassette has no {method.name} with {describe(method, key)}, "
+            f"the cassette has no {method.name} with {_described(method, key)}, "
             f"but with {shown}{more}"
         )
 
@@ -262,3 +266,9 @@ class Playback:
             and pod.startswith(wanted_pod)
             and all(shown.labels.get(key) == value for key, value in wanted.label_selector.items())
         )
+
+
+def _described(method: Method, key: Key) -> str:
+    """Return a required key in words, cut in the middle if it is long."""
+    text = describe(method, key)
+    return text if len(text) <= _SHOWN_LENGTH else fit(text, _SHOWN_LENGTH)

@@ -94,6 +94,7 @@ class RecordedCalls:
                 self._methods.add(call.method.name)
             elif not self._add(call, call.method):
                 self.unusable += 1
+        self._last_event = -1
         for stream in streams:
             self._add_events(stream)
         for pod in self.pods.values():
@@ -162,10 +163,8 @@ class RecordedCalls:
         """Add the events of a stream, unless another stream has reported them as well."""
         method = stream.method
         assert method is not None
-        if any(pod.events for pod in self.pods.values()):
-            last = max(pod.events[-1].at for pod in self.pods.values() if pod.events)
-            if stream.began < last:
-                return
+        if stream.began < self._last_event:
+            return
         for part in stream.responses:
             if part.missing:
                 continue
@@ -178,6 +177,7 @@ class RecordedCalls:
             if not pod and getattr(event, "container_id", "") in self.pods:
                 pod = event.container_id  # type: ignore[attr-defined]  # an event of a pod sandbox
             self.pods[pod].events.append(RecordedEvent(part.at, part, method))
+            self._last_event = max(self._last_event, part.at)
 
 
 def _hung(call: IndexedCall) -> bool:

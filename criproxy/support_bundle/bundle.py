@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from typing import Any, Final
 
 from criproxy.cri.text_redaction import redact_text
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
+from criproxy.output_file import create
 
 PART_LIMIT: Final = 8 << 20
 """Bytes of one part; what is longer is cut."""
 _MODE: Final = 0o600
-"""The permissions of the archive: it tells about the node."""
+"""The permissions of the files in the archive: they tell about the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,7 @@ def write(path: Path, parts: Iterable[Part], now: datetime | None = None) -> Wri
     """
     now = now or datetime.now(UTC)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-    except FileExistsError:
-        raise UsageError(f"{path}: exists already; name another file with -o") from None
+        descriptor = create(path, "exists already; name another file with -o")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such directory; name another file with -o") from None
     except OSError as error:

@@ -218,6 +218,29 @@ def test_memory(tmp_path: Path) -> None:
     assert peak < 2.5 * LARGEST_RECORD
 
 
+def test_many_beginnings_of_blocks(tmp_path: Path) -> None:
+    """A file full of headers without blocks is not read as a whole from each of them."""
+    read_bytes = 0
+
+    class Counting(CassetteReader):
+        def _read(self, position: int, size: int) -> bytes:
+            nonlocal read_bytes
+            data = super()._read(position, size)
+            read_bytes += len(data)
+            return data
+
+    count = 10_000
+    for size in (HEADER_SIZE, 1 << 25):
+        path = written(tmp_path / str(size), [BEGAN])
+        read_bytes = 0
+        header = MAGIC + pack("<BI", 1, size)
+        path.write_bytes(path.read_bytes() + header * count)
+        with Counting(path) as reader:
+            assert list(reader) == [BEGAN]
+        assert reader.damage.bytes == len(header) * count
+        assert read_bytes < 5000 * count
+
+
 def test_records_that_are_too_large(tmp_path: Path) -> None:
     """A record of more than 32 MiB is refused: a reader would not take it."""
     writer = CassetteWriter(tmp_path / "a")

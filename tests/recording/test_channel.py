@@ -65,6 +65,33 @@ def test_what_does_not_fit_is_dropped_and_noted() -> None:
     assert closed == [None]
 
 
+def test_a_large_record_is_not_copied_for_each_part() -> None:
+    """What the socket does not take yet is sent from where it is, however many parts it takes."""
+
+    async def run() -> list[AnyRecord]:
+        ours, theirs = socket.socketpair()
+        sent: list[object] = []
+
+        class Narrow(socket.socket):
+            def send(self, data: memoryview | bytes, flags: int = 0) -> int:  # type: ignore[override]
+                view = memoryview(data)
+                sent.append(view.obj)
+                return super().send(view[:10_000], flags)
+
+        channel = RecordChannel(Narrow(fileno=ours.detach()), lambda: None)
+        assert channel.put(message(1))
+        found = asyncio.ensure_future(asyncio.to_thread(lambda: list(received(theirs))))
+        await channel.close(60.0)
+        assert len(sent) > 10
+        assert all(each is sent[0] for each in sent)
+        try:
+            return await found
+        finally:
+            theirs.close()
+
+    assert asyncio.run(run()) == [message(1)]
+
+
 def test_a_writing_process_that_is_gone() -> None:
     """When the other end is closed that is reported once, and records go nowhere."""
     closed: list[None] = []

@@ -17,6 +17,7 @@ from criproxy.replay.playback import Choice, Playback
 from criproxy.replay.recorded_calls import RecordedCalls
 from tests.support.cassettes import Made, cassette_of
 from tests.support.replaying import Replay
+from tests.support.waiting import LIMIT_SECONDS
 
 POD, OTHER, BOX = "a" * 64, "b" * 64, "c" * 64
 
@@ -175,6 +176,22 @@ def test_events(tmp_path: Path) -> None:
         assert client.events == [20, 30, 32, 50]
 
 
+def test_events_of_several_streams(tmp_path: Path) -> None:
+    """What two streams report at the same time counts once; a stream behind them adds its own."""
+
+    def stream(began: float, ended: float, *times: float) -> Made:
+        events = [(at, v1.ContainerEventResponse(container_id=BOX)) for at in times]
+        request = v1.GetEventsRequest()
+        return Made("GetContainerEvents", began, ended, request, events, "CANCELLED")
+
+    streams = [stream(1, 50, 20.5, 30.5), stream(2, 50, 20.5, 30.5), stream(60, 90, 70)]
+    with replaying(tmp_path / "a", [*streams, *LIFE[:3]]) as client:
+        for call in LIFE[:3]:
+            client.ask(call)
+        client.wait(1000)
+        assert client.events == [20, 30, 70]
+
+
 def test_a_call_that_hung(short_dir: Path) -> None:
     """A call whose deadline passed when it was recorded is not answered; nor is one that the
     recording does not have whole."""
@@ -199,6 +216,27 @@ def test_a_call_that_hung(short_dir: Path) -> None:
             client.RemoveContainer(container_id=BOX, deadline=60.0)
         assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "1 calls cannot answer" in replay.process.stderr
+
+
+def test_long_requests_that_were_not_recorded(short_dir: Path) -> None:
+    """An error names what was asked and what was recorded in a few words, however long these are:
+    in the status, whose size gRPC limits, and on standard error."""
+    calls = [
+        Made("ExecSync", 1, 2, v1.ExecSyncRequest(container_id=BOX, cmd=[f"{number}" * 20_000]))
+        for number in range(1, 9)
+    ]
+    file = cassette_of(short_dir / "a", calls)
+    with Replay(short_dir, file, "--pace", "none") as replay:
+        with CriClient(replay.endpoint, timeout=LIMIT_SECONDS) as client:
+            for length in (10, 4 << 20):
+                with pytest.raises(grpc.RpcError) as failure:
+                    client.ExecSync(container_id=BOX, cmd=["x" * length])
+                assert failure.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+                details = failure.value.details() or ""
+                assert details.startswith("criproxy replay: the cassette has no ExecSync with cont")
+                assert details.endswith("; and 3 others")
+        assert replay.process.stop() == 0
+    assert len(replay.process.stderr) < 8000
 
 
 def test_a_stream(short_dir: Path) -> None:

@@ -1,6 +1,5 @@
 """``criproxy export``: a cassette for Wireshark or Perfetto."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -8,10 +7,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from criproxy.errors import UnavailableError, UsageError
+from criproxy.output_file import create
 
 if TYPE_CHECKING:
+    from criproxy.cassette.packet_export import PacketExport
     from criproxy.cassette.reader import CassetteReader
     from criproxy.cassette.records import AnyRecord
+    from criproxy.cassette.trace_export import TraceExport
 
 _EPILOG: Final = """\
 \b
@@ -24,8 +26,7 @@ Exit status: 0 exported, also what is left of a damaged cassette, 1 a file canno
 written, 2 wrong options or a file that is no cassette.
 """
 
-_MODE: Final = 0o600
-"""As that of cassettes."""
+_EXISTS: Final = "exists; choose another, or overwrite it with --force"
 
 
 @click.command(
@@ -47,40 +48,25 @@ def command(file: Path, output: Path, force: bool) -> None:
     A packet capture has a TCP connection for each client, in which HTTP/2 frames are made again
     from the recorded messages. A trace has an event for each call, with its pod and its result.
     """
+    from criproxy.cassette.packet_export import PacketExport
     from criproxy.cassette.reader import CassetteReader
+    from criproxy.cassette.trace_export import TraceExport
 
     if output.suffix not in (".pcapng", ".json"):
         raise UsageError(f"--output: {output} has no known suffix; write *.pcapng or *.json")
     with CassetteReader(file) as reader:
-        converted = _packets(reader) if output.suffix == ".pcapng" else _trace(reader)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
+        kind = PacketExport if output.suffix == ".pcapng" else TraceExport
         try:
-            with os.fdopen(os.open(output, flags, _MODE), "wb") as written:
-                for data in converted:
+            with open(create(output, _EXISTS, replace=force), "wb") as written:
+                for data in _converted(reader, kind(reader.began)):
                     written.write(data)
-        except FileExistsError:
-            raise UsageError(
-                f"{output}: exists; choose another, or overwrite it with --force"
-            ) from None
         except OSError as error:
             raise UnavailableError(f"{output}: cannot be written: {error.strerror}") from error
         for note in reader.damage.describe(file):
             click.echo(f"criproxy: {note}", err=True)
 
 
-def _packets(reader: "CassetteReader") -> Iterator[bytes]:
-    from criproxy.cassette.packet_export import PacketExport
-
-    export = PacketExport(reader.began)
-    yield export.header()
-    for record in _with_progress(reader):
-        yield from export.convert(record)
-
-
-def _trace(reader: "CassetteReader") -> Iterator[bytes]:
-    from criproxy.cassette.trace_export import TraceExport
-
-    export = TraceExport(reader.began)
+def _converted(reader: "CassetteReader", export: "PacketExport | TraceExport") -> Iterator[bytes]:
     yield export.header()
     for record in _with_progress(reader):
         yield from export.convert(record)

@@ -13,7 +13,7 @@ import click
 
 from criproxy.cli.support.admin_client import AdminClient, admin_endpoint, admin_options
 from criproxy.cli.support.log_input import bytes_reporter, moment
-from criproxy.cli.support.options import selection_options
+from criproxy.cli.support.options import selection_options, table_option, time_options, wide_option
 from criproxy.cli.support.tables import print_table, without_columns
 from criproxy.errors import UsageError
 from criproxy.printable import printable
@@ -57,21 +57,12 @@ _DISPENSABLE: Final = ("CREATE", "START", "WAITS", "SANDBOX", "PULL", "BEGAN", "
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 @admin_options
 @selection_options
-@click.option(
-    "--since",
-    metavar="TIME",
-    help="The first starts: begun 90s or 1h ago, or at a time such as 2026-11-23T10:00:00Z.",
+@time_options(
+    "The first starts: begun 90s or 1h ago, or at a time such as 2026-11-23T10:00:00Z.",
+    "The last starts",
 )
-@click.option("--until", metavar="TIME", help="The last starts, written like --since.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="A table, or JSON, one line a start, with every call and wait.",
-)
-@click.option("--wide", is_flag=True, help="Show all of a table, whatever the terminal's width.")
+@table_option("a start, with every call and wait")
+@wide_option
 def command(
     files: tuple[Path, ...],
     admin: str | None,

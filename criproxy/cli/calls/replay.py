@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from criproxy.cli.support.options import output_option
-from criproxy.cli.support.signals import until_stopped
+from criproxy.cli.support.serving import serve
 from criproxy.cli.support.tables import print_table
 from criproxy.errors import UsageError
 from criproxy.printable import printable
@@ -115,8 +115,6 @@ def command(
 
 
 def _serve(file: Path, listen: str, pace: float) -> None:
-    import uvloop
-
     from criproxy.cassette.call_index import CallIndex
     from criproxy.cassette.reader import CassetteReader
     from criproxy.replay.recorded_calls import RecordedCalls
@@ -135,15 +133,7 @@ def _serve(file: Path, listen: str, pace: float) -> None:
         recorded = RecordedCalls(index)
         _report(file, index, recorded.unusable)
         server = ReplayServer(endpoint, recorded, pace, missed)
-
-        async def main() -> None:
-            await server.start()
-            try:
-                await until_stopped(f"replaying {len(index.calls)} calls of {file} at {endpoint}")
-            finally:
-                await server.stop()
-
-        uvloop.run(main())
+        serve(server, f"replaying {len(index.calls)} calls of {file} at {endpoint}")
 
 
 def _differs(

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from criproxy.cli.support.options import config_option
-from criproxy.configtypes.values import parse_duration
-from criproxy.errors import UnavailableError, UsageError
+from criproxy.cli.support.options import config_option, duration
+from criproxy.errors import UnavailableError
 
 if TYPE_CHECKING:
     from criproxy.config.schema import Config
@@ -48,7 +47,7 @@ def command(config: Path | None, timeout: str) -> None:
     from criproxy.config.load import load
     from criproxy.config.schema import Config
 
-    seconds = _seconds(timeout)
+    seconds = duration("--timeout", timeout, "leaves no time; write it like 2m")
     settings = Config() if config is None else load(config).config
     endpoint = settings.listeners[0].endpoint
     pid = _daemon(endpoint, settings)
@@ -123,13 +122,3 @@ def _listening_pid(endpoint: "Endpoint") -> int:
             "run it in the node's (hostPID)"
         )
     return pid
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--timeout: {error}") from None
-    if seconds <= 0:
-        raise UsageError(f"--timeout: {text!r} leaves no time; write it like 2m")
-    return seconds

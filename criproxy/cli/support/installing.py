@@ -10,8 +10,7 @@ from typing import Any, Final, Literal
 
 import click
 
-from criproxy.cli.support.options import output_option
-from criproxy.configtypes.values import parse_duration
+from criproxy.cli.support.options import duration, output_option
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
 from criproxy.install.checks import Limits
 from criproxy.install.engine import describe
@@ -97,7 +96,7 @@ class Run:
         self.operation = Operation(
             self.tree,
             Systemd(words) if self.services else None,
-            Limits(kubelet=_seconds(timeout)),
+            Limits(kubelet=duration("--timeout", timeout)),
             self._show_step,
             self._signals.shield,
         )
@@ -237,10 +236,3 @@ def _plan_as_json(tree: Tree, plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "steps": steps,
     }
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--timeout: {error}") from None

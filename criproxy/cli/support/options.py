@@ -16,10 +16,34 @@ _CODES: Final = frozenset(code.name for code in StatusCode) | {"UNREAD"}
 _USUAL_CONFIG: Final = Path("/etc/criproxy/config.yaml")
 
 
-def _seconds(_: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+def _parse(text: str, no_time: str | None) -> float:
+    """Return seconds. ``no_time`` is what is said of a text that is 0 s; None: it may be.
+
+    Raises ValueError.
+    """
+    seconds = parse_duration(text)
+    if seconds == 0 and no_time is not None:
+        raise ValueError(f"{text!r} {no_time}")
+    return seconds
+
+
+def duration(option: str, text: str, no_time: str | None = None) -> float:
+    """Return the seconds of an option. ``no_time``: what is said of 0 s; None: it is allowed.
+
+    Raises UsageError.
+    """
+    try:
+        return _parse(text, no_time)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _seconds(
+    _: click.Context, parameter: click.Parameter, text: str | None, no_time: str | None = None
+) -> float | None:
     """Convert the text of an option to seconds."""
     try:
-        return None if text is None else parse_duration(text)
+        return None if text is None else _parse(text, no_time)
     except ValueError as error:
         raise click.BadParameter(str(error), param=parameter) from error
 
@@ -40,10 +64,7 @@ def duration_of(
     context: click.Context, parameter: click.Parameter, text: str | None
 ) -> float | None:
     """Convert the text of an option to seconds, more than none; None if it is not given."""
-    seconds = None if text is None else _seconds(context, parameter, text)
-    if seconds == 0:
-        raise click.BadParameter(f"{text!r} is no time; write it like 90s or 10m", param=parameter)
-    return seconds
+    return _seconds(context, parameter, text, "is no time; write it like 90s or 10m")
 
 
 def size_of(_: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
@@ -166,3 +187,31 @@ def output_option(lines: str) -> Callable[[Any], Any]:
         show_default=True,
         help=f"{lines} for people, or JSON for programs.",
     )
+
+
+def table_option(line: str) -> Callable[[Any], Any]:
+    """Return the decorator that adds ``-o table|json``; ``line`` says what a line of JSON is."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help=f"A table, or JSON, one line {line}.",
+    )
+
+
+wide_option: Final = click.option(
+    "--wide", is_flag=True, help="Show all of a table, whatever the terminal's width."
+)
+"""The decorator that adds ``--wide``."""
+
+
+def time_options(since: str, until: str) -> Callable[[Any], Any]:
+    """Return the decorator that adds ``--since`` and ``--until``, each with its description."""
+
+    def add(command: Any) -> Any:
+        last = click.option("--until", metavar="TIME", help=f"{until}, written like --since.")
+        return click.option("--since", metavar="TIME", help=since)(last(command))
+
+    return add
