@@ -7,7 +7,7 @@ merges the snapshots of all workers, and of those that are gone, into one exposi
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
@@ -39,6 +39,22 @@ def snapshot(registry: CollectorRegistry) -> Snapshot:
     for family in registry.collect():
         families.append([family.name, family.documentation, family.type, _plain(family)])
     return families
+
+
+class ProcessMetrics:
+    """The metrics of a process without calls: of itself, and of its counters."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+
+    def snapshot(self, counters: Collector) -> Snapshot:
+        """Return the samples of the process and of ``counters``."""
+        self._registry.register(counters)
+        try:
+            return snapshot(self._registry)
+        finally:
+            self._registry.unregister(counters)
 
 
 def _plain(family: Metric) -> list[Any]:

@@ -9,7 +9,6 @@ import socket
 import ssl
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from struct import Struct
 from time import monotonic
 from typing import Final
@@ -21,6 +20,7 @@ import h2.events
 from criproxy import __version__
 from criproxy.errors import UsageError
 from criproxy.otlp.answer import Answer, Outcome, Pauses, parse_endpoint
+from criproxy.otlp.breakable import Breakable
 from criproxy.wire.grpc import StatusCode, parse_message
 
 _EXAMPLE: Final = "http://127.0.0.1:4317"
@@ -51,7 +51,7 @@ _HTTP_AGAIN: Final = (b"429", b"502", b"503", b"504")
 Headers = dict[bytes, bytes]
 
 
-class GrpcClient:
+class GrpcClient(Breakable):
     """A client of one method. It is a Client (:mod:`criproxy.otlp.answer`)."""
 
     def __init__(
@@ -61,6 +61,7 @@ class GrpcClient:
 
         Raises UsageError for what is no HTTP URL, or one with a path.
         """
+        super().__init__()
         url = parse_endpoint(endpoint, _EXAMPLE)
         if url.target not in (b"", b"/"):
             raise UsageError(
@@ -83,8 +84,6 @@ class GrpcClient:
             *((name.lower().encode(), value.encode()) for name, value in headers.items()),
         ]
         self._pauses = Pauses()
-        self._socket: socket.socket | None = None
-        self._aborted = False
 
     def post(self, body: bytes) -> Answer:
         """See Client."""
@@ -113,27 +112,20 @@ class GrpcClient:
             return Answer(Outcome.REJECTED, because=because)
         return Answer(Outcome.ACCEPTED, bytes(exchange.data[_PREFIX.size :]))
 
-    def abort(self) -> None:
-        """See Client."""
-        self._aborted = True
-        connection = self._socket
-        if connection is not None:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         """See Client; no connection is kept."""
 
     def _exchange(self, message: bytes) -> "_Exchange":
         deadline = monotonic() + self._timeout
         with socket.create_connection(self._address, self._timeout) as plain:
-            self._socket = plain
-            if self._aborted:
-                raise ConnectionAbortedError("it was broken off")
+            self._use(plain)
             if self._tls is None:
                 return _Exchange(plain, deadline).run(self._headers, message)
-            with self._tls.wrap_socket(plain, server_hostname=self._address[0]) as encrypted:
-                self._socket = encrypted
+            with self._tls.wrap_socket(
+                plain, server_hostname=self._address[0], do_handshake_on_connect=False
+            ) as encrypted:
+                self._use(encrypted)
+                encrypted.do_handshake()
                 return _Exchange(encrypted, deadline).run(self._headers, message)
 
 

@@ -4,7 +4,6 @@ Which answers are worth another try, and after how long, is OTLP's: the statuses
 504, with Retry-After (OTLP/HTTP, "Failures"). Whether it is tried again is for the caller to say.
 """
 
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +15,17 @@ import httpcore
 
 from criproxy import __version__
 from criproxy.otlp.answer import Answer, Outcome, Pauses, parse_endpoint
+from criproxy.otlp.breakable import Breakable
 
 _AGAIN: Final = (429, 502, 503, 504)
 _LARGEST_ANSWER: Final = 1 << 16
 
+_CONNECTED: Final = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+"""Events of httpcore that come with the stream of a connection."""
 
-class HttpClient:
-    """One endpoint, with one connection to it. Used by one thread, except ``abort``."""
+
+class HttpClient(Breakable):
+    """One endpoint, with one connection to it. It is a Client (:mod:`criproxy.otlp.answer`)."""
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class HttpClient:
 
         ``example`` is the endpoint of an error message. Raises UsageError for what is no HTTP URL.
         """
+        super().__init__()
         self._url = parse_endpoint(endpoint, example)
         self._wall_ns = wall_ns
         self._headers = {
@@ -49,9 +53,7 @@ class HttpClient:
         limits = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
         self._extensions: dict[str, Any] = {"timeout": limits, "trace": self._trace}
         self._pool = httpcore.ConnectionPool(max_connections=1)
-        self._socket: socket.socket | None = None
         self._pauses = Pauses()
-        self._aborted = False
 
     def post(self, body: bytes) -> Answer:
         """Send an encoded export request and wait for the answer. Does not raise."""
@@ -68,19 +70,12 @@ class HttpClient:
             return Answer(Outcome.REJECTED, because=f"it answered {status}")
         return Answer(Outcome.ACCEPTED, answer)
 
-    def abort(self) -> None:
-        """Make a waiting request fail, and all later ones. Thread-safe."""
-        self._aborted = True
-        connection = self._socket
-        if connection is not None:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         """Close the connection."""
         self._pool.close()
 
     def _post(self, body: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        self._refuse_aborted()  # the pool may wait for a connection that was broken off
         answer = b""
         with self._pool.stream(
             "POST",
@@ -95,10 +90,9 @@ class HttpClient:
 
     def _trace(self, name: str, info: dict[str, Any]) -> None:
         """Keep the connection's socket, so that ``abort`` can shut it down."""
-        if name == "connection.connect_tcp.complete":
-            self._socket = info["return_value"].get_extra_info("socket")
-        if self._aborted:
-            raise ConnectionAbortedError("it was broken off")
+        if name in _CONNECTED:
+            self._use(info["return_value"].get_extra_info("socket"))
+        self._refuse_aborted()
 
 
 def _retry_after(headers: Sequence[tuple[bytes, bytes]], wall_ns: int) -> float | None:

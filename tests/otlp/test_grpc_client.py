@@ -1,8 +1,6 @@
 """GrpcClient against grpcio's server with the protocol's own service, and against other peers."""
 
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from criproxy.errors import UsageError
 from criproxy.otlp.answer import Outcome
 from criproxy.otlp.grpc_client import GrpcClient
+from tests.support.certificate import make_certificate
 from tests.support.http_server import HttpServer, Response
-from tests.support.requirements import require
 from tests.support.trace_receiver import GrpcTraceReceiver
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -136,15 +134,23 @@ def test_a_peer_that_hangs() -> None:
         assert "broken off" in one.post(request(["a"])).because
 
 
+def test_a_peer_that_hangs_before_tls() -> None:
+    """A call that waits for TLS to begin ends when it is broken off."""
+    answers = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        one = client(f"https://127.0.0.1:{silent.getsockname()[1]}", timeout=3600)
+        waiting = threading.Thread(target=lambda: answers.append(one.post(b"x")), daemon=True)
+        waiting.start()
+        with silent.accept()[0] as accepted:
+            assert accepted.recv(1) == b"\x16"  # a record of TLS's handshake
+            one.abort()
+            waiting.join()
+    assert answers[0].outcome is Outcome.UNAVAILABLE
+
+
 def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint with https is called over TLS, if its certificate is one that is trusted."""
-    require([] if shutil.which("openssl") else ["openssl (apt install openssl)"])
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1000"
-    command += (
-        f" -subj /CN=test -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
-    )
-    subprocess.run(command.split(), check=True, capture_output=True)
+    key, certificate = make_certificate(tmp_path)
     pair = key.read_bytes(), certificate.read_bytes()
     with GrpcTraceReceiver(grpc.ssl_server_credentials([pair])) as receiver:
         answer = client(receiver.url).post(request(["a"]))

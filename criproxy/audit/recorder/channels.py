@@ -1,11 +1,9 @@
 """Reads the workers' channels and reports to them, on one thread for all."""
 
-import os
 import selectors
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -21,6 +19,7 @@ from criproxy.audit.channel import (
 from criproxy.audit.items import LISTINGS
 from criproxy.audit.recorder.encoder import RecordEncoder
 from criproxy.audit.recorder.intake import Intake, WaitingItem
+from criproxy.concurrency.wake_up import WakeUp
 from criproxy.peers.peer import Connection
 
 _CHUNK: Final = 256 << 10
@@ -167,14 +166,13 @@ class Channels:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._event, selectors.EVENT_READ)
+        self._wake_up = WakeUp()
+        self._selector.register(self._wake_up, selectors.EVENT_READ)
         self._new: list[_Channel] = []
         self._open: dict[_Channel, RecordEncoder] = {}
         self._buffer = memoryview(bytearray(_CHUNK))
         self._lock = threading.Lock()
         self._closing = False
-        self._closed = False
         self._ended = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="audit channels", daemon=True)
         self._thread.start()
@@ -182,11 +180,11 @@ class Channels:
     def add(self, sock: socket.socket, intake: Intake, encoder: RecordEncoder) -> None:
         """Serve a channel until its worker closes it; the socket is closed then."""
         sock.setblocking(False)
-        channel = _Channel(sock, intake, encoder, self._wake)
+        channel = _Channel(sock, intake, encoder, self._wake_up.wake)
         with self._lock:
             self._open[channel] = encoder
             self._new.append(channel)
-        self._wake()
+        self._wake_up.wake()
 
     def wait_for(self, encoder: RecordEncoder) -> None:
         """Wait until all channels of an encoder are closed and read to their ends."""
@@ -197,17 +195,10 @@ class Channels:
         """End the thread once all channels are closed and read to their ends."""
         with self._lock:
             self._closing = True
-        self._wake()
+        self._wake_up.wake()
         self._thread.join()
         self._selector.close()
-        with self._lock:
-            self._closed = True
-            os.close(self._event)
-
-    def _wake(self) -> None:
-        with self._lock:
-            if not self._closed:  # a sink that is stuck may report later
-                os.eventfd_write(self._event, 1)
+        self._wake_up.close()  # a sink that is stuck may report later
 
     def _run(self) -> None:
         while True:
@@ -218,9 +209,8 @@ class Channels:
             for channel in new:
                 self._selector.register(channel.sock, selectors.EVENT_READ, channel)
             for key, events in self._selector.select():
-                if key.fd == self._event:
-                    with suppress(BlockingIOError):
-                        os.eventfd_read(self._event)
+                if key.fileobj is self._wake_up:
+                    self._wake_up.clear()
                 elif events & selectors.EVENT_READ:
                     self._read(key.data)
             for key in list(self._selector.get_map().values()):

@@ -14,16 +14,14 @@ The recorder ends when the supervisor has closed the control channel, all worker
 channels, and all records are written, or could not be written for :data:`CLOSING` seconds.
 """
 
-import os
 import pickle
 import select
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from platform import node as host_name
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from criproxy.audit.counts import AuditCounts, SinkCounts
@@ -35,8 +33,8 @@ from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.sinks.factory import make_sinks
 from criproxy.audit.spec import AuditSpec
 from criproxy.concurrency.process_messages import ControlSocket, Message
+from criproxy.concurrency.process_reports import ProcessReports
 from criproxy.concurrency.thread_crash import end_process_on_thread_crash
-from criproxy.errors import CriproxyError, UsageError
 
 CLOSING: Final = 5.0
 """Seconds that the sinks have to write the waiting records at the end."""
@@ -77,37 +75,35 @@ class _Recorder:
         self, control: ControlSocket, describe: Describe, wall_ns: Callable[[float], int]
     ) -> None:
         self._control = control
-        self._describe = describe
+        self._reports = ProcessReports(control, describe)
         self._wall_ns = wall_ns
         self._channels = Channels()
         self._pipeline: _Pipeline | None = None
         self._retiring: list[threading.Thread] = []
         self._counts: list[AuditCounts] = []
-        self._reported: Any = None
-        self._errors: SimpleQueue[str] = SimpleQueue()
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def run(self) -> None:
         """Serve until the supervisor closes the control channel."""
         poll = select.poll()
         poll.register(self._control.sock, select.POLLIN)
-        poll.register(self._event, select.POLLIN)
+        poll.register(self._reports, select.POLLIN)
         try:
             while True:
                 ready = [descriptor for descriptor, _ in poll.poll(_REPORT * 1000)]
-                self._send_errors()
+                self._reports.send_errors()
                 if self._control.sock.fileno() in ready:
                     for message, descriptors in self._control.receive():
                         self._handle(message, descriptors)
                 else:
-                    self._report()
+                    self._reports.send_counts(self._total())
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._close()
 
     def _handle(self, message: Message, descriptors: list[int]) -> None:
         operation = message["op"]
         if operation == "configure":
-            self._configure(pickle.loads(message["spec"]))  # noqa: S301  # the supervisor's own
+            spec = pickle.loads(message["spec"])  # noqa: S301  # the supervisor's own
+            self._reports.configured(partial(self._configure, spec))
         elif operation == "channel" and self._pipeline is not None:
             sock = socket.socket(fileno=descriptors[0])
             self._channels.add(sock, self._pipeline.intake, self._pipeline.encoder)
@@ -116,28 +112,23 @@ class _Recorder:
 
     def _configure(self, spec: AuditSpec) -> None:
         before = self._pipeline
-        if before is None or spec != before.spec:
-            try:
-                self._pipeline = self._open(spec)
-            except CriproxyError as error:
-                usage = isinstance(error, UsageError)
-                self._control.send({"op": "failed", "error": str(error), "usage": usage})
-                return
-            if before is not None:
-                retiring = threading.Thread(target=self._retire, args=(before,))
-                retiring.start()
-                self._retiring.append(retiring)
-        self._control.send({"op": "ready"})
+        if before is not None and spec == before.spec:
+            return
+        self._pipeline = self._open(spec)
+        if before is not None:
+            retiring = threading.Thread(target=self._retire, args=(before,))
+            retiring.start()
+            self._retiring.append(retiring)
 
     def _open(self, spec: AuditSpec) -> _Pipeline:
         node = spec.node or host_name()
         counts = AuditCounts()
-        sinks = make_sinks(spec.sinks, counts, node, self._log_error)
+        sinks = make_sinks(spec.sinks, counts, node, self._reports.log_error)
         builder = RecordBuilder(
             AuditPolicy(spec.policy), spec.redact, node, self._wall_ns, spec.message
         )
         intake = Intake()
-        encoder = RecordEncoder(builder.make, intake, sinks, self._log_error)
+        encoder = RecordEncoder(builder.make, intake, sinks, self._reports.log_error)
         self._counts.append(counts)
         return _Pipeline(spec, intake, encoder, counts)
 
@@ -153,21 +144,9 @@ class _Recorder:
         for thread in self._retiring:
             thread.join()
         self._channels.close()
-        lost = sum(each.dropped["closing"] for each in self._total().values())
-        with suppress(OSError):
-            self._send_errors()
-            self._report()
-            if lost:
-                self._control.send({"op": "lost", "count": lost, "waited_s": CLOSING})
-        os.close(self._event)
-
-    # Reports
-
-    def _report(self) -> None:
-        described = self._describe(self._total())
-        if described != self._reported:
-            self._reported = described
-            self._control.send({"op": "metrics", "snapshot": described})
+        total = self._total()
+        lost = sum(each.dropped["closing"] for each in total.values())
+        self._reports.close(total, lost, CLOSING)
 
     def _total(self) -> dict[str, SinkCounts]:
         """Return the counters of all configurations by sink."""
@@ -176,14 +155,3 @@ class _Recorder:
             for name, each in counts.sinks.items():
                 total.sink(name).add(each)
         return total.sinks
-
-    def _log_error(self, trouble: str) -> None:
-        self._errors.put(trouble)
-        os.eventfd_write(self._event, 1)
-
-    def _send_errors(self) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._event)
-        with suppress(Empty):
-            while True:
-                self._control.send({"op": "error", "trouble": self._errors.get_nowait()})

@@ -13,21 +13,19 @@ The exporter ends when the supervisor has closed the control channel and the wor
 exported, or could not be for :data:`CLOSING` seconds.
 """
 
-import os
 import pickle
 import selectors
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from criproxy.concurrency.process_messages import ControlSocket, Message
+from criproxy.concurrency.process_reports import ProcessReports
 from criproxy.concurrency.thread_crash import end_process_on_thread_crash
-from criproxy.errors import CriproxyError, UsageError
 from criproxy.traces.channel import CallReceiver
 from criproxy.traces.counts import TraceCounts
 from criproxy.traces.spec import TracesSpec
@@ -72,18 +70,15 @@ def serve_exporter(control: socket.socket, describe: Describe) -> int:
 class _Exporter:
     def __init__(self, control: ControlSocket, describe: Describe) -> None:
         self._control = control
-        self._describe = describe
+        self._reports = ProcessReports(control, describe)
         self._selector = selectors.DefaultSelector()
         self._selector.register(control.sock, selectors.EVENT_READ)
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._selector.register(self._event, selectors.EVENT_READ)
+        self._selector.register(self._reports, selectors.EVENT_READ)
         self._pipeline: Pipeline | None = None
         self._pipelines: list[Pipeline] = []  # that in force, and those that have calls
         self._retiring: dict[Pipeline, threading.Thread] = {}
         self._retired = TraceCounts()
-        self._reported: Any = None
         self._next_report = 0.0
-        self._errors: SimpleQueue[str] = SimpleQueue()
 
     def run(self) -> None:
         """Serve until the supervisor closes the control channel."""
@@ -95,12 +90,13 @@ class _Exporter:
                             self._handle(message, descriptors)
                     elif key.data is not None:
                         self._read(key.data)
-                self._send_errors()
+                self._reports.send_errors()
                 if monotonic() >= self._next_report:
                     for pipeline in self._pipelines:
                         pipeline.sweep(monotonic())
                     self._forget_closed()
-                    self._report()
+                    self._reports.send_counts(self._total())
+                    self._next_report = monotonic() + _REPORT
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._close()
 
@@ -109,7 +105,8 @@ class _Exporter:
     def _handle(self, message: Message, descriptors: list[int]) -> None:
         operation = message["op"]
         if operation == "configure":
-            self._configure(pickle.loads(message["spec"]))  # noqa: S301  # the supervisor's own
+            spec = pickle.loads(message["spec"])  # noqa: S301  # the supervisor's own
+            self._reports.configured(partial(self._configure, spec))
         elif operation == "channel" and self._pipeline is not None:
             sock = socket.socket(fileno=descriptors[0])
             sock.setblocking(False)
@@ -119,20 +116,15 @@ class _Exporter:
 
     def _configure(self, spec: TracesSpec) -> None:
         before = self._pipeline
-        if before is None or spec != before.spec:
-            try:
-                # Imported here, so that a missing package is reported, and not the crash of this.
-                from criproxy.traces.exporter.pipeline import Pipeline
+        if before is not None and spec == before.spec:
+            return
+        # Imported here, so that a missing package is reported, and not the crash of this.
+        from criproxy.traces.exporter.pipeline import Pipeline
 
-                self._pipeline = Pipeline(spec, self._log_error)
-            except CriproxyError as error:
-                usage = isinstance(error, UsageError)
-                self._control.send({"op": "failed", "error": str(error), "usage": usage})
-                return
-            self._pipelines.append(self._pipeline)
-            if before is not None and not before.channels:
-                self._retire(before)
-        self._control.send({"op": "ready"})
+        self._pipeline = Pipeline(spec, self._reports.log_error)
+        self._pipelines.append(self._pipeline)
+        if before is not None and not before.channels:
+            self._retire(before)
 
     # Calls
 
@@ -188,23 +180,9 @@ class _Exporter:
             self._retire(pipeline)
         for thread in self._retiring.values():
             thread.join()
-        lost = self._total().dropped["closing"]
-        with suppress(OSError):
-            self._send_errors()
-            self._report()
-            if lost:
-                self._control.send({"op": "lost", "count": lost, "waited_s": CLOSING})
         self._selector.close()
-        os.close(self._event)
-
-    # Reports
-
-    def _report(self) -> None:
-        self._next_report = monotonic() + _REPORT
-        described = self._describe(self._total())
-        if described != self._reported:
-            self._reported = described
-            self._control.send({"op": "metrics", "snapshot": described})
+        total = self._total()
+        self._reports.close(total, total.dropped["closing"], CLOSING)
 
     def _total(self) -> TraceCounts:
         """Return the counters of all configurations."""
@@ -213,14 +191,3 @@ class _Exporter:
         for pipeline in (*self._pipelines, *self._retiring):
             pipeline.add_counts(total)
         return total
-
-    def _log_error(self, trouble: str) -> None:
-        self._errors.put(trouble)
-        os.eventfd_write(self._event, 1)
-
-    def _send_errors(self) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._event)
-        with suppress(Empty):
-            while True:
-                self._control.send({"op": "error", "trouble": self._errors.get_nowait()})
