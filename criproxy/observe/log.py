@@ -4,11 +4,16 @@ from collections.abc import MutableMapping
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from criproxy.observe.call_line import CallLine
 from criproxy.observe.line_writer import LineWriter
+from criproxy.optional_modules import hidden
 from criproxy.printable import printable
+
+# structlog would load them for the tracebacks of its own formatters: 4 MiB in each daemon beside
+# which somebody has installed rich, as the extra of `criproxy top` does.
+with hidden("better_exceptions", "colorama", "rich"):
+    import structlog
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """The levels by name, with the numbers of the module logging."""

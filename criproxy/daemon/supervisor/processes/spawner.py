@@ -10,6 +10,7 @@ process: first its control channel.
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import select
@@ -43,8 +44,7 @@ def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> soc
     loop exists.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    gc.collect()
-    gc.freeze()  # a collection would write to the pages that are shared
+    _settle_memory()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -53,8 +53,7 @@ def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> soc
         try:
             _close_all_but(theirs.fileno())
             prepare()
-            gc.collect()
-            gc.freeze()
+            _settle_memory()
             _Spawner(theirs, mains).run()
             status = 0
         except BaseException:
@@ -63,6 +62,14 @@ def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> soc
             os._exit(status)
     theirs.close()
     return ours
+
+
+def _settle_memory() -> None:
+    """Make the memory that is about to be shared small, and keep it from being written to."""
+    gc.collect()
+    gc.freeze()  # a collection would write to the pages that are shared
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)  # what loading has left free: up to 2 MiB
 
 
 def name_process(name: str) -> None:
