@@ -107,6 +107,9 @@ class _Worker:
         self._shares_pods = False
         self._others_select_pods = False
         self._listeners: list[Listener] = []
+        """Empty until it is known what to serve."""
+        self._early: list[tuple[Message, list[int]]] = []
+        """Messages that came before that, behind the one that says it."""
         self._rules: ActiveRules
         self._short_names: ShortNames
         self._background: Tasks
@@ -129,8 +132,8 @@ class _Worker:
         done, _ = await asyncio.wait(
             (self._started, self._draining), return_when=asyncio.FIRST_COMPLETED
         )
-        if self._started not in done:
-            return 0
+        if self._started not in done or self._draining.done():
+            return 0  # it is not needed any more, or nobody is left to need it
         message, descriptors = self._started.result()
         try:
             endpoints = [Endpoint(path) for path in message["endpoints"]]
@@ -178,6 +181,8 @@ class _Worker:
             self._short_names = self._make_short_names(background)
             rules = self._rules = self._make_rules(background, connections)
             self._listeners = self._make_listeners(connections, rules)
+            for early in self._early:
+                self._received(*early)
             if self._audit is not None or self._subjects is not None or loaded.rules:
                 await self._short_names.start()
             rules.adopt(prepared)
@@ -214,6 +219,8 @@ class _Worker:
             self._stop(message["seconds"], message["last"])
         elif operation == "cut":
             self._cut.set()
+        elif not self._listeners:
+            self._early.append((message, descriptors))
         elif operation == "channel":
             self._reconnect(message["to"], socket.socket(fileno=descriptors[0]))
         elif operation == "pods":
@@ -267,7 +274,7 @@ class _Worker:
 
     def _supervisor_gone(self) -> None:
         """Drain: nobody is left who could start a successor or answer for this worker."""
-        if self._started.done() and not self._draining.done():
+        if self._listeners and not self._draining.done():
             self._log.error("the supervisor has ended: this worker drains", worker=self._name)
             self._stop(float(self._config.limits.drain_timeout))
         else:
