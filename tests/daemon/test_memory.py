@@ -1,6 +1,8 @@
 """What each process of a daemon has in memory: only what its configuration needs."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,17 +37,30 @@ def libraries(proxy: Criproxy) -> dict[str, set[str]]:
 def test_rules(
     runtime: EmbeddedRuntime, short_dir: Path, rules: list[Any], loaded: set[str]
 ) -> None:
-    """Only rules need protobuf, and only their expressions CEL. Both are loaded by the spawner,
-    so that workers share them, and it has no thread afterwards. The supervisor has neither."""
+    """Only rules need protobuf, and only their expressions CEL. Both are loaded before the spawner
+    is forked, so that all processes share them, and it has no thread afterwards."""
     with Criproxy(short_dir, runtime.endpoint, config={"rules": rules}) as proxy:
         call(proxy.endpoint)
         assert libraries(proxy) == {
-            "supervisor": set(),
+            "supervisor": loaded,
             "criproxy:spawn": loaded,
             "criproxy:full": loaded,
         }
         spawner = named(proxy.process.pid, "criproxy:spawn")
         assert len(os.listdir(f"/proc/{spawner}/task")) == 1
+
+
+def test_optional_packages() -> None:
+    """The daemon loads no package that another command brought: structlog would take rich."""
+    modules = "sorted({each.partition('.')[0] for each in sys.modules if sys.modules[each]})"
+    code = f"import sys, criproxy.daemon.supervisor.supervisor; print(*{modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert "structlog" in loaded
+    assert not loaded & {"better_exceptions", "colorama", "google", "grpc", "pygments", "rich"}
+    import rich  # installed, and importable by whoever needs it
+
+    assert rich.get_console() is not None
 
 
 def test_audit_log_and_scoped_listeners(runtime: EmbeddedRuntime, short_dir: Path) -> None:
@@ -63,8 +78,8 @@ def test_audit_log_and_scoped_listeners(runtime: EmbeddedRuntime, short_dir: Pat
     with Criproxy(short_dir, config=config) as proxy:
         for each in listeners:
             call(each["endpoint"])
-        workers = {f"criproxy:{name}" for name in ("spawn", "audit", "full", "ro", "im")}
-        assert libraries(proxy) == {"supervisor": set()} | {key: {PROTOBUF} for key in workers}
+        children = {f"criproxy:{name}" for name in ("spawn", "audit", "full", "ro", "im")}
+        assert libraries(proxy) == {key: {PROTOBUF} for key in ("supervisor", *children)}
 
 
 def call(endpoint: str) -> None:

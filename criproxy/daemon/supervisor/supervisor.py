@@ -88,7 +88,8 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     loaded = with_runtimes(loaded)
     # From here to the fork neither a thread nor an event loop may be made.
     mains = {"worker": run_worker, "recorder": _run_recorder, "exporter": _run_exporter}
-    spawner = start_spawner(mains, lambda: _load_what_is_configured(loaded))
+    _load_what_is_configured(loaded)
+    spawner = start_spawner(mains)
     name_process(PROCESS_NAME)
     uvloop.run(_run(loaded, systemd, left, replace_running, spawner))
 

@@ -36,11 +36,12 @@ Exited = Callable[[int], None]
 """Called with the exit status of a process, negative for a signal."""
 
 
-def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> socket.socket:
+def start_spawner(mains: Mapping[str, Main]) -> socket.socket:
     """Fork the spawner; return the socket for :class:`SpawnerClient`.
 
-    ``mains`` has the function of each kind of process. ``prepare`` is called in the spawner, to
-    import what those need and the supervisor does not. It must be called before any thread or event
+    ``mains`` has the function of each kind of process. What these need has to be imported before:
+    also the supervisor shares its pages, and what the spawner imported on its own would fill the
+    gaps in pages that it shares with the supervisor. It must be called before any thread or event
     loop exists.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -52,8 +53,6 @@ def start_spawner(mains: Mapping[str, Main], prepare: Callable[[], None]) -> soc
         status = 1
         try:
             _close_all_but(theirs.fileno())
-            prepare()
-            _settle_memory()
             _Spawner(theirs, mains).run()
             status = 0
         except BaseException:
