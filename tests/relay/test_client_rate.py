@@ -100,6 +100,24 @@ def test_connection_is_ended(short_dir: Path, loop: str, image: Path | None, kin
             assert receive(other, 9)[3] == wire.SETTINGS
 
 
+@pytest.mark.parametrize("kind", ["settings", "block"])
+def test_a_connection_that_is_not_read(short_dir: Path, loop: str, kind: str) -> None:
+    """A client that exceeds a limit of the reader is no longer read, but still limited."""
+    path = short_dir / "runtime.sock"
+    block = wire.frame(wire.HEADERS, 0, 1) + wire.frame(wire.CONTINUATION, 0, 1) * 129
+    with (
+        runtime(path),
+        Relay(short_dir, path, loop=loop, frame_rate=100) as relay,
+        dial(relay.path) as client,
+    ):
+        client.sendall(wire.PREFACE + wire.settings())
+        client.sendall(wire.settings() * 1000 if kind == "settings" else block)
+        wait_until(lambda: relay.recorder.stopped, "end of the reading")
+        flood(client, FRAMES["ping"])
+        wait_until(lambda: len(relay.recorder.closed) == 1, "end of the connection")
+        assert relay.recorder.too_fast == relay.recorder.opened
+
+
 def test_client_is_slowed_down(short_dir: Path, loop: str, image: Path | None) -> None:
     """A client above the limit, but not far, is read from later; its connection stays."""
     path = short_dir / "runtime.sock"

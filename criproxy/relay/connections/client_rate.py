@@ -1,7 +1,6 @@
 """Slows down a client whose frames cost work and carry nothing, then ends its connection.
 
-Which frames count: see :mod:`criproxy.wire.http2.frame_rate`. A connection that is not read any
-more is not limited: its bytes are forwarded, which costs no more than those of any other.
+Which frames count: see :mod:`criproxy.wire.http2.frame_rate`.
 """
 
 from collections.abc import Callable

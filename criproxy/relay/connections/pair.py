@@ -27,6 +27,9 @@ from criproxy.wire.http2.work import INTERCEPTED, READ, part_size
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.connection import ConnectionReader, Side
 
+_UNREAD: Final = 64 << 10
+"""Bytes that are handled at once of a connection that is not read: they may be 7,000 frames."""
+
 _POLL_INTERVAL: Final = 1.0
 """Seconds between polls of a peer that has half-closed its connection."""
 
@@ -212,7 +215,7 @@ class Pair(RelayedConnection):
         interceptor = self.interceptor
         raw = interceptor is None or interceptor.raw
         if raw and not self.reader.reading:
-            return len(data) - start  # they are only forwarded
+            return min(len(data) - start, _UNREAD)  # they are forwarded, and their frames counted
         if side is Side.CLIENT and self._filter is not None and self._filter.is_waiting:
             to_boundary = None
         elif interceptor is None:

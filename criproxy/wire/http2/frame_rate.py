@@ -16,14 +16,19 @@ _BURST: Final = 10.0
 """Seconds' worth of overhead frames that a connection may send at once."""
 
 
+_PATIENCE: Final = 60.0
+"""Seconds for which a client may go on to send as much as it is read."""
+
+
 class FrameRate:
     """A leaky bucket of the overhead frames of one connection.
 
     It leaks ``limit`` frames per second. The connection is slowed down while it has more than ten
-    seconds' worth of them, and is to be ended with ENHANCE_YOUR_CALM at twice as many.
+    seconds' worth of them. It is to be ended with ENHANCE_YOUR_CALM at twice as many, which one
+    read brings if the frames are small; or when it has been slowed down for a minute on end.
     """
 
-    __slots__ = ("_limit", "_overhead", "_time", "level")
+    __slots__ = ("_limit", "_overhead", "_slowed_since", "_time", "level")
 
     def __init__(self, limit: float, now: float) -> None:
         """``limit``: frames per second. ``now``: the time in seconds."""
@@ -31,6 +36,7 @@ class FrameRate:
         """Overhead frames in the bucket."""
         self._limit = limit
         self._overhead = 0
+        self._slowed_since = -1.0
         self._time = now
 
     def update(self, overhead: int, now: float) -> float:
@@ -41,9 +47,15 @@ class FrameRate:
         leaked = max(0.0, self.level - max(0.0, now - self._time) * self._limit)
         self.level = max(0.0, leaked + overhead - self._overhead)
         self._overhead, self._time = overhead, now
-        return max(0.0, self.level / self._limit - _BURST)
+        pause = max(0.0, self.level / self._limit - _BURST)
+        if not pause:
+            self._slowed_since = -1.0
+        elif self._slowed_since < 0:
+            self._slowed_since = now
+        return pause
 
     @property
     def is_exceeded(self) -> bool:
         """Whether the connection is to be ended."""
-        return self.level > 2 * _BURST * self._limit
+        slowed = self._time - self._slowed_since if self._slowed_since >= 0 else 0.0
+        return self.level > 2 * _BURST * self._limit or slowed > _PATIENCE

@@ -240,7 +240,7 @@ class FrameReader:
         """Read the next bytes; ``now`` is passed to the handler.
 
         Raises a WireError when they cannot be read. All frames before have been handled then, and
-        the reader must not be used again.
+        the reader must not be used again; after a LimitError :meth:`unread` may be called.
         """
         if self._preface:
             data = self._read_preface(data)
@@ -274,16 +274,20 @@ class FrameReader:
                 self._data_left = end - padding - start
                 self._report_data(data, start, now)
             elif kind in _BUFFERED_KINDS:
-                if length > self._header_block_limit:
-                    self._refuse_buffering(length)
-                if end > size:
-                    return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
-                if kind == HEADERS and flags & _NOT_WHOLE == FLAG_END_HEADERS:
-                    headers = self.decoder.decode(data[start:end])
-                    ended = bool(flags & FLAG_END_STREAM)
-                    self._handler.headers(stream & _STREAM_ID, headers, ended, now)
-                else:
-                    self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
+                try:
+                    if length > self._header_block_limit:
+                        self._refuse_buffering(length)
+                    if end > size:
+                        return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
+                    if kind == HEADERS and flags & _NOT_WHOLE == FLAG_END_HEADERS:
+                        headers = self.decoder.decode(data[start:end])
+                        ended = bool(flags & FLAG_END_STREAM)
+                        self._handler.headers(stream & _STREAM_ID, headers, ended, now)
+                    else:
+                        self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
+                except LimitError:
+                    self._skip, self._partial = max(0, end - size), bytearray(data[end:])
+                    raise
             elif length != _EXACT_SIZES.get(kind, length):
                 self._refuse_size(kind, length)
             else:
@@ -323,6 +327,14 @@ class FrameReader:
         if self._partial:
             return self._wanted - len(self._partial)
         return 0 if self._expected == _ANY else len(self._preface) + FRAME_HEADER_SIZE
+
+    def unread(self) -> tuple[int, bytes]:
+        """Return the bytes until the next frame header, and what came of that and behind it.
+
+        To be called when the connection is not read any more, because this side or the other has
+        exceeded a limit.
+        """
+        return len(self._preface) + self._data_left + self._skip, bytes(self._partial)
 
     def _continue_frame(self, data: bytes, now: float) -> int:
         """Continue the frame that the last chunk ended in; return its end in this one."""

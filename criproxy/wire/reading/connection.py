@@ -40,6 +40,7 @@ from criproxy.wire.hpack.decoder import (
     Header,
 )
 from criproxy.wire.http1 import SwitchScanner
+from criproxy.wire.http2.frame_counter import FrameCounter
 from criproxy.wire.http2.frames import (
     DEFAULT_HEADER_BLOCK_LIMIT,
     FrameReader,
@@ -143,7 +144,7 @@ class ConnectionReader:
     ends. After it has returned ReadingStopped it ignores all bytes.
     """
 
-    __slots__ = ("_readers", "_streams", "header_block_limit", "http1", "reading")
+    __slots__ = ("_counters", "_readers", "_streams", "header_block_limit", "http1", "reading")
 
     def __init__(
         self,
@@ -171,6 +172,8 @@ class ConnectionReader:
         runtime = FrameReader(responses, False, *limits)
         requests.peer, responses.peer = runtime, client
         self._readers = (client, runtime)
+        self._counters: tuple[FrameCounter, FrameCounter] | None = None
+        """Once the reading has stopped because a limit was exceeded."""
         self.header_block_limit = header_block_limit
         self.reading = True
         """Whether the connection is still read."""
@@ -226,9 +229,14 @@ class ConnectionReader:
         """
         client, runtime = self._readers
         streams = self._streams
-        explained = streams.answered * _CALL_OVERHEAD
-        explained += (client.flow + runtime.flow) // _OVERHEAD_BYTES
-        return client.overhead_frames + streams.overhead - explained
+        overhead = client.overhead_frames + streams.overhead
+        answered, data_bytes = streams.answered, client.flow + runtime.flow
+        if self._counters is not None:
+            unread, responses = self._counters
+            overhead += unread.overhead
+            answered += responses.ends
+            data_bytes += unread.data_bytes + responses.data_bytes
+        return overhead - answered * _CALL_OVERHEAD - data_bytes // _OVERHEAD_BYTES
 
     @property
     def last_stream(self) -> int:
@@ -264,7 +272,9 @@ class ConnectionReader:
     def receive(self, side: Side, data: bytes, now: float) -> list[Event]:
         """Read the next bytes of ``side``; ``now`` is when they arrived, in seconds."""
         if not self.reading:
-            if self.http1 is not None and side is Side.CLIENT:
+            if self._counters is not None:
+                self._counters[side].count(data)
+            elif self.http1 is not None and side is Side.CLIENT:
                 self.http1.feed(data)
             return []
         try:
@@ -273,8 +283,17 @@ class ConnectionReader:
             if isinstance(error, HTTP1Error) and side is Side.CLIENT:
                 self.http1 = SwitchScanner()
                 self.http1.feed(error.beginning)
+            elif isinstance(error, LimitError):
+                self._counters = self._count(Side.CLIENT), self._count(Side.RUNTIME)
             return self.stop(error.reason, str(error), now)
         return self._take_events() if self._streams.events else []
+
+    def _count(self, side: Side) -> FrameCounter:
+        """Return what counts the frames of a side from where its reading has stopped."""
+        skip, received = self._readers[side].unread()
+        counter = FrameCounter(skip, self._streams.last if side is Side.CLIENT else 0)
+        counter.count(received)
+        return counter
 
     def stop(self, reason: str, detail: str, now: float) -> list[Event]:
         """Stop the reading; ``reason`` is one of :data:`criproxy.wire.errors.REASONS`."""

@@ -11,9 +11,9 @@ from tests.support.wire import client, conversation, message, runtime
 C, R = Side.CLIENT, Side.RUNTIME
 
 
-def opened() -> ConnectionReader:
+def opened(**limits: int) -> ConnectionReader:
     """A reader of a connection with a call in flight."""
-    reader = ConnectionReader()
+    reader = ConnectionReader(**limits)
     wire.read(reader, conversation(client(wire.request(1))))
     return reader
 
@@ -133,13 +133,28 @@ def test_a_rate_below_the_limit() -> None:
 
 
 def test_a_rate_above_the_limit() -> None:
-    """A client that is slowed down as it should is never ended: it sends at the limit."""
+    """A client that goes on to send as much as it is read sends at the limit, and is ended after a
+    minute of that."""
     rate, now, overhead = FrameRate(100, 0.0), 0.0, 0
-    for _ in range(1000):
+    while not rate.is_exceeded:
         overhead += 50
         now += rate.update(overhead, now)
-        assert not rate.is_exceeded
-    assert overhead / now == pytest.approx(100, rel=0.05)
+    assert 60 < now < 62
+    assert overhead / now == pytest.approx(100 * 70 / 60, rel=0.05)  # ten seconds' worth at once
+
+
+def test_a_rate_above_the_limit_for_a_while() -> None:
+    """A client that is slowed down for less than a minute at a time is never ended."""
+    rate, now, overhead = FrameRate(100, 0.0), 0.0, 0
+    for _ in range(20):
+        until = now + 50
+        while now < until:
+            overhead += 50
+            now += rate.update(overhead, now)
+            assert not rate.is_exceeded
+        now += 1
+        overhead += 50
+        assert rate.update(overhead, now) == 0.0
 
 
 def test_explained_frames_are_not_saved() -> None:
@@ -158,6 +173,41 @@ def test_a_clock_that_jumps_back() -> None:
     assert rate.level == 500
     rate.update(500, 11.0)
     assert rate.level == 400
+
+
+STOPPING = {
+    "SETTINGS without ACK": wire.settings() * 1001,
+    "CONTINUATION": wire.frame(wire.HEADERS, 0, 3) + wire.frame(wire.CONTINUATION, 0, 3) * 129,
+    "a large header block": wire.frame(wire.HEADERS, 0, 3, bytes(5000))
+    + wire.frame(wire.CONTINUATION, 0, 3, bytes(5000)),
+    "a large frame": wire.frame(wire.HEADERS, 0, 3, bytes(9000)),
+}
+"""Frames of a client that exceed a limit of the reader."""
+
+
+@pytest.mark.parametrize("kind", STOPPING)
+@pytest.mark.parametrize("cut", wire.CUTS)
+def test_a_connection_that_is_not_read(kind: str, cut: wire.Cut) -> None:
+    """Behind a limit of the reader the frames count as before, and answered calls explain some."""
+    reader = opened(header_block_limit=8192)
+    before = reader.overhead
+    wire.read(reader, [client(STOPPING[kind] + wire.ping() * 30)], cut)
+    assert not reader.reading
+    assert reader.overhead - before == 30 + STOPPED_AT.get(kind, 0)
+    before = reader.overhead
+    for frame in OVERHEAD.values():
+        wire.read(reader, [client(frame)], cut)
+    assert reader.overhead - before == len(OVERHEAD)
+    before = reader.overhead
+    wire.read(reader, [client(wire.request(101) + wire.request(103))], cut)
+    assert reader.overhead == before
+    answers = wire.trailers_only(101, 0) + wire.trailers_only(103, 0)
+    wire.read(reader, [runtime(answers)], cut)
+    assert before - reader.overhead == 2 * 8
+
+
+STOPPED_AT = {"SETTINGS without ACK": 1001, "CONTINUATION": 129, "a large header block": 1}
+"""How many of these frames count themselves."""
 
 
 def highest_level(name: str, pace: float = 1.0) -> float:
