@@ -192,8 +192,8 @@ class LimitsConfig(Section, frozen=True):
     frame_rate: int = 1000
     """Frames per second of one connection that cost work and carry nothing, such as PING or empty
     DATA, beyond those that come with each call. A client that sends more for 10 s, or as many at
-    once, is read from more slowly; after twice as many its connection ends with
-    ENHANCE_YOUR_CALM."""
+    once, is read from more slowly; after twice as many at once, or a minute of that, its connection
+    ends with ENHANCE_YOUR_CALM."""
     message: Size | None = None
     """Bytes of a message above which its call is reset on both sides; the client reports
     RESOURCE_EXHAUSTED. null: no limit."""

@@ -27,10 +27,15 @@ _RULES: Final[Mapping[str, Callable[[float, float], float]]] = {
     "criproxy_config_reload_timestamp_seconds": max,
     "criproxy_oldest_call_age_seconds": max,
     "criproxy_runtime_up": min,
-    "process_max_fds": min,
     "process_start_time_seconds": min,
 }
 """How the gauges are merged that are not amounts; all other samples are added up."""
+
+
+_OPEN_FDS: Final = "process_open_fds"
+_MAX_FDS: Final = "process_max_fds"
+"""Both are those of the process that is nearest to its limit: each has a limit of its own, so their
+ratio says nothing if one is added up."""
 
 
 def snapshot(registry: CollectorRegistry) -> Snapshot:
@@ -84,13 +89,17 @@ def merge(snapshots: Iterable[Snapshot]) -> list[Metric]:
     """Return the families of all snapshots; samples with the same labels are added up.
 
     Gauges that are not amounts are merged by ``_RULES``; an info is taken from the first snapshot,
-    and of exemplars the latest.
+    and of exemplars the latest. File descriptors are those of the process nearest to its limit.
     """
+    snapshots = list(snapshots)
+    fullest = max(snapshots, key=_used_descriptors, default=None)
     families: dict[str, Metric] = {}
     values: dict[str, dict[_Key, float]] = {}
     exemplars: dict[_Key, Exemplar] = {}
     for each in snapshots:
         for name, text, kind, samples in each:
+            if name in (_OPEN_FDS, _MAX_FDS) and each is not fullest:
+                continue
             families.setdefault(name, Metric(name, text, kind))
             found = values.setdefault(name, {})
             rule = max if kind == "info" else _RULES.get(name)
@@ -109,6 +118,12 @@ def merge(snapshots: Iterable[Snapshot]) -> list[Metric]:
             sample, labels = key
             families[name].add_sample(sample, dict(labels), value, exemplar=exemplars.get(key))
     return list(families.values())
+
+
+def _used_descriptors(process: Snapshot) -> float:
+    """Return which part of its file descriptors a process has open; -1 where it reports none."""
+    found = {name: samples[0][2] for name, _, _, samples in process if samples}
+    return found[_OPEN_FDS] / found[_MAX_FDS] if found.get(_MAX_FDS) else -1.0
 
 
 def _at(exemplar: Exemplar) -> float:

@@ -48,6 +48,20 @@ def test_no_counter_goes_down_when_a_worker_is_replaced() -> None:
     assert merged["seconds_count", ""] == 3
 
 
+def test_descriptors_of_the_fullest_process() -> None:
+    """Open descriptors and their limit are those of one process: the nearest to its limit."""
+
+    def process(open_: float, most: float) -> Snapshot:
+        registry = CollectorRegistry()
+        Gauge("process_open_fds", "Open.", registry=registry).set(open_)
+        Gauge("process_max_fds", "Limit.", registry=registry).set(most)
+        return snapshot(registry)
+
+    merged = samples([process(90, 1024), process(60, 80), of_worker(1, 1, 0.5), process(9, 1024)])
+    assert merged["process_open_fds", ""] == 60
+    assert merged["process_max_fds", ""] == 80
+
+
 @pytest.mark.parametrize(
     ("name", "merged"),
     [
