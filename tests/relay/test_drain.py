@@ -33,6 +33,9 @@ RETRIES = [("grpc.enable_retries", 1)]
 """As clients have it by default: a call of which nothing has been sent when a GOAWAY comes is made
 on the next connection."""
 
+NEVER = 1e9
+"""Seconds."""
+
 PING = wire.frame(wire.PING, 0, 0, PING_PAYLOAD)
 PING_ACK = wire.frame(wire.PING, wire.ACK, 0, PING_PAYLOAD)
 
@@ -236,9 +239,38 @@ def test_acknowledgement_is_not_forwarded(ends: Ends, cut: int) -> None:
     assert draining.result(LIMIT_SECONDS) == DrainResult(finished=2, cut=0)
 
 
-def test_client_that_acknowledges_late(ends: Ends) -> None:
+def test_client_in_its_handshake(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GOAWAY comes with the handshake, in which gRPC C-core does not see it: it comes behind the
+    first call, which is served."""
+    monkeypatch.setattr("criproxy.relay.connections.drain._FIRST_CALL", NEVER)
+    ends.from_client(PREFACE + wire.settings())
+    draining = ends.relay.drain()
+    wait_until(lambda: not ends.relay.listener.is_accepting, "drain")
+    for frame in (wire.settings(), wire.settings(ack=True), wire.ping()):
+        ends.from_runtime(frame)
+    ends.from_client(wire.headers(1, wire.block(*REQUEST), end=True))
+    assert receive(ends.client, len(GOAWAY + PING)) == GOAWAY + PING
+    ends.from_runtime(wire.trailers_only(1, 0))
+    ends.client.sendall(PING_ACK)
+    assert receive_all(ends.client) == wire.goaway(1)
+    assert draining.result(LIMIT_SECONDS) == DrainResult(finished=1, cut=0)
+
+
+def test_client_that_does_not_acknowledge(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client without a call that does not answer the PING is closed: gRPC C-core waits for that
+    to connect again, where it has not seen the GOAWAY."""
+    monkeypatch.setattr("criproxy.relay.connections.drain._ANSWER", 0.1)
+    ends.from_client(PREFACE + wire.settings())
+    ends.from_runtime(wire.settings())
+    draining = ends.relay.drain()
+    assert receive_all(ends.client) == GOAWAY + PING + wire.goaway(0)
+    assert draining.result(LIMIT_SECONDS) == DrainResult(finished=0, cut=0)
+
+
+def test_client_that_acknowledges_late(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without a call stays until its client has seen the GOAWAY: the call that it has
     sent meanwhile is served."""
+    monkeypatch.setattr("criproxy.relay.connections.drain._ANSWER", NEVER)
     ends.from_client(PREFACE + wire.settings())
     ends.from_runtime(wire.settings())
     draining = ends.relay.drain()

@@ -8,6 +8,10 @@ The order of RFC 9113 section 6.8, as grpc-go's and C-core's servers keep it in 
     GOAWAY(NO_ERROR, the last stream)       then both connections are ended
     the client closes its socket            ours is closed then, or after a second
 
+On a connection without a call the first GOAWAY waits for one, for a second at most: in gRPC C-core a
+GOAWAY that comes with the handshake is lost, the connection stays open unused, and the call that it
+was made for waits until the server closes it.
+
 Streams of events, which have no end of their own, end with UNAVAILABLE, as if the runtime stopped.
 A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 0) at once.
 """
@@ -15,6 +19,7 @@ A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 
 import asyncio
 import contextlib
 import socket
+from math import inf
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +49,12 @@ SILENCE: Final = 1.0
 """Seconds without a byte after which a connection is closed that has no HTTP/2 to drain: it is not
 read any more, or its client has not sent a preface."""
 
+_FIRST_CALL: Final = 1.0
+"""Seconds that a connection without a call is given to make one."""
+
+_ANSWER: Final = 5.0
+"""Seconds that a client has to answer the PING on a connection without a call, as in grpc-go."""
+
 _READ_SIZE: Final = 1 << 16
 
 _header: Final = Struct(">HBBBI").unpack_from
@@ -59,6 +70,8 @@ class Drain:
         """When the last bytes came, in seconds."""
         self._connection = connection
         self._goaway_sent = False
+        self._goaway_due = connection.clock() + _FIRST_CALL
+        self._answer_due = inf
         self._ping_sent = False
         self._looked_at = 0  # the last stream that was looked at for an endless call
 
@@ -71,13 +84,17 @@ class Drain:
             if silent:
                 connection.close()
             return
+        now, unused = connection.clock(), not reader.last_stream
         if not self._goaway_sent:
+            if unused and now < self._goaway_due:
+                return
             connection.send_goaway(LARGEST_STREAM)
             self._goaway_sent = True
+            self._answer_due = now + _ANSWER
         if not self._ping_sent:
             self._ping_sent = connection.send_ping()
         self._end_endless_calls()
-        done = self.acknowledged or (silent and reader.not_started)
+        done = self.acknowledged or (silent and reader.not_started) or (unused and now >= self._answer_due)
         if done and not connection.has_calls:
             connection.send_goaway(reader.last_stream)
             connection.close()
