@@ -23,12 +23,12 @@ _INTRODUCTION: Final = """\
 # Metrics
 
 `/metrics` serves these in the Prometheus exposition format, together with `process_*` (memory, CPU,
-file descriptors) of the daemon and `*_created` timestamps. CPU time and memory are sums over the daemon's
-processes: `process_resident_memory_bytes` counts pages that these share in each of them.
+file descriptors) of the daemon and `*_created` timestamps. CPU time and memory are sums over the
+daemon's processes: `process_resident_memory_bytes` counts pages that these share in each of them.
 `process_open_fds` and `process_max_fds` are those of the process that is nearest to its limit.
 
-`service` and `method` are those of the CRI (`runtime.v1.RuntimeService`, `CreateContainer`), and `other` for everything else. `code` is
-the name of the gRPC code (`OK`, `NOT_FOUND`), or `UNREAD`.
+`service` and `method` are those of the CRI (`runtime.v1.RuntimeService`, `CreateContainer`), and
+`other` for everything else. `code` is the name of the gRPC code (`OK`, `NOT_FOUND`), or `UNREAD`.
 
 A scraper that accepts `application/openmetrics-text` is given OpenMetrics, in which a bucket of the
 histograms of calls has an exemplar: `trace_id` and `span_id` of the last call in it that has a span

@@ -8,9 +8,9 @@ The order of RFC 9113 section 6.8, as grpc-go's and C-core's servers keep it in 
     GOAWAY(NO_ERROR, the last stream)       then both connections are ended
     the client closes its socket            ours is closed then, or after a second
 
-On a connection without a call the first GOAWAY waits for one, for a second at most: in gRPC C-core a
-GOAWAY that comes with the handshake is lost, the connection stays open unused, and the call that it
-was made for waits until the server closes it.
+On a connection without a call the first GOAWAY waits for one, for a second at most: in gRPC C-core
+a GOAWAY that comes with the handshake is lost, the connection stays open unused, and the call that
+it was made for waits until the server closes it.
 
 Streams of events, which have no end of their own, end with UNAVAILABLE, as if the runtime stopped.
 A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 0) at once.
@@ -94,8 +94,8 @@ class Drain:
         if not self._ping_sent:
             self._ping_sent = connection.send_ping()
         self._end_endless_calls()
-        done = self.acknowledged or (silent and reader.not_started) or (unused and now >= self._answer_due)
-        if done and not connection.has_calls:
+        given_up = unused and ((silent and reader.not_started) or now >= self._answer_due)
+        if (self.acknowledged or given_up) and not connection.has_calls:
             connection.send_goaway(reader.last_stream)
             connection.close()
 

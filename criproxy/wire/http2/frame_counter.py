@@ -5,8 +5,6 @@ work and carry nothing are still limited (:mod:`criproxy.wire.http2.frame_rate`)
 would exceed one limit to be rid of the other.
 """
 
-
-
 from criproxy.wire.constants import (
     DATA,
     FLAG_END_STREAM,
