@@ -85,7 +85,8 @@ class HeldCall:
         """Whether the client has ended the request."""
         self._request_released = False
         """Whether the request has been forwarded to the runtime."""
-        self._not_held = EvaluationError("held_limit", "the request is not complete")
+        self._not_held = "held_limit", "the request is not complete"
+        """Why the request cannot be read if it is not complete: a reason and a detail."""
         self._done = False
         """Whether the handler has nothing left to do."""
 
@@ -124,7 +125,7 @@ class HeldCall:
         if self._done:
             return
         error = partial(EvaluationError, reason, detail)
-        self._not_held = error()
+        self._not_held = reason, detail
         with self._runner.without_waiting(error):
             if side is Side.RUNTIME:
                 self._runner.run(self._forward_large_response(error()))
@@ -166,7 +167,7 @@ class HeldCall:
         if not self._plan.request_held:
             return HeldMessage.unreadable("decode", "the request was not held")
         if not self._request_complete:
-            return HeldMessage.unreadable(self._not_held.reason, self._not_held.detail)
+            return HeldMessage.unreadable(*self._not_held)
         if len(self._requests) != 1:
             count = len(self._requests)
             return HeldMessage.unreadable("decode", f"a unary request of {count} messages")
@@ -308,8 +309,10 @@ class HeldCall:
 
 def _status_code(trailers: list[Header]) -> StatusCode:
     """Return the status code of a failed response."""
-    codes = (parse_status(value) for name, value in trailers if name == b"grpc-status")
-    return next(codes, StatusCode.UNKNOWN)
+    return next(
+        (parse_status(value) for name, value in trailers if name == b"grpc-status"),
+        StatusCode.UNKNOWN,
+    )
 
 
 def _is_ok(trailers: list[Header]) -> bool:

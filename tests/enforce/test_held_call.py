@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from criproxy.concurrency.steps import LARGE, Steps
+from criproxy.concurrency.steps import LARGE, LargeMessageExecutor, Steps
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.rules.errors import EvaluationError
@@ -100,17 +100,18 @@ class FakeHook:
         return message if self._outcome is None else self._outcome
 
 
-class _SteppedExecutor:
+class _SteppedExecutor(LargeMessageExecutor):
     """Runs each function when the test calls :meth:`step`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._steps: list[asyncio.Event] = []
 
-    def run(self, size: int, function: Any, *args: Any) -> Steps[Any]:
+    def run(self, size: int, function: Any, *args: Any, **kwargs: Any) -> Steps[Any]:
         """See LargeMessageExecutor."""
         self._steps.append(asyncio.Event())
         yield self._steps[-1].wait
-        return function(*args)
+        return function(*args, **kwargs)
 
     async def step(self) -> None:
         await settle()
@@ -1413,12 +1414,14 @@ def test_nothing_after_the_end() -> None:
 def test_defect() -> None:
     """A call whose handler raises another exception is answered with INTERNAL."""
 
+    class Broken(Scripted):
+        def send(self, *_: Any) -> None:
+            raise ValueError("a defect")
+
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER))
-        call = Scripted(rules, f"/{PULL}".encode())
-        handler: Any = call.hold and call.hold.handler
-        handler._evaluation = None
-        call.asks(pull())
+        call = Broken(rules, f"/{PULL}".encode())
+        call.asks(pull("quay.io/other"))
         assert call.done == [reply(StatusCode.INTERNAL, "criproxy: internal error")]
         assert len(rules.log.of("handling failed")) == 1
 
