@@ -4,9 +4,9 @@
 a policy, and what is forwarded to the reader, the metrics and the call log, without sockets. It
 does so in processes by turns: with this tree's modules, which are interpreted, and with those of
 ``build/compiled``, which ``make test-compiled`` makes. For each kind of call it prints microseconds
-of CPU, and blocks of memory that a call occupies while the runtime has its request
-(``sys.getallocatedblocks``: objects and the memory that belongs to them, without those that were
-freed before). It writes no file. ``--profile KIND`` prints where the time of a kind of call goes.
+of CPU, and blocks of memory that a call occupies while the runtime has its request, the garbage
+collector being off (``sys.getallocatedblocks``: objects and the memory that belongs to them, without
+those that were freed before). It writes no file. ``--profile KIND`` prints where the time of a kind of call goes.
 """
 
 import cProfile
@@ -270,7 +270,7 @@ def _seconds(kind: Kind, calls: Calls, profile: cProfile.Profile | None = None) 
     for requested, rest in calls[:_WARM]:
         relay.receive(requested, rest)
     gc.collect()
-    gc.disable()
+    gc.freeze()  # as the daemon does: what is collected is of the calls
     if profile is not None:
         profile.enable()
     began = time.process_time()
@@ -279,7 +279,7 @@ def _seconds(kind: Kind, calls: Calls, profile: cProfile.Profile | None = None) 
     spent = time.process_time() - began
     if profile is not None:
         profile.disable()
-    gc.enable()
+    gc.unfreeze()
     assert relay.notifier.calls_ended == _CALLS, kind.name
     return spent / (_CALLS - _WARM)
 
@@ -291,10 +291,13 @@ def _blocks_in_flight(kind: Kind) -> float:
     for requested, rest in calls[:_WARM]:
         relay.receive(requested, rest)
     gc.collect()
+    gc.disable()
     before = sys.getallocatedblocks()
     for requested, rest in calls[_WARM:]:
         relay.receive(requested, rest[:1])
-    return (sys.getallocatedblocks() - before) / (_CALLS - _WARM)
+    blocks = sys.getallocatedblocks() - before
+    gc.enable()
+    return blocks / (_CALLS - _WARM)
 
 
 def _measure() -> Figures:

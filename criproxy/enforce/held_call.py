@@ -78,7 +78,9 @@ class HeldCall:
         self._evaluation = evaluation
         self._executor = executor
         self._deadline = deadline
-        self._runner = StepRunner(self)
+        self._runner: StepRunner | None = StepRunner(self)
+        """None when nothing is left to do: each refers to the other, and without the runner what
+        was held is freed at once, not when the garbage collector runs."""
         self._requests: list[Payload] = []
         self._responses: list[Payload] = []
         self._request_complete = False
@@ -87,50 +89,54 @@ class HeldCall:
         """Whether the request has been forwarded to the runtime."""
         self._not_held = "held_limit", "the request is not complete"
         """Why the request cannot be read if it is not complete: a reason and a detail."""
-        self._done = False
-        """Whether the handler has nothing left to do."""
 
     # Events of the held stream.
 
     def opened(self) -> None:
         """Evaluate the rules, unless the request's message has to be complete first."""
+        runner = self._runner
+        if runner is None:
+            return
         if not self._plan.request_held or self._plan.messages.request is None:
-            self._runner.run(self._forward_request())
+            runner.run(self._forward_request())
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         """Evaluate the rules on a message of a response stream; collect other messages."""
-        if self._done:
+        runner = self._runner
+        if runner is None:
             return
         message = Payload(payload, compressed)
         if side is Side.CLIENT:
             self._requests.append(message)
         elif self._plan.messages.streaming:
-            self._runner.run(self._forward_stream_message(message))
+            runner.run(self._forward_stream_message(message))
         else:
             self._responses.append(message)
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
         """Evaluate the rules on the direction that is complete."""
-        if self._done:
+        runner = self._runner
+        if runner is None:
             return
         if side is Side.RUNTIME:
-            self._runner.run(self._forward_response(trailers))
+            runner.run(self._forward_response(trailers))
             return
         self._request_complete = True
         if self._plan.messages.request is not None:
-            self._runner.run(self._forward_request())
+            runner.run(self._forward_request())
 
     def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
         """Evaluate the rules without the message and without waiting; forward the rest unheld."""
-        if self._done:
+        runner = self._runner
+        if runner is None:
             return
         error = partial(EvaluationError, reason, detail)
         self._not_held = reason, detail
-        with self._runner.without_waiting(error):
+        with runner.without_waiting(error):
             if side is Side.RUNTIME:
-                self._runner.run(self._forward_large_response(error()))
+                runner.run(self._forward_large_response(error()))
             elif not self._request_released:
-                self._runner.run(self._forward_request())
+                runner.run(self._forward_request())
 
     def closed(self) -> None:
         """Stop the evaluation, and release the slots that the call has acquired."""
@@ -277,6 +283,7 @@ class HeldCall:
         if not isinstance(error, LocalReply):
             self._resources.log.warning("handling failed", exc_info=error)
             error = LocalReply(StatusCode.INTERNAL, "criproxy: internal error")
+        error.__traceback__ = None  # its frames refer to the reply: only a collection would free it
         self._reply(error)
 
     def time_left(self) -> float | None:
@@ -298,13 +305,14 @@ class HeldCall:
         self._executor.wait_ended()
 
     def _reply(self, reply: LocalReply) -> None:
-        if not self._done:
+        if self._runner is not None:
             self._finish()
             self._stream.reply(reply.code, reply.message)
 
     def _finish(self) -> None:
-        self._done = True
-        self._runner.stop()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.stop()
 
 
 def _status_code(trailers: list[Header]) -> StatusCode:

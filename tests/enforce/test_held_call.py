@@ -1,6 +1,7 @@
 """One held call under rules: the commands that its handler gives the stream, in order."""
 
 import asyncio
+import gc
 import gzip
 import zlib
 from typing import Any
@@ -10,6 +11,9 @@ from google.protobuf.message import Message
 
 from criproxy.concurrency.steps import LARGE, LargeMessageExecutor, Steps
 from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.enforce.evaluation.evaluation import RuleEvaluation
+from criproxy.enforce.evaluation.payloads import HeldMessage
+from criproxy.enforce.held_call import HeldCall
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
@@ -1424,5 +1428,44 @@ def test_defect() -> None:
         call.asks(pull("quay.io/other"))
         assert call.done == [reply(StatusCode.INTERNAL, "criproxy: internal error")]
         assert len(rules.log.of("handling failed")) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("action", "where", "image"),
+    [
+        (TO_MIRROR, None, "docker.io/nginx"),
+        (TO_MIRROR, FROM_DOCKER, "quay.io/nginx"),
+        (DENY, FROM_DOCKER, "docker.io/nginx"),
+        (DENY, 'image.registry == "quay.io"', "docker.io/nginx"),
+        ({"rewrite": {"response": {"image_ref": "response.image_ref"}}}, None, "docker.io/nginx"),
+    ],
+)
+def test_freed_without_the_garbage_collector(
+    action: dict[str, Any], where: str | None, image: str
+) -> None:
+    """What is held of a call is freed as soon as the rules have nothing more to do with it."""
+    condition = {} if where is None else {"where": where}
+
+    def number() -> int:
+        kinds = (HeldCall, RuleEvaluation, HeldMessage, Facts)
+        return sum(type(each) in kinds for each in gc.get_objects())
+
+    async def main() -> None:
+        rules = Rules(rule(action, "PullImage", **condition))
+        gc.collect()
+        gc.disable()
+        try:
+            before = number()
+            call = rules.call(PULL)
+            during = number()
+            call.asks(pull(image))
+            call.answers(pulled())
+            call.hold = None
+            after = number()
+        finally:
+            gc.enable()
+        assert (during > before, after) == (True, before)
 
     run(main)
