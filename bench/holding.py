@@ -5,8 +5,10 @@ a policy, and what is forwarded to the reader, the metrics and the call log, wit
 does so in processes by turns: with this tree's modules, which are interpreted, and with those of
 ``build/compiled``, which ``make test-compiled`` makes. For each kind of call it prints microseconds
 of CPU, and blocks of memory that a call occupies while the runtime has its request, the garbage
-collector being off (``sys.getallocatedblocks``: objects and the memory that belongs to them, without
-those that were freed before). It writes no file. ``--profile KIND`` prints where the time of a kind of call goes.
+collector being off (``sys.getallocatedblocks``: objects and the memory that belongs to them,
+without those that were freed before). It writes no file.
+
+``--profile KIND`` prints where the time of a kind of call goes.
 """
 
 import cProfile
