@@ -97,7 +97,14 @@ class BuildHook(BuildHookInterface[Any]):
             for pattern in self.config["compiled"]
             for path in root.glob(pattern)
         )
-        arguments = json.dumps(["--follow-imports=silent", "--ignore-missing-imports", *modules])
+        arguments = json.dumps(
+            [
+                "--follow-imports=silent",
+                "--ignore-missing-imports",
+                "--no-warn-unused-ignores",
+                *modules,
+            ]
+        )
         subprocess.run(
             [sys.executable, "-c", _SETUP, "build_ext", "--inplace", arguments],
             cwd=directory,

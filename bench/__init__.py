@@ -16,6 +16,8 @@ is what counts. Absolute figures belong to the machine, so the targets are ratio
 - ``targets.py``, ``report.py``: what was to be reached, and the page that says what was
 - ``profile.py``: where criproxy's CPU goes (``python -m bench.profile``)
 - ``reading.py``: the CPU time of reading and reporting a call, interpreted and compiled
+- ``holding.py``: the CPU time and the objects of calls that rules look at, in the same way
+- ``builds.py``: measures interpreted and compiled modules by turns
 - ``scaling.py``: how a call's CPU time grows with its size, and with rules, pods and connections
 - ``NOTES.md``: what a person has to say about the figures; it becomes part of RESULTS.md
 """

@@ -7,65 +7,24 @@ test-compiled`` makes. It prints microseconds a call, as median, least and most 
 the ratios of the medians. It writes no file.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
 import time
-from collections import defaultdict, deque
-from pathlib import Path
-from statistics import median
+from collections import deque
 from typing import Final
 
 import structlog
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-COMPILED: Final = ROOT / "build" / "compiled"
-_ROUNDS: Final = 7
+from bench.builds import main
+
 _REPEATS: Final = 20
 """How often each process reads each connection."""
 
 
-def main() -> None:
-    """Measure and print, or with ``--once`` measure in this process and print JSON."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=_ROUNDS)
-    arguments.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
-    options = arguments.parse_args()
-    if options.once:
-        print(json.dumps(_measure()))
-        return
-    if not COMPILED.exists():
-        sys.exit(f"{COMPILED} is missing; make test-compiled TESTS=tests/test_compiled.py makes it")
-    builds = {"interpreted": ROOT, "compiled": COMPILED}
-    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for _ in range(options.rounds):
-        for name, tree in builds.items():
-            for what, figure in _measured_in(tree).items():
-                found[what, name].append(figure)
-    for (what, name), figures in sorted(found.items()):
-        spread = f"{min(figures):.2f} to {max(figures):.2f}"
-        print(f"{what}, {name}: {median(figures):.2f} µs of CPU a call ({spread})")
-    for what in sorted({what for what, _ in found}):
-        ratio = median(found[what, "compiled"]) / median(found[what, "interpreted"])
-        print(f"{what}, ratio: {ratio:.2f}")
-
-
-def _measured_in(tree: Path) -> dict[str, float]:
-    """Measure in a process whose modules are those of a tree."""
-    command = [sys.executable, "-m", "bench.reading", "--once"]
-    environment = os.environ | {"PYTHONPATH": str(tree)}
-    done = subprocess.run(
-        command, cwd=tree, env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    microseconds: dict[str, float] = json.loads(done.stdout)
-    return microseconds
-
-
 def _measure() -> dict[str, float]:
     """Return the microseconds of CPU that a call of a recorded kubelet takes."""
-    return {"read": _measure_reading(), "read and reported": _measure_reporting()}
+    return {
+        "read, µs of CPU a call": _measure_reading(),
+        "read and reported, µs of CPU a call": _measure_reporting(),
+    }
 
 
 def _measure_reading() -> float:
@@ -114,4 +73,4 @@ def _measure_reporting() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main("bench.reading", __doc__, _measure)

@@ -78,58 +78,65 @@ class HeldCall:
         self._evaluation = evaluation
         self._executor = executor
         self._deadline = deadline
-        self._runner = StepRunner(self)
+        self._runner: StepRunner | None = StepRunner(self)
+        """None when nothing is left to do: each refers to the other, and without the runner what
+        was held is freed at once, not when the garbage collector runs."""
         self._requests: list[Payload] = []
         self._responses: list[Payload] = []
         self._request_complete = False
         """Whether the client has ended the request."""
         self._request_released = False
         """Whether the request has been forwarded to the runtime."""
-        self._not_held = EvaluationError("held_limit", "the request is not complete")
-        self._done = False
-        """Whether the handler has nothing left to do."""
+        self._not_held = "held_limit", "the request is not complete"
+        """Why the request cannot be read if it is not complete: a reason and a detail."""
 
     # Events of the held stream.
 
     def opened(self) -> None:
         """Evaluate the rules, unless the request's message has to be complete first."""
+        runner = self._runner
+        if runner is None:
+            return
         if not self._plan.request_held or self._plan.messages.request is None:
-            self._runner.run(self._forward_request())
+            runner.run(self._forward_request())
 
     def message(self, side: Side, payload: bytes, compressed: bool) -> None:
         """Evaluate the rules on a message of a response stream; collect other messages."""
-        if self._done:
+        runner = self._runner
+        if runner is None:
             return
         message = Payload(payload, compressed)
         if side is Side.CLIENT:
             self._requests.append(message)
         elif self._plan.messages.streaming:
-            self._runner.run(self._forward_stream_message(message))
+            runner.run(self._forward_stream_message(message))
         else:
             self._responses.append(message)
 
     def ended(self, side: Side, trailers: list[Header]) -> None:
         """Evaluate the rules on the direction that is complete."""
-        if self._done:
+        runner = self._runner
+        if runner is None:
             return
         if side is Side.RUNTIME:
-            self._runner.run(self._forward_response(trailers))
+            runner.run(self._forward_response(trailers))
             return
         self._request_complete = True
         if self._plan.messages.request is not None:
-            self._runner.run(self._forward_request())
+            runner.run(self._forward_request())
 
     def limit_exceeded(self, side: Side, reason: str, detail: str) -> None:
         """Evaluate the rules without the message and without waiting; forward the rest unheld."""
-        if self._done:
+        runner = self._runner
+        if runner is None:
             return
         error = partial(EvaluationError, reason, detail)
-        self._not_held = error()
-        with self._runner.without_waiting(error):
+        self._not_held = reason, detail
+        with runner.without_waiting(error):
             if side is Side.RUNTIME:
-                self._runner.run(self._forward_large_response(error()))
+                runner.run(self._forward_large_response(error()))
             elif not self._request_released:
-                self._runner.run(self._forward_request())
+                runner.run(self._forward_request())
 
     def closed(self) -> None:
         """Stop the evaluation, and release the slots that the call has acquired."""
@@ -166,7 +173,7 @@ class HeldCall:
         if not self._plan.request_held:
             return HeldMessage.unreadable("decode", "the request was not held")
         if not self._request_complete:
-            return HeldMessage.unreadable(self._not_held.reason, self._not_held.detail)
+            return HeldMessage.unreadable(*self._not_held)
         if len(self._requests) != 1:
             count = len(self._requests)
             return HeldMessage.unreadable("decode", f"a unary request of {count} messages")
@@ -276,6 +283,7 @@ class HeldCall:
         if not isinstance(error, LocalReply):
             self._resources.log.warning("handling failed", exc_info=error)
             error = LocalReply(StatusCode.INTERNAL, "criproxy: internal error")
+        error.__traceback__ = None  # its frames refer to the reply: only a collection would free it
         self._reply(error)
 
     def time_left(self) -> float | None:
@@ -297,19 +305,22 @@ class HeldCall:
         self._executor.wait_ended()
 
     def _reply(self, reply: LocalReply) -> None:
-        if not self._done:
+        if self._runner is not None:
             self._finish()
             self._stream.reply(reply.code, reply.message)
 
     def _finish(self) -> None:
-        self._done = True
-        self._runner.stop()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.stop()
 
 
 def _status_code(trailers: list[Header]) -> StatusCode:
     """Return the status code of a failed response."""
-    codes = (parse_status(value) for name, value in trailers if name == b"grpc-status")
-    return next(codes, StatusCode.UNKNOWN)
+    return next(
+        (parse_status(value) for name, value in trailers if name == b"grpc-status"),
+        StatusCode.UNKNOWN,
+    )
 
 
 def _is_ok(trailers: list[Header]) -> bool:

@@ -1,6 +1,7 @@
 """One held call under rules: the commands that its handler gives the stream, in order."""
 
 import asyncio
+import gc
 import gzip
 import zlib
 from typing import Any
@@ -8,8 +9,11 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from criproxy.concurrency.steps import LARGE, Steps
+from criproxy.concurrency.steps import LARGE, LargeMessageExecutor, Steps
 from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.enforce.evaluation.evaluation import RuleEvaluation
+from criproxy.enforce.evaluation.payloads import HeldMessage
+from criproxy.enforce.held_call import HeldCall
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.facts import Facts
@@ -100,17 +104,18 @@ class FakeHook:
         return message if self._outcome is None else self._outcome
 
 
-class _SteppedExecutor:
+class _SteppedExecutor(LargeMessageExecutor):
     """Runs each function when the test calls :meth:`step`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._steps: list[asyncio.Event] = []
 
-    def run(self, size: int, function: Any, *args: Any) -> Steps[Any]:
+    def run(self, size: int, function: Any, *args: Any, **kwargs: Any) -> Steps[Any]:
         """See LargeMessageExecutor."""
         self._steps.append(asyncio.Event())
         yield self._steps[-1].wait
-        return function(*args)
+        return function(*args, **kwargs)
 
     async def step(self) -> None:
         await settle()
@@ -1413,13 +1418,54 @@ def test_nothing_after_the_end() -> None:
 def test_defect() -> None:
     """A call whose handler raises another exception is answered with INTERNAL."""
 
+    class Broken(Scripted):
+        def send(self, *_: Any) -> None:
+            raise ValueError("a defect")
+
     async def main() -> None:
         rules = Rules(rule(DENY, "PullImage", where=FROM_DOCKER))
-        call = Scripted(rules, f"/{PULL}".encode())
-        handler: Any = call.hold and call.hold.handler
-        handler._evaluation = None
-        call.asks(pull())
+        call = Broken(rules, f"/{PULL}".encode())
+        call.asks(pull("quay.io/other"))
         assert call.done == [reply(StatusCode.INTERNAL, "criproxy: internal error")]
         assert len(rules.log.of("handling failed")) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("action", "where", "image"),
+    [
+        (TO_MIRROR, None, "docker.io/nginx"),
+        (TO_MIRROR, FROM_DOCKER, "quay.io/nginx"),
+        (DENY, FROM_DOCKER, "docker.io/nginx"),
+        (DENY, 'image.registry == "quay.io"', "docker.io/nginx"),
+        ({"rewrite": {"response": {"image_ref": "response.image_ref"}}}, None, "docker.io/nginx"),
+    ],
+)
+def test_freed_without_the_garbage_collector(
+    action: dict[str, Any], where: str | None, image: str
+) -> None:
+    """What is held of a call is freed as soon as the rules have nothing more to do with it."""
+    condition = {} if where is None else {"where": where}
+
+    def number() -> int:
+        kinds = (HeldCall, RuleEvaluation, HeldMessage, Facts)
+        return sum(type(each) in kinds for each in gc.get_objects())
+
+    async def main() -> None:
+        rules = Rules(rule(action, "PullImage", **condition))
+        gc.collect()
+        gc.disable()
+        try:
+            before = number()
+            call = rules.call(PULL)
+            during = number()
+            call.asks(pull(image))
+            call.answers(pulled())
+            call.hold = None
+            after = number()
+        finally:
+            gc.enable()
+        assert (during > before, after) == (True, before)
 
     run(main)

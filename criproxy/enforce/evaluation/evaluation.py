@@ -174,13 +174,36 @@ class RuleEvaluation:
                 position = candidate.position
                 candidates.count_unknown_pods(counts, batch, first, position)
                 first = position + 1
-                if (yield from self._ends_evaluation(candidate, request)):
+                if self._is_at_hand(candidate, request):
+                    matches = self._condition_holds(candidate.active)
+                else:
+                    matches = yield from self._matches(candidate, request)
+                if matches and (yield from self._ends_evaluation(candidate, request)):
                     return
                 if self._facts is not facts:  # others may match now
                     last = False
                     break
             else:
                 candidates.count_unknown_pods(counts, batch, first)
+
+    def _is_at_hand(self, candidate: "MatchCandidate", request: HeldMessage) -> bool:
+        """Return whether a rule's condition is all that is left to evaluate, without waiting.
+
+        Most rules that do not match are of this kind, which spares them a generator each.
+        """
+        return not (
+            candidate.matches
+            or candidate.error is not None
+            or self._facts.request is None
+            or request.size > LARGE
+        )
+
+    def _condition_holds(self, active: ActiveRule) -> bool:
+        try:
+            return active.rule.condition_holds(self._facts)
+        except Exception as error:
+            self._executor.rule_failed(active, error)
+            return False
 
     def _next_batch(self, candidates: "Candidates", first: int) -> Steps["Batch"]:
         """Return the rules from a position on that may act on the request as it is now."""
@@ -193,13 +216,25 @@ class RuleEvaluation:
             return candidates.unread(first)
         return candidates.all(facts, first)
 
+    def _matches(self, candidate: "MatchCandidate", request: HeldMessage) -> Steps[bool]:
+        """Return whether a rule matches; one that fails, and lets the call pass, does not."""
+        if candidate.matches and candidate.error is None:
+            return True
+        holds = candidate.active.rule.condition_holds
+        try:
+            if candidate.error is not None:
+                raise candidate.error
+            facts = yield from self._facts_with_request()
+            return (yield from self._resources.message_executor.run(request.size, holds, facts))
+        except Exception as error:
+            self._executor.rule_failed(candidate.active, error)
+            return False
+
     def _ends_evaluation(self, candidate: "MatchCandidate", request: HeldMessage) -> Steps[bool]:
-        """Evaluate a rule; return whether it has acted and no later rule is evaluated."""
+        """Have a rule that matches act; return whether no later rule is evaluated."""
         active = candidate.active
         rule = active.rule
         try:
-            if not (yield from self._matches(candidate, request)):
-                return False
             self._resources.counts.count_match(rule.name, rule.action, rule.dry_run)
             self._executor.metadata_added(active, candidate.metadata)
             yield from self._act_on_request(active, request)
@@ -208,17 +243,6 @@ class RuleEvaluation:
             return False
         self._matched.append(active)
         return not rule.continues and not rule.dry_run
-
-    def _matches(self, candidate: "MatchCandidate", request: HeldMessage) -> Steps[bool]:
-        if candidate.error is not None:
-            raise candidate.error
-        if candidate.matches:
-            return True
-        facts = yield from self._facts_with_request()
-        holds = candidate.active.rule.condition_holds
-        if request.size <= LARGE:
-            return holds(facts)
-        return (yield from self._resources.message_executor.run(request.size, holds, facts))
 
     def _facts_with_request(self) -> Steps[Facts]:
         """Return the facts with the request, which is decoded at the first call."""

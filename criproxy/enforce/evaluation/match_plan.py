@@ -57,8 +57,9 @@ class MatchPlan:
             (position, conditions[position]) for position, each in enumerate(late) if each
         )
         self._names: dict[UnknownPods, RuleNames] = {}
-        on_response = (each for each in self._late.positions if rules[each].acts_on_response)
-        self._first_on_response = next(on_response, len(rules))
+        self._first_on_response = next(
+            (each for each in self._late.positions if rules[each].acts_on_response), len(rules)
+        )
 
     def candidates(
         self, facts: Facts, failed: Callable[[ActiveRule, Exception], None]

@@ -50,14 +50,16 @@ class HeldMessage:
         self._limit = limit
         self._executor = executor
         self._message: Message | None = None
-        self._error: EvaluationError | None = None
+        self._error: tuple[str, str] | None = None
+        """The reason and the detail of the failure to read it. An exception that is kept refers to
+        the message by its traceback: only a collection would free both."""
         self._changed = False
 
     @classmethod
     def unreadable(cls, reason: str, detail: str) -> "HeldMessage":
         """Return a placeholder for a message that cannot be read; it is never forwarded."""
         held = cls(Payload(b""), None, None, 0, LargeMessageExecutor())
-        held._error = EvaluationError(reason, detail)
+        held._error = reason, detail
         return held
 
     @property
@@ -74,7 +76,7 @@ class HeldMessage:
         """Return the message with the changes so far. Raises EvaluationError if it cannot be
         decoded."""
         if self._error is not None:
-            raise self._error
+            raise EvaluationError(*self._error)
         if self._message is None:
             try:
                 if self.size <= LARGE:
@@ -82,7 +84,7 @@ class HeldMessage:
                 else:
                     self._message = yield from self._executor.run(self.size, self._decode)
             except EvaluationError as error:
-                self._error = error
+                self._error = error.reason, error.detail
                 raise
         return self._message
 

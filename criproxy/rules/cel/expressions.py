@@ -104,8 +104,10 @@ class Expression:
         """
         try:
             value = self._program.eval(activation)
-            if value.type() != _error_type():
-                return value.plain_value()
+            plain = value.plain_value()
+            # An error's is its text: for what a condition has, its type need not be asked for.
+            if isinstance(plain, bool) or value.type() != _error_type():
+                return plain
         except RuntimeError as error:
             raise _failure(str(error)) from error
         raise _failure(str(value.value()))

@@ -183,16 +183,18 @@ def new_environment(
 
 
 class VariableValues:
-    """The values of the variables in one call, created on first use.
+    """The values of the variables in one call, created on first use."""
 
-    ``response`` is the value of the variable ``response``.
-    """
-
-    def __init__(self, facts: Facts, response: Message | None = None) -> None:
+    def __init__(
+        self, facts: Facts, response: Message | None = None, memo: dict[str, Any] | None = None
+    ) -> None:
+        """``response`` is the value of the variable ``response``; in ``memo`` the values are
+        kept."""
         self._facts = facts
         self._response = response
-        self._values: dict[str, Any] = {}
-        self._activations: dict[frozenset[str], cel.Activation] = {}
+        memo = {} if memo is None else memo
+        self._values: dict[str, Any] = memo.setdefault("values", {})
+        self._activations: dict[frozenset[str], cel.Activation] = memo.setdefault("activations", {})
 
     def activation(self, names: frozenset[str]) -> "cel.Activation":
         """Return the activation for an expression that uses only the variables ``names``."""
@@ -218,12 +220,12 @@ def no_variables(**but: Any) -> "cel.Activation":
 
 
 def values_of(facts: Facts) -> VariableValues:
-    """Return the values of a call's variables, cached in its facts."""
-    values = facts.memo.get("values")
-    if values is None:
-        values = facts.memo["values"] = VariableValues(facts)
-    assert isinstance(values, VariableValues)
-    return values
+    """Return the values of a call's variables, which are kept in its facts.
+
+    The facts do not refer to what refers to them: they are freed with the call, without the garbage
+    collector.
+    """
+    return VariableValues(facts, memo=facts.memo)
 
 
 def _message(kind: str, value: Any) -> Message | None:

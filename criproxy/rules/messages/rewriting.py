@@ -26,8 +26,10 @@ class AssignmentError(ValueError):
 @dataclass(frozen=True, slots=True)
 class _Assignment:
     path: Path
-    expression: Expression | None
-    """None clears the field."""
+    expression: Expression | None = None
+    """None where the value is the same for all calls."""
+    constant: Any = None
+    """That value, converted; None clears the field."""
 
 
 class Rewriting:
@@ -67,7 +69,7 @@ class Rewriting:
 
 def _value(assignment: _Assignment, activation: Any) -> Any:
     if assignment.expression is None:
-        return None
+        return assignment.constant
     path = assignment.path
     try:
         value = converted(assignment.expression.evaluate(activation), path.target)
@@ -86,24 +88,22 @@ def _assignment(
         if value is None:
             if path.appends:
                 raise AssignmentError(text, "null cannot be appended")
-            return _Assignment(path, None)
+            return _Assignment(path)
         expression = compiled(source_of(value), scope)
     except (PathError, CompileError) as error:
         raise AssignmentError(text, str(error)) from error
     if found := type_mismatch(expression.tree.root, path.target):
         raise AssignmentError(text, f"{found.location}: {found.reason}")
     assignment = _Assignment(path, expression)
-    _check_constant(assignment)
-    return assignment
+    return assignment if expression.names else _evaluated(assignment)
 
 
-def _check_constant(assignment: _Assignment) -> None:
-    """Raise AssignmentError for a constant that cannot be assigned, such as one out of range."""
-    expression = assignment.expression
-    if expression is not None and not expression.names:
-        try:
-            _value(assignment, no_variables())
-        except EvaluationError as error:
-            text = assignment.path.text
-            detail = error.detail.removeprefix(f"{text}: ")
-            raise AssignmentError(text, detail) from error
+def _evaluated(assignment: _Assignment) -> _Assignment:
+    """Return an assignment without variables with its value. Raises AssignmentError for one that
+    cannot be assigned, such as one out of range."""
+    path = assignment.path
+    try:
+        return _Assignment(path, constant=_value(assignment, no_variables()))
+    except EvaluationError as error:
+        detail = error.detail.removeprefix(f"{path.text}: ")
+        raise AssignmentError(path.text, detail) from error

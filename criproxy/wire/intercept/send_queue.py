@@ -12,7 +12,7 @@ so a block can be forwarded unchanged only in its turn. After one that changes t
 deferred or discarded, all later blocks of the direction are re-encoded with another table.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -171,8 +171,8 @@ class SendQueue:
         """Whether own or queued DATA was sent; cleared by its reader."""
         self._budget = budget
         self._frames: deque[_Queued] = deque()
-        self._opening: Counter[int] = Counter()  # queued header blocks by stream
-        self._ending: Counter[int] = Counter()  # queued ends by stream
+        self._opening: dict[int, int] = {}  # numbers of queued header blocks by stream
+        self._ending: dict[int, int] = {}  # numbers of queued ends by stream
         # Output of held streams: of those that may be sent in part, of those that wait for their
         # stream's window, and of those that have nothing left but their end.
         self._pending: OrderedDict[int, HeldDirection] = OrderedDict()
@@ -291,9 +291,9 @@ class SendQueue:
     def _append(self, queued: _Queued) -> None:
         self._frames.append(queued)
         if queued.opens:
-            self._opening[frame_builder.stream_of(queued.raw)] += 1
+            _count_up(self._opening, frame_builder.stream_of(queued.raw))
         if queued.ends:
-            self._ending[frame_builder.stream_of(queued.raw)] += 1
+            _count_up(self._ending, frame_builder.stream_of(queued.raw))
 
     def finish_frame(self, rest: bytes, length: int) -> None:
         """Send the rest of a partly forwarded frame of ``length`` flow-controlled bytes."""
@@ -501,7 +501,11 @@ class SendQueue:
         return frame_builder.headers(stream, block, ended)
 
 
-def _count_down(counter: Counter[int], stream: int) -> None:
-    counter[stream] -= 1
-    if not counter[stream]:
-        del counter[stream]
+def _count_up(counts: dict[int, int], stream: int) -> None:
+    counts[stream] = counts.get(stream, 0) + 1
+
+
+def _count_down(counts: dict[int, int], stream: int) -> None:
+    counts[stream] -= 1
+    if not counts[stream]:
+        del counts[stream]
