@@ -166,10 +166,11 @@ class PodCache:
 
     def listings(self, size: int) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Yield what is known by name for :meth:`add_listing` of another cache, without labels and
-        annotations, at most ``size`` pods, containers and images at a time."""
+        annotations, at most ``size`` pods, containers and images at a time, the newest first."""
         pods, containers = list(self._pods.values()), list(self._containers.values())
         images = list(self._image_names.items())
-        for start in range(0, max(len(pods), len(containers), len(images)), size):
+        starts = range(0, max(len(pods), len(containers), len(images)), size)
+        for start in reversed(starts):
             part = slice(start, start + size)
             yield (
                 v1.ListPodSandboxResponse(items=map(_listed_pod, pods[part])).SerializeToString(),

@@ -109,7 +109,7 @@ def _by_path(source: str, methods: tuple[str, ...]) -> Mapping[str, Expression]:
         if not methods or any(matches(each, resolve(path.encode())) for each in methods)
     }
     found: dict[str, Expression] = {}
-    errors = [((0, 0), "there is a request only of the CRI's methods")]
+    errors: list[tuple[tuple[int, int], str]] = []
     # Compiling for a method takes some ten milliseconds.
     likely = [path for path, method in paths.items() if _has_fields(method, source)]
     for path in likely or list(paths)[:1]:
@@ -118,7 +118,8 @@ def _by_path(source: str, methods: tuple[str, ...]) -> Mapping[str, Expression]:
         except CompileError as error:
             errors.append((_location(str(error)), f"{paths[path].name}: {error}"))
     if not found:
-        raise CompileError(max(errors)[1])
+        nothing = (0, 0), "there is a request only of the CRI's methods"
+        raise CompileError(max(errors, default=nothing)[1])
     return found
 
 
