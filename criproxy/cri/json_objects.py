@@ -36,7 +36,7 @@ def _parsable(descriptor: Descriptor, data: Any) -> dict[str, Any]:
         if value is None or is_map(field):
             continue
         if field.message_type is not None:
-            inner = cast(Descriptor, field.message_type)
+            inner = field.message_type
             if field.is_repeated:
                 result[field.json_name] = [_parsable(inner, each) for each in value]
             else:
