@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
@@ -119,7 +120,7 @@ def _by_path(source: str, methods: tuple[str, ...]) -> Mapping[str, Expression]:
             errors.append((_location(str(error)), f"{paths[path].name}: {error}"))
     if not found:
         nothing = (0, 0), "there is a request only of the CRI's methods"
-        raise CompileError(max(errors, default=nothing)[1])
+        raise CompileError(max(errors, key=itemgetter(0), default=nothing)[1])
     return found
 
 

@@ -598,7 +598,6 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
     if config.names_calls:
         import criproxy.daemon.worker.call_subjects
     if config.admin.socket is not None:
-        import criproxy.daemon.recorder
         import criproxy.daemon.worker.call_feed
         import criproxy.daemon.worker.call_records
     if config.audit is not None:
