@@ -98,6 +98,9 @@ def test_while_it_is_read() -> None:
         assert (process.closed, world.told) == (False, [])
         await world.records.close()
         assert (process.closed, world.told) == (True, ["unrecord"])
+        with pytest.raises(UnavailableError, match="the daemon ends"):
+            await world.records.read_for(3600.0)
+        assert world.processes == [process]
 
     run(work)
 
@@ -110,6 +113,7 @@ def test_when_nobody_reads() -> None:
             await world.records.read_for(0.0)
             await world.tasks.finished(LIMIT_SECONDS)
             assert [each.closed for each in world.processes] == [True] * times
+            assert [each.specs for each in world.processes] == [[spec_of(CONFIG)]] * times
             assert [each.asked for each in world.workers] == [times] * 2
             assert world.told == ["unrecord"] * times
 
@@ -148,6 +152,12 @@ def test_a_reload() -> None:
         world.pool.loaded = SimpleNamespace(config=config)
         await world.records.read_for(3600.0)
         (process,) = world.processes
+        process.is_running = False
+        world.pool.loaded = SimpleNamespace(config=CONFIG)
+        await world.records.read_for(3600.0)  # whoever starts it anew configures it
+        process.is_running = True
+        world.pool.loaded = SimpleNamespace(config=config)
+        await world.records.read_for(3600.0)
         assert process.specs == [spec_of(CONFIG), spec_of(config)]
         assert not process.specs[-1].redact.info
         world.pool.loaded = SimpleNamespace(config=Config())

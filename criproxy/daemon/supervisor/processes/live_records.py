@@ -19,6 +19,7 @@ from criproxy.configtypes.values import Duration, Size
 from criproxy.daemon.supervisor.processes.channel_process import TailProcess
 from criproxy.daemon.supervisor.processes.worker_pool import ANSWER, WorkerPool
 from criproxy.daemon.supervisor.processes.worker_process import WorkerProcess
+from criproxy.errors import UnavailableError
 
 _POLICY: Final = [
     AuditRuleSpec(
@@ -62,7 +63,10 @@ class LiveRecords:
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._process: TailProcess | None = None
+        self._spec: AuditSpec | None = None
+        """What the process was configured with."""
         self._until = 0.0
+        self._closed = False
         self._served: set[WorkerProcess] = set()
 
     async def read_for(self, seconds: float) -> None:
@@ -72,6 +76,8 @@ class LiveRecords:
         """
         self._until = max(self._until, self._loop.time() + seconds)
         async with self._lock:
+            if self._closed:
+                raise UnavailableError("the daemon ends")
             spec = spec_of(self._pools[-1].loaded.config)
             process = self._process
             if process is None:
@@ -81,14 +87,18 @@ class LiveRecords:
                 except BaseException:
                     self._tasks.start(process.close(), "end of the tail process")
                     raise
-                self._process = process
+                self._process, self._spec = process, spec
                 self._tasks.start(self._end_unread(process), "end of the tail process")
-            else:
+            elif not process.is_running:  # it is being started anew
+                return
+            elif spec != self._spec:
                 await process.configure(spec)
+                self._spec = spec
             await self._connect(process, spec)
 
     async def close(self) -> None:
-        """End the process, after the workers."""
+        """End the process, after the workers, for good."""
+        self._closed = True
         async with self._lock:
             await self._close()
 
