@@ -182,9 +182,9 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _memory(results: Results) -> str:
     return markdown_table(
-        ("", "idle, MiB", "after the rounds, MiB"),
+        ("", "resident, idle, MiB", "after the rounds, MiB", "PSS then, MiB"),
         (
-            (name, f"{memory.idle / MIB:.1f}", f"{memory.after / MIB:.1f}")
+            (name, *(f"{each / MIB:.1f}" for each in (memory.idle, memory.after, memory.together)))
             for name, memory in results.memory.items()
         ),
     )

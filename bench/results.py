@@ -12,10 +12,14 @@ from bench.loads import Figures
 
 @dataclass(slots=True)
 class Memory:
-    """A contender's resident bytes: ready and idle, and after the last round."""
+    """A contender's bytes of memory: resident when ready and idle, and after the last round.
+
+    ``together`` is its proportional set size then, in which shared pages count once.
+    """
 
     idle: int
     after: int
+    together: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bench import criproxy_config
 from bench.audited import EVERYTHING, RECORDS
 from bench.contenders import DIRECT, EVERYTHING_ON, Contender
 from bench.loads import Answer, run
-from bench.processes import rss_bytes
+from bench.processes import pss_bytes, rss_bytes
 from bench.results import Memory, Results, Soak
 from bench.ruled import WITH_RULES
 from bench.running import (
@@ -128,7 +128,8 @@ def _rounds(
                         figures.setdefault(one.name, []).append(run(load, one, directory))
         for one in field:
             if one.pid:
-                memory = Memory(idle[one.name], rss_bytes(one.pid))
+                together = sum(pss_bytes(one.pid).values())
+                memory = Memory(idle[one.name], rss_bytes(one.pid), together)
                 results.memory.setdefault(one.name, memory)
             if one.name == EVERYTHING_ON and part.name == PROXIES:
                 results.seen[backend.call.path] = criproxy_config.seen(one.directory)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES
+from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES, TRACES_AND_RING
 from bench.contenders import EVERYTHING_ON
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
@@ -12,6 +12,8 @@ from bench.results import Results, Soak, Summary, summarise
 FLAT_MIB: Final = 2.0
 """Maximum growth of memory after the first tenth of the long run that counts as flat."""
 SOAK_CALLS: Final = 1_000_000
+_RING_MIB: Final = 40.0
+"""Memory beside a criproxy's that traces and a ring capture of 32 MiB may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class AuditRatio:
     @property
     def subject(self) -> str:
         """What it is of, in the name of a target."""
-        return self.what if self.mine == TRACES else f"audit, {self.what}"
+        return self.what if self.mine in (TRACES, TRACES_AND_RING) else f"audit, {self.what}"
 
     def added(self, results: Results, load: str) -> float | None:
         """Return the ratio of what is added to direct at the median; None: not measured."""
@@ -120,6 +122,7 @@ AUDIT_RATIOS: Final = (
     AuditRatio("the default policy, another's reads", DEFAULT, EVERYTHING_ON),
     AuditRatio("RequestResponse on everything", EVERYTHING, EVERYTHING_ON),
     AuditRatio("traces, a tenth sampled", TRACES, EVERYTHING_ON, 1.2, 0.85),
+    AuditRatio("traces and a ring", TRACES_AND_RING, EVERYTHING_ON, 1.2, 0.85),
     AuditRatio("an access log", ENVOY_LOG, "envoy"),
 )
 """The ratios of the audit section, in the order of the report."""
@@ -148,6 +151,10 @@ def _of_audit(results: Results) -> list[Verdict]:
             target = f"{one.subject}: throughput, 16 at once / {one.other}'s"
             value = one.throughput(results, "audit-16")
             found.append(_verdict(target, value, limit, " x", at_most=False))
+    mine, other = (results.memory.get(name) for name in (TRACES_AND_RING, EVERYTHING_ON))
+    more = (mine.together - other.together) / MIB if mine and other else None
+    target = f"traces and a ring: PSS beside {EVERYTHING_ON}'s"
+    found.append(_verdict(target, more, _RING_MIB, " MiB more", at_most=True))
     growth = _growth(results.audited_soak) if results.audited_soak else None
     target = "audit, everything: growth after the first tenth of the long run"
     return [*found, _verdict(target, growth, FLAT_MIB, " MiB", at_most=True)]

@@ -16,6 +16,7 @@ Recorder to worker: lists of :class:`QueueStatus` in MessagePack, each preceded 
 (:data:`LENGTH`).
 """
 
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from struct import Struct
@@ -47,6 +48,8 @@ LENGTH: Final = Struct(">I")
 SLOTS: Final = 512
 """Connections that are described at a time: a worker describes a connection again after that many
 others."""
+
+_ALL: Final = CaptureLimits(sys.maxsize, sys.maxsize)
 
 MAX_COMPARED: Final = 2 << 20
 """Bytes of a message before and after a change that are sent to be compared: encoding more would
@@ -184,9 +187,10 @@ def _encode_call(item: CallAtStage) -> EncodedItem:
     call = item.call
     payloads: list[bytes] = []
     request = response = None
+    limits = _ALL if item.limits is None else item.limits
     if call.capture is not None:
-        request = _encode_messages(call.capture.request, payloads)
-        response = _encode_messages(call.capture.response, payloads)
+        request = _encode_messages(call.capture.request, limits.request, payloads)
+        response = _encode_messages(call.capture.response, limits.response, payloads)
     changes = [_encode_change(*change, payloads) for change in call.changes]
     fields = (
         item.stage == "ResponseComplete",
@@ -211,13 +215,19 @@ def _encode_call(item: CallAtStage) -> EncodedItem:
 
 
 def _encode_messages(
-    captured: CapturedMessages | None, payloads: list[bytes]
+    captured: CapturedMessages | None, limit: int, payloads: list[bytes]
 ) -> tuple[bytes, bool, list[tuple[int, bool]]] | None:
-    if captured is None:
+    """Encode the first messages of a direction, as many as a capture with this limit has."""
+    if captured is None or not limit:
         return None
-    payloads += [data for data, _ in captured.messages]
-    lengths = [(len(data), bool(compressed)) for data, compressed in captured.messages]
-    return captured.encoding, captured.cut, lengths
+    lengths: list[tuple[int, bool]] = []
+    for data, compressed in captured.messages:
+        limit -= len(data)
+        if limit < 0:
+            break
+        payloads.append(data)
+        lengths.append((len(data), bool(compressed)))
+    return captured.encoding, captured.cut or limit < 0, lengths
 
 
 def _encode_change(

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from criproxy.peers.peer import Connection
 from criproxy.wire.reading.calls import Call
+from criproxy.wire.reading.message_capture import CaptureLimits
 
 Stage = Literal["RequestReceived", "ResponseComplete"]
 """The stages of Kubernetes' audit events."""
@@ -21,7 +22,8 @@ class CallAtStage:
     """A call at one of its stages; ``call`` is complete at ResponseComplete only.
 
     ``audit_id`` is the same for all stages of a call. ``at`` is the time of the stage, in seconds
-    of the calls' clock.
+    of the calls' clock. ``limits`` is how much of the call's capture is for the record, which more
+    may have been captured for; None: all of it.
     """
 
     stage: Stage
@@ -29,6 +31,7 @@ class CallAtStage:
     connection: Connection
     call: Call
     at: float
+    limits: CaptureLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ kubelet creates by the id of an image has the name of the image, too (see image_
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -163,6 +163,24 @@ class PodCache:
             self._container(each.id, each.pod_sandbox_id, each, trusted=True)
             for each in sorted(listed_containers.containers, key=_created)
         )
+
+    def listings(self, size: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Yield what is known by name for :meth:`add_listing` of another cache, without labels and
+        annotations, at most ``size`` pods, containers and images at a time, the newest first."""
+        pods, containers = list(self._pods.values()), list(self._containers.values())
+        images = list(self._image_names.items())
+        starts = range(0, max(len(pods), len(containers), len(images)), size)
+        for start in reversed(starts):
+            part = slice(start, start + size)
+            yield (
+                v1.ListPodSandboxResponse(items=map(_listed_pod, pods[part])).SerializeToString(),
+                v1.ListContainersResponse(
+                    containers=map(_listed_container, containers[part])
+                ).SerializeToString(),
+                v1.ListImagesResponse(
+                    images=[v1.Image(id=id_, repo_tags=names) for id_, names in images[part]]
+                ).SerializeToString(),
+            )
 
     def find(
         self, method_name: MethodName, request: Message, trusted: bool = False
@@ -321,6 +339,20 @@ def _pod(id_: str, message: Any) -> Pod:
         uid=message.metadata.uid,
         labels=dict(message.labels),
         annotations=dict(message.annotations),
+    )
+
+
+def _listed_pod(pod: Pod) -> v1.PodSandbox:
+    metadata = v1.PodSandboxMetadata(name=pod.name, namespace=pod.namespace, uid=pod.uid)
+    return v1.PodSandbox(id=pod.id, metadata=metadata)
+
+
+def _listed_container(container: Container) -> v1.Container:
+    return v1.Container(
+        id=container.id,
+        pod_sandbox_id=container.pod_id,
+        metadata=v1.ContainerMetadata(name=container.name),
+        image=v1.ImageSpec(image=container.image),
     )
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from criproxy.rules.cel.logged_calls import OUTCOME, LoggedVariableTypes
 from criproxy.rules.cel.variables import POOL, VARIABLES, VariableTypes
 from docs.generate.markdown import code, table
 
@@ -29,7 +30,20 @@ messages of the CRI have their own names: `NamespaceMode.NODE`, `KeyValue{key: "
 """
 
 
-_KINDS: Final = {"STRING": "string", "MAP<STRING, STRING>": "map(string, string)"}
+_LOGGED: Final = """
+## Conditions on logged calls
+
+[`criproxy tail --where`](../how-to/tail.md#select-calls-by-an-expression) takes a condition on
+calls that have ended. It has the variables above except `metadata`, without labels and
+annotations, and these:
+
+"""
+
+_KINDS: Final = {
+    "STRING": "string",
+    "DURATION": "duration",
+    "MAP<STRING, STRING>": "map(string, string)",
+}
 
 
 def variables() -> str:
@@ -47,7 +61,17 @@ def variables() -> str:
         else:
             kind = kind if name in ("request", "response") else code(_KINDS[kind])
         rows.append((code(name), kind, meaning))
-    return _INTRODUCTION + table(("Variable", "Type", "Meaning"), rows) + f"\n{fields}{_FUNCTIONS}"
+    return (
+        _INTRODUCTION
+        + table(("Variable", "Type", "Meaning"), rows)
+        + f"\n{fields}{_FUNCTIONS}{_LOGGED}"
+        + table(("Variable", "Type", "Meaning"), _outcome())
+    )
+
+
+def _outcome() -> list[tuple[str, str, str]]:
+    kinds = LoggedVariableTypes().variables()
+    return [(code(name), code(_KINDS[str(kinds[name])]), OUTCOME[name]) for name in OUTCOME]
 
 
 def _fields(name: str) -> str:

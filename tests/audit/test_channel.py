@@ -1,5 +1,6 @@
 """The frames between workers and the recorder."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from criproxy.audit.items import TOO_LARGE, CallAtStage, Item, RuntimeListing, U
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.peers.peer import Connection, Peer
 from criproxy.wire.grpc import StatusCode
+from criproxy.wire.reading.message_capture import CaptureLimits
 from tests.support.audited import AGENT, KUBELET, LISTENER, maker, observed
 
 
@@ -138,3 +140,19 @@ def test_connections(peer: Peer) -> None:
     assert (kind, slot, length) == (Kind.CONNECTION, 3, fields)
     queue, connection = decode_connection(frame[HEADER.size :])
     assert (queue, connection.listener, connection.peer) == (1, LISTENER, peer)
+
+
+def test_what_was_captured_for_others_is_not_sent() -> None:
+    """Of messages that were captured for another purpose, as many are sent as the limits allow."""
+    item = observed("GetContainerEvents", b"x" * 10, b"a" * 40, b"b" * 40, b"c" * 40)
+    received = sent(replace(item, limits=CaptureLimits(0, 80)))
+    assert isinstance(received, CallAtStage)
+    capture = received.call.capture
+    assert capture is not None
+    assert capture.request is None
+    assert capture.response is not None
+    assert capture.response.messages == [(b"a" * 40, False), (b"b" * 40, False)]
+    assert capture.response.cut
+    whole = sent(replace(item, limits=CaptureLimits(10, 120)))
+    assert isinstance(whole, CallAtStage)
+    assert maker().make(whole) == maker().make(item)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from bench.audited import DEFAULT, ENVOY_LOG, KUBELET, TRACES
+from bench.audited import DEFAULT, ENVOY_LOG, KUBELET, TRACES, TRACES_AND_RING
 from bench.contenders import DIRECT, EVERYTHING_ON
 from bench.criproxy_config import AuditCounts, CallCounts
 from bench.loads import Figures
 from bench.processes import MIB
 from bench.report import render
-from bench.results import Results, Soak, summarise
+from bench.results import Memory, Results, Soak, summarise
 from bench.targets import unaccounted, verdicts
 
 BROKEN = Figures(10, *[float("nan")] * 5, errors={"refused": 10}, goaways=0)
@@ -139,6 +139,7 @@ def audited(results: Results) -> Results:
             KUBELET: [figures(230, 700)],
             DEFAULT: [figures(300, 500)],
             TRACES: [figures(215, 840)],
+            TRACES_AND_RING: [figures(340, 400)],
             "envoy": [figures(300, 800)],
             ENVOY_LOG: [figures(340, 600)],
         }
@@ -167,12 +168,28 @@ def test_verdicts_on_the_audit_log(audited: Results) -> None:
 
 def test_verdicts_on_traces(audited: Results) -> None:
     """Added latency and throughput have limits."""
-    latency, throughput = [one for one in verdicts(audited) if "traces" in one.target]
+    latency, throughput, *_ = [one for one in verdicts(audited) if "traces" in one.target]
     assert (latency.limit, latency.measured, latency.met) == ("at most 1.2 x", "1.15 x", True)
     assert (throughput.limit, throughput.measured, throughput.met) == (
         "at least 0.85 x",
         "0.84 x",
         False,
+    )
+
+
+def test_verdicts_on_a_ring(audited: Results) -> None:
+    """Beside added latency and throughput, memory has a limit, of what processes share once."""
+    audited.memory["criproxy"] = Memory(40 * MIB, 45 * MIB, 50 * MIB)
+    audited.memory[TRACES_AND_RING] = Memory(90 * MIB, 200 * MIB, 95 * MIB)
+    latency, throughput, memory = [
+        one for one in verdicts(audited) if one.target.startswith("traces and a ring")
+    ]
+    assert (latency.measured, latency.met) == ("2.40 x", False)
+    assert (throughput.measured, throughput.met) == ("0.40 x", False)
+    assert (memory.limit, memory.measured, memory.missed_by) == (
+        "at most 40 MiB more",
+        "45.00 MiB more",
+        "5.00 MiB more (12%)",
     )
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from criproxy.audit.dropped import DroppedRecords
 from criproxy.cli import cli
+from criproxy.cli.calls.payload_lines import LIMIT
 from criproxy.cli.support import tables
 from criproxy.cli.support.admin_client import AdminClient
 from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
-from criproxy.errors import UnavailableError
+from criproxy.errors import UnavailableError, UsageError
 from tests.cli.test_pods import audited, logged, text_of
+from tests.support.audited import maker, observed, v1
 from tests.support.criproxy import Criproxy
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.timeline.calls import Calls
@@ -78,6 +81,9 @@ def test_colours(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_options(tmp_path: Path) -> None:
     """A code that gRPC does not have, and a missing file, are errors that name them."""
     assert "--code: 'NOTFOUND' is no code of gRPC" in str(tail("--code", "NOTFOUND").exception)
+    wrong = tail("--where", "metod == 'x'").exception
+    assert isinstance(wrong, UsageError)
+    assert str(wrong).startswith("--where: 1:1: undeclared reference to 'metod'")
     result = CliRunner().invoke(cli, ["tail", str(tmp_path / "missing")])
     assert "missing: No such file or directory; name the log" in str(result.exception)
     assert "name either FILE, or the daemon" in str(tail("--admin", "/run/x").exception)
@@ -85,6 +91,55 @@ def test_bad_options(tmp_path: Path) -> None:
     assert "--all is about what FILE has already" in str(result.exception)
     result = CliRunner().invoke(cli, ["tail", "--admin", str(tmp_path / "missing")])
     assert "missing: No such file or directory; name the daemon's admin" in str(result.exception)
+
+
+def test_payload_of_an_audit_log() -> None:
+    """The messages of a record are lines below that of the call, cut where they are long."""
+    item = observed("RunPodSandbox", v1.RunPodSandboxRequest(runtime_handler="kata\u202e"))
+    stream = observed("GetContainerEvents", None, v1.ContainerEventResponse(container_id="c"))
+    large = observed("ImageStatus", None, v1.ImageStatusResponse(info={"a" * 5000: "b"}))
+    unknown = observed("/x.Y/Z", b"junk")
+    cut = observed("Version", v1.VersionRequest(version="1"))
+    assert cut.call.capture is not None
+    assert cut.call.capture.response is not None
+    cut.call.capture.response.cut = True
+    items = (item, stream, large, unknown, cut)
+    records = [maker().make(each) for each in items]
+    text = b"".join(each.line + b"\n" for each in records if each is not None).decode()
+    whole = json.dumps(json.loads(text.splitlines()[2])["responseObject"], separators=(",", ":"))
+    more = f"\N{HORIZONTAL ELLIPSIS} ({len(whole) - LIMIT} more characters; -o json has all)"
+    result = tail("--payload", stdin=text)
+    assert [line for line in result.stdout.splitlines() if line.startswith(" ")] == [
+        '  request   {"runtimeHandler":"kata\\u202e"}',
+        '  response  [{"containerId":"c"}]',
+        f"  response  {whole[:LIMIT]}{more}",
+        "  request   unreadable: the method is not of the CRI",
+        '  request   {"version":"1"}',
+        "  response  not captured: too large, or sent before",
+    ]
+    assert (result.stderr, result.exit_code) == ("", 0)
+
+
+def test_payload_of_a_call_log(calls: Calls) -> None:
+    """Calls without messages are counted, and the reason is given; JSON is as it is in the log."""
+    text = text_of([logged(call) for call in calls.made])
+    result = tail("--payload", stdin=text)
+    assert "4 calls without messages: a call log has none" in result.stderr
+    assert tail("--payload", "-o", "json", stdin=text).stdout == text
+
+
+def test_where(calls: Calls) -> None:
+    """An expression selects calls beside the options; what it fails for is counted."""
+    text = text_of([logged(call) for call in calls.made])
+    shown = tail("--where", "duration > duration('2s')", "--code", "NOT_FOUND", stdin=text)
+    (pull,) = shown.stdout.splitlines()[1:]
+    assert pull.split()[1:3] == ["PullImage", "NOT_FOUND"]
+    result = tail("--where", "request.image.image == 'x'", "--method", "PullImage", stdin=text)
+    assert len(result.stdout.splitlines()) == 1
+    assert (
+        "2 calls left out, as --where could not be evaluated: only the audit log" in result.stderr
+    )
+    assert result.exit_code == 0
 
 
 @contextmanager
@@ -150,11 +205,16 @@ def test_the_admin_socket(short_dir: Path) -> None:
 
 
 def test_calls_that_were_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a daemon is an error; before that, the calls that were missed are told."""
+    """The end of a daemon is an error; before that, the calls that were missed are told.
 
-    def lines(client: AdminClient) -> Iterator[bytes]:
+    Records are read, which cost the daemon more, where lines do not suffice.
+    """
+    pages: list[str] = []
+
+    def lines(client: AdminClient, page: str) -> Iterator[bytes]:
+        pages.append(page)
         yield b'{"event":"calls lost","count":7}'
-        yield b'{"event":"calls lost","count":3}'
+        yield DroppedRecords().line("n", "stdout", 0).replace(b'"dropped":0', b'"dropped":3')
         raise UnavailableError("the daemon has ended")
 
     monkeypatch.setattr(AdminClient, "lines", lines)
@@ -162,3 +222,6 @@ def test_calls_that_were_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(result.exception) == "the daemon has ended"
     assert result.stdout == ""
     assert result.stderr == "criproxy: 10 calls missed, as they were not read in time\n"
+    for option in (["--payload"], ["--where", "caller.kubelet"], ["--where", "code == ''"]):
+        CliRunner().invoke(cli, ["tail", *option])
+    assert pages == ["tail", "records", "records", "tail"]

@@ -4,12 +4,15 @@ import json
 import os
 import signal
 import stat
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from criproxy.cli.support.admin_client import AdminClient
@@ -17,8 +20,9 @@ from criproxy.client import CriClient
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
+from criproxy.timeline.logged_call import parse_line
 from tests.support.criproxy import Criproxy
-from tests.support.process_tree import is_alive
+from tests.support.process_tree import is_alive, named
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 POD = {"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"}}
@@ -166,6 +170,63 @@ def test_tail(client: CriClient, admin: AdminClient) -> None:
     assert [line["level"] for line in read] == [*["info"] * 8, "debug"]
     assert {(line["namespace"], line["pod"]) for line in read[:8]} == {("shop", "web")}
     assert [line.get("container") for line in read[2:6]] == ["app"] * 4
+
+
+def test_records(proxy: Criproxy, client: CriClient, admin: AdminClient) -> None:
+    """Each call is a record with its messages for each reader, also without an audit log.
+
+    What is secret is redacted, and what a command writes left out.
+    """
+    secret, auth = "s3cret-word", {"username": "u", "password": "s3cret-word"}
+    pod = client.RunPodSandbox(config=POD).pod_sandbox_id
+    with closing(admin.lines("records")) as lines, closing(admin.lines("records")) as more:
+        client.PullImage(image=CONTAINER["image"], auth=auth, sandbox_config=POD)
+        config = CONTAINER | {"envs": [{"key": "TOKEN", "value": secret.encode()}]}
+        create = {"pod_sandbox_id": pod, "config": config, "sandbox_config": POD}
+        container = client.CreateContainer(**create).container_id
+        client.StartContainer(container_id=container)
+        client.ExecSync(container_id=container, cmd=["echo", "hi"])
+        texts = list(islice(lines, 4))
+        assert texts == list(islice(more, 4))
+    pull, created, start, exec_sync = read = [json.loads(line) for line in texts]
+    methods = [each["method"] for each in read]
+    assert methods == ["PullImage", "CreateContainer", "StartContainer", "ExecSync"]
+    assert {each["level"] for each in read} == {"RequestResponse"}
+    assert {each["pod"]["name"] for each in read} == {"web"}
+    assert created["responseObject"] == {"containerId": container}
+    mark = f"[redacted: {len(secret)} bytes]"
+    assert pull["requestObject"]["auth"] == {"username": "u", "password": mark}
+    assert created["requestObject"]["config"]["envs"] == [{"key": "TOKEN", "value": mark}]
+    assert (start["responseObject"], exec_sync["responseObject"]) == ({}, {})
+    assert secret.encode() not in b"".join(texts)
+    assert not proxy.events("audit log in trouble")
+
+
+def test_records_go_on(proxy: Criproxy, client: CriClient, admin: AdminClient) -> None:
+    """A reader has the records of later calls after the process that makes them has been killed,
+    and after the worker has."""
+    ended = threading.Event()
+
+    def keep_calling() -> None:
+        with CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as other:
+            while not ended.wait(0.02):
+                with suppress(grpc.RpcError):
+                    other.Version()
+
+    calling = threading.Thread(target=keep_calling)
+    calling.start()
+    try:
+        with closing(admin.lines("records")) as lines:
+            for name in ("criproxy:tail", "criproxy:full"):
+                assert json.loads(next(lines))["method"] == "Version"
+                os.kill(named(proxy.process.pid, name), signal.SIGKILL)
+                killed = time.time()
+                while parse_line(next(lines)).began < killed:  # type: ignore[union-attr]
+                    pass
+    finally:
+        ended.set()
+        calling.join()
+    assert proxy.event("process started", process="tail")
 
 
 def test_several_workers(runtime: EmbeddedRuntime, short_dir: Path, admin: AdminClient) -> None:

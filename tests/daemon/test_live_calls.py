@@ -6,19 +6,22 @@ from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
 from criproxy.cli.support.admin_client import AdminClient, lost_calls
 from criproxy.daemon.supervisor.http import live_calls
-from criproxy.daemon.supervisor.http.admin import AdminSocket
+from criproxy.daemon.supervisor.http.admin import AdminPages, AdminSocket
 from criproxy.daemon.supervisor.http.live_calls import (
     MAX_QUEUED,
     MAX_READERS,
     LiveCalls,
     LiveReader,
 )
+from criproxy.errors import UnavailableError
 from criproxy.relay.endpoints import Endpoint
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -117,5 +120,28 @@ def test_a_reader_that_reads_nothing(calls: LiveCalls, short_dir: Path) -> None:
             assert read >= MAX_QUEUED // len(line)
             calls.add([b"later"], 0)
             assert next(lines) == b"later"
+    finally:
+        admin.close()
+
+
+def test_lines_that_cannot_be_had(short_dir: Path) -> None:
+    """Where nothing can be sent, the reader is told why, and takes no place."""
+
+    def fail(seconds: float) -> None:
+        raise UnavailableError("the tail cannot be started: no memory")
+
+    def nothing(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        raise AssertionError
+
+    calls, records = LiveCalls(lambda seconds: None), LiveCalls(fail)
+    endpoint = Endpoint(f"{short_dir}/admin.sock")
+    state: Any = SimpleNamespace(state=None, pods=None)
+    admin = AdminSocket(endpoint, AdminPages(nothing, state, calls, records), replaces=False)
+    try:
+        client = AdminClient(endpoint)
+        for _ in range(MAX_READERS + 1):
+            with pytest.raises(UnavailableError, match="cannot be started: no memory"):
+                client.lines("records")
+        client.lines("tail").close()  # type: ignore[attr-defined]
     finally:
         admin.close()

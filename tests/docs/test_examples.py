@@ -29,6 +29,7 @@ from criproxy.enforce.hooks.call_review import decode_answer, encode_review
 from criproxy.enforce.hooks.hook import HookDenial
 from criproxy.observe.call_line import CallLine
 from criproxy.rules.profiles.profile import BUILT_IN, FULL
+from criproxy.timeline.where import Where
 from criproxy.traces.spec import TracesOtlpSpec
 from docs.generate.commands import described
 from docs.generate.example import shown
@@ -186,7 +187,7 @@ def test_error_that_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error of a misspelt field is what ``rules check`` says, and where."""
-    shown = next(each.text for each in blocks("text") if "undefined field" in each.text)
+    shown = next(each.text for each in blocks("text") if "field 'registri'" in each.text)
     (tmp_path / "rules.yaml").write_text(RULES.replace("image.registry ==", "image.registri =="))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["criproxy", "rules", "check", "rules.yaml"])
@@ -273,6 +274,28 @@ def commands() -> list[tuple[str, list[str]]]:
                     found.append((block.page, words[:end]))
                     words = words[end + 1 :]
     return found
+
+
+def conditions() -> list[list[str]]:
+    """The arguments of each ``criproxy tail`` with an expression."""
+    tails = (words[2:] for _, words in commands() if words[:2] == ["criproxy", "tail"])
+    return [words for words in tails if "--where" in words]
+
+
+@pytest.mark.parametrize("words", conditions(), ids=lambda value: str(value)[:60])
+def test_conditions_of_tail(words: list[str]) -> None:
+    """Each expression of ``tail`` is right."""
+    with COMMANDS["criproxy tail"].make_context("tail", [*words]) as context:
+        Where(context.params["where"], context.params["methods"])
+
+
+def test_a_wrong_condition_of_tail() -> None:
+    """The error of a wrong expression that is shown is what is said of it."""
+    page = (ROOT / "docs/how-to/tail.md").read_text(encoding="utf-8")
+    (expression,) = re.findall(r"^`(.+ == .+)`, is an error", page, re.MULTILINE)
+    with pytest.raises(ValueError, match=r"1:14") as raised:
+        Where(expression)
+    assert f"\ncriproxy: --where: {raised.value}\n" in page
 
 
 @pytest.mark.parametrize(("page", "words"), commands(), ids=lambda value: str(value)[:60])

@@ -1,5 +1,6 @@
 """The pod cache, filled from calls and from the first listing."""
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -276,6 +277,26 @@ def test_listing(api: Any) -> None:
     pod_cache.add_listing(*listings(api))
     assert found(pod_cache, CONTAINER_ID) == (POD, CONTAINER)
     assert found(pod_cache, CONTAINER_ID[:12]) == (POD, CONTAINER)
+
+
+@pytest.mark.parametrize("size", [1, 100])
+def test_listings_for_another_cache(size: int) -> None:
+    """Another cache has the same names from the listings of one, without labels, in parts."""
+    pod_cache, other = PodCache(), PodCache()
+    assert list(pod_cache.listings(size)) == []
+    pod_cache.add_listing(*listings())
+    run_pod(pod_cache, "cc")
+    image = v1.Image(id="sha256:11", repo_tags=["docker.io/library/nginx:1"])
+    pod_cache.add_listing(images=v1.ListImagesResponse(images=[image]).SerializeToString())
+    parts = list(pod_cache.listings(size))
+    assert len(parts) == (2 if size == 1 else 1)
+    for part in parts:
+        other.add_listing(*part)
+    without = {"labels": {}, "annotations": {}}
+    assert found(other, CONTAINER_ID) == (replace(POD, **without), replace(CONTAINER, **without))
+    assert pod_of(other, "cc") == replace(pod_of(pod_cache, "cc"), **without)
+    assert list(other.listings(100)) == list(pod_cache.listings(100))
+    assert b"library/nginx:1" in parts[-1][2]
 
 
 def test_listing_after_a_call() -> None:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from criproxy.audit.items import CallAtStage, UnreadConnection
 from criproxy.audit.policy import AuditPolicy
-from criproxy.audit.records.capture import CaptureSelector
+from criproxy.audit.records.capture import SUBJECT_BYTES, CaptureSelector
 from criproxy.audit.sinks.sink_queue import Done
 from criproxy.audit.worker.recorder_client import RecorderClient
 from criproxy.cri.naming import resolve
@@ -39,6 +39,8 @@ class _PathPolicy(NamedTuple):
     """Whether they may be recorded."""
     limits: CaptureLimits | None
     """What is captured, for records or for the pod cache."""
+    sent: CaptureLimits
+    """What is sent to the recorder of what was captured for any purpose."""
 
 
 class CallObserver:
@@ -67,7 +69,11 @@ class CallObserver:
     def capture_for(self, connection: Connection) -> SelectCapture:
         """Add a connection; return the selection of its captures."""
         self._connections[connection] = {}
-        return lambda path: self._path_policy(connection, path).limits
+        return lambda path: self.limits(connection, path)
+
+    def limits(self, connection: Connection, path: bytes) -> CaptureLimits | None:
+        """Return what is captured of a call, also on a connection that was not added."""
+        return self._path_policy(connection, path).limits
 
     def forget(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
@@ -92,7 +98,8 @@ class CallObserver:
         audit_id = self._ids.get(call)  # set if the call runs for long, too
         if audit_id is None:
             audit_id = self._ids[call] = self._new_id()
-        item = CallAtStage("RequestReceived", audit_id, connection, call, now)
+        sent = self._path_policy(connection, call.path).sent
+        item = CallAtStage("RequestReceived", audit_id, connection, call, now, sent)
         self._client.submit(item, done)
 
     def sweep(self, calls: Iterable[tuple[Call, Connection]], now: float, age: float) -> None:
@@ -114,8 +121,11 @@ class CallObserver:
         path_policy = self._path_policy(connection, call.path)
         if path_policy.recorded or call.denied or path_policy.limits is not None:
             at = now if call.ended is None else call.ended
-            item = CallAtStage("ResponseComplete", audit_id or self._new_id(), connection, call, at)
-            self._client.submit(item)
+            audit_id = audit_id or self._new_id()
+            sent = path_policy.sent
+            self._client.submit(
+                CallAtStage("ResponseComplete", audit_id, connection, call, at, sent)
+            )
 
     def _path_policy(self, connection: Connection, path: bytes) -> _PathPolicy:
         known = self._connections.get(connection)
@@ -134,7 +144,9 @@ class CallObserver:
         limits = self._capture_limits(method_name, max_level)
         wants = limits.request or limits.response
         return _PathPolicy(
-            max_level != "None", limits._replace(budget=self._budget) if wants else None
+            max_level != "None",
+            limits._replace(budget=self._budget) if wants else None,
+            limits._replace(request=max(limits.request, SUBJECT_BYTES)),
         )
 
     def _new_id(self) -> str:

@@ -28,6 +28,9 @@ _EPILOG: Final = """\
 \b
 Examples:
   criproxy tail
+  criproxy tail -n shop --payload
+  criproxy tail --where 'method == "PullImage" && duration > duration("5s")'
+  criproxy tail --where 'request.config.envs.exists(e, e.key == "HTTP_PROXY")'
   criproxy tail /var/log/criproxy/audit.jsonl
   criproxy tail /var/log/criproxy/criproxy.log --method '*Image' --slower-than 500ms
   criproxy tail /var/log/criproxy/audit.jsonl -n shop --code '!OK' -o json | jq .message
@@ -48,6 +51,16 @@ _ROW: Final = "{:<12}  {:<22}  {:<18}  {:>9}  {:<12}  {}"
 @click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
 @admin_options
 @call_options
+@click.option(
+    "--where",
+    metavar="CEL",
+    help="Calls for which an expression holds, on the variables of rules, on code and on duration.",
+)
+@click.option(
+    "--payload",
+    is_flag=True,
+    help="Show requests and responses, without secrets, as in the audit log.",
+)
 @click.option("--all", "from_start", is_flag=True, help="Begin with what is in the file already.")
 @output_option("Lines")
 def command(
@@ -55,6 +68,8 @@ def command(
     admin: str | None,
     config: Path | None,
     wanted: "CallFilter",
+    where: str | None,
+    payload: bool,
     from_start: bool,
     output: str,
 ) -> None:
@@ -65,16 +80,24 @@ def command(
 
     FILE is a call log in JSON or an audit log, which is followed across rotation; - is standard
     input. What the log's level or the audit policy leaves out is not shown; pods are known to the
-    call log with log.pods. As JSON, lines are as they are in FILE, or would be in the call log.
+    call log with log.pods. As JSON, lines are as they are in FILE, or would be in the call log;
+    with --payload, or an expression that a line of the call log does not suffice for, they are
+    records of the audit log.
     """
+    from criproxy.cli.calls.payload_lines import PayloadLines
     from criproxy.timeline.logged_call import NotAJsonObjectError, parse_line
 
     if file is not None and (admin is not None or config is not None):
         raise UsageError("name either FILE, or the daemon with --admin or -c")
     if file is None and from_start:
         raise UsageError("--all is about what FILE has already; name one")
+    condition = None if where is None else _Condition(where, wanted)
+    payloads = PayloadLines() if payload and output == "text" else None
     if file is None:
-        lines = AdminClient(admin_endpoint(admin, config)).lines()
+        in_records = payload or (condition is not None and condition.needs_records)
+        lines = AdminClient(admin_endpoint(admin, config)).lines(
+            "records" if in_records else "tail"
+        )
     else:
         lines = _lines_of(file, from_start)
     skipped = lost = 0
@@ -91,8 +114,14 @@ def command(
             except NotAJsonObjectError:
                 skipped += bool(text.strip())
                 continue
-            if call is not None and wanted.selects(call):
-                click.echo(text if output == "json" else _line(call))
+            if call is None or not wanted.selects(call):
+                continue
+            if condition is not None and not condition.holds(call, text):
+                continue
+            click.echo(text if output == "json" else _line(call))
+            if payloads is not None:
+                for line in payloads.of(text):
+                    click.echo(styled(line, {"dim": True}))
     except KeyboardInterrupt:
         click.echo(err=True)
     finally:
@@ -100,6 +129,43 @@ def command(
             click.echo(f"criproxy: {skipped} lines skipped that are no JSON", err=True)
         if lost:
             click.echo(f"criproxy: {lost} calls missed, as they were not read in time", err=True)
+        for note in (condition, payloads):
+            if note is not None and (summary := note.summary()):
+                click.echo(f"criproxy: {summary}", err=True)
+
+
+class _Condition:
+    """The expression of ``--where``, and the calls for which it could not be evaluated."""
+
+    def __init__(self, source: str, wanted: "CallFilter") -> None:
+        """Raises UsageError."""
+        from criproxy.timeline.where import Where
+
+        try:
+            self._where = Where(source, wanted.methods)
+        except ValueError as error:
+            raise UsageError(f"--where: {error}") from error
+        self.needs_records = self._where.needs_records
+        """Whether lines have to be records of the audit log."""
+        self._failed = 0
+        self._error = ""
+
+    def holds(self, call: "LoggedCall", text: bytes) -> bool:
+        """Return whether it holds for a call, of which ``text`` is the line."""
+        from criproxy.rules.errors import EvaluationError
+
+        try:
+            return self._where.holds(call, text)
+        except EvaluationError as error:
+            self._failed += 1
+            self._error = self._error or printable(error.detail)
+            return False
+
+    def summary(self) -> str:
+        """Return how many calls it could not be evaluated for, and why; empty if there are none."""
+        if not self._failed:
+            return ""
+        return f"{self._failed} calls left out, as --where could not be evaluated: {self._error}"
 
 
 def _lines_of(file: Path, from_start: bool) -> Iterator[bytes]:

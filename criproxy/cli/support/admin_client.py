@@ -23,6 +23,10 @@ _TIMEOUT: Final = 10.0
 """Time limit of one request, in seconds."""
 
 _LOST: Final = b'{"event":"calls lost",'
+_DROPPED: Final = b'"kind":"Dropped"'
+
+_HEAD: Final = 100
+"""Bytes at the beginning of a record in which its kind is named."""
 
 _LONGEST: Final = 16 << 20
 """Bytes of a line at most."""
@@ -86,14 +90,16 @@ class AdminClient:
         answered: dict[str, Any] = answer
         return answered
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self, page: str = "tail") -> Iterator[bytes]:
         """Return the lines of calls as they end; when it returns, none is missed any more.
+
+        ``page`` is ``tail``, or ``records`` for records of the audit log with the messages.
 
         Raises UnavailableError, also when the daemon ends.
         """
         connection = _Connection(self._endpoint)
         try:
-            response = self._ask(connection, "tail")
+            response = self._ask(connection, page)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unavailable(error) from error
@@ -140,8 +146,12 @@ class _Connection(http.client.HTTPConnection):
 
 
 def lost_calls(line: bytes) -> int:
-    """Return how many calls a line says that were left out; 0 for a line of a call."""
-    if not line.startswith(_LOST):
-        return 0
-    count: int = json.loads(line)["count"]
-    return count
+    """Return how many calls a line says that were left out; 0 for a line of a call.
+
+    It says so of a reader that was too slow, or of a process of the daemon's that was.
+    """
+    if line.startswith(_LOST):
+        return int(json.loads(line)["count"])
+    if _DROPPED in line[:_HEAD] and (record := json.loads(line))["kind"] == "Dropped":
+        return int(record["dropped"])
+    return 0

@@ -11,8 +11,9 @@ import os
 import pickle
 import signal
 import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -39,7 +40,9 @@ from criproxy.daemon.supervisor.processes.channel_process import (
     ChannelProcess,
     ExporterProcess,
     RecorderProcess,
+    TailProcess,
 )
+from criproxy.daemon.supervisor.processes.live_records import LiveRecords
 from criproxy.daemon.supervisor.processes.spawner import SpawnerClient, name_process, start_spawner
 from criproxy.daemon.supervisor.processes.worker_pool import (
     ChannelPorts,
@@ -66,6 +69,9 @@ _AnyProcess = TypeVar("_AnyProcess", bound=ChannelProcess)
 _STARTING: Final = 60.0
 """Seconds that workers have to start: they compile rules and load hooks."""
 
+_TAIL_NICENESS: Final = 10
+"""The relay, and the runtime, go before what is made for readers of the admin socket."""
+
 _HTTP_RETRY: Final = 0.1
 """Seconds between attempts to have the HTTP address of a criproxy that is replaced."""
 
@@ -87,7 +93,12 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     left = inherited(os.environ)
     loaded = with_runtimes(loaded)
     # From here to the fork neither a thread nor an event loop may be made.
-    mains = {"worker": run_worker, "recorder": _run_recorder, "exporter": _run_exporter}
+    mains = {
+        "worker": run_worker,
+        "recorder": _run_recorder,
+        "exporter": _run_exporter,
+        "tail": _run_tail,
+    }
     _load_what_is_configured(loaded)
     spawner = start_spawner(mains)
     name_process(PROCESS_NAME)
@@ -98,6 +109,16 @@ def _run_recorder(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
     from criproxy.daemon.recorder import run_recorder
 
     return run_recorder(descriptors[0])
+
+
+def _run_tail(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
+    from criproxy.daemon.recorder import run_recorder
+
+    control, output = descriptors
+    os.dup2(output, sys.stdout.fileno())
+    os.close(output)
+    os.nice(_TAIL_NICENESS)
+    return run_recorder(control)
 
 
 def _run_exporter(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
@@ -132,6 +153,7 @@ class _Supervisor:
         """The pool in force is the last; those before it drain."""
         self._pages = WorkerPages(self._pools, self._retired, self._worker_up)
         self._live_calls = LiveCalls(self._pages.read_lines)
+        self._recorded_calls = LiveCalls(self._read_records)
         self._metrics = DaemonMetrics(__version__, self._snapshots)
         dropped = self._metrics.log_lines_dropped.inc
         self._writer, self._daemon_log = open_log(loaded.config.log, dropped)
@@ -140,6 +162,7 @@ class _Supervisor:
         self._spawner = SpawnerClient(spawner, self._spawner_lost)
         self._recorder = self._channel_process(RecorderProcess)
         self._exporter = self._channel_process(ExporterProcess)
+        self._live_records = LiveRecords(self._pools, self._tail_process, self._background)
         self._sockets = ListeningSockets(
             {**systemd, **left.systemd},
             {**left.listening, **left.systemd},
@@ -302,7 +325,7 @@ class _Supervisor:
         if endpoint is None:
             return None
         state = LiveState(self._pages, self._snapshots, lambda: self._health.problem, self._started)
-        application = AdminPages(self._make_pages(), state, self._live_calls)
+        application = AdminPages(self._make_pages(), state, self._live_calls, self._recorded_calls)
         admin = AdminSocket(endpoint, application, replaces)
         self._log.info("admin socket", socket=str(endpoint))
         return admin
@@ -456,7 +479,9 @@ class _Supervisor:
 
     async def _close(self) -> None:
         await asyncio.gather(*(each.drain(0.0) for each in self._pools))
-        await asyncio.gather(self._recorder.close(), self._exporter.close())
+        await asyncio.gather(
+            self._recorder.close(), self._exporter.close(), self._live_records.close()
+        )
         await self._background.cancel()
         if self._upgraded:
             self._sockets.abandon()
@@ -490,6 +515,16 @@ class _Supervisor:
                 each.reconnect(kind.name)
 
         return kind(self._spawner, reconnect, self._log, self._background)
+
+    def _tail_process(self, restarted: Callable[[], None]) -> TailProcess:
+        def lines(records: Sequence[bytes]) -> None:
+            self._recorded_calls.add(records, 0)
+
+        return TailProcess(self._spawner, restarted, lines, self._log, self._background)
+
+    def _read_records(self, seconds: float) -> None:
+        """Have records made of all calls, from another thread."""
+        self._pages.on_loop(self._live_records.read_for(seconds))
 
     async def _configure_channels(self, config: Config) -> None:
         """Put a configuration in force in the recorder and the exporter. Raises CriproxyError."""
@@ -565,6 +600,7 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
         import criproxy.daemon.worker.call_subjects
     if config.admin.socket is not None:
         import criproxy.daemon.worker.call_feed
+        import criproxy.daemon.worker.call_records
     if config.audit is not None:
         import criproxy.daemon.recorder
         import criproxy.daemon.worker.audit

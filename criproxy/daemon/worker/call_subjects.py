@@ -7,11 +7,12 @@ that create or remove a pod or a container are decoded at their end for the pod 
 Imported only if calls are to be named, since protobuf costs memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
-from criproxy.audit.records.capture import SUBJECT_BYTES, subject_limits
+from criproxy.audit.items import RuntimeListing
+from criproxy.audit.records.capture import SUBJECT_BYTES, subject_limits, widest
 from criproxy.audit.records.subject import (
     DirectionMessages,
     decode,
@@ -34,6 +35,9 @@ the names of further calls are not known."""
 
 _PATHS: Final = 256
 """Paths whose limits are cached: the CRI has less than a hundred, clients may invent others."""
+
+_LISTED: Final = 32
+"""Pods, containers and images that are listed at a time."""
 
 CaptureFor = Callable[[Connection], SelectCapture | None]
 """Returns what selects the captures of a connection's calls."""
@@ -62,14 +66,7 @@ class CallSubjects:
             select = capture_for(connection)
 
             def selected(path: bytes) -> CaptureLimits | None:
-                own = self._limits_of(path)
-                limits = None if select is None else select(path)
-                if own is None or limits is None:
-                    return limits or own
-                return limits._replace(
-                    request=max(limits.request, own.request),
-                    response=max(limits.response, own.response),
-                )
+                return widest(None if select is None else select(path), self._limits_of(path))
 
             return selected
 
@@ -112,6 +109,13 @@ class CallSubjects:
     def add_listing(self, pods: bytes = b"", containers: bytes = b"", images: bytes = b"") -> None:
         """See PodListingReceiver."""
         self._pod_cache.add_listing(pods, containers, images)
+
+    def listings(self) -> Iterator[RuntimeListing]:
+        """Yield what is known by name, for the process that makes records of the calls, in parts
+        that take less than a millisecond each."""
+        short_names = self._pod_cache.short_names
+        for part in self._pod_cache.listings(_LISTED):
+            yield RuntimeListing(*part, short_names)
 
     def read_short_names(self, short_names: str) -> None:
         """Say how the runtimes read short names of images."""

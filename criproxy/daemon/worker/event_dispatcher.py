@@ -16,6 +16,7 @@ from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, Readin
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
     from criproxy.daemon.worker.call_feed import CallFeed
+    from criproxy.daemon.worker.call_records import CallRecords
     from criproxy.daemon.worker.call_subjects import CallSubjects
     from criproxy.traces.worker.call_tracer import CallTracer
 
@@ -39,6 +40,8 @@ class EventDispatcher:
     """Learns the names of pods and containers from the calls."""
     call_feed: "CallFeed | None" = None
     """Has the calls for the readers of the admin socket."""
+    call_records: "CallRecords | None" = None
+    """Has the calls with their messages for them."""
     call_tracer: "CallTracer | None" = None
     """Traces the calls."""
     received_after: float = 0.0
@@ -65,6 +68,8 @@ class EventDispatcher:
         self._metrics.connections.labels(connection.listener).dec()
         if self.call_observer is not None:
             self.call_observer.forget(connection)
+        if self.call_records is not None:
+            self.call_records.forget(connection)
         age = round(self._clock() - connection.opened, 6)
         self._log.debug("connection closed", **connection.fields(), age_s=age)
 
@@ -96,6 +101,8 @@ class EventDispatcher:
             )
         if self.call_observer is not None:
             self.call_observer.observe(connection, event, self._clock())
+        if self.call_records is not None:
+            self.call_records.observe(connection, event, self._clock())
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
         """See Observer."""

@@ -4,7 +4,9 @@ The supervisor commands it over the control channel, and is answered there::
 
     start      the configuration and the listening sockets; answered by ``ready`` or ``failed``
     ask        metrics, calls in flight, rules: answered under the number of the question; the
-               state for the admin socket, and whether the lines of calls are read there, too
+               state for the admin socket, and whether the lines of calls are read there, too;
+               whether their records are, with a channel to the tail process
+    unrecord   close that channel
     prepare    compile rules without putting them in force; adopt puts them in force
     pods       a call that another worker has relayed and that changes pods
     channel    a new channel to the recorder or the exporter, after it was restarted
@@ -59,6 +61,7 @@ from criproxy.wire.reading.message_capture import SelectCapture
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.worker.audit import Audit
     from criproxy.daemon.worker.call_feed import CallFeed
+    from criproxy.daemon.worker.call_records import CallRecords
     from criproxy.daemon.worker.call_subjects import CallSubjects
     from criproxy.daemon.worker.traces import Traces
     from criproxy.rules.pod_cache import PodCache
@@ -121,6 +124,7 @@ class _Worker:
         self._subject_of: SubjectFields = names_nothing
         """Names the subjects of calls for the log and the page of calls."""
         self._feed: CallFeed | None = None
+        self._records: CallRecords | None = None
         self._wall_clock = WallClock()
         self._status = 0
 
@@ -206,6 +210,8 @@ class _Worker:
                 self._audit.close()
             if self._traces is not None:
                 self._traces.close()
+            if self._records is not None:
+                self._records.close()
             self._control.send({"op": "metrics", "snapshot": snapshot(self._metrics.registry)})
             self._writer.close()
 
@@ -230,10 +236,13 @@ class _Worker:
                 self._subjects.update(*update)
         elif operation == "reopen":
             self._reopen()
+        elif operation == "unrecord" and self._records is not None:
+            self._records.close()
         elif operation == "ask":
-            self._background.start(self._answer(message), f"answer to {message['what']}")
+            answer = self._answer(message, descriptors)
+            self._background.start(answer, f"answer to {message['what']}")
 
-    async def _answer(self, message: Message) -> None:
+    async def _answer(self, message: Message, descriptors: list[int]) -> None:
         what = message["what"]
         answer: Any = None
         if what == "metrics":
@@ -246,6 +255,9 @@ class _Worker:
             answer = {"calls": in_flight, "lines": await self._feed.kept()}
         elif what == "read" and self._feed is not None:
             self._feed.read_for(message["seconds"])
+        elif what == "record" and self._records is not None:
+            spec = pickle.loads(message["spec"])  # noqa: S301  # ours
+            await self._records.open(spec, socket.socket(fileno=descriptors[0]))
         elif what == "rules":
             answer = self._rules.described()
         elif what == "prepare":
@@ -335,9 +347,12 @@ class _Worker:
         if self._config.admin.socket is None or self._subjects is None:
             return
         from criproxy.daemon.worker.call_feed import CallFeed
+        from criproxy.daemon.worker.call_records import CallRecords
 
         self._feed = CallFeed(call_log, self._subjects, self._send_lines, clock)
         self._events.call_feed = self._feed
+        self._records = CallRecords(self._subjects, len(self._config.listeners))
+        self._events.call_records = self._records
 
     def _send_lines(self, lines: Sequence[bytes], lost: int) -> bool:
         """Send lines for the readers of the admin socket, unless the supervisor is behind."""
@@ -449,6 +464,8 @@ class _Worker:
         )
         if self._subjects is not None:
             capture_for = self._subjects.capturing(capture_for)
+        if self._records is not None:
+            capture_for = self._records.capturing(capture_for)
         made = []
         for each, limit in zip(self._config.listeners, limits, strict=True):
             assert each.runtime is not None  # the supervisor has filled it in

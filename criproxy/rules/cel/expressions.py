@@ -6,6 +6,7 @@ In addition to CEL's standard functions there are its extensions for strings (``
 
 import difflib
 import re
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -152,10 +153,10 @@ def compiled(source: str, scope: VariableTypes) -> Expression:
 
     An expression without the word ``request`` is compiled once for all methods.
     """
-    narrow = VariableTypes(
-        scope.request if _has_word(source, "request") else None,
-        scope.response if _has_word(source, "response") else None,
-        scope.container,
+    narrow = replace(
+        scope,
+        request=scope.request if _has_word(source, "request") else None,
+        response=scope.response if _has_word(source, "response") else None,
     )
     try:
         return _expression(source, narrow)

@@ -21,7 +21,8 @@ SUBJECTS: Final = frozenset({"request", "pod", "container", "image"})
 POD_SUBJECTS: Final = frozenset({"pod", "container", "image"})
 """The variables that are looked up in the pod cache."""
 
-_PACKAGE: Final = "criproxy.rules"
+PACKAGE: Final = "criproxy.rules"
+"""The package of the message types of variables."""
 POOL: Final = descriptor_pool.Default()
 """The descriptor pool of the CRI's messages and of the variables' messages."""
 
@@ -56,8 +57,24 @@ _MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "unit": "string",
         "kubelet": "bool",
     },
+    "LoggedPod": {
+        "namespace": "string",
+        "name": "string",
+        "uid": "string",
+    },
+    "LoggedContainer": {
+        "id": "string",
+        "name": "string",
+        "image": "string",
+    },
+    "LoggedCaller": {
+        "pid": "int64",
+        "uid": "int64",
+        "executable": "string",
+    },
 }
-"""The message types of variables, in addition to the CRI's: the types of their fields."""
+"""The message types of variables, in addition to the CRI's: the types of their fields. Those of
+logged calls have what a line of a log says, see :mod:`criproxy.rules.cel.logged_calls`."""
 
 VARIABLES: Final[Mapping[str, str]] = {
     "request": "The request message, with the CRI's field names.",
@@ -96,19 +113,18 @@ def _declare(
             entry.field.add(name="key", number=1, type=kinds["string"], label=one)
             entry.field.add(name="value", number=2, type=kinds["string"], label=one)
             declared.label = many
-            declared.type_name = f".{_PACKAGE}.{name}.{entry.name}"
+            declared.type_name = f".{PACKAGE}.{name}.{entry.name}"
 
 
 def _classes() -> Mapping[str, type[Message]]:
     file = descriptor_pb2.FileDescriptorProto(
-        name="criproxy/rules.proto", package=_PACKAGE, syntax="proto3"
+        name="criproxy/rules.proto", package=PACKAGE, syntax="proto3"
     )
     for name, fields in _MESSAGES.items():
         _declare(name, fields, file)
     POOL.AddSerializedFile(file.SerializeToString())
     return {
-        name: GetMessageClass(POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in _MESSAGES
+        name: GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in _MESSAGES
     }
 
 
@@ -138,10 +154,10 @@ class VariableTypes:
 
         string = cel.Type.STRING
         found = {
-            "pod": cel.Type(f"{_PACKAGE}.Pod"),
-            "container": cel.Type(f"{_PACKAGE}.Container"),
-            "image": cel.Type(f"{_PACKAGE}.Image"),
-            "caller": cel.Type(f"{_PACKAGE}.Caller"),
+            "pod": cel.Type(f"{PACKAGE}.Pod"),
+            "container": cel.Type(f"{PACKAGE}.Container"),
+            "image": cel.Type(f"{PACKAGE}.Image"),
+            "caller": cel.Type(f"{PACKAGE}.Caller"),
             "listener": string,
             "api_version": string,
             "method": string,
@@ -210,7 +226,7 @@ class VariableValues:
         if name not in self._values:
             value = FACTS[name](self._facts)
             kind = _KINDS.get(name)
-            self._values[name] = value if kind is None else _message(kind, value)
+            self._values[name] = value if kind is None else message_of(kind, value)
         return self._values[name]
 
 
@@ -228,8 +244,8 @@ def values_of(facts: Facts) -> VariableValues:
     return VariableValues(facts, memo=facts.memo)
 
 
-def _message(kind: str, value: Any) -> Message | None:
-    """Return the message of a fact, whose attributes have the names of the fields."""
+def message_of(kind: str, value: Any) -> Message | None:
+    """Return the message of a fact, whose attributes have the names of the fields; None of None."""
     if value is None:
         return None
     return _CLASSES[kind](**{field: getattr(value, field) for field in _MESSAGES[kind]})

@@ -224,3 +224,13 @@ def test_connections_that_are_gone() -> None:
     recording.ends(recording.agent, "Version")
     assert len(recording.client.items) == 1
     assert list(recording.observer._connections) == [recording.kubelet]
+
+
+def test_what_is_sent_is_what_the_policy_captures() -> None:
+    """What others have captured of a call is not sent beyond its policy and its subject."""
+    recording = Recording(AuditRuleSpec("Request", methods=["ExecSync"]), AuditRuleSpec("Metadata"))
+    for method in ("ExecSync", "ListContainers"):
+        recording.ends(recording.agent, method)
+    exec_sync, listing = (item.limits for item in recording.client.items)
+    assert (exec_sync.request, exec_sync.response) == (1 << 18, 1 << 18)  # for the exit code
+    assert (listing.request, listing.response) == (64 << 10, 0)

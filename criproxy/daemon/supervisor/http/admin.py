@@ -5,6 +5,7 @@ It serves the pages of the HTTP endpoint, and beside them, versioned::
     /v1/state   calls in flight, counters of methods, and the pods that are starting
     /v1/pods    the last pod starts
     /v1/tail    the line of each call as it ends, until the reader goes
+    /v1/records the audit record of each call as it ends, with its messages
 """
 
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ import msgspec
 from criproxy.daemon.supervisor.http.live_calls import MAX_READERS, LiveCalls
 from criproxy.daemon.supervisor.http.live_state import LiveState
 from criproxy.daemon.supervisor.listening import criproxy_at
+from criproxy.errors import CriproxyError
 from criproxy.observe.http import UnixHTTPServer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import Access, bind
@@ -29,10 +31,12 @@ _LINES: Final = "application/x-ndjson"
 class AdminPages:
     """The WSGI application."""
 
-    def __init__(self, pages: WSGIApplication, state: LiveState, live_calls: LiveCalls) -> None:
-        """``pages`` answers all other paths."""
+    def __init__(
+        self, pages: WSGIApplication, state: LiveState, lines: LiveCalls, records: LiveCalls
+    ) -> None:
+        """``lines`` and ``records`` are of calls; ``pages`` answers all other paths."""
         self._pages = pages
-        self._live_calls = live_calls
+        self._streams = {"/v1/tail": lines, "/v1/records": records}
         self._answers: dict[str, Callable[[], Any]] = {
             "/v1/state": state.state,
             "/v1/pods": state.pods,
@@ -41,8 +45,8 @@ class AdminPages:
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         """Respond to a request (PEP 3333)."""
         path = environ.get("PATH_INFO", "")
-        if path == "/v1/tail":
-            return self._tail(start)
+        if path in self._streams:
+            return _stream(self._streams[path], start)
         answer = self._answers.get(path)
         if answer is None:
             return self._pages(environ, start)
@@ -52,13 +56,6 @@ class AdminPages:
             return _unavailable(start, "the daemon's event loop does not turn")
         start("200 OK", [("Content-Type", _JSON), ("Content-Length", str(len(body)))])
         return [body]
-
-    def _tail(self, start: StartResponse) -> Iterable[bytes]:
-        reader = self._live_calls.open()
-        if reader is None:
-            return _unavailable(start, f"{MAX_READERS} read the calls already")
-        start("200 OK", [("Content-Type", _LINES)])
-        return self._live_calls.lines(reader)
 
 
 class AdminSocket:
@@ -77,6 +74,17 @@ class AdminSocket:
         """Stop serving; remove the socket, unless another criproxy has replaced it."""
         self._server.close()
         self._bound.close()
+
+
+def _stream(calls: LiveCalls, start: StartResponse) -> Iterable[bytes]:
+    try:
+        reader = calls.open()
+    except CriproxyError as error:
+        return _unavailable(start, str(error))
+    if reader is None:
+        return _unavailable(start, f"{MAX_READERS} read the calls already")
+    start("200 OK", [("Content-Type", _LINES)])
+    return calls.lines(reader)
 
 
 def _unavailable(start: StartResponse, reason: str) -> list[bytes]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
+from criproxy.errors import CriproxyError
+
 MAX_READERS: Final = 8
 """Readers at once."""
 
@@ -68,7 +70,7 @@ class LiveCalls:
     def __init__(self, have_lines_sent: Callable[[float], None]) -> None:
         """``have_lines_sent`` has the workers send lines for so many seconds, on any thread.
 
-        It returns when they do, or raises TimeoutError.
+        It returns when they do, or raises TimeoutError, or a CriproxyError if they cannot.
         """
         self._have_lines_sent = have_lines_sent
         self._lock = threading.Lock()
@@ -81,7 +83,10 @@ class LiveCalls:
             reader.put(lines, lost)
 
     def open(self) -> LiveReader | None:
-        """Return a new reader, for calls that end from now on; None if there are too many."""
+        """Return a new reader, for calls that end from now on; None if there are too many.
+
+        Raises a CriproxyError if nothing can be sent.
+        """
         with self._lock:
             if len(self._readers) >= MAX_READERS:
                 return None
@@ -92,7 +97,11 @@ class LiveCalls:
                 threading.Thread(
                     target=self._renew, args=(left,), name="live calls", daemon=True
                 ).start()
-        self._renew_once()
+        try:
+            self._renew_once()
+        except BaseException:
+            self.close(reader)
+            raise
         return reader
 
     def lines(self, reader: LiveReader) -> Iterator[bytes]:
@@ -113,7 +122,8 @@ class LiveCalls:
 
     def _renew(self, left: threading.Event) -> None:
         while not left.wait(_RENEWAL):
-            self._renew_once()
+            with suppress(CriproxyError):  # it is tried again
+                self._renew_once()
 
     def _renew_once(self) -> None:
         with suppress(TimeoutError, RuntimeError):  # it is tried again

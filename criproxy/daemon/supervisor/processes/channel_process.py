@@ -1,14 +1,15 @@
 """A process that workers have channels to, as the supervisor sees it: started where configured.
 
-There are two: the recorder of the audit log and the exporter of traces. One that ends by itself is
-started anew, and each worker is given a new channel.
+There are three: the recorder of the audit log, the exporter of traces, and the recorder whose
+records are for the readers of the admin socket. One that ends by itself is started anew, and each
+worker is given a new channel.
 """
 
 import asyncio
 import pickle
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Final
 
@@ -28,6 +29,10 @@ _STARTING: Final = 60.0
 
 _CLOSING: Final = 15.0
 """Seconds that it has to write what waits at its end, before it is left alone."""
+
+
+_CHUNK: Final = 256 << 10
+"""Bytes that are read at once."""
 
 
 class ChannelProcess(ABC):
@@ -123,16 +128,26 @@ class ChannelProcess(ABC):
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        output = self._open_output()
+        passed = [theirs, *output]
         try:
             self._pid = await self._spawner.spawn(
-                self.name, {"name": self.purpose}, [theirs.fileno()], self._exited
+                self.name,
+                {"name": self.purpose},
+                [each.fileno() for each in passed],
+                self._exited,
             )
         except OSError as error:
             ours.close()
             raise UnavailableError(f"the {self.name} cannot be started: {error}") from error
         finally:
-            theirs.close()
+            for each in passed:
+                each.close()
         self._control = ControlChannel(ours, self._received, self._lost)
+
+    def _open_output(self) -> list[socket.socket]:
+        """Return what it is given beside its control channel, which is closed here afterwards."""
+        return []
 
     async def _send_configuration(self, spec: Section) -> None:
         assert self._control is not None
@@ -227,3 +242,70 @@ class ExporterProcess(ChannelProcess):
 
     def _report_unwritten(self, count: int, waited: float) -> None:
         self._log.warning("spans lost", spans=count, waited_s=waited)
+
+
+class TailProcess(ChannelProcess):
+    """A recorder whose records are for the readers of the admin socket.
+
+    It writes them to its standard output, which is read here.
+    """
+
+    name = "tail"
+    purpose = "tail"
+
+    def __init__(
+        self,
+        spawner: SpawnerClient,
+        restarted: Callable[[], None],
+        lines: Callable[[Sequence[bytes]], None],
+        log: Log,
+        tasks: Tasks,
+    ) -> None:
+        """``lines`` is given the records as they come."""
+        super().__init__(spawner, restarted, log, tasks)
+        self._lines = lines
+        self._loop = asyncio.get_running_loop()
+        self._output: socket.socket | None = None
+        self._input = bytearray()
+
+    async def close(self) -> None:
+        """Let it end; what it has written by then is read."""
+        await super().close()
+        self._close_output()
+
+    def _open_output(self) -> list[socket.socket]:
+        self._close_output()
+        self._output, theirs = socket.socketpair()
+        self._output.setblocking(False)
+        self._loop.add_reader(self._output.fileno(), self._read)
+        return [theirs]
+
+    def _close_output(self) -> None:
+        output, self._output = self._output, None
+        self._input.clear()
+        if output is not None:
+            self._loop.remove_reader(output.fileno())
+            output.close()
+
+    def _read(self) -> None:
+        assert self._output is not None
+        try:
+            data = self._output.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close_output()
+            return
+        self._input += data
+        if b"\n" in data:
+            *lines, rest = bytes(self._input).split(b"\n")
+            self._input[:] = rest
+            self._lines(lines)
+
+    def _report_trouble(self, trouble: str) -> None:
+        self._log.error("records for the admin socket in trouble", trouble=trouble)
+
+    def _report_unwritten(self, count: int, waited: float) -> None:
+        """Nobody reads them any more."""

@@ -135,6 +135,11 @@ class WorkerPool:
         return self._current
 
     @property
+    def running(self) -> set[WorkerProcess]:
+        """All workers, those too that drain."""
+        return set(self._all)
+
+    @property
     def turning(self) -> bool:
         """Whether every worker's event loop turns."""
         return all(each.alive for each in self._current.values())

@@ -136,7 +136,7 @@ class WorkerProcess:
         if self._control is not None:
             self._control.send({"op": operation, **fields}, descriptors)
 
-    async def ask(self, what: str, **fields: Any) -> Any:
+    async def ask(self, what: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
         """Ask a question and return the answer. Raises OSError if the worker ends meanwhile."""
         if self._control is None or self.exited.done():
             raise OSError(f"worker {self.plan.name} is not running")
@@ -144,7 +144,8 @@ class WorkerProcess:
         number = self._asked
         answer = self._questions[number] = asyncio.get_running_loop().create_future()
         try:
-            self._control.send({"op": "ask", "id": number, "what": what, **fields})
+            message = {"op": "ask", "id": number, "what": what, **fields}
+            self._control.send(message, descriptors)
             return await answer
         finally:
             del self._questions[number]
