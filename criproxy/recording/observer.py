@@ -15,7 +15,7 @@ from criproxy.wire.reading.connection import (
     MessagePassed,
     Side,
 )
-from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits
+from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits, ReportLimits
 
 MESSAGE_BYTES: Final = 16 << 20
 """Bytes of a message that are recorded: gRPC peers of the CRI accept no larger ones. After a
@@ -40,9 +40,8 @@ class RecordingObserver:
         self._connections: dict[Connection, int] = {}
         self._opened = 0
         self._numbers: dict[Call, int] = {}
-        self._limits = CaptureLimits(
-            MESSAGE_BYTES, MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES), reported=True
-        )
+        limits = ReportLimits(MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES))
+        self._limits = CaptureLimits(0, 0, reported=limits)
 
     def select_capture(self, path: bytes) -> CaptureLimits | None:
         """Capture the messages of all calls; see SelectCapture."""
@@ -107,8 +106,9 @@ class RecordingObserver:
             return
         encoding = ""
         if event.compressed and call.capture is not None:
-            captured = call.capture.response if response else call.capture.request
-            encoding = "" if captured is None else captured.encoding.decode("latin-1")
+            capture = call.capture
+            reported = capture.reported_response if response else capture.reported_request
+            encoding = "" if reported is None else reported.encoding.decode("latin-1")
             encoding = encoding or "identity"  # a compressed message needs an algorithm
         self._channel.put(
             records.MessagePassed(
