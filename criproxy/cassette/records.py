@@ -55,6 +55,8 @@ class ConnectionOpened(Record, frozen=True, tag="connection"):
     """The path of its executable; empty if it is not known."""
     kubelet: bool = False
     """Whether it is the node's kubelet."""
+    listener: str = ""
+    """The endpoint at which it connected, if that is not the cassette's."""
 
 
 class ConnectionClosed(Record, frozen=True, tag="disconnected"):

@@ -30,9 +30,9 @@ from criproxy.errors import CriproxyError, UnavailableError
 from criproxy.timeline.filters import CallFilter
 
 if TYPE_CHECKING:
+    from criproxy.capture.trigger import Trigger
     from criproxy.cassette.message_redaction import MessageRedactor
     from criproxy.cri.redaction import Redactor
-    from criproxy.recording.trigger import Trigger
 
 _FLUSH_SECONDS: Final = 1.0
 """What was recorded earlier is in the file, if both processes are killed."""
@@ -213,8 +213,8 @@ class _Recording:
 
     def begin(self, began: Began) -> None:
         """Write the first record."""
+        from criproxy.capture.trigger import Trigger
         from criproxy.cassette.ring import Ring
-        from criproxy.recording.trigger import Trigger
 
         self._writer.write(began)
         self._writer.flush()

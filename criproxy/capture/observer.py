@@ -1,10 +1,9 @@
 """Makes the records of a cassette from what the relay reports."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from criproxy.cassette import records
 from criproxy.peers.peer import Connection
-from criproxy.recording.channel import RecordChannel
 from criproxy.relay.notifier import Clock
 from criproxy.wire.grpc import parse_message
 from criproxy.wire.reading.calls import Call
@@ -25,10 +24,21 @@ _INCOMPLETE_BYTES: Final = 64 << 20
 """Bytes of all messages that are not whole yet."""
 
 
-class RecordingObserver:
-    """The relay's Observer: puts records into a channel."""
+class RecordOutput(Protocol):
+    """Takes records, without waiting."""
 
-    def __init__(self, channel: RecordChannel, clock: Clock) -> None:
+    def put(self, record: records.AnyRecord, *, essential: bool = False) -> bool:
+        """Take a record; return False if it is dropped.
+
+        ``essential``: whether it is taken in any case, because what came before has bounded how
+        many of them there can be.
+        """
+
+
+class RecordingObserver:
+    """The relay's Observer: makes records, and puts them into a channel."""
+
+    def __init__(self, channel: RecordOutput, clock: Clock) -> None:
         """``clock`` is that of calls. The recording begins now."""
         self.calls = 0
         """Calls that began."""

@@ -2,9 +2,9 @@
 
 import pytest
 
+from criproxy.capture.trigger import Trigger
 from criproxy.cassette.records import AnyRecord, ConnectionOpened
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.recording.trigger import Trigger
 from criproxy.timeline.filters import CallFilter
 from tests.support.cassettes import SECOND, Made
 

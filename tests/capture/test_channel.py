@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from struct import unpack_from
 
+from criproxy.capture.channel import RecordChannel
 from criproxy.cassette.records import (
     AnyRecord,
     CallBegan,
@@ -13,7 +14,6 @@ from criproxy.cassette.records import (
     MessagePassed,
     decode,
 )
-from criproxy.recording.channel import RecordChannel
 
 LARGE = bytes(100_000)
 
