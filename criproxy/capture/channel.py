@@ -1,23 +1,20 @@
-"""Sends records to the writing process: a bounded queue in front of a socket.
+"""The records between a relay and the process that keeps them, over a stream socketpair.
 
-The relay only encodes a record, in a few microseconds. It never waits for the writing process:
-what does not fit into the queue is dropped, counted, and noted in the cassette.
+The relay only encodes a record, in a few microseconds. It never waits for the other process: what
+does not fit into the queue is dropped, counted, and noted in the cassette.
 """
 
-import asyncio
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from criproxy.cassette.blocks import frame
-from criproxy.cassette.records import AnyRecord, Dropped, MessagePassed, encode
+from criproxy.cassette.blocks import frame, framed_in
+from criproxy.cassette.records import AnyRecord, Dropped, MessagePassed, decode, encode
+from criproxy.concurrency.frame_sender import FrameSender
 
 QUEUE_BYTES: Final = 32 << 20
-"""Bytes of records that may wait for the writing process."""
-
-_BATCH: Final = 256 << 10
-"""Bytes that are sent with one system call, unless one record has more."""
+"""Bytes of records that may wait for the other process: more than the largest message has."""
 
 
 class RecordChannel:
@@ -26,117 +23,77 @@ class RecordChannel:
     def __init__(
         self,
         sock: socket.socket,
-        closed: Callable[[], None],
+        lost: Callable[[], object],
         limit: int = QUEUE_BYTES,
     ) -> None:
-        """``sock`` belongs to the channel from now on. ``closed`` is called once when the writing
-        process accepts no more records; ``limit`` is in bytes. Needs a running event loop.
+        """``sock`` belongs to the channel from now on. ``lost`` is called when the other process
+        accepts no more records; ``limit`` is in bytes. Needs a running event loop.
         """
-        self.dropped = 0
-        """Records that were dropped."""
-        self._loop = asyncio.get_running_loop()
-        self._sock = sock
-        self._closed: Callable[[], None] | None = closed
-        self._limit = limit
-        self._queue: deque[bytes | memoryview] = deque()
-        self._size = 0
-        self._is_scheduled = False
-        self._is_waiting = False
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._lost: Dropped | None = None
-        sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self._hung_up)
+        self.dropped: Counter[str] = Counter()
+        """Dropped records: ``channel_full`` or ``unavailable``, because no process was there."""
+        self._report_lost = lost
+        self._sender = FrameSender(sock, self._lost, limit)
+        self._dropped: Dropped | None = None
+        self.reconnect = self._sender.reconnect
+        """Uses another socket if the process has ended, and returns whether it does."""
 
     def put(self, record: AnyRecord, *, essential: bool = False) -> bool:
-        """Queue a record; return False if it was dropped.
+        """Queue a record; return False if it was dropped, or if nobody would receive it.
 
         ``essential``: whether it is queued in any case, because what came before has bounded how
         many of them there can be.
         """
-        if self._closed is None:
+        if not self._sender.connected:
+            self.dropped["unavailable"] += 1
             return False
         data = frame(encode(record))
-        if self._size + len(data) > self._limit and not essential:
+        if not essential and not self._sender.has_room(len(data)):
             self._drop(record)
             return False
-        if self._lost is not None:
-            self._append(frame(encode(self._lost)))
-            self._lost = None
-        self._append(data)
+        self._note_dropped()
+        self._sender.send(data)
         return True
 
-    async def close(self, within: float) -> None:
-        """Send what is queued, for ``within`` seconds at most, and close the socket."""
-        if self._lost is not None and self._closed is not None:
-            self._append(frame(encode(self._lost)))
-        try:
-            async with asyncio.timeout(within):
-                await self._empty.wait()
-        except TimeoutError:
-            pass
-        self._end()
+    async def flush(self, within: float) -> None:
+        """Send what is queued, for ``within`` seconds at most."""
+        self._note_dropped()
+        await self._sender.flush(within)
 
-    def _append(self, data: bytes) -> None:
-        self._queue.append(data)
-        self._size += len(data)
-        self._empty.clear()
-        if not self._is_scheduled and not self._is_waiting:
-            self._is_scheduled = True
-            self._loop.call_soon(self._send)
+    def close(self, within: float = 0.0) -> int:
+        """Send what is queued, for ``within`` seconds at most, during which nothing else is done,
+        and close the socket; return the number of records that were not sent."""
+        self._note_dropped()
+        return self._sender.close(within)
+
+    def _note_dropped(self) -> None:
+        if self._dropped is not None:
+            self._sender.send(frame(encode(self._dropped)))
+            self._dropped = None
 
     def _drop(self, record: AnyRecord) -> None:
-        self.dropped += 1
+        self.dropped["channel_full"] += 1
         at = getattr(record, "at", 0)
         size = record.size if isinstance(record, MessagePassed) else 0
-        lost = self._lost
-        if lost is None:
-            self._lost = Dropped(at=at, since=at, records=1, bytes=size)
-        else:
-            self._lost = Dropped(
-                at=at, since=lost.since, records=lost.records + 1, bytes=lost.bytes + size
-            )
+        before = self._dropped or Dropped(at=at, since=at, records=0)
+        self._dropped = Dropped(
+            at=at, since=before.since, records=before.records + 1, bytes=before.bytes + size
+        )
 
-    def _send(self) -> None:
-        self._is_scheduled = False
-        while self._queue:
-            batch: list[bytes | memoryview] = []
-            size = 0
-            while self._queue and (not batch or size + len(self._queue[0]) <= _BATCH):
-                size += len(self._queue[0])
-                batch.append(self._queue.popleft())
-            data = batch[0] if len(batch) == 1 else b"".join(batch)
-            try:
-                sent = self._sock.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._end()
-                return
-            self._size -= sent
-            if sent < size:
-                self._queue.appendleft(memoryview(data)[sent:])  # copies nothing of a large record
-                if not self._is_waiting:
-                    self._is_waiting = True
-                    self._loop.add_writer(self._sock.fileno(), self._send)
-                return
-        if self._is_waiting:
-            self._is_waiting = False
-            self._loop.remove_writer(self._sock.fileno())
-        self._empty.set()
+    def _lost(self, cut: bool) -> None:
+        self._sender.clear()  # the next process would not know what these records are about
+        self._dropped = None
+        self._report_lost()
 
-    def _hung_up(self) -> None:
-        """Called when the writing process has closed its end: it sends nothing."""
-        self._end()
 
-    def _end(self) -> None:
-        closed, self._closed = self._closed, None
-        if closed is None:
-            return
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
-        self._queue.clear()
-        self._size = 0
-        self._empty.set()
-        closed()
+class RecordReceiver:
+    """Assembles the records that come through one socket."""
+
+    def __init__(self) -> None:
+        self._input = bytearray()
+
+    def receive(self, data: bytes) -> Iterator[AnyRecord]:
+        """Yield the records that end in the next bytes. Raises ValueError for what is none."""
+        self._input += data
+        records, end = framed_in(self._input)
+        del self._input[:end]
+        yield from map(decode, records)

@@ -38,22 +38,23 @@ class RecordOutput(Protocol):
 class RecordingObserver:
     """The relay's Observer: makes records, and puts them into a channel."""
 
-    def __init__(self, channel: RecordOutput, clock: Clock) -> None:
-        """``clock`` is that of calls. The recording begins now."""
+    def __init__(self, channel: RecordOutput, clock: Clock, began: float | None = None) -> None:
+        """``clock`` is that of calls. The times of records are since ``began``, a time of that
+        clock; None: since now."""
         self.calls = 0
         """Calls that began."""
         self.messages = 0
         """Messages that passed."""
         self._channel = channel
         self._clock = clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self._connections: dict[Connection, int] = {}
         self._opened = 0
         self._numbers: dict[Call, int] = {}
         limits = ReportLimits(MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES))
         self._limits = CaptureLimits(0, 0, reported=limits)
 
-    def select_capture(self, path: bytes) -> CaptureLimits | None:
+    def select_capture(self, path: bytes) -> CaptureLimits:
         """Capture the messages of all calls; see SelectCapture."""
         return self._limits
 
@@ -61,23 +62,39 @@ class RecordingObserver:
         """See Observer."""
         self._opened += 1
         self._connections[connection] = self._opened
+        self._put_connection(connection, self._opened)
+
+    def begin_again(self) -> None:
+        """Begin another recording: the process that has the records so far is gone.
+
+        Calls in flight are not recorded.
+        """
+        self._numbers.clear()
+        for connection, number in self._connections.items():
+            self._put_connection(connection, number)
+
+    def _put_connection(self, connection: Connection, number: int) -> None:
         peer = connection.peer
         self._channel.put(
             records.ConnectionOpened(
-                connection=self._opened,
+                connection=number,
                 at=self.time(connection.opened),
                 pid=peer.pid,
                 uid=peer.uid,
                 gid=peer.gid,
                 executable=peer.executable or "",
                 kubelet=peer.kubelet,
+                listener=connection.listener,
             )
         )
 
     def connection_closed(self, connection: Connection) -> None:
         """See Observer."""
         number = self._connections.pop(connection)
-        self._channel.put(records.ConnectionClosed(connection=number, at=self.time(self._clock())))
+        self._channel.put(
+            records.ConnectionClosed(connection=number, at=self.time(self._clock())),
+            essential=True,  # as many as connections are open
+        )
 
     def observe(self, connection: Connection, event: Event) -> None:
         """See Observer."""

@@ -145,12 +145,13 @@ class _Session:
         self._stop("duration")
         self._bound.unlink()
         drained = await listener.drain(DRAIN_SECONDS, last=True)
-        ended = observer.time(clock())
+        ended, dropped = observer.time(clock()), channel.dropped.total()
         channel.put(
-            Ended(at=ended, calls=observer.calls, dropped=channel.dropped, reason=self._reason),
+            Ended(at=ended, calls=observer.calls, dropped=dropped, reason=self._reason),
             essential=True,
         )
-        await channel.close(_CLOSE_SECONDS)
+        await channel.flush(_CLOSE_SECONDS)
+        channel.close()
         report = await asyncio.to_thread(self._process.finish)
         if report.error:
             raise UnavailableError(report.error)

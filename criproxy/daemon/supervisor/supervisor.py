@@ -36,6 +36,7 @@ from criproxy.daemon.supervisor.listening import (
     passed_by_systemd,
 )
 from criproxy.daemon.supervisor.processes.channel_process import (
+    CapturerProcess,
     ChannelProcess,
     ExporterProcess,
     RecorderProcess,
@@ -87,7 +88,12 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
     left = inherited(os.environ)
     loaded = with_runtimes(loaded)
     # From here to the fork neither a thread nor an event loop may be made.
-    mains = {"worker": run_worker, "recorder": _run_recorder, "exporter": _run_exporter}
+    mains = {
+        "worker": run_worker,
+        "recorder": _run_recorder,
+        "exporter": _run_exporter,
+        "capturer": _run_capturer,
+    }
     spawner = start_spawner(mains, lambda: _load_what_is_configured(loaded))
     name_process(PROCESS_NAME)
     uvloop.run(_run(loaded, systemd, left, replace_running, spawner))
@@ -103,6 +109,12 @@ def _run_exporter(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
     from criproxy.daemon.exporter import run_exporter
 
     return run_exporter(descriptors[0])
+
+
+def _run_capturer(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
+    from criproxy.daemon.capturer import run_capturer
+
+    return run_capturer(descriptors[0])
 
 
 async def _run(
@@ -139,6 +151,7 @@ class _Supervisor:
         self._spawner = SpawnerClient(spawner, self._spawner_lost)
         self._recorder = self._channel_process(RecorderProcess)
         self._exporter = self._channel_process(ExporterProcess)
+        self._capturer = self._channel_process(CapturerProcess)
         self._sockets = ListeningSockets(
             {**systemd, **left.systemd},
             {**left.listening, **left.systemd},
@@ -201,7 +214,7 @@ class _Supervisor:
             loaded,
             self._spawner,
             self._sockets,
-            ChannelPorts(self._recorder, self._exporter),
+            ChannelPorts(self._recorder, self._exporter, self._capturer),
             self._retired,
             self._metrics.worker_restarted,
             self._live_calls.add,
@@ -301,10 +314,14 @@ class _Supervisor:
         if endpoint is None:
             return None
         state = LiveState(self._pages, self._snapshots, lambda: self._health.problem, self._started)
-        application = AdminPages(self._make_pages(), state, self._live_calls)
+        application = AdminPages(self._make_pages(), state, self._live_calls, self._capture)
         admin = AdminSocket(endpoint, application, replaces)
         self._log.info("admin socket", socket=str(endpoint))
         return admin
+
+    def _capture(self) -> str:
+        """Begin a cassette and return its path, on a thread of the admin socket."""
+        return self._pages.on_loop(self._capturer.capture())
 
     def _readiness(self) -> str | None:
         if self._stopping.is_set():
@@ -455,7 +472,8 @@ class _Supervisor:
 
     async def _close(self) -> None:
         await asyncio.gather(*(each.drain(0.0) for each in self._pools))
-        await asyncio.gather(self._recorder.close(), self._exporter.close())
+        processes = self._recorder, self._exporter, self._capturer
+        await asyncio.gather(*(each.close() for each in processes))
         await self._background.cancel()
         if self._upgraded:
             self._sockets.abandon()
@@ -474,7 +492,9 @@ class _Supervisor:
         for each in self._loaded.config.listeners:
             bypassed = each.runtime is not None and is_bypassed(each.endpoint, each.runtime)
             self._metrics.bypassed.labels(str(each.endpoint)).set(bypassed)
-        return [*self._pages.snapshots(), *self._recorder.snapshots, *self._exporter.snapshots]
+        processes = self._recorder, self._exporter, self._capturer
+        own = [snapshot for each in processes for snapshot in each.snapshots]
+        return [*self._pages.snapshots(), *own]
 
     def _worker_up(self, name: str, up: bool) -> None:
         self._metrics.worker_up(name, up)
@@ -491,9 +511,10 @@ class _Supervisor:
         return kind(self._spawner, reconnect, self._log, self._background)
 
     async def _configure_channels(self, config: Config) -> None:
-        """Put a configuration in force in the recorder and the exporter. Raises CriproxyError."""
+        """Put a configuration in force in recorder, exporter and capturer. Raises CriproxyError."""
         await self._recorder.configure(config.audit)
         await self._exporter.configure(config.traces)
+        await self._capturer.configure(config.capture)
 
     def _spawner_lost(self) -> None:
         """Start a new supervisor: this one cannot start workers any more."""
@@ -508,7 +529,7 @@ class _Supervisor:
 
     def _reopen(self) -> None:
         self._writer.reopen()
-        self._recorder.reopen()
+        self._recorder.send("reopen")
         for each in self._pools:
             each.tell("reopen")
 
@@ -569,4 +590,7 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
         import criproxy.daemon.worker.audit
     if config.traces is not None:
         import criproxy.daemon.exporter
-        import criproxy.daemon.worker.traces  # noqa: F401
+        import criproxy.daemon.worker.traces
+    if config.capture is not None:
+        import criproxy.daemon.capturer
+        import criproxy.daemon.worker.capture  # noqa: F401

@@ -5,6 +5,7 @@ It serves the pages of the HTTP endpoint, and beside them, versioned::
     /v1/state   calls in flight, counters of methods, and the pods that are starting
     /v1/pods    the last pod starts
     /v1/tail    the line of each call as it ends, until the reader goes
+    /v1/capture to a POST: the path of a cassette that was begun
 """
 
 from collections.abc import Callable, Iterable
@@ -14,8 +15,9 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import msgspec
 
 from criproxy.daemon.supervisor.http.live_calls import MAX_READERS, LiveCalls
-from criproxy.daemon.supervisor.http.live_state import LiveState
+from criproxy.daemon.supervisor.http.live_state import VERSION, LiveState
 from criproxy.daemon.supervisor.listening import criproxy_at
+from criproxy.errors import CriproxyError
 from criproxy.observe.http import UnixHTTPServer
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import Access, bind
@@ -29,9 +31,16 @@ _LINES: Final = "application/x-ndjson"
 class AdminPages:
     """The WSGI application."""
 
-    def __init__(self, pages: WSGIApplication, state: LiveState, live_calls: LiveCalls) -> None:
-        """``pages`` answers all other paths."""
+    def __init__(
+        self,
+        pages: WSGIApplication,
+        state: LiveState,
+        live_calls: LiveCalls,
+        capture: Callable[[], str],
+    ) -> None:
+        """``pages`` answers all other paths. ``capture`` begins a cassette and returns its path."""
         self._pages = pages
+        self._capture = capture
         self._live_calls = live_calls
         self._answers: dict[str, Callable[[], Any]] = {
             "/v1/state": state.state,
@@ -43,6 +52,8 @@ class AdminPages:
         path = environ.get("PATH_INFO", "")
         if path == "/v1/tail":
             return self._tail(start)
+        if path == "/v1/capture" and environ.get("REQUEST_METHOD") == "POST":
+            return self._begin_cassette(start)
         answer = self._answers.get(path)
         if answer is None:
             return self._pages(environ, start)
@@ -50,8 +61,16 @@ class AdminPages:
             body = msgspec.json.encode(answer())
         except (TimeoutError, RuntimeError):
             return _unavailable(start, "the daemon's event loop does not turn")
-        start("200 OK", [("Content-Type", _JSON), ("Content-Length", str(len(body)))])
-        return [body]
+        return _json(start, body)
+
+    def _begin_cassette(self, start: StartResponse) -> Iterable[bytes]:
+        try:
+            answer = {"version": VERSION, "path": self._capture()}
+        except (TimeoutError, RuntimeError):
+            return _unavailable(start, "the daemon's event loop does not turn")
+        except CriproxyError as error:
+            return _unavailable(start, str(error))
+        return _json(start, msgspec.json.encode(answer))
 
     def _tail(self, start: StartResponse) -> Iterable[bytes]:
         reader = self._live_calls.open()
@@ -77,6 +96,11 @@ class AdminSocket:
         """Stop serving; remove the socket, unless another criproxy has replaced it."""
         self._server.close()
         self._bound.close()
+
+
+def _json(start: StartResponse, body: bytes) -> list[bytes]:
+    start("200 OK", [("Content-Type", _JSON), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _unavailable(start: StartResponse, reason: str) -> list[bytes]:

@@ -1,7 +1,7 @@
 """A process that workers have channels to, as the supervisor sees it: started where configured.
 
-There are two: the recorder of the audit log and the exporter of traces. One that ends by itself is
-started anew, and each worker is given a new channel.
+There are three: the recorder of the audit log, the exporter of traces and the capturer. One that
+ends by itself is started anew, and each worker is given a new channel.
 """
 
 import asyncio
@@ -78,6 +78,7 @@ class ChannelProcess(ABC):
         Raises UnavailableError and UsageError, and leaves what was before in force.
         """
         if spec is None:  # workers without it have no channel
+            self.send("retire")
             return
         if self._control is None:
             await self._start()
@@ -97,10 +98,10 @@ class ChannelProcess(ABC):
                 self._control.send({"op": "channel"}, [theirs.fileno()])
             yield ours.fileno()
 
-    def reopen(self) -> None:
-        """Have it open its files anew."""
+    def send(self, operation: str) -> None:
+        """Send a command to the process if there is one: it ignores those that it does not know."""
         if self._control is not None:
-            self._control.send({"op": "reopen"})
+            self._control.send({"op": operation})
 
     def _exited(self, status: int) -> None:
         if not self._closing:
@@ -227,3 +228,50 @@ class ExporterProcess(ChannelProcess):
 
     def _report_unwritten(self, count: int, waited: float) -> None:
         self._log.warning("spans lost", spans=count, waited_s=waited)
+
+
+class CapturerProcess(ChannelProcess):
+    """The capturer."""
+
+    name = "capturer"
+    purpose = "capture"
+
+    def __init__(
+        self, spawner: SpawnerClient, restarted: Callable[[], None], log: Log, tasks: Tasks
+    ) -> None:
+        super().__init__(spawner, restarted, log, tasks)
+        self._asked: list[asyncio.Future[str]] = []
+
+    async def capture(self) -> str:
+        """Have a cassette written; return its path. Raises UnavailableError."""
+        if not self.is_running:
+            raise UnavailableError("no calls are captured: the capturer is not running")
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        self.send("capture")
+        return await answer
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        if message["op"] != "captured":
+            super()._received(message, descriptors)
+            return
+        answer = self._asked.pop(0)
+        if answer.done():  # nobody waits for it any more
+            return
+        if "path" in message:
+            answer.set_result(message["path"])
+        else:
+            answer.set_exception(UnavailableError(message["error"]))
+
+    def _lost(self) -> None:
+        super()._lost()
+        for answer in self._asked:
+            if not answer.done():
+                answer.set_exception(UnavailableError("the capturer has ended"))
+        self._asked.clear()
+
+    def _report_trouble(self, trouble: str) -> None:
+        self._log.error("capture in trouble", trouble=trouble)
+
+    def _report_unwritten(self, count: int, waited: float) -> None:
+        self._log.warning("captured records lost", records=count, waited_s=waited)
