@@ -2,7 +2,7 @@
 
 Every criproxy among them has everything on, as ``criproxy`` has, and an audit log besides. Each
 writes to a file, with fsync once a second; full files are compressed, and none is thrown away. One
-has traces instead.
+has traces instead, and one captures.
 """
 
 import sys
@@ -25,9 +25,12 @@ KUBELET: Final = "criproxy-audit-kubelet"
 DEFAULT: Final = "criproxy-audit-default"
 EVERYTHING: Final = "criproxy-audit-everything"
 TRACES: Final = "criproxy-traces"
+CAPTURE: Final = "criproxy-capture"
 ENVOY_LOG: Final = "envoy-log"
 
 _TRACED: Final = 0.1
+
+_RING: Final = "32MiB"
 
 _EVERYTHING: Final = {"policy": [{"level": "RequestResponse"}], "message": "4MiB"}
 
@@ -75,6 +78,14 @@ AUDITED: Final = (
         "make bench",
         lambda: sys.executable,
         criproxy(partial(criproxy_config.traced, _TRACED)),
+        of_package("criproxy"),
+    ),
+    Contender(
+        CAPTURE,
+        f"everything on, and a capture with a ring of {_RING}, which waits for a call that fails",
+        "make bench",
+        lambda: sys.executable,
+        criproxy(partial(criproxy_config.capturing, _RING)),
         of_package("criproxy"),
     ),
     _of_proxies("envoy"),

@@ -77,6 +77,16 @@ def traced(ratio: float, directory: Path, listen: Path, upstream: Path) -> Path:
     return _write(directory, listen, upstream, {**_logging(directory), "traces": traces})
 
 
+def capturing(ring: str, directory: Path, listen: Path, upstream: Path) -> Path:
+    """Write the configuration of ``everything_on`` with a capture that waits for a call that fails.
+
+    Return the configuration's path.
+    """
+    triggers = [{"codes": ["INTERNAL"]}]
+    capture = {"directory": str(directory / "captures"), "ring": ring, "triggers": triggers}
+    return _write(directory, listen, upstream, {**_logging(directory), "capture": capture})
+
+
 def defaults(directory: Path, listen: Path, upstream: Path) -> Path:
     """Write a configuration with nothing but the sockets; return its path."""
     return _write(directory, listen, upstream, {})

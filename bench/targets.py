@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES
+from bench.audited import CAPTURE, DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES
 from bench.contenders import EVERYTHING_ON
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
@@ -93,7 +93,10 @@ def _of_rules(results: Results, one: RuleRatio) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AuditRatio:
-    """A contender with a log or traces beside one without; limits, if any, are of Version."""
+    """A contender with a log, traces or a capture beside one without.
+
+    Limits, if any, are of Version.
+    """
 
     what: str
     mine: str
@@ -104,7 +107,7 @@ class AuditRatio:
     @property
     def subject(self) -> str:
         """What it is of, in the name of a target."""
-        return self.what if self.mine == TRACES else f"audit, {self.what}"
+        return self.what if self.mine in (TRACES, CAPTURE) else f"audit, {self.what}"
 
     def added(self, results: Results, load: str) -> float | None:
         """Return the ratio of what is added to direct at the median; None: not measured."""
@@ -120,6 +123,7 @@ AUDIT_RATIOS: Final = (
     AuditRatio("the default policy, another's reads", DEFAULT, EVERYTHING_ON),
     AuditRatio("RequestResponse on everything", EVERYTHING, EVERYTHING_ON),
     AuditRatio("traces, a tenth sampled", TRACES, EVERYTHING_ON, 1.2, 0.85),
+    AuditRatio("a capture in memory", CAPTURE, EVERYTHING_ON, 1.2, 0.85),
     AuditRatio("an access log", ENVOY_LOG, "envoy"),
 )
 """The ratios of the audit section, in the order of the report."""

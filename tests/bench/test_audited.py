@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bench import criproxy_config
-from bench.audited import AUDITED, DEFAULT, EVERYTHING, KUBELET, RECORDS, TRACES
+from bench.audited import AUDITED, CAPTURE, DEFAULT, EVERYTHING, KUBELET, RECORDS, TRACES
 from bench.contenders import EVERYTHING_ON, Contender, Setup
 from bench.criproxy_config import FILE, AuditCounts, recorded
 from criproxy.audit.policy import AuditPolicy
@@ -66,6 +66,16 @@ def test_traces_are_all_that_differs(tmp_path: Path) -> None:
     assert config.traces.sampling.ratio == 0.1
     written = yaml.safe_load((tmp_path / FILE).read_text())
     assert written.keys() == {"listeners", "log", "metrics", "traces"}
+
+
+def test_a_capture_is_all_that_differs(tmp_path: Path) -> None:
+    """The criproxy that captures is configured as the one without, and keeps 32 MiB in memory."""
+    [which] = [one for one in AUDITED if one.name == CAPTURE]
+    config = configuration(which, tmp_path)
+    assert config.capture is not None
+    assert (config.capture.ring, len(config.capture.triggers)) == (32 << 20, 1)
+    written = yaml.safe_load((tmp_path / FILE).read_text())
+    assert written.keys() == {"listeners", "log", "metrics", "capture"}
 
 
 METRICS = """\

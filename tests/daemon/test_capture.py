@@ -9,7 +9,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 
-from criproxy.cassette.reader import CassetteReader
+from criproxy.cassette.reader import CassetteReader, is_cassette
 from criproxy.cassette.records import (
     AnyRecord,
     Began,
@@ -40,8 +40,8 @@ def capturing(directory: Path, runtime: str, **capture: Any) -> Criproxy:
 
 def cassettes(directory: Path) -> list[Path]:
     """The cassettes that are finished, oldest first."""
-    found = sorted(directory.glob("*.cassette"))
-    return [each for each in found if any(isinstance(one, Ended) for one in records(each))]
+    begun = [each for each in sorted(directory.glob("*.cassette")) if is_cassette(each)]
+    return [each for each in begun if any(isinstance(one, Ended) for one in records(each))]
 
 
 def wait_for(directory: Path, count: int) -> Path:

@@ -60,8 +60,27 @@ class RingRecording:
         self._calls = 0
         self._dropped = 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept in memory."""
+        return self._ring.size + self._blocks.pending
+
     def add(self, record: AnyRecord, now: int) -> None:
-        """Keep a record, and begin a cassette if it ends a call that is waited for."""
+        """Keep a record, and begin a cassette if it ends a call that is waited for.
+
+        Never raises.
+        """
+        try:
+            self._add(record, now)
+        except Exception as error:  # a bug must not end what is kept
+            if not self._counts.dropped["failed"]:
+                self._log_error(
+                    "a record could not be kept, and is counted as dropped; "
+                    f"this is a fault of criproxy's: {error!r}"
+                )
+            self._counts.dropped["failed"] += 1
+
+    def _add(self, record: AnyRecord, now: int) -> None:
         self._now = now
         if isinstance(record, CallBegan):
             self._calls += 1
@@ -82,7 +101,6 @@ class RingRecording:
             self._blocks.flush()  # what is written can be read at once
             if now - self._begun >= self.spec.after * _SECOND:
                 self._end("trigger")
-        self._counts.ring_bytes = self._ring.size + self._blocks.pending
 
     def command(self, now: int) -> Path:
         """Begin a cassette, unless one is being written; return its path. Raises CriproxyError."""
@@ -96,7 +114,6 @@ class RingRecording:
             self._blocks.flush()
         self._end("stopped")
         self._ring = Ring(self.spec.ring)
-        self._counts.ring_bytes = 0
 
     def _triggered(self, call: LoggedCall | None) -> None:
         if call is None or self._cassette is not None:
