@@ -4,6 +4,7 @@
 the same conditions, and writes the same cassettes.
 
 - ``observer``: makes records of the relay's events.
+- ``deferred``: has that done when the relay has nothing else to do.
 - ``channel``: sends them to the process that keeps them, without ever waiting for it.
 - ``trigger``: decides which call is waited for.
 - ``capturer``: that process of the daemon.

@@ -9,6 +9,7 @@ from typing import Final
 
 from criproxy.capture.channel import RecordChannel
 from criproxy.capture.counts import CaptureCounts
+from criproxy.capture.deferred import DeferredObserver
 from criproxy.capture.observer import RecordingObserver
 from criproxy.observe.log import Log
 from criproxy.peers.peer import Connection
@@ -39,7 +40,9 @@ class Capture:
         self._log = log
         self._lost = lost
         self._channel = RecordChannel(channel, self._report_lost, _WAITING)
-        self.observer = RecordingObserver(self._channel, clock, began=0.0)
+        self._recorder = RecordingObserver(self._channel, clock, began=0.0)
+        self.observer = DeferredObserver(self._recorder)
+        """Makes the records, after the bytes of other calls were relayed."""
         self.counts = CaptureCounts(dropped=self._channel.dropped)
         """Counters of the records that this worker has dropped."""
 
@@ -50,7 +53,7 @@ class Capture:
             select = capture_for(connection)
 
             def selected(path: bytes) -> CaptureLimits | None:
-                reported = self.observer.select_capture(path)
+                reported = self._recorder.select_capture(path)
                 kept = None if select is None else select(path)
                 return reported if kept is None else kept._replace(reported=reported.reported)
 
@@ -60,13 +63,15 @@ class Capture:
 
     def reconnect(self, channel: socket.socket) -> bool:
         """Use another channel if the capturer has ended, and return whether it does."""
+        self.observer.flush()  # the next capturer does not know these calls
         used = self._channel.reconnect(channel)
         if used:
-            self.observer.begin_again()
+            self._recorder.begin_again()
         return used
 
     def close(self) -> None:
         """Send what waits for the capturer, within a second."""
+        self.observer.flush()
         unsent = self._channel.close(_CLOSING)
         if unsent:
             self._log.warning("captured records lost", records=unsent, waited_s=_CLOSING)

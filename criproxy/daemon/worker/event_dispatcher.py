@@ -15,7 +15,7 @@ from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, Readin
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
-    from criproxy.capture.observer import RecordingObserver
+    from criproxy.capture.deferred import DeferredObserver
     from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_subjects import CallSubjects
     from criproxy.traces.worker.call_tracer import CallTracer
@@ -42,7 +42,7 @@ class EventDispatcher:
     """Has the calls for the readers of the admin socket."""
     call_tracer: "CallTracer | None" = None
     """Traces the calls."""
-    recording_observer: "RecordingObserver | None" = None
+    recording_observer: "DeferredObserver | None" = None
     """Makes records of everything for captures."""
     received_after: float = 0.0
     """The age in seconds at which a running call is recorded in the audit log; 0: never."""
