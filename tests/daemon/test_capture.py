@@ -117,7 +117,7 @@ def test_the_last_calls_are_written(runtime: EmbeddedRuntime, short_dir: Path) -
 
         proxy.reload(capture=None)
         wait_until(lambda: len(proxy.events("configuration loaded")) == 2, "no captures")
-        assert "capture is not configured any more" in str(capture(proxy).exception)
+        assert "nothing is captured any more; set capture" in str(capture(proxy).exception)
 
 
 def begun(proxy: Criproxy) -> dict[str, float]:

@@ -94,7 +94,9 @@ class _Capturer(ChannelServer[RingRecording, CaptureCounts]):
     def _capture(self) -> dict[str, str]:
         try:
             if self.current is None:
-                raise UnavailableError("capture is not configured any more")
+                raise UnavailableError(
+                    "nothing is captured any more; set capture.directory, and reload (SIGHUP)"
+                )
             return {"path": str(self.current.command(self._now()))}
         except CriproxyError as error:
             return {"error": str(error)}

@@ -244,8 +244,12 @@ class CapturerProcess(ChannelProcess):
 
     async def capture(self) -> str:
         """Have a cassette written; return its path. Raises UnavailableError."""
+        if self._spec is None:
+            raise UnavailableError(
+                "nothing is captured; set capture.directory, and reload (SIGHUP)"
+            )
         if not self.is_running:
-            raise UnavailableError("no calls are captured: the capturer is not running")
+            raise UnavailableError("the capturer has ended, and is started again; try again then")
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._asked.append(answer)
         self.send("capture")
