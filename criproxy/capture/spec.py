@@ -72,8 +72,8 @@ class CaptureSpec(Section, frozen=True):
     """The calls for which a cassette is written: those that meet one of these. Without any,
     cassettes are written by `criproxy capture` alone."""
     ring: Size = Size(32 << 20)
-    """Bytes of the last calls with their messages that are kept in memory, compressed. A call is
-    kept for as long as there is room, a node with 110 pods fills 32MiB in some twenty minutes."""
+    """Bytes of the last calls with their messages that are kept in memory, compressed. A node with
+    110 pods fills 32MiB in some twenty minutes."""
     after: Duration = Duration(10)
     """How long a cassette goes on after the call for which it is written."""
     interval: Duration = Duration(60)
@@ -86,8 +86,8 @@ class CaptureSpec(Section, frozen=True):
     total_size: Size = Size(512 << 20)
     """The size of all cassettes in the directory together; the oldest are removed."""
     redact: RedactSpec | None = RedactSpec()
-    """What is redacted in messages before they are kept; credentials of registries always are.
-    null: messages are kept as they are, secrets included."""
+    """What is redacted in messages before they are kept, beside credentials of registries. null:
+    nothing is, not even those."""
     node: str | None = None
     """The name of this node in cassettes. null: the host name."""
 

@@ -201,7 +201,7 @@ def test_other_pages(proxy: Criproxy, admin: AdminClient, short_dir: Path) -> No
 
 def test_nothing_is_captured(proxy: Criproxy, admin: AdminClient) -> None:
     """Where nothing is captured, who asks for it is told so, and how it would be."""
-    with pytest.raises(UnavailableError, match="nothing is captured; set capture.directory"):
+    with pytest.raises(UnavailableError, match=r"nothing is captured; set capture\.directory"):
         admin.post("capture")
 
 
