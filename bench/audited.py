@@ -2,11 +2,9 @@
 
 Every criproxy among them has everything on, as ``criproxy`` has, and an audit log besides. Each
 writes to a file, with fsync once a second; full files are compressed, and none is thrown away. One
-has traces instead, and one traces and ``criproxy record`` between it and the runtime.
+has traces instead, and one traces and a capture.
 """
 
-import shlex
-import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -17,7 +15,6 @@ from bench.contenders import (
     CONTENDERS,
     EVERYTHING_ON,
     Contender,
-    Setup,
     criproxy,
     envoy,
     envoy_program,
@@ -28,7 +25,7 @@ KUBELET: Final = "criproxy-audit-kubelet"
 DEFAULT: Final = "criproxy-audit-default"
 EVERYTHING: Final = "criproxy-audit-everything"
 TRACES: Final = "criproxy-traces"
-TRACES_AND_RING: Final = "criproxy-traces-ring"
+TRACES_AND_CAPTURE: Final = "criproxy-traces-capture"
 ENVOY_LOG: Final = "envoy-log"
 
 _TRACED: Final = 0.1
@@ -49,26 +46,6 @@ def _criproxy(
         criproxy(partial(criproxy_config.audited, audit, more)),
         of_package("criproxy"),
     )
-
-
-def _with_ring(setup: Setup) -> list[str]:
-    """Return the arguments of a shell that runs criproxy with traces behind ``criproxy record``.
-
-    The ring is kept until the end: no call ends with the code that it waits for.
-    """
-    between = setup.directory / "record.sock"
-    config = criproxy_config.traced(_TRACED, setup.directory, setup.listen, between)
-    criproxy = [sys.executable, "-m", "criproxy"]
-    record = [*criproxy, "record", "--listen", between, "--runtime-endpoint", setup.upstream]
-    record += ["--ring", _RING, "--code", "DATA_LOSS", setup.directory / "ring.cassette"]
-    run = [*criproxy, "run", "-c", config]
-    script = f"""\
-trap 'kill $run' TERM
-{shlex.join(map(str, record))} & record=$!
-{shlex.join(map(str, run))} & run=$!
-wait $run; wait $run; kill $record; wait $record
-"""
-    return ["-c", script]
 
 
 def _of_proxies(name: str) -> Contender:
@@ -104,12 +81,11 @@ AUDITED: Final = (
         of_package("criproxy"),
     ),
     Contender(
-        TRACES_AND_RING,
-        f"as {TRACES}, and between it and the runtime criproxy record, a relay of its own, which "
-        f"keeps the last {_RING} of what passes, compressed",
+        TRACES_AND_CAPTURE,
+        f"as {TRACES}, and a capture with a ring of {_RING}, which waits for a call that fails",
         "make bench",
-        lambda: shutil.which("sh"),
-        _with_ring,
+        lambda: sys.executable,
+        criproxy(partial(criproxy_config.traced, _TRACED, ring=_RING)),
         of_package("criproxy"),
     ),
     _of_proxies("envoy"),

@@ -68,13 +68,23 @@ def audited(
     return _write(directory, listen, upstream, {**_logging(directory), **more, "audit": section})
 
 
-def traced(ratio: float, directory: Path, listen: Path, upstream: Path) -> Path:
+def traced(
+    ratio: float, directory: Path, listen: Path, upstream: Path, ring: str | None = None
+) -> Path:
     """Write the configuration of ``everything_on`` with traces, of which ``ratio`` is sampled.
 
-    Nobody receives the spans. Return the configuration's path.
+    Nobody receives the spans. ``ring``: the size of a capture besides, which waits for a call that
+    fails. Return the configuration's path.
     """
-    traces = {"otlp": {"endpoint": NOBODY}, "sampling": {"ratio": ratio}}
-    return _write(directory, listen, upstream, {**_logging(directory), "traces": traces})
+    more: dict[str, Any] = {"traces": {"otlp": {"endpoint": NOBODY}, "sampling": {"ratio": ratio}}}
+    if ring is not None:
+        triggers = [{"codes": ["INTERNAL"]}]
+        more["capture"] = {
+            "directory": str(directory / "captures"),
+            "ring": ring,
+            "triggers": triggers,
+        }
+    return _write(directory, listen, upstream, {**_logging(directory), **more})
 
 
 def defaults(directory: Path, listen: Path, upstream: Path) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES, TRACES_AND_RING
+from bench.audited import DEFAULT, ENVOY_LOG, EVERYTHING, KUBELET, TRACES, TRACES_AND_CAPTURE
 from bench.contenders import EVERYTHING_ON
 from bench.processes import MIB
 from bench.results import Results, Soak, Summary, summarise
@@ -95,7 +95,10 @@ def _of_rules(results: Results, one: RuleRatio) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class AuditRatio:
-    """A contender with a log or traces beside one without; limits, if any, are of Version."""
+    """A contender with a log, traces or a capture beside one without.
+
+    Limits, if any, are of Version.
+    """
 
     what: str
     mine: str
@@ -106,7 +109,7 @@ class AuditRatio:
     @property
     def subject(self) -> str:
         """What it is of, in the name of a target."""
-        return self.what if self.mine in (TRACES, TRACES_AND_RING) else f"audit, {self.what}"
+        return self.what if self.mine in (TRACES, TRACES_AND_CAPTURE) else f"audit, {self.what}"
 
     def added(self, results: Results, load: str) -> float | None:
         """Return the ratio of what is added to direct at the median; None: not measured."""
@@ -122,7 +125,7 @@ AUDIT_RATIOS: Final = (
     AuditRatio("the default policy, another's reads", DEFAULT, EVERYTHING_ON),
     AuditRatio("RequestResponse on everything", EVERYTHING, EVERYTHING_ON),
     AuditRatio("traces, a tenth sampled", TRACES, EVERYTHING_ON, 1.2, 0.85),
-    AuditRatio("traces and a ring", TRACES_AND_RING, EVERYTHING_ON, 1.2, 0.85),
+    AuditRatio("traces and a ring", TRACES_AND_CAPTURE, EVERYTHING_ON, 1.2, 0.85),
     AuditRatio("an access log", ENVOY_LOG, "envoy"),
 )
 """The ratios of the audit section, in the order of the report."""
@@ -151,7 +154,7 @@ def _of_audit(results: Results) -> list[Verdict]:
             target = f"{one.subject}: throughput, 16 at once / {one.other}'s"
             value = one.throughput(results, "audit-16")
             found.append(_verdict(target, value, limit, " x", at_most=False))
-    mine, other = (results.memory.get(name) for name in (TRACES_AND_RING, EVERYTHING_ON))
+    mine, other = (results.memory.get(name) for name in (TRACES_AND_CAPTURE, EVERYTHING_ON))
     more = (mine.together - other.together) / MIB if mine and other else None
     target = f"traces and a ring: PSS beside {EVERYTHING_ON}'s"
     found.append(_verdict(target, more, _RING_MIB, " MiB more", at_most=True))

@@ -86,14 +86,22 @@ def records_in(block: bytes) -> Iterator[bytes]:
         raise DamagedBlockError("its compressed data does not end where the block does")
     if inflater.unused_data != _trailer.pack(zlib.crc32(content), len(content)):
         raise DamagedBlockError("its checksum differs")
+    found, end = framed_in(content)
+    if end < len(content):
+        raise DamagedBlockError("its last record is cut off")
+    return iter(found)
+
+
+def framed_in(content: bytes | bytearray) -> tuple[list[bytes], int]:
+    """Return the whole records at the beginning of framed ones, and the byte behind them."""
     found = []
     position = 0
-    while position < len(content):
-        start = position + _length.size
-        if start > len(content):
-            raise DamagedBlockError("its last record is cut off")
-        position = start + _length.unpack_from(content, start - _length.size)[0]
-        if position > len(content):
-            raise DamagedBlockError("its last record is cut off")
-        found.append(content[start:position])
-    return iter(found)
+    with memoryview(content) as view:
+        while position + _length.size <= len(view):
+            start = position + _length.size
+            end = start + _length.unpack_from(view, position)[0]
+            if end > len(view):
+                break
+            found.append(bytes(view[start:end]))
+            position = end
+    return found, position

@@ -1,13 +1,19 @@
 """Follows the records of a cassette: which calls are in flight, and what they are about."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from msgspec.structs import replace
 
-from criproxy.audit.records.subject import CallSubject, request_class_of, subject_of
+from criproxy.audit.records.subject import (
+    CallSubject,
+    request_class_of,
+    response_class_of,
+    subject_of,
+)
 from criproxy.cassette.records import (
     AnyRecord,
     CallBegan,
@@ -25,10 +31,21 @@ KEPT_BYTES: Final = 64 << 20
 """Bytes of messages that are kept of all calls in flight: a client can have thousands, with 16 MiB
 each. Beyond it, it is not known what a call is about."""
 
+_LISTINGS: Final[Mapping[str, Literal["pods", "containers", "images"]]] = {
+    "ListPodSandbox": "pods",
+    "StreamPodSandboxes": "pods",
+    "ListContainers": "containers",
+    "StreamContainers": "containers",
+    "ListImages": "images",
+    "StreamImages": "images",
+}
+"""What the methods list by which names are learned; their responses have the same encoding."""
+
 
 @dataclass(slots=True, eq=False)
 class OpenCall:
-    """A call in flight; it keeps its request and its first response."""
+    """A call in flight; it keeps its request, and its response unless that is a stream of other
+    things than what is there."""
 
     began: CallBegan
     path: bytes
@@ -70,24 +87,30 @@ class OpenCalls:
             return ended
         return None
 
-    def subject(self, call: OpenCall) -> CallSubject:
-        """Return what a call is about, as far as it is known."""
-        kind = request_class_of(call.method)
-        if kind is None or call.request is None:
+    def subject(self, call: OpenCall, end: CallEnded | None = None) -> CallSubject:
+        """Return what a call is about, as far as it is known; with its ``end``, also the id of what
+        it has created.
+        """
+        if call.request is None:
             return CallSubject()
-        try:
-            request = decode_message(kind, call.request.data)
-        except DecodeError:
-            return CallSubject()
+        request = _decoded(request_class_of(call.method), call.request.data)
+        response = None
+        if end is not None and end.code == "OK" and self._pods.wants(call.path):
+            response = _decoded(response_class_of(call.method), call.response)
         connection = self.connections.get(call.began.connection)
         is_kubelet = connection is not None and connection.kubelet
-        return subject_of(call.method, request, None, self._pods, is_kubelet)
+        return subject_of(call.method, request, response, self._pods, is_kubelet)
 
     def learn(self, call: OpenCall, end: CallEnded) -> None:
         """Learn names from a call that has ended: after its subject was asked for, so that a
-        removed pod still has its name."""
-        if end.code == "OK" and call.request is not None and not call.request.missing:
-            with suppress(EvaluationError):
+        removed pod still has its name. Listings name what is older than the recording."""
+        if end.code != "OK" or call.request is None or call.request.missing:
+            return
+        with suppress(EvaluationError):
+            listed = _LISTINGS.get(call.method.method) if call.method.api_version else None
+            if listed is not None:
+                self._pods.add_listing(**{listed: call.response})
+            else:
                 self._pods.update(call.path, call.request.data, call.response)
 
     def _message(self, record: MessagePassed) -> OpenCall | None:
@@ -100,8 +123,12 @@ class OpenCalls:
                 call.request = record if kept else replace(record, data=b"", missing="too_large")
             return call
         call.responses += 1
-        if call.responses == 1 and not call.method.server_streaming:
-            call.response = record.data if self._keep(call, record.data) else b""
+        if call.method.server_streaming:
+            is_kept = call.method.method in _LISTINGS
+        else:
+            is_kept = call.responses == 1
+        if is_kept and self._keep(call, record.data):
+            call.response += record.data  # the items of messages in a row are those of one
         return call
 
     def _keep(self, call: OpenCall, data: bytes) -> bool:
@@ -111,3 +138,13 @@ class OpenCalls:
         self._left -= len(data)
         call.kept += len(data)
         return True
+
+
+def _decoded(kind: type[Message] | None, data: bytes) -> Message | None:
+    """Decode a message; None for one that cannot be, or of a method outside the CRI."""
+    if kind is None:
+        return None
+    try:
+        return decode_message(kind, data)
+    except DecodeError:
+        return None

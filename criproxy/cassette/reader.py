@@ -24,6 +24,15 @@ _LARGEST_CHUNK: Final = 1 << 20
 be near, and there may be as many as fit into the file."""
 
 
+def is_cassette(path: Path) -> bool:
+    """Return whether a file begins as a cassette does, of any version."""
+    try:
+        with path.open("rb") as file:
+            return parse_header(file.read(HEADER_SIZE)) is not None
+    except OSError:  # whoever reads it says so
+        return False
+
+
 class Place(NamedTuple):
     """Where a record is."""
 

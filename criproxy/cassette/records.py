@@ -31,11 +31,13 @@ class Began(Record, frozen=True, tag="began"):
     node: str = ""
     """The host name."""
     listener: str = ""
-    """The endpoint at which clients connected."""
+    """The endpoint at which clients connected; empty if there may be several."""
     runtime: str = ""
-    """The endpoint of the recorded runtime."""
+    """The endpoint of the recorded runtime; empty if there may be several."""
     redacted: bool = True
     """Whether secrets are replaced by marks, and fields that the CRI does not know are left out."""
+    trigger: str = ""
+    """The call for which the daemon has written the cassette; empty for others."""
 
 
 class ConnectionOpened(Record, frozen=True, tag="connection"):
@@ -55,6 +57,8 @@ class ConnectionOpened(Record, frozen=True, tag="connection"):
     """The path of its executable; empty if it is not known."""
     kubelet: bool = False
     """Whether it is the node's kubelet."""
+    listener: str = ""
+    """The endpoint at which it connected; empty in older cassettes."""
 
 
 class ConnectionClosed(Record, frozen=True, tag="disconnected"):

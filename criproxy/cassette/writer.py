@@ -1,6 +1,8 @@
 """Writes a cassette."""
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,37 @@ from criproxy.output_file import create
 
 _EXISTS: Final = "exists; choose another file, or overwrite it with --force"
 """What is said of a file that is not to be replaced."""
+
+
+class RecordBlocks:
+    """Collects records in blocks, which :meth:`flush` completes early."""
+
+    def __init__(self, output: Callable[[bytes], object]) -> None:
+        """``output`` is given each block."""
+        self._output = output
+        self._pending = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of records that are not in a block yet."""
+        return len(self._pending)
+
+    def write(self, record: AnyRecord) -> bool:
+        """Add a record. Returns False for one that is too large for a cassette."""
+        data = encode(record)
+        if len(data) > LARGEST_RECORD:
+            return False
+        self._pending += frame(data)
+        if len(self._pending) >= BLOCK_SIZE:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Complete a block of the records so far."""
+        if self._pending:
+            block = build(bytes(self._pending))
+            self._pending.clear()
+            self._output(block)
 
 
 class CassetteWriter:
@@ -28,8 +61,8 @@ class CassetteWriter:
         self.path = path
         self.size = 0
         """Bytes that have been written."""
-        self._pending = bytearray()
         self._ring: Ring | None = None
+        self._blocks = RecordBlocks(self._add)
         try:
             self._file = os.fdopen(create(path, _EXISTS, replace=replace), "wb", buffering=0)
         except OSError as error:
@@ -38,31 +71,18 @@ class CassetteWriter:
     @property
     def pending(self) -> int:
         """Bytes of records that are not in a block yet."""
-        return len(self._pending)
+        return self._blocks.pending
 
     def write(self, record: AnyRecord) -> bool:
         """Add a record. Returns False for one that is too large for a cassette.
 
         Raises UnavailableError if a block cannot be written.
         """
-        data = encode(record)
-        if len(data) > LARGEST_RECORD:
-            return False
-        self._pending += frame(data)
-        if len(self._pending) >= BLOCK_SIZE:
-            self.flush()
-        return True
+        return self._blocks.write(record)
 
     def flush(self) -> None:
         """Write the records so far as a block. Raises UnavailableError."""
-        if not self._pending:
-            return
-        block = build(bytes(self._pending))
-        self._pending.clear()
-        if self._ring is None:
-            self._write(block)
-        else:
-            self._ring.add(block)
+        self._blocks.flush()
 
     def keep(self, ring: Ring) -> None:
         """Flush, and keep the blocks that follow in a ring until :meth:`release`."""
@@ -75,9 +95,10 @@ class CassetteWriter:
         ring, self._ring = self._ring, None
         if ring is not None:
             for block in ring.blocks():
-                self._write(block)
+                self.write_block(block)
 
-    def _write(self, block: bytes) -> None:
+    def write_block(self, block: bytes) -> None:
+        """Write a block that others have completed. Raises UnavailableError."""
         left = memoryview(block)
         try:
             while left:
@@ -87,9 +108,21 @@ class CassetteWriter:
         except OSError as error:
             raise UnavailableError(f"{self.path}: cannot be written: {error.strerror}") from error
 
+    def _add(self, block: bytes) -> None:
+        if self._ring is None:
+            self.write_block(block)
+        else:
+            self._ring.add(block)
+
     def close(self) -> None:
         """Release what is kept, flush, and close the file. Raises UnavailableError."""
         try:
             self.release()
         finally:
             self._file.close()
+
+    def discard(self) -> None:
+        """Close the file, and remove it."""
+        self._file.close()
+        with suppress(OSError):
+            self.path.unlink()

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "report": "calls.report",
     "tail": "calls.tail",
     "record": "calls.record",
+    "capture": "calls.capture",
     "replay": "calls.replay",
     "export": "calls.export",
     "version": "version",

@@ -8,6 +8,7 @@ from typing import Literal
 from msgspec import field
 
 from criproxy.audit.spec import AuditSpec
+from criproxy.capture.spec import CaptureSpec
 from criproxy.config.value_types import Address, Owner
 from criproxy.configtypes.section import Section
 from criproxy.configtypes.values import Duration, Mode, Size
@@ -303,6 +304,8 @@ class Config(Section, frozen=True):
     """The audit log. null: no audit log."""
     traces: TracesSpec | None = None
     """OpenTelemetry traces. null: no traces."""
+    capture: CaptureSpec | None = None
+    """Recordings of the last minutes before a call that is waited for. null: none."""
 
     @property
     def selects_pods(self) -> bool:

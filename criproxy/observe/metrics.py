@@ -346,6 +346,75 @@ class TraceMetrics(Collector):
         yield size
 
 
+class CaptureCounts(Protocol):
+    """The counters of captures; see criproxy.capture.counts."""
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """By reason."""
+
+    @property
+    def cassettes(self) -> Mapping[str, int]:
+        """By what they were begun for."""
+
+    suppressed: int
+    removed: int
+    errors: int
+    ring_bytes: int
+
+
+class CaptureMetrics(Collector):
+    """The metrics of captures."""
+
+    def __init__(self, counts: CaptureCounts) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metric families (prometheus_client calls this on its own thread)."""
+        counts = self._counts
+        cassettes = CounterMetricFamily(
+            "criproxy_capture_cassettes",
+            "Cassettes that were begun, and what for: a trigger or a command.",
+            labels=("reason",),
+        )
+        for reason, count in sorted(dict(counts.cassettes).items()):
+            cassettes.add_metric((reason,), count)
+        yield cassettes
+        dropped = CounterMetricFamily(
+            "criproxy_capture_dropped",
+            "Records of calls that were not captured, and why.",
+            labels=("reason",),
+        )
+        for reason, count in sorted(dict(counts.dropped).items()):
+            dropped.add_metric((reason,), count)
+        yield dropped
+        for name, text, value in (
+            (
+                "criproxy_capture_suppressed",
+                "Triggers for which no cassette was begun, because one had been shortly before.",
+                counts.suppressed,
+            ),
+            (
+                "criproxy_capture_removed",
+                "Cassettes that were removed to make room for others.",
+                counts.removed,
+            ),
+            (
+                "criproxy_capture_errors",
+                "Cassettes that could not be written, or not to their end.",
+                counts.errors,
+            ),
+        ):
+            family = CounterMetricFamily(name, text)
+            family.add_metric((), value)
+            yield family
+        ring = GaugeMetricFamily(
+            "criproxy_capture_ring_bytes", "Bytes of the last calls that are kept in memory."
+        )
+        ring.add_metric((), counts.ring_bytes)
+        yield ring
+
+
 def log_lines_dropped(registry: CollectorRegistry) -> Counter:
     """Register the counter of lost log lines, which every process has."""
     return Counter(
@@ -404,6 +473,10 @@ class Metrics:
     def add_traces(self, counts: TraceCounts) -> None:
         """Export what is counted of traces, too."""
         self.registry.register(TraceMetrics(counts))
+
+    def add_capture(self, counts: CaptureCounts) -> None:
+        """Export what is counted of captures, too."""
+        self.registry.register(CaptureMetrics(counts))
 
 
 class DaemonMetrics:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from criproxy import __version__
+from criproxy.capture.channel import RecordChannel
+from criproxy.capture.observer import RecordingObserver
 from criproxy.cassette.records import VERSION, Began, Ended
 from criproxy.cassette.writer import CassetteWriter
 from criproxy.concurrency.tasks import Tasks
@@ -20,8 +22,6 @@ from criproxy.config.schema import KubeletConfig, LimitsConfig
 from criproxy.errors import UnavailableError
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.peers.peer import Connection, Peer
-from criproxy.recording.channel import RecordChannel
-from criproxy.recording.observer import RecordingObserver
 from criproxy.recording.writing import (
     RedactOptions,
     WriteOptions,
@@ -145,12 +145,13 @@ class _Session:
         self._stop("duration")
         self._bound.unlink()
         drained = await listener.drain(DRAIN_SECONDS, last=True)
-        ended = observer.time(clock())
+        ended, dropped = observer.time(clock()), channel.dropped.total()
         channel.put(
-            Ended(at=ended, calls=observer.calls, dropped=channel.dropped, reason=self._reason),
+            Ended(at=ended, calls=observer.calls, dropped=dropped, reason=self._reason),
             essential=True,
         )
-        await channel.close(_CLOSE_SECONDS)
+        await channel.flush(_CLOSE_SECONDS)
+        channel.close()
         report = await asyncio.to_thread(self._process.finish)
         if report.error:
             raise UnavailableError(report.error)

@@ -12,27 +12,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from criproxy.cassette.records import (
-    AnyRecord,
-    Began,
-    CallBegan,
-    Dropped,
-    Ended,
-    decode,
-)
+from criproxy.capture.channel import RecordReceiver
+from criproxy.cassette.records import AnyRecord, Began, CallBegan, Dropped, Ended
 from criproxy.cassette.writer import CassetteWriter
 from criproxy.errors import CriproxyError, UnavailableError
 from criproxy.timeline.filters import CallFilter
 
 if TYPE_CHECKING:
+    from criproxy.capture.trigger import Trigger
     from criproxy.cassette.message_redaction import MessageRedactor
     from criproxy.cri.redaction import Redactor
-    from criproxy.recording.trigger import Trigger
 
 _FLUSH_SECONDS: Final = 1.0
 """What was recorded earlier is in the file, if both processes are killed."""
@@ -49,8 +42,6 @@ shrink when it is compressed."""
 
 SMALLEST_SIZE: Final = 1 << 20
 """Bytes below which a largest size leaves no room for a cassette."""
-
-_length: Final = Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +204,15 @@ class _Recording:
 
     def begin(self, began: Began) -> None:
         """Write the first record."""
+        from criproxy.capture.trigger import Trigger
         from criproxy.cassette.ring import Ring
-        from criproxy.recording.trigger import Trigger
 
         self._writer.write(began)
         self._writer.flush()
         if self._ring is not None:
             self._writer.keep(Ring(self._ring.size))
             if self._ring.wanted is not None:
-                self._trigger = Trigger(self._ring.wanted)
+                self._trigger = Trigger([self._ring.wanted])
 
     def write(self, record: AnyRecord) -> None:
         """Redact and write a record. Raises _EndError."""
@@ -234,7 +225,7 @@ class _Recording:
         if not writer.write(redacted):
             self.dropped += 1
             writer.write(Dropped(at=self._at, since=self._at, records=1))
-        if self._trigger is not None and self._trigger.see(redacted):
+        if self._trigger is not None and self._trigger.see(redacted) is not None:
             self._release()
         if self._max_size is not None and not isinstance(record, Ended):
             left = self._max_size - _RESERVE
@@ -248,7 +239,7 @@ class _Recording:
         now = time.monotonic()
         if self._trigger is not None and now - self._looked > _OVERDUE_SECONDS:
             self._looked = now
-            if self._trigger.overdue(round((now - self._began) * 1e9)):
+            if self._trigger.overdue(round((now - self._began) * 1e9)) is not None:
                 self._release()
         is_kept = self._ring is not None and self._triggered is None
         if now - self._flushed > _FLUSH_SECONDS and not is_kept:
@@ -271,7 +262,7 @@ class _Recording:
 
 def _records_from(sock: socket.socket, tick: Callable[[], None]) -> Iterator[AnyRecord]:
     """Yield what the relay sends; ``tick`` is called between."""
-    buffer = bytearray()
+    receiver = RecordReceiver()
     sock.settimeout(_FLUSH_SECONDS)
     while True:
         try:
@@ -281,14 +272,5 @@ def _records_from(sock: socket.socket, tick: Callable[[], None]) -> Iterator[Any
         if data == b"":
             return
         if data:
-            buffer += data
-            position = 0
-            while len(buffer) - position >= _length.size:
-                start = position + _length.size
-                end = start + _length.unpack_from(buffer, position)[0]
-                if end > len(buffer):
-                    break
-                yield decode(buffer[start:end])
-                position = end
-            del buffer[:position]
+            yield from receiver.receive(data)
         tick()

@@ -26,6 +26,8 @@ def with_pull_requests(select: SelectCapture | None, budget: CaptureBudget) -> S
             return limits
         if limits is None:
             return CaptureLimits(PULL_BYTES, 0, budget)
-        return limits._replace(request=max(limits.request, PULL_BYTES))
+        return limits._replace(
+            request=max(limits.request, PULL_BYTES), budget=limits.budget or budget
+        )
 
     return selected

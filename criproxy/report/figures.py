@@ -16,7 +16,7 @@ class Source(msgspec.Struct):
 
     files: list[str]
     log: str
-    """``call log`` or ``audit log``."""
+    """``call log``, ``audit log`` or ``recording``."""
     calls: int
     skipped: int
     """Lines that are no JSON objects."""
@@ -26,7 +26,7 @@ class Source(msgspec.Struct):
     """When the last call ended."""
     seconds: float
     nodes: list[str]
-    """The first nodes that audit records name; a call log names none."""
+    """The first nodes that audit records name; the others name none."""
 
 
 class Method(msgspec.Struct):

@@ -16,7 +16,8 @@ from docs.generate.markdown import code, table
 _INTRODUCTION: Final = """\
 # Cassettes
 
-[`criproxy record`](command-line.md#criproxy-record) writes a cassette: the calls of clients, every
+[`criproxy record`](command-line.md#criproxy-record) writes a cassette, and so does the daemon with
+[`capture`](configuration.md#capture): the calls of clients, every
 message with its time. [Record and replay](../how-to/record-and-replay.md) shows what it is good
 for.
 

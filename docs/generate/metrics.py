@@ -5,6 +5,8 @@ from typing import ClassVar, Final
 from prometheus_client.metrics_core import Metric
 
 from criproxy.audit.counts import DROPS, SinkCounts
+from criproxy.capture.counts import DROPS as CAPTURE_DROPS
+from criproxy.capture.counts import CaptureCounts
 from criproxy.enforce.counts import DENIALS, Counts
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
 from criproxy.observe.metrics import DaemonMetrics, Metrics
@@ -65,6 +67,10 @@ def families() -> str:
         + meanings(("`reason` of `criproxy_audit_dropped_total`", "Meaning"), DROPS.items())
         + "\n## Reasons of dropped spans\n\n"
         + meanings(("`reason` of `criproxy_traces_dropped_total`", "Meaning"), SPAN_DROPS.items())
+        + "\n## Reasons of records that are not captured\n\n"
+        + meanings(
+            ("`reason` of `criproxy_capture_dropped_total`", "Meaning"), CAPTURE_DROPS.items()
+        )
     )
 
 
@@ -85,6 +91,9 @@ def exported() -> dict[str, Metric]:
     traces = TraceCounts()
     traces.dropped[""] = 1
     metrics.add_traces(traces)
+    captures = CaptureCounts()
+    captures.dropped[""] = captures.cassettes[""] = 1
+    metrics.add_capture(captures)
     daemon = DaemonMetrics("0", lambda: [snapshot(metrics.registry)])
     daemon.worker_up("", up=True)
     daemon.worker_restarted("")

@@ -1,7 +1,6 @@
 """The contenders with an audit log, and the reading of their logs."""
 
 import gzip
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +8,10 @@ import pytest
 import yaml
 
 from bench import criproxy_config
-from bench.audited import (
-    AUDITED,
-    DEFAULT,
-    EVERYTHING,
-    KUBELET,
-    RECORDS,
-    TRACES,
-    TRACES_AND_RING,
-)
+from bench.audited import AUDITED, DEFAULT, EVERYTHING, KUBELET, RECORDS, TRACES, TRACES_AND_CAPTURE
 from bench.contenders import EVERYTHING_ON, Contender, Setup
 from bench.criproxy_config import FILE, AuditCounts, recorded
 from criproxy.audit.policy import AuditPolicy
-from criproxy.cli.calls.record import command
 from criproxy.config.load import load
 from criproxy.config.schema import Config
 from criproxy.cri.naming import resolve
@@ -78,21 +68,15 @@ def test_traces_are_all_that_differs(tmp_path: Path) -> None:
     assert written.keys() == {"listeners", "log", "metrics", "traces"}
 
 
-def test_a_ring_is_between_it_and_the_runtime(tmp_path: Path) -> None:
-    """The criproxy with traces and a ring leads to the recording relay, and that to the runtime."""
-    [which] = [one for one in AUDITED if one.name == TRACES_AND_RING]
-    setup = Setup(tmp_path, tmp_path / "l.sock", tmp_path / "u.sock")
-    flag, script = which.arguments(setup)
-    assert flag == "-c"
-    config = load(tmp_path / FILE).config
+def test_a_capture_besides_is_all_that_differs(tmp_path: Path) -> None:
+    """So is the one that also captures, and keeps 32 MiB in memory."""
+    [which] = [one for one in AUDITED if one.name == TRACES_AND_CAPTURE]
+    config = configuration(which, tmp_path)
     assert config.traces is not None
-    assert [str(each.runtime) for each in config.listeners] == [f"unix://{tmp_path}/record.sock"]
-    record = shlex.split(script.splitlines()[1])[3:-2]
-    context = command.make_context("record", record[1:])
-    assert record[0] == "record"
-    assert context.params["listen"] == f"{tmp_path}/record.sock"
-    assert context.params["runtime_endpoint"] == f"{tmp_path}/u.sock"
-    assert context.params["ring"] == 32 << 20
+    assert config.capture is not None
+    assert (config.capture.ring, len(config.capture.triggers)) == (32 << 20, 1)
+    written = yaml.safe_load((tmp_path / FILE).read_text())
+    assert written.keys() == {"listeners", "log", "metrics", "traces", "capture"}
 
 
 METRICS = """\

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.audited import DEFAULT, ENVOY_LOG, KUBELET, TRACES, TRACES_AND_RING
+from bench.audited import DEFAULT, ENVOY_LOG, KUBELET, TRACES, TRACES_AND_CAPTURE
 from bench.contenders import DIRECT, EVERYTHING_ON
 from bench.criproxy_config import AuditCounts, CallCounts
 from bench.loads import Figures
@@ -139,7 +139,7 @@ def audited(results: Results) -> Results:
             KUBELET: [figures(230, 700)],
             DEFAULT: [figures(300, 500)],
             TRACES: [figures(215, 840)],
-            TRACES_AND_RING: [figures(340, 400)],
+            TRACES_AND_CAPTURE: [figures(340, 400)],
             "envoy": [figures(300, 800)],
             ENVOY_LOG: [figures(340, 600)],
         }
@@ -180,7 +180,7 @@ def test_verdicts_on_traces(audited: Results) -> None:
 def test_verdicts_on_a_ring(audited: Results) -> None:
     """Beside added latency and throughput, memory has a limit, of what processes share once."""
     audited.memory["criproxy"] = Memory(40 * MIB, 45 * MIB, 50 * MIB)
-    audited.memory[TRACES_AND_RING] = Memory(90 * MIB, 200 * MIB, 95 * MIB)
+    audited.memory[TRACES_AND_CAPTURE] = Memory(90 * MIB, 200 * MIB, 95 * MIB)
     latency, throughput, memory = [
         one for one in verdicts(audited) if one.target.startswith("traces and a ring")
     ]

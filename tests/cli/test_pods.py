@@ -11,8 +11,10 @@ from criproxy.cli import cli
 from criproxy.cli.calls import pods as module
 from criproxy.cli.support import tables
 from criproxy.client import CriClient
+from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.embedded.background import EmbeddedRuntime
 from criproxy.timeline.logged_call import LoggedCall
+from tests.support.cassettes import Made, cassette_of, cassette_of_capture
 from tests.support.criproxy import Criproxy
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 from tests.timeline.calls import NGINX, Calls
@@ -97,6 +99,51 @@ def test_sources(tmp_path: Path, calls: list[LoggedCall]) -> None:
     assert [json.loads(line)["node"] for line in from_files.splitlines()] == ["n1", "n1"]
     whole = text_of([audited(call) for call in calls])
     assert pods("-", "-o", "json", stdin=whole).stdout == from_files
+
+
+def test_a_recording(tmp_path: Path) -> None:
+    """A recorded kubelet's calls tell how its pods started, whichever lists named them. What is
+    left of a damaged recording does, too, and the damage is named."""
+    cassette = cassette_of_capture(tmp_path / "calls.cassette", "kubelet-01")
+    result = pods(cassette, "-o", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    starts = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(each["pod"], each["cause"]["kind"]) for each in starts] == [
+        ("static-web-labnode", "sandbox"),
+        ("static-job-labnode", "kubelet"),
+    ]
+    names = {each["subject"] for start in starts for each in start["phases"]}
+    assert {"init", "web", "ticker", "job"} <= {name.split("/")[-1] for name in names}
+    data = cassette.read_bytes()
+    cassette.write_bytes(data[:-20])
+    error = pods(cassette)
+    assert error.stderr.startswith(f"criproxy: {cassette}: byte ")
+
+
+def test_calls_in_flight_at_the_end_of_a_recording(tmp_path: Path) -> None:
+    """A start whose last call has not ended when the recording does goes on."""
+    box = "a" * 64
+    config = v1.PodSandboxConfig(metadata=v1.PodSandboxMetadata(name="web", namespace="shop"))
+    image = v1.ImageSpec(image=NGINX)
+    cassette = cassette_of(
+        tmp_path / "calls.cassette",
+        [
+            Made(
+                "RunPodSandbox",
+                *(1, 2, v1.RunPodSandboxRequest(config=config)),
+                [v1.RunPodSandboxResponse(pod_sandbox_id=box)],
+            ),
+            Made(
+                "PullImage",
+                *(3, None, v1.PullImageRequest(image=image, sandbox_config=config)),
+                service="runtime.v1.ImageService",
+            ),
+            Made("Version", 40, 41, v1.VersionRequest(), [v1.VersionResponse()]),
+        ],
+    )
+    (start,) = map(json.loads, pods(cassette, "-o", "json").stdout.splitlines())
+    assert (start["pod"], start["state"], start["seconds"]) == ("web", "running", 40.0)
+    assert start["cause"]["text"] == f"image pull of {NGINX}, still running: 38.0 s of 40.0 s"
 
 
 def test_torn_lines(log: Path) -> None:

@@ -21,6 +21,7 @@ from criproxy.report.computing import call_table
 from docs.generate.pages import ROOT
 from tests.report.made import IMAGE, call, calls, record
 from tests.report.tables import write
+from tests.support.cassettes import cassette_of_capture
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 """A name that would be markup."""
@@ -174,6 +175,26 @@ def test_standard_input(log: Path) -> None:
     assert from_input.pop("source")["files"] == ["-"]
     from_file.pop("source")
     assert from_input == from_file
+
+
+def test_a_recording(tmp_path: Path, log: Path) -> None:
+    """A report on a recording has the figures of its calls, also in comparison with a log; it is
+    not read together with one, which may have the same calls."""
+    cassette = cassette_of_capture(tmp_path / "calls.cassette", "kubelet-01")
+    result = report(cassette, "-o", "json", "--against", log)
+    assert (result.exit_code, result.stderr) == (0, "")
+    made = json.loads(result.stdout)
+    assert (made["source"]["log"], made["source"]["calls"]) == ("recording", 204)
+    counts = {each["method"]: each["calls"] for each in made["methods"]}
+    assert (counts["RunPodSandbox"], counts["StreamContainers"]) == (2, 50)
+    assert made["notes"] == []
+    streams = json.loads(report("--compat", cassette, "-o", "json").stdout)["features"]
+    assert {each["method"]: each["state"] for each in streams}["StreamContainers"] == "in use"
+    error = str(report(cassette, log).exception)
+    assert error.startswith(f"{cassette} is a cassette, and {log} a log")
+    whole = cassette.read_bytes()
+    from_stdin = CliRunner().invoke(cli, ["report", "-", "-o", "json"], input=whole)
+    assert json.loads(from_stdin.stdout)["source"]["calls"] == 204
 
 
 def test_torn_lines(log: Path) -> None:

@@ -260,6 +260,12 @@ def test_other_pages(proxy: Criproxy, admin: AdminClient, short_dir: Path) -> No
     assert not path.exists()
 
 
+def test_nothing_is_captured(proxy: Criproxy, admin: AdminClient) -> None:
+    """Where nothing is captured, who asks for it is told so, and how it would be."""
+    with pytest.raises(UnavailableError, match=r"nothing is captured; set capture\.directory"):
+        admin.post("capture")
+
+
 def test_reload(runtime: EmbeddedRuntime, short_dir: Path, admin: AdminClient) -> None:
     """A reload opens the socket, and closes it."""
     path = short_dir / "admin.sock"

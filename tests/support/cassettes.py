@@ -1,11 +1,14 @@
-"""Cassettes of calls that a test makes up."""
+"""Cassettes of calls that a test makes up, and of recorded connections."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from google.protobuf.message import Message
 
+from criproxy.capture.observer import RecordingObserver
+from criproxy.cassette.message_redaction import MessageRedactor
 from criproxy.cassette.records import (
     AnyRecord,
     Began,
@@ -16,17 +19,22 @@ from criproxy.cassette.records import (
     MessagePassed,
 )
 from criproxy.cassette.writer import CassetteWriter
+from criproxy.cri.redaction import Redactor
+from criproxy.peers.peer import Connection, Peer
+from criproxy.wire.reading.connection import ConnectionReader
+from tests.support.captures import capture
 
 SECOND = 1_000_000_000
 
 
 @dataclass
 class Made:
-    """A call: when it began and ended, in seconds, and what was asked and answered."""
+    """A call: when it began and ended, in seconds, and what was asked and answered; None for one
+    that does not end."""
 
     method: str
     began: float
-    ended: float
+    ended: float | None
     request: Message
     responses: Sequence[Message | tuple[float, Message]] = ()
     """Messages, each with its time if that is not the end of the call."""
@@ -51,6 +59,8 @@ class Made:
             ),
             MessagePassed(call=number, at=at, size=len(asked), data=asked),
         ]
+        if self.ended is None:
+            return made
         size = 0
         for each in self.responses:
             when, message = each if isinstance(each, tuple) else (self.ended, each)
@@ -82,7 +92,7 @@ def cassette_of(path: Path, calls: Sequence[Made]) -> Path:
     records: list[AnyRecord] = [ConnectionOpened(connection=1, at=0, pid=7)]
     made = [record for number, call in enumerate(calls, 1) for record in call.make(number)]
     records += sorted(made, key=lambda record: record.at)  # type: ignore[union-attr]
-    last = max(call.ended for call in calls)
+    last = max(call.ended for call in calls if call.ended is not None)
     writer = CassetteWriter(path)
     writer.write(Began(version=1, began=1_700_000_000 * SECOND))
     for record in records:
@@ -90,3 +100,36 @@ def cassette_of(path: Path, calls: Sequence[Made]) -> Path:
     writer.write(Ended(at=int(last * SECOND), calls=len(calls), reason="stopped"))
     writer.close()
     return path
+
+
+def cassette_of_capture(path: Path, name: str, seconds: float = inf) -> Path:
+    """Write a redacted cassette of a recorded connection, of its first ``seconds``."""
+    writer = CassetteWriter(path)
+    writer.write(Began(version=1, began=1_700_000_000 * SECOND))
+    for record in records_of_capture(name, seconds):
+        writer.write(record)
+    writer.close()
+    return path
+
+
+def records_of_capture(name: str, seconds: float = inf) -> list[AnyRecord]:
+    """The records of a recorded connection, redacted."""
+    conversation = [each for each in capture(name) if each.now < seconds]
+    now = 0.0
+    records: list[AnyRecord] = []
+    redactor = MessageRedactor(Redactor())
+
+    class Channel:
+        def put(self, record: AnyRecord, *, essential: bool = False) -> bool:
+            records.append(redactor.redact(record))
+            return True
+
+    observer = RecordingObserver(Channel(), lambda: now)
+    connection = Connection("unix:///run/test.sock", Peer(7, 0, 0, "/usr/bin/kubelet"), 0.0)
+    observer.connection_opened(connection)
+    reader = ConnectionReader(select_capture=observer.select_capture)
+    for side, data, now in conversation:
+        events = reader.receive(side, data, now) if data else reader.end(side, now)
+        for event in events:
+            observer.observe(connection, event)
+    return records

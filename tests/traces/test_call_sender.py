@@ -115,10 +115,10 @@ def test_a_frame_that_was_cut_is_not_continued() -> None:
         many = [Calls(f"{number:01000}").sandbox() for number in range(2000)]
         for call in many:
             setup.sender.send(call)
-        setup.sender._flush()
+        setup.sender._sender._flush()
         setup.theirs.close()
         await setup.lost.wait()
-        waiting = len(setup.sender._output)
+        waiting = setup.sender._sender.waiting
         assert 0 < waiting < len(many)
         ours, theirs = socket.socketpair()
         setup.sender.reconnect(ours)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from criproxy.cli.support.admin_client import AdminClient, admin_endpoint, admin_options
-from criproxy.cli.support.log_input import bytes_reporter, moment
+from criproxy.cli.support.log_input import bytes_reporter, lines_of_files, moment
 from criproxy.cli.support.options import selection_options, table_option, time_options, wide_option
 from criproxy.cli.support.tables import print_table, without_columns
 from criproxy.errors import UsageError
@@ -28,6 +28,7 @@ Examples:
   criproxy pods --slower-than 5s
   criproxy pods /var/log/criproxy/audit.jsonl --since 1h
   criproxy pods /var/log/criproxy/criproxy.log -n shop --slower-than 10s
+  criproxy pods slow.cassette
   journalctl -u criproxy -o cat | criproxy pods - -o json | jq .cause.text
 
 \b
@@ -122,7 +123,7 @@ def _show(starts: Iterable[_Fields], output: str, wide: bool) -> None:
 
 
 def _reader_of(files: tuple[Path, ...]) -> "CallReader":
-    from criproxy.audit.files.reader import files_of, lines_of
+    from criproxy.audit.files.reader import files_of
     from criproxy.timeline.reader import STDIN, CallReader, lines_of_stream
 
     if files == (STDIN,):
@@ -131,7 +132,7 @@ def _reader_of(files: tuple[Path, ...]) -> "CallReader":
         raise UsageError("- is standard input, and stands alone; name it or files")
     paths = files_of(files)
     progress = bytes_reporter(sum(path.stat().st_size for path in paths))
-    return CallReader(lines_of(paths, progress))
+    return CallReader(lines_of_files(paths, progress))
 
 
 def _starts_in(reader: "CallReader", found: "PodStarts") -> Iterator[_Fields]:
@@ -186,7 +187,7 @@ def _report(files: tuple[Path, ...], reader: "CallReader", found: "PodStarts") -
         if not reader.calls:
             raise UsageError(
                 f"{first.path}:{first.number}: is no JSON, and no line is a call; name an audit "
-                "log, or a call log that is written with log.format: json"
+                "log, a call log that is written with log.format: json, or a cassette"
             )
         lines = f"{reader.skipped} line{'s' if reader.skipped > 1 else ''} skipped"
         click.echo(
@@ -197,7 +198,7 @@ def _report(files: tuple[Path, ...], reader: "CallReader", found: "PodStarts") -
     if found.unnamed:
         click.echo(
             f"criproxy: {found.unnamed} calls do not name their pod; write the call log with "
-            "log.pods: true, or use an audit log",
+            "log.pods: true, or use an audit log; of a recording, one that has the pods' beginning",
             err=True,
         )
     if found.dropped:

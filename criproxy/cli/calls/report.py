@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from criproxy.cli.support.log_input import percentage_reporter
-from criproxy.errors import UsageError
+from criproxy.cli.support.log_input import bytes_reporter, lines_of_cassette, percentage_reporter
+from criproxy.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from criproxy.report.computing.call_table import CallTable
@@ -34,6 +34,7 @@ _EPILOG: Final = """\
 Examples:
   criproxy report /var/log/criproxy/criproxy.log -o report.html
   criproxy report after.jsonl --against before.jsonl -o report.html
+  criproxy report node7.cassette -o report.html
   criproxy report --compat /var/log/criproxy/audit.jsonl
   criproxy report audit.jsonl -o json | jq '.comparison.changes[]'
 
@@ -90,9 +91,10 @@ def command(
     """Report on the calls of a log: where the time went, on one page that needs no network.
 
     FILES are call logs in JSON, or audit logs, each together with its rotated files, compressed or
-    not; - is standard input. The page has the latency of each method over time, pod starts, the
-    slowest calls, errors, calls in flight, polling, callers, and message sizes. With --against it
-    says which methods became slower or faster, with confidence intervals.
+    not, or cassettes of criproxy record; - is standard input. The page has the latency of each
+    method over time, pod starts, the slowest calls, errors, calls in flight, polling, callers, and
+    message sizes. With --against it says which methods became slower or faster, with confidence
+    intervals.
 
     This needs DuckDB, and for HTML vl-convert-python: pip install 'criproxy[report]'. Logs of any
     size take about a gigabyte of memory at most; the database stands in TMPDIR meanwhile. Lines
@@ -169,9 +171,42 @@ def _loaded(stack: ExitStack, given: tuple[Path, ...], to: Output) -> "CallTable
         for file in files:
             if to.path.samefile(file):
                 raise UsageError(f"-o {to.path}: is one of the logs; name another file")
-    table.load(files, percentage_reporter(sum(file.stat().st_size for file in files)))
+    logs = _logs_of(files, directory)
+    table.is_recording = logs != files
+    table.load(logs, percentage_reporter(sum(file.stat().st_size for file in logs)))
     _tell_skipped(table, given)
     return table
+
+
+def _logs_of(files: Sequence[Path], directory: Path) -> list[Path]:
+    """Return the files, or where they are cassettes, logs of the same calls in a directory.
+
+    Raises UsageError if they are of both kinds.
+    """
+    from criproxy.cassette.reader import is_cassette
+
+    cassettes = [file for file in files if is_cassette(file)]
+    if not cassettes:
+        return list(files)
+    if len(cassettes) < len(files):
+        other = next(file for file in files if file not in cassettes)
+        raise UsageError(
+            f"{cassettes[0]} is a cassette, and {other} a log, which may have the same calls; name "
+            "files of one kind"
+        )
+    progress = bytes_reporter(sum(file.stat().st_size for file in files))
+    logs = []
+    for number, cassette in enumerate(cassettes):
+        log = directory / f"{number}.jsonl"
+        try:
+            with log.open("wb") as file:
+                file.writelines(each.text + b"\n" for each in lines_of_cassette(cassette, progress))
+        except OSError as error:
+            raise UnavailableError(
+                f"{directory}: {error.strerror}; set TMPDIR to another disk"
+            ) from error
+        logs.append(log)
+    return logs
 
 
 def _tell_skipped(table: "CallTable", given: Sequence[Path]) -> None:
@@ -185,8 +220,8 @@ def _tell_skipped(table: "CallTable", given: Sequence[Path]) -> None:
     first = str(name) if number is None else f"{name}:{number}"
     if table.row("SELECT count(*) FROM calls") == (0,):
         raise UsageError(
-            f"{first}: is no JSON, and no line is a call; name an audit log, or a call log that is "
-            "written with log.format: json"
+            f"{first}: is no JSON, and no line is a call; name an audit log, a call log that is "
+            "written with log.format: json, or a cassette"
         )
     lines = f"{table.skipped.lines} line{'s' if table.skipped.lines > 1 else ''} skipped"
     click.echo(f"criproxy: {lines}: no JSON; the first is {first}", err=True)

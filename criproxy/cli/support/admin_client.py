@@ -71,9 +71,16 @@ class AdminClient:
 
     def get(self, page: str) -> dict[str, Any]:
         """Return the JSON of ``state`` or ``pods``. Raises UnavailableError."""
+        return self._json("GET", page)
+
+    def post(self, page: str) -> dict[str, Any]:
+        """Have ``capture`` done, and return its JSON. Raises UnavailableError."""
+        return self._json("POST", page)
+
+    def _json(self, method: str, page: str) -> dict[str, Any]:
         connection = _Connection(self._endpoint)
         try:
-            body = self._ask(connection, page).read()
+            body = self._ask(connection, page, method).read()
             answer = json.loads(body)
             found = answer["version"]
         except (OSError, http.client.HTTPException) as error:
@@ -118,8 +125,10 @@ class AdminClient:
             connection.close()
         raise UnavailableError(f"{self._endpoint}: the daemon has ended")
 
-    def _ask(self, connection: "_Connection", page: str) -> http.client.HTTPResponse:
-        connection.request("GET", f"/v1/{page}")
+    def _ask(
+        self, connection: "_Connection", page: str, method: str = "GET"
+    ) -> http.client.HTTPResponse:
+        connection.request(method, f"/v1/{page}")
         response = connection.getresponse()
         if response.status != http.client.OK:
             reason = response.read(200).decode(errors="replace").strip() or response.reason

@@ -1,13 +1,17 @@
-"""Options and progress of the commands that read logs."""
+"""Options, input and progress of the commands that read logs and recordings."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from criproxy.errors import UsageError
+
+if TYPE_CHECKING:
+    from criproxy.audit.files.reader import LogLine
 
 _LARGE: Final = 32 << 20
 """Bytes from which on reading takes long enough to show progress."""
@@ -51,3 +55,28 @@ def bytes_reporter(size: int) -> Callable[[int], None]:
         show(100 * read / max(size, 1))
 
     return progress
+
+
+def lines_of_files(paths: Iterable[Path], progress: Callable[[int], None]) -> "Iterator[LogLine]":
+    """Yield the lines of logs, and those that stand for the calls of cassettes.
+
+    What is missing of a cassette is said on standard error. Raises UnavailableError and UsageError.
+    """
+    from criproxy.audit.files.reader import lines_of
+    from criproxy.cassette.reader import is_cassette
+
+    for path in paths:
+        if is_cassette(path):
+            yield from lines_of_cassette(path, progress)
+        else:
+            yield from lines_of([path], progress)
+
+
+def lines_of_cassette(path: Path, progress: Callable[[int], None]) -> "Iterator[LogLine]":
+    """Yield the lines that stand for the calls of a cassette, as :func:`lines_of_files` does."""
+    from criproxy.cassette import call_lines  # loads protobuf
+
+    def note(text: str) -> None:
+        click.echo(f"criproxy: {text}", err=True)
+
+    return call_lines.lines_of_cassette(path, note, progress)

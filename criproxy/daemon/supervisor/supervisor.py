@@ -37,6 +37,7 @@ from criproxy.daemon.supervisor.listening import (
     passed_by_systemd,
 )
 from criproxy.daemon.supervisor.processes.channel_process import (
+    CapturerProcess,
     ChannelProcess,
     ExporterProcess,
     RecorderProcess,
@@ -98,6 +99,7 @@ def serve(loaded: LoadedConfig, replace_running: bool = False) -> None:
         "recorder": _run_recorder,
         "exporter": _run_exporter,
         "tail": _run_tail,
+        "capturer": _run_capturer,
     }
     _load_what_is_configured(loaded)
     spawner = start_spawner(mains)
@@ -125,6 +127,12 @@ def _run_exporter(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
     from criproxy.daemon.exporter import run_exporter
 
     return run_exporter(descriptors[0])
+
+
+def _run_capturer(arguments: Mapping[str, Any], descriptors: list[int]) -> int:
+    from criproxy.daemon.capturer import run_capturer
+
+    return run_capturer(descriptors[0])
 
 
 async def _run(
@@ -163,6 +171,7 @@ class _Supervisor:
         self._recorder = self._channel_process(RecorderProcess)
         self._exporter = self._channel_process(ExporterProcess)
         self._live_records = LiveRecords(self._pools, self._tail_process, self._background)
+        self._capturer = self._channel_process(CapturerProcess)
         self._sockets = ListeningSockets(
             {**systemd, **left.systemd},
             {**left.listening, **left.systemd},
@@ -225,7 +234,7 @@ class _Supervisor:
             loaded,
             self._spawner,
             self._sockets,
-            ChannelPorts(self._recorder, self._exporter),
+            ChannelPorts(self._recorder, self._exporter, self._capturer),
             self._retired,
             self._metrics.worker_restarted,
             self._live_calls.add,
@@ -325,10 +334,16 @@ class _Supervisor:
         if endpoint is None:
             return None
         state = LiveState(self._pages, self._snapshots, lambda: self._health.problem, self._started)
-        application = AdminPages(self._make_pages(), state, self._live_calls, self._recorded_calls)
+        application = AdminPages(
+            self._make_pages(), state, self._live_calls, self._recorded_calls, self._capture
+        )
         admin = AdminSocket(endpoint, application, replaces)
         self._log.info("admin socket", socket=str(endpoint))
         return admin
+
+    def _capture(self) -> str:
+        """Begin a cassette and return its path, on a thread of the admin socket."""
+        return self._pages.on_loop(self._capturer.capture())
 
     def _readiness(self) -> str | None:
         if self._stopping.is_set():
@@ -479,9 +494,8 @@ class _Supervisor:
 
     async def _close(self) -> None:
         await asyncio.gather(*(each.drain(0.0) for each in self._pools))
-        await asyncio.gather(
-            self._recorder.close(), self._exporter.close(), self._live_records.close()
-        )
+        processes = self._recorder, self._exporter, self._capturer, self._live_records
+        await asyncio.gather(*(each.close() for each in processes))
         await self._background.cancel()
         if self._upgraded:
             self._sockets.abandon()
@@ -500,7 +514,9 @@ class _Supervisor:
         for each in self._loaded.config.listeners:
             bypassed = each.runtime is not None and is_bypassed(each.endpoint, each.runtime)
             self._metrics.bypassed.labels(str(each.endpoint)).set(bypassed)
-        return [*self._pages.snapshots(), *self._recorder.snapshots, *self._exporter.snapshots]
+        processes = self._recorder, self._exporter, self._capturer
+        own = [snapshot for each in processes for snapshot in each.snapshots]
+        return [*self._pages.snapshots(), *own]
 
     def _worker_up(self, name: str, up: bool) -> None:
         self._metrics.worker_up(name, up)
@@ -527,9 +543,10 @@ class _Supervisor:
         self._pages.on_loop(self._live_records.read_for(seconds))
 
     async def _configure_channels(self, config: Config) -> None:
-        """Put a configuration in force in the recorder and the exporter. Raises CriproxyError."""
+        """Put a configuration in force in recorder, exporter and capturer. Raises CriproxyError."""
         await self._recorder.configure(config.audit)
         await self._exporter.configure(config.traces)
+        await self._capturer.configure(config.capture)
 
     def _spawner_lost(self) -> None:
         """Start a new supervisor: this one cannot start workers any more."""
@@ -544,7 +561,7 @@ class _Supervisor:
 
     def _reopen(self) -> None:
         self._writer.reopen()
-        self._recorder.reopen()
+        self._recorder.send("reopen")
         for each in self._pools:
             each.tell("reopen")
 
@@ -606,4 +623,7 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
         import criproxy.daemon.worker.audit
     if config.traces is not None:
         import criproxy.daemon.exporter
-        import criproxy.daemon.worker.traces  # noqa: F401
+        import criproxy.daemon.worker.traces
+    if config.capture is not None:
+        import criproxy.daemon.capturer
+        import criproxy.daemon.worker.capture  # noqa: F401

@@ -1,4 +1,4 @@
-"""Dispatches the relay's events to the call log, the metrics, the audit log and the traces."""
+"""Dispatches the relay's events to the call log, the metrics, audit log, traces and captures."""
 
 import asyncio
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,7 @@ from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, Readin
 
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
+    from criproxy.capture.deferred import DeferredObserver
     from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_records import CallRecords
     from criproxy.daemon.worker.call_subjects import CallSubjects
@@ -44,6 +45,8 @@ class EventDispatcher:
     """Has the calls with their messages for them."""
     call_tracer: "CallTracer | None" = None
     """Traces the calls."""
+    recording_observer: "DeferredObserver | None" = None
+    """Makes records of everything for captures."""
     received_after: float = 0.0
     """The age in seconds at which a running call is recorded in the audit log; 0: never."""
 
@@ -61,6 +64,8 @@ class EventDispatcher:
     def connection_opened(self, connection: Connection) -> None:
         """See Observer."""
         self._metrics.connections.labels(connection.listener).inc()
+        if self.recording_observer is not None:
+            self.recording_observer.connection_opened(connection)
         self._log.debug("connection opened", **connection.fields())
 
     def connection_closed(self, connection: Connection) -> None:
@@ -70,6 +75,8 @@ class EventDispatcher:
             self.call_observer.forget(connection)
         if self.call_records is not None:
             self.call_records.forget(connection)
+        if self.recording_observer is not None:
+            self.recording_observer.connection_closed(connection)
         age = round(self._clock() - connection.opened, 6)
         self._log.debug("connection closed", **connection.fields(), age_s=age)
 
@@ -103,6 +110,8 @@ class EventDispatcher:
             self.call_observer.observe(connection, event, self._clock())
         if self.call_records is not None:
             self.call_records.observe(connection, event, self._clock())
+        if self.recording_observer is not None:
+            self.recording_observer.observe(connection, event)
 
     def connection_refused(self, connection: Connection, reason: str, detail: str) -> None:
         """See Observer."""

@@ -9,7 +9,7 @@ The supervisor commands it over the control channel, and is answered there::
     unrecord   close that channel
     prepare    compile rules without putting them in force; adopt puts them in force
     pods       a call that another worker has relayed and that changes pods
-    channel    a new channel to the recorder or the exporter, after it was restarted
+    channel    a new channel to the recorder, the exporter or the capturer, after it was restarted
     reopen     open log files anew
     drain      accept no more clients, let calls in flight end, and exit
 
@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # importing these costs the memory of protobuf
     from criproxy.daemon.worker.call_feed import CallFeed
     from criproxy.daemon.worker.call_records import CallRecords
     from criproxy.daemon.worker.call_subjects import CallSubjects
+    from criproxy.daemon.worker.capture import Capture
     from criproxy.daemon.worker.traces import Traces
     from criproxy.rules.pod_cache import PodCache
 
@@ -120,6 +121,7 @@ class _Worker:
         self._prepared: CompiledRules | None = None
         self._audit: Audit | None = None
         self._traces: Traces | None = None
+        self._capture: Capture | None = None
         self._subjects: CallSubjects | None = None
         self._subject_of: SubjectFields = names_nothing
         """Names the subjects of calls for the log and the page of calls."""
@@ -182,6 +184,8 @@ class _Worker:
                 self._open_audit(config.audit, channels.pop(0))
             if config.traces is not None:
                 self._open_traces(config.traces, channels.pop(0))
+            if config.capture is not None:
+                self._open_capture(channels.pop(0))
             self._short_names = self._make_short_names(background)
             rules = self._rules = self._make_rules(background, connections)
             self._listeners = self._make_listeners(connections, rules)
@@ -212,6 +216,8 @@ class _Worker:
                 self._traces.close()
             if self._records is not None:
                 self._records.close()
+            if self._capture is not None:
+                self._capture.close()
             self._control.send({"op": "metrics", "snapshot": snapshot(self._metrics.registry)})
             self._writer.close()
 
@@ -390,11 +396,24 @@ class _Worker:
         self._events.call_tracer = self._traces.call_tracer
         self._metrics.add_traces(self._traces.counts)
 
+    def _open_capture(self, channel: int) -> None:
+        from criproxy.daemon.worker.capture import Capture
+
+        lost = partial(self._channel_lost, "capturer")
+        self._capture = Capture(self._log, clock, socket.socket(fileno=channel), lost)
+        self._events.recording_observer = self._capture.observer
+        self._metrics.add_capture(self._capture.counts)
+
     def _channel_lost(self, name: str) -> None:
         self._control.send({"op": "channel_lost", "to": name})
 
     def _reconnect(self, name: str, channel: socket.socket) -> None:
-        user = self._audit if name == "recorder" else self._traces
+        users = {
+            "recorder": self._audit,
+            "exporter": self._traces,
+            "capturer": self._capture,
+        }
+        user = users[name]
         if user is None:  # it is opened with another channel, and asks if that is dead
             channel.close()
         elif user.reconnect(channel) and user is self._audit:
@@ -466,6 +485,8 @@ class _Worker:
             capture_for = self._subjects.capturing(capture_for)
         if self._records is not None:
             capture_for = self._records.capturing(capture_for)
+        if self._capture is not None:
+            capture_for = self._capture.capturing(capture_for)
         made = []
         for each, limit in zip(self._config.listeners, limits, strict=True):
             assert each.runtime is not None  # the supervisor has filled it in

@@ -196,10 +196,12 @@ class EffectExecutor:
     def _record_change(
         self, active: ActiveRule, phase: Phase, before: Message | None, after: Message
     ) -> None:
-        """Set the changed message on the call, if its messages are captured; of a stream only the
+        """Set the changed message on the call, if its messages are kept; of a stream only the
         first, since a stream may have any number of messages."""
         call = self._call
         if call is None or call.capture is None or before is None:
+            return
+        if call.capture.request is None and call.capture.response is None:
             return
         name = active.rule.name
         if not any(change[:2] == (name, phase) for change in call.changes):

@@ -117,6 +117,8 @@ class CallTable:
         self._connection.execute(_CREATE_KNOWN)
         self._connection.executemany("INSERT INTO known VALUES (?, ?, ?, ?, ?)", method_values())
         self.skipped = Skipped(0, None)
+        self.is_recording = False
+        """Whether the lines stand for the calls of cassettes."""
 
     def load(self, files: Sequence[Path], report: Callable[[float], None]) -> None:
         """Read the calls of files into the table, which is done once.

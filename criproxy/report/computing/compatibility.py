@@ -206,6 +206,11 @@ def _unknown_fields(source: Source) -> str:
             "The call log has no messages, so fields that a side does not know cannot be told; an "
             "audit log at level RequestResponse has messages that cannot be decoded."
         )
+    if source.log == "recording":
+        return (
+            "A redacted recording has the fields that criproxy knows, so others cannot be told; an "
+            "audit log at level RequestResponse has messages that cannot be decoded."
+        )
     return (
         "Records have the fields that criproxy knows, so others cannot be told; messages that "
         "criproxy cannot decode are listed under unreadable."

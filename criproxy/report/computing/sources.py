@@ -31,7 +31,9 @@ def source_of(table: CallTable, files: Sequence[Path]) -> Source:
     )
     names = ", ".join(map(str, files))
     if not calls:
-        raise UsageError(f"{names}: no line is about a call; name a call log or an audit log")
+        raise UsageError(
+            f"{names}: no line is about a call; name a call log, an audit log or a cassette"
+        )
     if 0 < audited < calls:
         raise UsageError(
             f"{names}: are a call log and an audit log, which have the same calls; name one of them"
@@ -41,7 +43,7 @@ def source_of(table: CallTable, files: Sequence[Path]) -> Source:
     )
     return Source(
         files=[str(file) for file in files],
-        log="audit log" if audited else "call log",
+        log="recording" if table.is_recording else "audit log" if audited else "call log",
         calls=calls,
         skipped=table.skipped.lines,
         began=time_text(began),
@@ -58,13 +60,15 @@ def notes_of(table: CallTable, source: Source) -> list[str]:
         "SELECT count(*) FILTER (reads AND NOT endless AND code = 'OK'), "
         "count(*) FILTER (pod <> '') FROM calls"
     )
-    if not reads:
+    if not reads and source.log != "recording":
         how = (
             "set log.level: debug, or log.methods to info for @read"
             if source.log == "call log"
             else "record them by the audit policy"
         )
         notes.append(f"No read that ended with OK is in the log, so polling is not seen; {how}.")
+    if not named and source.log == "recording":
+        notes.append("No call names its pod, so no pod starts are seen: none was recorded.")
     if not named and source.log == "call log":
         notes.append("No call names its pod, so no pod starts are seen; set log.pods: true.")
     if source.skipped:

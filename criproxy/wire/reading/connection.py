@@ -87,14 +87,14 @@ class CallBegan:
 
 
 class MessagePassed(NamedTuple):
-    """A message is whole, of a call whose capture is ``reported`` (see CaptureLimits)."""
+    """A message is whole, of a call whose messages are reported (see ReportLimits)."""
 
     call: Call
     side: Side
     data: bytes
     """The message as on the wire, without its prefix."""
     compressed: bool
-    """Its compressed flag; the algorithm is the ``encoding`` of the direction's capture."""
+    """Its compressed flag; the algorithm is the ``encoding`` of the reported direction."""
     at: float
     """When its last byte arrived, in seconds."""
 
@@ -365,8 +365,8 @@ class _Streams:
             call.capture.end()
         self.events.append(CallEnded(call))
 
-    def report(self, call: Call, side: Side, captured: CapturedMessages, now: float) -> None:
-        for data, compressed in captured.take():
+    def report(self, call: Call, side: Side, reported: CapturedMessages, now: float) -> None:
+        for data, compressed in reported.take():
             self.events.append(MessagePassed(call, side, data, compressed, now))
 
     def refuse(self, call: Call, size: int, now: float) -> None:
@@ -393,6 +393,10 @@ class _Direction:
         """Return the captured messages of this direction."""
         raise NotImplementedError
 
+    def _reported(self, capture: MessageCapture) -> CapturedMessages | None:
+        """Return the messages of this direction that are reported."""
+        raise NotImplementedError
+
     def setting(self, identifier: int, value: int) -> None:
         if identifier == constants.SETTINGS_HEADER_TABLE_SIZE:
             self.peer.decoder.allow(value)
@@ -413,8 +417,11 @@ class _Direction:
                     captured = self._captured(call.capture)
                     if captured is not None:
                         captured.feed(chunk, start, end)
-                        if captured.reported and captured.messages:
-                            self._streams.report(call, self._side, captured, now)
+                    reported = self._reported(call.capture)
+                    if reported is not None:
+                        reported.feed(chunk, start, end)
+                        if reported.messages:
+                            self._streams.report(call, self._side, reported, now)
                 counter.feed(chunk, start, end)
                 if counter.refused:
                     self._streams.refuse(call, counter.refused, now)
@@ -434,6 +441,9 @@ class _Requests(_Direction):
 
     def _captured(self, capture: MessageCapture) -> CapturedMessages | None:
         return capture.request
+
+    def _reported(self, capture: MessageCapture) -> CapturedMessages | None:
+        return capture.reported_request
 
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
@@ -468,9 +478,8 @@ class _Requests(_Direction):
         if streams.select_capture is not None and is_grpc:
             limits = streams.select_capture(path)
             if limits is not None:
-                call.capture = MessageCapture(limits, streams.message_limit)
-                if call.capture.request is not None:
-                    call.capture.request.encoding = _encoding(headers)
+                call.capture = capture = MessageCapture(limits, streams.message_limit)
+                _set_encoding(capture.request, capture.reported_request, headers)
         streams.open[stream] = call
         streams.events.append(CallBegan(call))
 
@@ -506,6 +515,9 @@ class _Responses(_Direction):
     def _captured(self, capture: MessageCapture) -> CapturedMessages | None:
         return capture.response
 
+    def _reported(self, capture: MessageCapture) -> CapturedMessages | None:
+        return capture.reported_response
+
     def headers(self, stream: int, headers: list[Header], ended: bool, now: float) -> None:
         streams = self._streams
         call = streams.open.get(stream)
@@ -526,8 +538,9 @@ class _Responses(_Direction):
             for name, value in headers:
                 if name == b":status":
                     call.http_status = value
-                    if call.capture is not None and call.capture.response is not None:
-                        call.capture.response.encoding = _encoding(headers)
+                    if call.capture is not None:
+                        capture = call.capture
+                        _set_encoding(capture.response, capture.reported_response, headers)
                     break
 
     def _trailers(self, call: Call, headers: list[Header], now: float) -> None:
@@ -574,9 +587,14 @@ class _Responses(_Direction):
             streams.finish(call, End.GOAWAY, StatusCode.UNAVAILABLE, b"the runtime is going", now)
 
 
-def _encoding(headers: list[Header]) -> bytes:
-    """Return the grpc-encoding of a header list; empty if there is none."""
+def _set_encoding(
+    captured: CapturedMessages | None, reported: CapturedMessages | None, headers: list[Header]
+) -> None:
+    """Set the grpc-encoding of a direction by its header list; empty if it has none."""
     for name, value in headers:
         if name == b"grpc-encoding":
-            return value
-    return b""
+            if captured is not None:
+                captured.encoding = value
+            if reported is not None:
+                reported.encoding = value
+            return

@@ -27,16 +27,25 @@ class CaptureBudget:
         self.bytes = 0
 
 
+class ReportLimits(NamedTuple):
+    """Limits of messages that are reported when they are whole, and not kept."""
+
+    bytes: int
+    """Maximum bytes of an incomplete message and those that became whole with the same bytes, of
+    one direction. After more, the rest of its direction is not reported."""
+    budget: CaptureBudget
+    """A budget that the incomplete messages of several calls share."""
+
+
 class CaptureLimits(NamedTuple):
-    """Maximum bytes of messages to capture of each direction; 0: none."""
+    """Maximum bytes of messages to keep of each direction until the call ends; 0: none."""
 
     request: int
     response: int
     budget: CaptureBudget | None = None
     """A budget that the captures of several calls share."""
-    reported: bool = False
-    """Whether each message is reported when it is whole, and not kept until the call ends. The
-    limits then hold for an incomplete message and those that became whole with the same bytes."""
+    reported: ReportLimits | None = None
+    """Limits of messages that are reported as well, if they are."""
 
 
 SelectCapture = Callable[[bytes], CaptureLimits | None]
@@ -63,7 +72,6 @@ class CapturedMessages:
         "cut",
         "encoding",
         "messages",
-        "reported",
     )
 
     def __init__(
@@ -71,13 +79,9 @@ class CapturedMessages:
         limit: int,
         max_message: float = inf,
         budget: CaptureBudget | None = None,
-        reported: bool = False,
     ) -> None:
-        """``limit`` is in bytes, of all messages together; ``max_message`` of a single one.
-
-        ``reported``: the messages are taken as they become whole, see :meth:`take`.
-        """
-        self.reported = reported
+        """``limit`` is in bytes, of all messages together that were not taken; ``max_message`` of a
+        single one."""
         self.messages: list[tuple[bytes, bool]] = []
         self.encoding = b""
         self.cut = False
@@ -173,21 +177,27 @@ class CapturedMessages:
 
 
 class MessageCapture:
-    """The captured messages of a call, by direction; None: not captured."""
+    """The captured messages of a call, by direction; None: not captured.
 
-    __slots__ = ("request", "response")
+    ``request`` and ``response`` keep them until the call ends; those of ``reported_request`` and
+    ``reported_response`` are taken as they become whole.
+    """
+
+    __slots__ = ("reported_request", "reported_response", "request", "response")
 
     def __init__(self, limits: CaptureLimits, max_message: float = inf) -> None:
         """``max_message``: bytes of the largest message to capture."""
         request, response, budget, reported = limits
-        self.request = CapturedMessages(request, max_message, budget, reported) if request else None
-        self.response = (
-            CapturedMessages(response, max_message, budget, reported) if response else None
-        )
+        self.request = CapturedMessages(request, max_message, budget) if request else None
+        self.response = CapturedMessages(response, max_message, budget) if response else None
+        self.reported_request: CapturedMessages | None = None
+        self.reported_response: CapturedMessages | None = None
+        if reported is not None:
+            self.reported_request = CapturedMessages(reported.bytes, max_message, reported.budget)
+            self.reported_response = CapturedMessages(reported.bytes, max_message, reported.budget)
 
     def end(self) -> None:
         """Called once when the call ends."""
-        if self.request is not None:
-            self.request.end()
-        if self.response is not None:
-            self.response.end()
+        for each in (self.request, self.response, self.reported_request, self.reported_response):
+            if each is not None:
+                each.end()

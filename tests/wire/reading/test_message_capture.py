@@ -23,6 +23,7 @@ from criproxy.wire.reading.message_capture import (
     CapturedMessages,
     CaptureLimits,
     MessageCapture,
+    ReportLimits,
     SelectCapture,
 )
 from tests.properties.test_holding import PLANS
@@ -242,7 +243,8 @@ def reported_in(
 
 
 def test_each_message_is_reported_once_it_is_whole() -> None:
-    """A reported message comes with its side, flag and time before the end, and is kept no more."""
+    """A reported message comes with its side, flag and time before the end. What is kept of the
+    call is another matter, with its own limits."""
     budget = CaptureBudget(1000)
     sent = conversation(
         client(wire.request(1), wire.data(1, message(b"ask"), end=True)),
@@ -251,7 +253,8 @@ def test_each_message_is_reported_once_it_is_whole() -> None:
     )
     times = [now for _, _, now in sent]
     for cut in CUTS:
-        *passed, ended = reported_in(sent, CaptureLimits(100, 100, budget, reported=True), cut)
+        limits = CaptureLimits(0, 6, reported=ReportLimits(100, budget))
+        *passed, ended = reported_in(sent, limits, cut)
         assert [event[1:] for event in passed] == [
             (C, b"ask", False, times[0]),
             (R, b"one", False, times[1]),
@@ -259,7 +262,13 @@ def test_each_message_is_reported_once_it_is_whole() -> None:
             (R, b"three", False, times[2]),
         ]
         assert isinstance(ended, CallEnded)
-        assert (direction(ended.call, R).messages, direction(ended.call, R).cut) == ([], False)
+        kept = direction(ended.call, R)
+        assert (kept.messages, kept.cut) == ([(b"one", False), (b"two", False)], True)
+        capture = ended.call.capture
+        assert capture is not None
+        assert capture.request is None
+        assert capture.reported_response is not None
+        assert (capture.reported_response.messages, capture.reported_response.cut) == ([], False)
         assert budget.bytes == 0
 
 
@@ -272,12 +281,14 @@ def test_limits_of_reported_messages() -> None:
         *(runtime(wire.data(1, small)) for _ in range(5)),
         runtime(wire.data(1, large + small), wire.trailers(1)),
     )
-    for budget in (None, CaptureBudget(60 + MESSAGE_COST)):
+    for budget in (CaptureBudget(PLENTY), CaptureBudget(60 + MESSAGE_COST)):
         for cut in CUTS:
-            limits = CaptureLimits(100, 100, budget, reported=True)
+            limits = CaptureLimits(0, 0, reported=ReportLimits(100, budget))
             *passed, ended = reported_in(sent, limits, cut)
             assert [len(event.data) for event in passed] == [60] * 5
-            assert direction(ended.call, R).cut
+            assert ended.call.capture is not None
+            assert ended.call.capture.reported_response is not None
+            assert ended.call.capture.reported_response.cut
             assert ended.call.response.messages == 7
 
 

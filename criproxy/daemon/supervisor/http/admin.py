@@ -6,6 +6,7 @@ It serves the pages of the HTTP endpoint, and beside them, versioned::
     /v1/pods    the last pod starts
     /v1/tail    the line of each call as it ends, until the reader goes
     /v1/records the audit record of each call as it ends, with its messages
+    /v1/capture to a POST: the path of a cassette that was begun
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import msgspec
 
 from criproxy.daemon.supervisor.http.live_calls import MAX_READERS, LiveCalls
-from criproxy.daemon.supervisor.http.live_state import LiveState
+from criproxy.daemon.supervisor.http.live_state import VERSION, LiveState
 from criproxy.daemon.supervisor.listening import criproxy_at
 from criproxy.errors import CriproxyError
 from criproxy.observe.http import UnixHTTPServer
@@ -32,11 +33,20 @@ class AdminPages:
     """The WSGI application."""
 
     def __init__(
-        self, pages: WSGIApplication, state: LiveState, lines: LiveCalls, records: LiveCalls
+        self,
+        pages: WSGIApplication,
+        state: LiveState,
+        lines: LiveCalls,
+        records: LiveCalls,
+        capture: Callable[[], str],
     ) -> None:
-        """``lines`` and ``records`` are of calls; ``pages`` answers all other paths."""
+        """``lines`` and ``records`` are of calls; ``pages`` answers all other paths.
+
+        ``capture`` begins a cassette and returns its path.
+        """
         self._pages = pages
         self._streams = {"/v1/tail": lines, "/v1/records": records}
+        self._capture = capture
         self._answers: dict[str, Callable[[], Any]] = {
             "/v1/state": state.state,
             "/v1/pods": state.pods,
@@ -47,6 +57,8 @@ class AdminPages:
         path = environ.get("PATH_INFO", "")
         if path in self._streams:
             return _stream(self._streams[path], start)
+        if path == "/v1/capture" and environ.get("REQUEST_METHOD") == "POST":
+            return self._begin_cassette(start)
         answer = self._answers.get(path)
         if answer is None:
             return self._pages(environ, start)
@@ -54,8 +66,16 @@ class AdminPages:
             body = msgspec.json.encode(answer())
         except (TimeoutError, RuntimeError):
             return _unavailable(start, "the daemon's event loop does not turn")
-        start("200 OK", [("Content-Type", _JSON), ("Content-Length", str(len(body)))])
-        return [body]
+        return _json(start, body)
+
+    def _begin_cassette(self, start: StartResponse) -> Iterable[bytes]:
+        try:
+            answer = {"version": VERSION, "path": self._capture()}
+        except (TimeoutError, RuntimeError):
+            return _unavailable(start, "the daemon's event loop does not turn")
+        except CriproxyError as error:
+            return _unavailable(start, str(error))
+        return _json(start, msgspec.json.encode(answer))
 
 
 class AdminSocket:
@@ -85,6 +105,11 @@ def _stream(calls: LiveCalls, start: StartResponse) -> Iterable[bytes]:
         return _unavailable(start, f"{MAX_READERS} read the calls already")
     start("200 OK", [("Content-Type", _LINES)])
     return calls.lines(reader)
+
+
+def _json(start: StartResponse, body: bytes) -> list[bytes]:
+    start("200 OK", [("Content-Type", _JSON), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _unavailable(start: StartResponse, reason: str) -> list[bytes]:

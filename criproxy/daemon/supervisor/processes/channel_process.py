@@ -1,8 +1,8 @@
 """A process that workers have channels to, as the supervisor sees it: started where configured.
 
-There are three: the recorder of the audit log, the exporter of traces, and the recorder whose
-records are for the readers of the admin socket. One that ends by itself is started anew, and each
-worker is given a new channel.
+There are four: the recorder of the audit log, the exporter of traces, the capturer, and the
+recorder whose records are for the readers of the admin socket. One that ends by itself is started
+anew, and each worker is given a new channel.
 """
 
 import asyncio
@@ -83,6 +83,7 @@ class ChannelProcess(ABC):
         Raises UnavailableError and UsageError, and leaves what was before in force.
         """
         if spec is None:  # workers without it have no channel
+            self.send("retire")
             return
         if self._control is None:
             await self._start()
@@ -102,10 +103,10 @@ class ChannelProcess(ABC):
                 self._control.send({"op": "channel"}, [theirs.fileno()])
             yield ours.fileno()
 
-    def reopen(self) -> None:
-        """Have it open its files anew."""
+    def send(self, operation: str) -> None:
+        """Send a command to the process if there is one: it ignores those that it does not know."""
         if self._control is not None:
-            self._control.send({"op": "reopen"})
+            self._control.send({"op": operation})
 
     def _exited(self, status: int) -> None:
         if not self._closing:
@@ -309,3 +310,54 @@ class TailProcess(ChannelProcess):
 
     def _report_unwritten(self, count: int, waited: float) -> None:
         """Nobody reads them any more."""
+
+
+class CapturerProcess(ChannelProcess):
+    """The capturer."""
+
+    name = "capturer"
+    purpose = "capture"
+
+    def __init__(
+        self, spawner: SpawnerClient, restarted: Callable[[], None], log: Log, tasks: Tasks
+    ) -> None:
+        super().__init__(spawner, restarted, log, tasks)
+        self._asked: list[asyncio.Future[str]] = []
+
+    async def capture(self) -> str:
+        """Have a cassette written; return its path. Raises UnavailableError."""
+        if self._spec is None:
+            raise UnavailableError(
+                "nothing is captured; set capture.directory, and reload (SIGHUP)"
+            )
+        if not self.is_running:
+            raise UnavailableError("the capturer has ended, and is started again; try again then")
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._asked.append(answer)
+        self.send("capture")
+        return await answer
+
+    def _received(self, message: Message, descriptors: list[int]) -> None:
+        if message["op"] != "captured":
+            super()._received(message, descriptors)
+            return
+        answer = self._asked.pop(0)
+        if answer.done():  # nobody waits for it any more
+            return
+        if "path" in message:
+            answer.set_result(message["path"])
+        else:
+            answer.set_exception(UnavailableError(message["error"]))
+
+    def _lost(self) -> None:
+        super()._lost()
+        for answer in self._asked:
+            if not answer.done():
+                answer.set_exception(UnavailableError("the capturer has ended"))
+        self._asked.clear()
+
+    def _report_trouble(self, trouble: str) -> None:
+        self._log.error("capture in trouble", trouble=trouble)
+
+    def _report_unwritten(self, count: int, waited: float) -> None:
+        self._log.warning("captured records lost", records=count, waited_s=waited)

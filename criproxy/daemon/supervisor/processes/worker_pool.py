@@ -50,7 +50,7 @@ class Listening(Protocol):
 
 
 class ChannelPort(Protocol):
-    """Makes channels to the recorder or to the exporter."""
+    """Makes channels to the recorder, to the exporter or to the capturer."""
 
     @property
     def is_running(self) -> bool:
@@ -65,12 +65,14 @@ class ChannelPorts(NamedTuple):
 
     recorder: ChannelPort
     exporter: ChannelPort
+    capturer: ChannelPort
 
     def configured(self, config: Config) -> dict[str, tuple[ChannelPort, Section | None]]:
         """Return each with its section of a configuration, by name, in the order of channels."""
         return {
             "recorder": (self.recorder, config.audit),
             "exporter": (self.exporter, config.traces),
+            "capturer": (self.capturer, config.capture),
         }
 
 
@@ -181,7 +183,7 @@ class WorkerPool:
         return [each.snapshot for each in list(self._all)]
 
     def reconnect(self, name: str) -> None:
-        """Give each worker a channel to the recorder or the exporter that was started anew."""
+        """Give each worker a channel to a process that was started anew."""
         for each in self._all:
             self._reconnect(each, name)
 

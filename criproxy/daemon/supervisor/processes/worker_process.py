@@ -70,8 +70,8 @@ class WorkerProcess:
         self.missed = 0
         """Looks at it, one a second, since its event loop has turned."""
         self.channel_lost: Callable[[str], None] = lambda name: None
-        """Called when its channel to the recorder or the exporter was closed, with the name of that
-        process: it needs another."""
+        """Called when its channel to another process was closed, with the name of that process: it
+        needs another."""
         self._loaded = loaded
         self._log = log
         self._share_pods = share_pods
@@ -91,7 +91,7 @@ class WorkerProcess:
     ) -> None:
         """Fork the process and give it its sockets; ``ready`` tells what comes of it.
 
-        ``channels``: to the recorder and to the exporter, as far as they are configured.
+        ``channels``: to the recorder, the exporter and the capturer, as far as they are configured.
 
         Raises OSError where no process can be forked.
         """

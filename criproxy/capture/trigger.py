@@ -3,6 +3,7 @@
 Streams take no time here: they last as long as their clients want.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from criproxy.cassette.open_calls import OpenCall, OpenCalls
@@ -16,34 +17,45 @@ _SECOND: Final = 1e9
 class Trigger:
     """Follows the records of a recording; :meth:`see` each, and ask for :meth:`overdue` calls."""
 
-    def __init__(self, wanted: CallFilter) -> None:
+    def __init__(self, wanted: Sequence[CallFilter]) -> None:
+        """``wanted``: the conditions on a call; it has to meet those of one filter."""
         self._wanted = wanted
+        self._shortest = min((each.slower_than for each in wanted if each.slower_than), default=0.0)
         self._open = OpenCalls()
+        self._reported: set[int] = set()  # the calls in flight that were overdue
 
-    def see(self, record: AnyRecord) -> bool:
-        """Take the next record; return whether it ends a call that meets the conditions."""
+    def see(self, record: AnyRecord) -> LoggedCall | None:
+        """Take the next record; return the call that it ends if that meets the conditions."""
         call = self._open.follow(record)
         if call is None or not isinstance(record, CallEnded):
-            return False
-        is_met = self._wanted.selects(self._logged(call, record.at, record))
+            return None
+        self._reported.discard(record.call)
+        ended = self._logged(call, record.at, record)
         self._open.learn(call, record)
-        return is_met
+        return ended if self._selects(ended) else None
 
-    def overdue(self, now: int) -> bool:
-        """Return whether a call in flight meets the conditions, because it has run for so long.
+    def overdue(self, now: int) -> LoggedCall | None:
+        """Return a call in flight that meets the conditions, because it has run for so long; each
+        of them once.
 
         ``now`` is in nanoseconds since the beginning.
         """
-        if not self._wanted.slower_than:
-            return False
-        before = now - self._wanted.slower_than * _SECOND
-        for call in self._open.calls.values():
+        if not self._shortest:
+            return None
+        before = now - self._shortest * _SECOND
+        for number, call in self._open.calls.items():
             if call.began.at > before:
-                return False  # all others began later
-            is_stream = call.method.server_streaming
-            if not is_stream and self._wanted.selects(self._logged(call, now)):
-                return True
-        return False
+                return None  # all others began later
+            if call.method.server_streaming or number in self._reported:
+                continue
+            running = self._logged(call, now)
+            if any(each.slower_than and each.selects(running) for each in self._wanted):
+                self._reported.add(number)
+                return running
+        return None
+
+    def _selects(self, call: LoggedCall) -> bool:
+        return any(each.selects(call) for each in self._wanted)
 
     def _logged(self, call: OpenCall, until: int, end: CallEnded | None = None) -> LoggedCall:
         subject = self._open.subject(call)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from criproxy.capture.trigger import Trigger
 from criproxy.cassette.records import AnyRecord, ConnectionOpened
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.recording.trigger import Trigger
 from criproxy.timeline.filters import CallFilter
 from tests.support.cassettes import SECOND, Made
 
@@ -28,11 +28,11 @@ EVENTS = Made(
 
 def met(wanted: CallFilter) -> list[str]:
     """The methods of the calls whose end meets the conditions."""
-    trigger = Trigger(wanted)
+    trigger = Trigger([wanted])
     trigger.see(ConnectionOpened(connection=1, at=0, executable="/usr/bin/kubelet"))
     found = []
     for number, call in enumerate((RUN, STOP, EVENTS), 1):
-        if sum(trigger.see(record) for record in call.make(number)):
+        if any(trigger.see(record) is not None for record in call.make(number)):
             found.append(call.method)
     return found
 
@@ -56,14 +56,20 @@ def test_calls_that_end(wanted: CallFilter, methods: list[str]) -> None:
 
 
 def test_calls_in_flight() -> None:
-    """A call that has not ended meets a duration once it has run for so long; a stream never
-    does."""
-    trigger = Trigger(CallFilter(slower_than=2, namespaces=("shop",)))
+    """A call that has not ended meets a duration once it has run for so long, and only once until
+    its end; a stream never does."""
+    slow = CallFilter(slower_than=2, namespaces=("shop",))
+    trigger = Trigger([CallFilter(codes=("UNKNOWN",)), slow])
     began: list[AnyRecord] = [*EVENTS.make(1)[:2], *RUN.make(2)[:2]]
-    assert sum(trigger.see(record) for record in began) == 0
-    assert not trigger.overdue(int(2.9 * SECOND))
-    assert trigger.overdue(int(3.1 * SECOND))
-    other = Trigger(CallFilter(slower_than=2, namespaces=("other",)))
-    assert sum(other.see(record) for record in began) == 0
-    assert not other.overdue(1000 * SECOND)
-    assert not Trigger(CallFilter(codes=("OK",))).overdue(1000 * SECOND)
+    assert not any(trigger.see(record) for record in began)
+    assert trigger.overdue(int(2.9 * SECOND)) is None
+    running = trigger.overdue(int(3.1 * SECOND))
+    assert running is not None
+    assert (running.method, running.pod, running.running) == ("RunPodSandbox", "web", True)
+    assert trigger.overdue(int(4 * SECOND)) is None
+    (ended,) = [call for record in RUN.make(2)[2:] if (call := trigger.see(record)) is not None]
+    assert (ended.code, ended.running) == ("OK", False)
+    other = Trigger([CallFilter(slower_than=2, namespaces=("other",))])
+    assert not any(other.see(record) for record in began)
+    assert other.overdue(1000 * SECOND) is None
+    assert Trigger([CallFilter(codes=("OK",))]).overdue(1000 * SECOND) is None

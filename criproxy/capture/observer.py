@@ -1,10 +1,9 @@
 """Makes the records of a cassette from what the relay reports."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from criproxy.cassette import records
 from criproxy.peers.peer import Connection
-from criproxy.recording.channel import RecordChannel
 from criproxy.relay.notifier import Clock
 from criproxy.wire.grpc import parse_message
 from criproxy.wire.reading.calls import Call
@@ -15,7 +14,7 @@ from criproxy.wire.reading.connection import (
     MessagePassed,
     Side,
 )
-from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits
+from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits, ReportLimits
 
 MESSAGE_BYTES: Final = 16 << 20
 """Bytes of a message that are recorded: gRPC peers of the CRI accept no larger ones. After a
@@ -25,26 +24,37 @@ _INCOMPLETE_BYTES: Final = 64 << 20
 """Bytes of all messages that are not whole yet."""
 
 
-class RecordingObserver:
-    """The relay's Observer: puts records into a channel."""
+class RecordOutput(Protocol):
+    """Takes records, without waiting."""
 
-    def __init__(self, channel: RecordChannel, clock: Clock) -> None:
-        """``clock`` is that of calls. The recording begins now."""
+    def put(self, record: records.AnyRecord, *, essential: bool = False) -> bool:
+        """Take a record; return False if it is dropped.
+
+        ``essential``: whether it is taken in any case, because what came before has bounded how
+        many of them there can be.
+        """
+
+
+class RecordingObserver:
+    """The relay's Observer: makes records, and puts them into a channel."""
+
+    def __init__(self, channel: RecordOutput, clock: Clock, began: float | None = None) -> None:
+        """``clock`` is that of calls. The times of records are since ``began``, a time of that
+        clock; None: since now."""
         self.calls = 0
         """Calls that began."""
         self.messages = 0
         """Messages that passed."""
         self._channel = channel
         self._clock = clock
-        self._began = clock()
+        self._began = clock() if began is None else began
         self._connections: dict[Connection, int] = {}
         self._opened = 0
         self._numbers: dict[Call, int] = {}
-        self._limits = CaptureLimits(
-            MESSAGE_BYTES, MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES), reported=True
-        )
+        limits = ReportLimits(MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES))
+        self._limits = CaptureLimits(0, 0, reported=limits)
 
-    def select_capture(self, path: bytes) -> CaptureLimits | None:
+    def select_capture(self, path: bytes) -> CaptureLimits:
         """Capture the messages of all calls; see SelectCapture."""
         return self._limits
 
@@ -52,23 +62,39 @@ class RecordingObserver:
         """See Observer."""
         self._opened += 1
         self._connections[connection] = self._opened
+        self._put_connection(connection, self._opened)
+
+    def begin_again(self) -> None:
+        """Begin another recording: the process that has the records so far is gone.
+
+        Calls in flight are not recorded.
+        """
+        self._numbers.clear()
+        for connection, number in self._connections.items():
+            self._put_connection(connection, number)
+
+    def _put_connection(self, connection: Connection, number: int) -> None:
         peer = connection.peer
         self._channel.put(
             records.ConnectionOpened(
-                connection=self._opened,
+                connection=number,
                 at=self.time(connection.opened),
                 pid=peer.pid,
                 uid=peer.uid,
                 gid=peer.gid,
                 executable=peer.executable or "",
                 kubelet=peer.kubelet,
+                listener=connection.listener,
             )
         )
 
     def connection_closed(self, connection: Connection) -> None:
         """See Observer."""
         number = self._connections.pop(connection)
-        self._channel.put(records.ConnectionClosed(connection=number, at=self.time(self._clock())))
+        self._channel.put(
+            records.ConnectionClosed(connection=number, at=self.time(self._clock())),
+            essential=True,  # as many as connections are open
+        )
 
     def observe(self, connection: Connection, event: Event) -> None:
         """See Observer."""
@@ -107,8 +133,9 @@ class RecordingObserver:
             return
         encoding = ""
         if event.compressed and call.capture is not None:
-            captured = call.capture.response if response else call.capture.request
-            encoding = "" if captured is None else captured.encoding.decode("latin-1")
+            capture = call.capture
+            reported = capture.reported_response if response else capture.reported_request
+            encoding = "" if reported is None else reported.encoding.decode("latin-1")
             encoding = encoding or "identity"  # a compressed message needs an algorithm
         self._channel.put(
             records.MessagePassed(
