@@ -18,8 +18,8 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from criproxy.errors import CriproxyError
 from criproxy.printable import fit, printable, shrink
-from criproxy.top.figures import State, Window
-from criproxy.top.rows import TABLES, Table, describe, summary
+from criproxy.overview.figures import State, Window
+from criproxy.overview.tables import TABLES, Table, describe, summary
 
 _ID: Final = "table-{}"
 _STOPPED: Final = "PAUSED: "

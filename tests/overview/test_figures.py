@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criproxy.top.figures import Window, figures, quantile
-from tests.top.states import call, method, state
+from criproxy.overview.figures import Window, figures, quantile
+from tests.overview.states import call, method, state
 
 
 def row(found: dict[str, object], name: str) -> dict[str, object]:
