@@ -38,9 +38,12 @@ LET_LAST: Final = "criproxy.let_last"
 """The key of the WSGI environment under which is what lets a response last.
 
 It is called without arguments, on the thread of the request. The connection is not cut for its age
-any more; it is if its client reads too little in 10 s, and when the server is closed. The
-application limits the number of such responses.
+any more; it is if its client does not read in time what is sent to it at once, and when the server
+is closed or serves another application. The application limits the number of such responses.
 """
+
+_SENDING: Final = 10.0
+"""Seconds within which a client has to read what a lasting response sends at once."""
 
 _LASTING_BUFFER: Final = 64 << 10
 """Bytes that the kernel keeps of a lasting response for a client that does not read, or twice as
@@ -222,7 +225,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
         ``cuts`` is the count of cuts when its request had been read: it is cut by one since then.
         """
-        connection.settimeout(_TIMEOUT)
+        connection.settimeout(_SENDING)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LASTING_BUFFER)
         self._opened[connection] = math.inf
         if cuts != self.cuts:

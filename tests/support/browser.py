@@ -31,9 +31,7 @@ def chromium() -> Iterator[Any]:
     # Its sandbox is not for root, and what it is shown here is ours.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which(_PROGRAM), args=arguments
-        )
+        browser = playwright.chromium.launch(executable_path=shutil.which(_PROGRAM), args=arguments)
         try:
             yield browser
         finally:

@@ -157,7 +157,7 @@ class _Supervisor:
         self._live_state = LiveState(
             self._pages, self._snapshots, lambda: self._health.problem, time.time()
         )
-        self._overview: "LiveOverview | None" = None
+        self._overview: LiveOverview | None = None
         self._upgrading = False
         self._upgraded = False
         self._failed: BaseException | None = None
@@ -413,9 +413,9 @@ class _Supervisor:
             self._http.close()
         if admin_moved and self._admin is not None:
             self._admin.close()
-        if http is self._http is not None and config.metrics != before.config.metrics:
+        if http is not None and not moved and config.metrics != before.config.metrics:
             http.serve(self._http_pages(config))
-        if admin is self._admin is not None and config.admin != before.config.admin:
+        if admin is not None and not admin_moved and config.admin != before.config.admin:
             admin.serve(self._admin_pages(config))
         self._http, self._admin = http, admin
         self._loaded = loaded
