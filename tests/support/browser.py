@@ -41,14 +41,18 @@ def chromium() -> Iterator[Any]:
 class UiPage:
     """The page at /ui, in a window of its own."""
 
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        """``options`` are those of playwright's new_page()."""
+    def __init__(
+        self, browser: Any, address: str, *, with_clock: bool = False, **options: Any
+    ) -> None:
+        """``options`` are those of playwright's new_page(). ``with_clock``: the test sets it."""
         self.page = browser.new_page(**{"viewport": DESK} | options)
         self.page.set_default_timeout(LIMIT_SECONDS * 1000)
         self.said: list[str] = []
         """What the browser wrote to its console: errors, and what the page's policy forbids."""
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        if with_clock:
+            self.page.clock.install()
         self.page.goto(f"http://{address}/ui")
 
     def rows(self, source: str) -> Any:
@@ -57,7 +61,9 @@ class UiPage:
 
     def cells(self, source: str) -> list[list[str]]:
         """The texts of the rows of a table."""
-        return [row.locator("td").all_inner_texts() for row in self.rows(source).all()]
+        cells = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))"
+        found: list[list[str]] = self.rows(source).evaluate_all(cells)
+        return found
 
     def close(self) -> None:
         """Close the window."""
