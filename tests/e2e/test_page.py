@@ -143,8 +143,13 @@ def test_keyboard(page: UiPage, node: Node) -> None:
     assert "Version" in page.page.evaluate(FOCUSED)
     press("ArrowDown")
     assert "Status" in page.page.evaluate(FOCUSED)
-    node.told["calls"] = [call("Status", 29.0), call("ExecSync", 28.0), call("Attach", 90.0)]
-    fits(page, "calls", 1, ["Attach", "Status", "ExecSync"])
+    node.told["calls"] = [
+        call("Status", 29.0) | {"age_s": 31.0},
+        call("Version", 30.0),
+        call("ExecSync", 28.0),
+        call("Attach", 90.0),
+    ]
+    fits(page, "calls", 1, ["Attach", "Status", "Version", "ExecSync"])
     assert "Status" in page.page.evaluate(FOCUSED)
     press("End")
     assert "ExecSync" in page.page.evaluate(FOCUSED)
@@ -159,20 +164,20 @@ def test_keyboard(page: UiPage, node: Node) -> None:
     press("Shift+Tab")
     assert page.page.evaluate(FOCUSED) == "METHOD"
     press("Enter")
-    fits(page, "calls", 1, ["Attach", "ExecSync", "Status"])
+    fits(page, "calls", 1, ["Attach", "ExecSync", "Status", "Version"])
     assert page.page.locator("#table-calls [aria-sort=ascending]").inner_text() == "METHOD"
     press("/")
     page.page.keyboard.type("stat")
     fits(page, "calls", 1, ["Status"])
     press("Escape")
-    fits(page, "calls", 1, ["Attach", "ExecSync", "Status"])
+    fits(page, "calls", 1, ["Attach", "ExecSync", "Status", "Version"])
     press("p")
     looks = node.looks
     node.told["calls"] = []
     wait_until(lambda: node.looks > looks + 3, "some more events")
     assert page.page.get_by_role("button", name="Pause").get_attribute("aria-pressed") == "true"
-    assert page.page.locator("#summary").inner_text().startswith("PAUSED: 3 calls in flight")
-    fits(page, "calls", 1, ["Attach", "ExecSync", "Status"])
+    assert page.page.locator("#summary").inner_text().startswith("PAUSED: 4 calls in flight")
+    fits(page, "calls", 1, ["Attach", "ExecSync", "Status", "Version"])
     press("p")
     fits(page, "calls", 1, [])
 

@@ -87,6 +87,8 @@ class Table {
 
   showRows(matching, columns) {
     const focused = this.rowInFocus();
+    const keys = new Set(matching.map((row) => row.key));
+    for (const [key, made] of this.rows) if (!keys.has(key)) made.remove();
     const shown = new Map();
     let before = null;
     for (const row of matching) {
@@ -99,7 +101,6 @@ class Table {
       if (made !== place) this.body.insertBefore(made, place);
       before = made;
     }
-    for (const [key, made] of this.rows) if (!shown.has(key)) made.remove();
     this.rows = shown;
     const all = [...shown.values()];
     const chosen = all.find((made) => made.tabIndex === 0) ?? all[0];
