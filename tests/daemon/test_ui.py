@@ -345,7 +345,8 @@ def test_a_daemon(runtime: EmbeddedRuntime, short_dir: Path) -> None:
         proxy.reload(metrics=metrics, admin={"socket": admin, "ui": True})
         wait_until(lambda: len(proxy.events("configuration loaded")) == 1, "reload")
         assert proxy.get("/ui")[0] == 200
-        assert unix_get(short_dir / "admin.sock", "/ui") == 200
+        for path in ("/ui", "/ui/events", "/v1/state"):
+            assert unix_get(short_dir / "admin.sock", path) == 200
         connection = http.client.HTTPConnection(
             proxy.event("metrics")["address"], timeout=LIMIT_SECONDS
         )

@@ -96,6 +96,16 @@ def test_since_the_start() -> None:
     assert (found["window_s"], row(found, "Version")["rate"]) == (10.0, 0.5)
 
 
+def test_what_a_window_keeps() -> None:
+    """A window shows the calls and pods of the last state, and keeps none of them."""
+    window = Window(10.0)
+    for calls in ([call(), call()], [call()], []):
+        found = window.add(state(5.0, calls=calls))
+        assert len(found["calls"]) == len(calls)
+    assert all("calls" not in kept for kept in window._states)
+    assert len(window._states) == 3
+
+
 def test_the_first_state_of_a_window_moves_on() -> None:
     """Figures are about the last seconds: what was before them does not count any more."""
     window = Window(10.0)
