@@ -19,6 +19,9 @@
 #                the same, then install, run and remove it in a new Debian 12 (as root, with
 #                Debian's package mmdebstrap)
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
+#   make browser  set up what drives a browser, without which the tests of the page are skipped
+#   make screenshots
+#                draw the pictures of the page in docs/ anew (with Debian's package chromium)
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize
 #   make docs    regenerate the reference, and build the documentation in site/
@@ -54,13 +57,13 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check charts browser screenshots kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.browser $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
 $(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -72,6 +75,10 @@ $(SETUP): $(RUN)
 
 $(VENV)/.charts: $(SETUP)
 	$(INSTALL) -e '.[charts]'
+	@touch $@
+
+$(VENV)/.browser: $(SETUP)
+	$(INSTALL) -e '.[browser]'
 	@touch $@
 
 $(VENV)/.bench: $(SETUP)
@@ -109,6 +116,11 @@ dist: $(SETUP)
 	$(BIN)/python -m build
 
 charts: $(VENV)/.charts
+
+browser: $(VENV)/.browser
+
+screenshots: $(VENV)/.browser
+	$(BIN)/python -m tests.support.screenshots
 
 kustomize: $(VENV)/.charts
 	$(BIN)/python -m tests.support.chart

@@ -78,6 +78,10 @@ def test_two_builds(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     with zipfile.ZipFile(first / f"dist/criproxy-{__version__}-py3-none-any.whl") as wheel:
         wheel.extractall(installed)
+    static = Path("criproxy/daemon/supervisor/http/ui/static")
+    assert {path.name for path in (ROOT / static).iterdir()} == {
+        path.name for path in (installed / static).iterdir()
+    }
     said = run(sys.executable, "-m", "criproxy", "--version", cwd=installed, PYTHONSAFEPATH="")
     python = sys.version.split()[0]
     assert said == f"criproxy {__version__} (interpreted, commit {commit}, Python {python})"

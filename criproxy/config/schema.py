@@ -9,7 +9,7 @@ from msgspec import field
 
 from criproxy.audit.spec import AuditSpec
 from criproxy.capture.spec import CaptureSpec
-from criproxy.config.value_types import Address, Owner
+from criproxy.config.value_types import Address, Owner, format_address, is_loopback
 from criproxy.configtypes.section import Section
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
@@ -91,6 +91,25 @@ class MetricsConfig(Section, frozen=True):
     address: Address | None = Address(("127.0.0.1", 9440))
     """The `HOST:PORT` on which HTTP is served; an IPv6 host is written `"[::1]:9440"`, and port 0
     selects a free port. null: no HTTP."""
+    ui: bool = False
+    """Whether a page at `/ui` shows what `criproxy top` shows. `metrics.address` has to be a
+    loopback address then: every user of the node, and every container in its network, can read
+    there which pods, images and callers there are, whatever `log.pods` is."""
+
+    def __post_init__(self) -> None:
+        if not self.ui:
+            return
+        if self.address is None:
+            raise ValueError(
+                "ui needs an address, and metrics.address is null; set it to 127.0.0.1:9440, or "
+                "have the page at the admin socket with admin.ui"
+            )
+        if not is_loopback(self.address[0]):
+            raise ValueError(
+                "ui is for a loopback address, because the page has no authentication, and "
+                f"metrics.address is {format_address(self.address)}; set it to "
+                f"127.0.0.1:{self.address[1]}, or have the page at the admin socket with admin.ui"
+            )
 
 
 class AdminConfig(Section, frozen=True):
@@ -100,6 +119,15 @@ class AdminConfig(Section, frozen=True):
     """The unix socket on which what the daemon is doing is served over HTTP: calls with the names
     of pods, containers and images, whatever `log.pods` is. Its mode is 0600, and its directory
     should be one that no container mounts. null: no admin socket."""
+    ui: bool = False
+    """Whether a page at `/ui` shows what `criproxy top` shows."""
+
+    def __post_init__(self) -> None:
+        if self.ui and self.socket is None:
+            raise ValueError(
+                "ui needs a socket, and admin.socket is null; set it, for example to "
+                "unix:///run/criproxy-admin/admin.sock"
+            )
 
 
 class LogConfig(Section, frozen=True):
@@ -314,10 +342,14 @@ class Config(Section, frozen=True):
         return any(each is not None and each.restricts_pods for each in profiles)
 
     @property
+    def tells_calls(self) -> bool:
+        """Whether the admin socket or the page tells what calls and pod starts there are."""
+        return self.admin.socket is not None or self.metrics.ui
+
+    @property
     def names_calls(self) -> bool:
         """Whether calls are named by their pods, containers and images."""
-        named = self.admin.socket, self.traces
-        return self.log.pods or any(each is not None for each in named)
+        return self.log.pods or self.tells_calls or self.traces is not None
 
     def __post_init__(self) -> None:
         if not self.listeners:

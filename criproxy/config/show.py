@@ -7,7 +7,7 @@ import msgspec
 import yaml
 
 from criproxy.config.schema import Config
-from criproxy.config.value_types import Address, Owner
+from criproxy.config.value_types import Address, Owner, format_address
 from criproxy.configtypes.patterns import Pattern
 from criproxy.configtypes.values import Duration, Mode, Size
 from criproxy.relay.endpoints import Endpoint
@@ -39,8 +39,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Owner):
         return ":".join("" if each is None else str(each) for each in value)
     if isinstance(value, Address):
-        host, port = value
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return format_address(value)
     return value
 
 

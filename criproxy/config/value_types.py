@@ -1,5 +1,6 @@
 """Configuration values that are written as strings: owners, addresses, and those of configtypes."""
 
+from ipaddress import ip_address
 from typing import Any, Final
 
 from criproxy.configtypes.patterns import Pattern, parse_pattern
@@ -33,6 +34,22 @@ def parse_address(text: str) -> tuple[str, int]:
     if not host or bracketed != (":" in host) or not is_port or int(port) > _LARGEST_PORT:
         raise ValueError(f"{text!r} is not an address; write it like 127.0.0.1:9440 or [::1]:9440")
     return host, int(port)
+
+
+def format_address(address: tuple[str, int]) -> str:
+    """Return an address as it is written."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only processes on the same machine can connect to a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def decode(kind: type[Any], value: Any) -> Any:

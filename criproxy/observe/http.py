@@ -9,10 +9,12 @@ more, and limits only the time without any byte, so that a client may hold a con
 
 import contextlib
 import io
+import math
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -31,6 +33,21 @@ _CONNECTIONS: Final = 64
 
 _REQUEST_BYTES: Final = 16 << 10
 """Bytes that are read from a connection: more than any scraper's request line and headers."""
+
+LET_LAST: Final = "criproxy.let_last"
+"""The key of the WSGI environment under which is what lets a response last.
+
+It is called without arguments, on the thread of the request. The connection is not cut for its age
+any more; it is if its client does not read in time what is sent to it at once, and when the server
+is closed or serves another application. The application limits the number of such responses.
+"""
+
+_SENDING: Final = 10.0
+"""Seconds within which a client has to read what a lasting response sends at once."""
+
+_LASTING_BUFFER: Final = 64 << 10
+"""Bytes that the kernel keeps of a lasting response for a client that does not read, or twice as
+many: what is sent to it later would be old. By default they are some MiB."""
 
 _UNIX_CONNECTIONS: Final = 32
 """Connections at once to a unix socket, which only the daemon's user can have."""
@@ -80,7 +97,7 @@ class HTTPServer:
     """Serves pages at an address on its own threads."""
 
     def __init__(
-        self, host: str, port: int, pages: Pages, inherited: socket.socket | None = None
+        self, host: str, port: int, pages: WSGIApplication, inherited: socket.socket | None = None
     ) -> None:
         """Bind and start serving; port 0 chooses a free one. Raises UnavailableError.
 
@@ -93,7 +110,7 @@ class HTTPServer:
                 f"cannot serve metrics at {_address(host, port)}: {error.strerror or error}; "
                 "choose another address with --metrics-address or metrics.address"
             ) from error
-        self._server.set_app(pages)
+        self.serve(pages)
         self.address = _address(host, self._server.server_port)
         """The bound address with its port."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
@@ -104,10 +121,16 @@ class HTTPServer:
         """The descriptor of the listening socket."""
         return self._server.fileno()
 
+    def serve(self, pages: WSGIApplication) -> None:
+        """Serve other pages from now on; responses that last end."""
+        self._server.set_app(pages)
+        self._server.cut_lasting()
+
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving. Responses that last end."""
         self._server.shutdown()
         self._server.server_close()
+        self._server.cut_lasting()
         self._thread.join()
 
 
@@ -125,6 +148,11 @@ class UnixHTTPServer:
             target=self._server.serve_forever, name="admin", daemon=True
         )
         self._thread.start()
+
+    def serve(self, application: WSGIApplication) -> None:
+        """Serve another application from now on; responses that last end."""
+        self._server.set_app(application)
+        self._server.cut_lasting()
 
     def close(self) -> None:
         """Stop accepting, and end the responses that go on."""
@@ -146,8 +174,11 @@ class _Server(ThreadingMixIn, WSGIServer):
         inherited: socket.socket | None,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._opened: dict[socket.socket, float] = {}  # when each connection was accepted
+        self._opened: dict[socket.socket, float] = {}
+        """When each connection was accepted; infinity if it may last."""
         self._inherited = inherited
+        self.cuts = 0
+        """How often the connections that may last were cut."""
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
@@ -189,6 +220,24 @@ class _Server(ThreadingMixIn, WSGIServer):
             if now - opened > _TIMEOUT:
                 self._cut(connection)
 
+    def let_last(self, connection: socket.socket, cuts: int) -> None:
+        """Do not cut a connection for its age; see LET_LAST.
+
+        ``cuts`` is the count of cuts when its request had been read: it is cut by one since then.
+        """
+        connection.settimeout(_SENDING)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LASTING_BUFFER)
+        self._opened[connection] = math.inf
+        if cuts != self.cuts:
+            self._cut(connection)
+
+    def cut_lasting(self) -> None:
+        """Cut the connections that may last."""
+        self.cuts += 1
+        for connection, opened in tuple(self._opened.items()):
+            if opened == math.inf:
+                self._cut(connection)
+
     def cut_all(self) -> None:
         """Cut all connections."""
         for connection in tuple(self._opened):
@@ -210,6 +259,13 @@ class _Handler(WSGIRequestHandler):
         """Read at most the bytes of a request from the connection."""
         super().setup()
         self.rfile = io.BufferedReader(_RequestReader(self.connection))
+
+    def get_environ(self) -> WSGIEnvironment:
+        """Return the environment of a request that was read."""
+        environ: WSGIEnvironment = super().get_environ()
+        assert isinstance(self.server, _Server)
+        environ[LET_LAST] = partial(self.server.let_last, self.connection, self.server.cuts)
+        return environ
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name there
         """Do not log requests: scrapers send one every few seconds."""
@@ -239,8 +295,7 @@ class _UnixHandler(_Handler):
     def get_environ(self) -> WSGIEnvironment:
         """Return the environment of a request that was read; its response may last."""
         self.connection.settimeout(None)
-        environ: WSGIEnvironment = super().get_environ()
-        return environ
+        return super().get_environ()
 
 
 class _RequestReader(io.RawIOBase):

@@ -43,6 +43,11 @@ class LivePods:
         """Return the JSON form of the starts that go on: without an end, and lately seen."""
         return [self._json(start) for start in self._starts if self._goes_on(start)]
 
+    def ended(self, most: int) -> list[dict[str, Any]]:
+        """Return the JSON form of starts that do not go on: so many, the last that began first."""
+        ended = [start for start in reversed(self._starts) if not self._goes_on(start)]
+        return [self._json(start) for start in ended[:most]]
+
     def _goes_on(self, start: PodStart) -> bool:
         if start.state == "started" or start.pod_id in self._stopped:
             return False

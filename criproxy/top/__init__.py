@@ -1,1 +1,1 @@
-"""``criproxy top``: what a daemon is doing now, as figures and on a screen."""
+"""``criproxy top``: its screen."""

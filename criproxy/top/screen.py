@@ -17,9 +17,9 @@ from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
 from criproxy.errors import CriproxyError
+from criproxy.overview.figures import State, Window
+from criproxy.overview.tables import TABLES, Table, describe, summary
 from criproxy.printable import fit, printable, shrink
-from criproxy.top.figures import State, Window
-from criproxy.top.rows import TABLES, Table, describe, summary
 
 _ID: Final = "table-{}"
 _STOPPED: Final = "PAUSED: "

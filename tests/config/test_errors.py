@@ -145,6 +145,23 @@ NESTED = 3000
             "operator: (?<=; RE2 has no look-around",
         ),
         # values that do not go together
+        (
+            "metrics:\n  address: 0.0.0.0:9440\n  ui: true",
+            "c.yaml:1: metrics: ui is for a loopback address, because the page has no "
+            "authentication, and metrics.address is 0.0.0.0:9440; set it to 127.0.0.1:9440, or ",
+        ),
+        (
+            "metrics: {address: 'node-1:9440', ui: true}",
+            "c.yaml:1: metrics: ui is for a loopback address, because",
+        ),
+        (
+            "metrics: {address: null, ui: true}",
+            "c.yaml:1: metrics: ui needs an address, and metrics.address is null; set it to ",
+        ),
+        (
+            "admin: {ui: true}",
+            "c.yaml:1: admin: ui needs a socket, and admin.socket is null; set it, for example ",
+        ),
         ("log: {}\nlisteners: []", "c.yaml:1: listeners has to name at least one; leave it out"),
         (
             "listeners:\n- endpoint: /a\n- endpoint: unix:///a\n",

@@ -136,7 +136,7 @@ def test_lines_that_cannot_be_had(short_dir: Path) -> None:
     calls, records = LiveCalls(lambda seconds: None), LiveCalls(fail)
     endpoint = Endpoint(f"{short_dir}/admin.sock")
     state: Any = SimpleNamespace(state=None, pods=None)
-    admin = AdminSocket(endpoint, AdminPages(nothing, state, calls, records), replaces=False)
+    admin = AdminSocket(endpoint, AdminPages(nothing, state, calls, records, str), replaces=False)
     try:
         client = AdminClient(endpoint)
         for _ in range(MAX_READERS + 1):

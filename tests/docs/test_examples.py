@@ -24,6 +24,7 @@ from criproxy.config.load import load, parse
 from criproxy.config.rule_compilation import compiled
 from criproxy.config.schema import DEFAULT_ENDPOINT, Config
 from criproxy.cri.pb import runtime_v1_pb2 as v1
+from criproxy.daemon.supervisor.http.ui.application import PAGE
 from criproxy.doctor.examine import CHECKS
 from criproxy.enforce.hooks.call_review import decode_answer, encode_review
 from criproxy.enforce.hooks.hook import HookDenial
@@ -319,6 +320,8 @@ def test_command(page: str, words: list[str]) -> None:
             assert (ROOT / arguments[-2]).is_file()
         case "pip":
             assert (ROOT / arguments[arguments.index("-c") + 1]).is_file()
+        case "ssh":
+            assert arguments[:2] == ["-NL", f"9440:{ADMIN_SOCKET.path}"]
         case other:
             assert other in OTHERS, page
 
@@ -326,7 +329,7 @@ def test_command(page: str, words: list[str]) -> None:
 def test_every_page_is_described() -> None:
     """The pages that the daemon serves are those that are described."""
     source = (ROOT / "criproxy/observe/http.py").read_text(encoding="utf-8")
-    assert set(re.findall(r'"(/[a-z]+)"', source)) == HTTP_PAGES
+    assert set(re.findall(r'"(/[a-z]+)"', source)) | {PAGE} == HTTP_PAGES
     source = (ROOT / "criproxy/daemon/supervisor/http/admin.py").read_text(encoding="utf-8")
     assert set(re.findall(r'"(/v1/[a-z]+)"', source)) == ADMIN_PAGES
 

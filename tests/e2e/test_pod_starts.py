@@ -2,7 +2,6 @@
 the running daemon by ``top`` and ``pods``, and in traces."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +10,14 @@ from click.testing import CliRunner
 
 from criproxy.cli import cli
 from criproxy.client import CriClient
-from tests.support import registry
+from tests.e2e.slow_pull import SLOW
 from tests.support.containerd import Containerd
 from tests.support.criproxy import Criproxy
 from tests.support.pods import Pods
-from tests.support.registry import Registry
-from tests.support.requirements import require
 from tests.support.trace_receiver import TraceReceiver, attributes
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 pytestmark = pytest.mark.e2e
-
-SLOW = {
-    "name": "slow-pull",
-    "match": {"methods": ["PullImage"]},
-    # Much longer than a sandbox takes beside busy loops.
-    "delay": {"fixed": "8s"},
-}
-
-
-@pytest.fixture
-def image(runtime: Containerd, short_dir: Path) -> Iterator[str]:
-    """The name of an image that the runtime has yet to pull."""
-    require(registry.missing())
-    with Registry(short_dir / "registry") as source:
-        source.push(runtime, "library/slow:1")
-        yield f"{source.host}/library/slow:1"
 
 
 def starts(file: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from textual.widgets import DataTable, Input, Static
 from criproxy.errors import UnavailableError
 from criproxy.top.screen import TopScreen
 from docs.generate.pages import blocks
-from tests.top.states import call, method, pod, state
+from tests.overview.states import call, method, pod, state
 
 SIZE = 80, 24
 

@@ -62,7 +62,7 @@ def command(
         raise UsageError("--interval has to be more than 0")
     client = AdminClient(admin_endpoint(admin, config))
     if once:
-        from criproxy.top.figures import figures
+        from criproxy.overview.figures import figures
 
         before = None
         if window:
@@ -92,7 +92,7 @@ def _print(found: dict[str, Any], output: str) -> None:
         click.echo(json.dumps(found))
         return
     from criproxy.cli.support.tables import print_table
-    from criproxy.top.rows import CALLS, METHODS, PODS, summary, table
+    from criproxy.overview.tables import CALLS, METHODS, PODS, summary, table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     click.echo(summary(found))

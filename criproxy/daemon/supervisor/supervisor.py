@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from wsgiref.types import WSGIApplication
 
 import msgspec
 import uvloop
@@ -62,6 +63,9 @@ from criproxy.relay.bypass import is_bypassed
 from criproxy.relay.endpoints import find_runtime
 from criproxy.relay.own_sockets import OwnSockets
 from criproxy.relay.unary import Service
+
+if TYPE_CHECKING:
+    from criproxy.daemon.supervisor.http.ui.live_overview import LiveOverview
 
 clock = time.perf_counter
 
@@ -183,7 +187,10 @@ class _Supervisor:
         self._admin: AdminSocket | None = None
         self._health_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._started = time.time()
+        self._live_state = LiveState(
+            self._pages, self._snapshots, lambda: self._health.problem, time.time()
+        )
+        self._overview: LiveOverview | None = None
         self._upgrading = False
         self._upgraded = False
         self._failed: BaseException | None = None
@@ -314,9 +321,35 @@ class _Supervisor:
             inherited.close()  # the address was changed since
             inherited = None
         self._left = replace(self._left, http=None)
-        server = HTTPServer(*address, self._make_pages(), inherited)
+        server = HTTPServer(*address, self._http_pages(config), inherited)
         self._log.info("metrics", address=server.address)
         return server
+
+    def _http_pages(self, config: Config) -> WSGIApplication:
+        return self._with_ui(self._make_pages(), config.metrics.ui)
+
+    def _admin_pages(self, config: Config) -> WSGIApplication:
+        pages = AdminPages(
+            self._make_pages(),
+            self._live_state,
+            self._live_calls,
+            self._recorded_calls,
+            self._capture,
+        )
+        return self._with_ui(pages, config.admin.ui)
+
+    def _with_ui(self, pages: WSGIApplication, enabled: bool) -> WSGIApplication:
+        if not enabled:
+            return pages
+        from criproxy.daemon.supervisor.http.ui.application import Ui
+        from criproxy.daemon.supervisor.http.ui.live_overview import LiveOverview
+
+        if self._overview is None:
+            self._overview = LiveOverview(self._live_state.overview, self._page_failed)
+        return Ui(pages, self._overview)
+
+    def _page_failed(self, error: Exception) -> None:
+        self._log.error("the page has no figures", exc_info=error)
 
     def _make_pages(self) -> Pages:
         workers = self._pages
@@ -333,11 +366,7 @@ class _Supervisor:
         endpoint = config.admin.socket
         if endpoint is None:
             return None
-        state = LiveState(self._pages, self._snapshots, lambda: self._health.problem, self._started)
-        application = AdminPages(
-            self._make_pages(), state, self._live_calls, self._recorded_calls, self._capture
-        )
-        admin = AdminSocket(endpoint, application, replaces)
+        admin = AdminSocket(endpoint, self._admin_pages(config), replaces)
         self._log.info("admin socket", socket=str(endpoint))
         return admin
 
@@ -405,8 +434,8 @@ class _Supervisor:
         before, config = self._loaded, loaded.config
         opened = self._sockets.open(config.listeners)
         http, admin = self._http, self._admin
-        moved = config.metrics != before.config.metrics
-        admin_moved = config.admin != before.config.admin
+        moved = config.metrics.address != before.config.metrics.address
+        admin_moved = config.admin.socket != before.config.admin.socket
         try:
             refuse_own_sockets(config)
             if moved:
@@ -427,6 +456,10 @@ class _Supervisor:
             self._http.close()
         if admin_moved and self._admin is not None:
             self._admin.close()
+        if http is not None and not moved and config.metrics != before.config.metrics:
+            http.serve(self._http_pages(config))
+        if admin is not None and not admin_moved and config.admin != before.config.admin:
+            admin.serve(self._admin_pages(config))
         self._http, self._admin = http, admin
         self._loaded = loaded
         self._sockets.close_unused(config.listeners)
@@ -615,7 +648,7 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
             compile_rules([each.spec for each in loaded.rules])  # for the cache of expressions
     if config.names_calls:
         import criproxy.daemon.worker.call_subjects
-    if config.admin.socket is not None:
+    if config.tells_calls:
         import criproxy.daemon.worker.call_feed
         import criproxy.daemon.worker.call_records
     if config.audit is not None:

@@ -350,7 +350,7 @@ class _Worker:
             self._subject_of = self._subjects.fields_of
 
     def _open_feed(self, call_log: CallLog) -> None:
-        if self._config.admin.socket is None or self._subjects is None:
+        if not self._config.tells_calls or self._subjects is None:
             return
         from criproxy.daemon.worker.call_feed import CallFeed
         from criproxy.daemon.worker.call_records import CallRecords

@@ -75,3 +75,12 @@ def test_wrong_values() -> None:
         configured(None, {"listen": "tcp://x"})
     with pytest.raises(UsageError, match="--metrics-address: '9440' is not an address"):
         configured(None, {"metrics_address": "9440"})
+
+
+def test_address_for_the_page(path: Path) -> None:
+    """An address that is none for the page is refused where the file enables it."""
+    path.write_text("metrics: {ui: true}")
+    wanted = r"--metrics-address: ui is for a loopback address, .* metrics.address is \[::\]:1; "
+    with pytest.raises(UsageError, match=wanted):
+        configured(path, {"metrics_address": "[::]:1"})
+    assert configured(path, {"metrics_address": "[::1]:1"}).config.metrics.ui

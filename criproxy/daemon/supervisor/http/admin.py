@@ -90,6 +90,10 @@ class AdminSocket:
         self._bound = bind(endpoint, Access(mode=_MODE), replaced)
         self._server = UnixHTTPServer(self._bound.socket, application)
 
+    def serve(self, application: WSGIApplication) -> None:
+        """Serve another application from now on."""
+        self._server.serve(application)
+
     def close(self) -> None:
         """Stop serving; remove the socket, unless another criproxy has replaced it."""
         self._server.close()

@@ -1,4 +1,5 @@
-"""What the daemon is doing now, from the answers of all workers: the JSON of the admin socket.
+"""What the daemon is doing now, from the answers of all workers: the JSON of the admin socket, and
+what the page shows.
 
 Fields are added, and keep their meaning, as long as the version stays the same. Times are RFC 3339
 in UTC, durations seconds.
@@ -6,14 +7,20 @@ in UTC, durations seconds.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from criproxy import __version__
 from criproxy.daemon.supervisor.http.pages import WorkerPages
 from criproxy.observe.metrics_merge import Snapshot, merge
 
+if TYPE_CHECKING:
+    from criproxy.timeline.live import LivePods
+
 VERSION: Final = 1
 """The version of the JSON."""
+
+_ENDED_STARTS: Final = 50
+"""Pod starts that have ended in what the page shows."""
 
 _CALLS: Final = "criproxy_calls_total"
 _BUCKETS: Final = "criproxy_call_duration_seconds_bucket"
@@ -43,19 +50,29 @@ class LiveState:
 
     def state(self) -> dict[str, Any]:
         """Return the calls in flight, the counters of methods, and the pods that are starting."""
+        return self._state()[0]
+
+    def overview(self) -> dict[str, Any]:
+        """Return the same, and as ``starts`` the last pod starts that have ended."""
+        state, pods = self._state()
+        return state | {"starts": pods.ended(_ENDED_STARTS)}
+
+    def _state(self) -> tuple[dict[str, Any], "LivePods"]:
         from criproxy.timeline.live import LivePods
 
         states = self._workers.states()
         now = time.time()
         calls = _calls(states)
-        return self._head(now) | {
+        pods = LivePods(_lines(states), calls, now)
+        state = self._head(now) | {
             "started": _text_of_time(self._started),
             "uptime_s": round(max(now - self._started, 0.0), 6),
             "runtime_problem": self._problem(),
             "calls": calls,
             "methods": method_counters(self._snapshots()),
-            "pods": LivePods(_lines(states), calls, now).starting(),
+            "pods": pods.starting(),
         }
+        return state, pods
 
     def pods(self) -> dict[str, Any]:
         """Return the last pod starts, those that have ended, too."""

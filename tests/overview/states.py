@@ -66,6 +66,20 @@ def pod(name: str = "web", age: float = 34.0, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def start(
+    name: str = "db", text: str = "image pull of redis: 2.0 s of 3.0 s", **more: Any
+) -> dict[str, Any]:
+    """A pod start that has ended, with the text of its cause."""
+    started = {
+        "state": "started",
+        "ended": "2026-11-28T07:59:30.000000Z",
+        "seconds": 3.0,
+        "cause": {"kind": "pull", "subject": "redis", "seconds": 2.0, "text": text},
+    }
+    fields = pod(name) | started | more
+    return {key: value for key, value in fields.items() if key not in ("age_s", "phase")}
+
+
 def state(uptime: float, **more: Any) -> dict[str, Any]:
     """The state of a daemon that has run for so many seconds."""
     minutes, seconds = divmod(uptime, 60)

@@ -19,6 +19,9 @@ QUANTILES: Final = (("p50_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99))
 _MAX_STATES: Final = 600
 """States that are kept of a window: more than one asks for in it."""
 
+_COMPARED: Final = ("time", "started", "uptime_s", "methods")
+"""What is kept of a state. Calls are not: a client may have as many as it likes."""
+
 State = Mapping[str, Any]
 Buckets = Sequence[tuple[float | None, float]]
 """Upper bounds (None: unlimited), in order, and how many values are in each bucket."""
@@ -127,7 +130,7 @@ class Window:
     def add(self, state: State) -> dict[str, Any]:
         """Add the state of now; return the figures. The first ones are since the daemon started."""
         states = self._states
-        states.append(state)
+        states.append({name: state[name] for name in _COMPARED})
         while len(states) > 2 and _time(states[1]) <= _time(state) - self._seconds:
             states.popleft()
         return figures(state, states[0] if len(states) > 1 else None)

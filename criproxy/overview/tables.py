@@ -1,7 +1,8 @@
-"""The tables of ``criproxy top``: their columns, orders and cells. Pure."""
+"""The tables of ``criproxy top`` and of the page: their columns, orders and cells. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from criproxy.printable import printable
@@ -41,11 +42,18 @@ class Table:
         self, found: Fields, wanted: str = "", by: Column | None = None
     ) -> list[tuple[Fields, tuple[str, ...]]]:
         """Return the objects with their cells, in order; ``wanted`` is a text in one of these."""
-        column = by or self.columns[0]
-        objects = sorted(found[self.source], key=column.order, reverse=column.descending)
-        rows = [(each, tuple(column.text(each) for column in self.columns)) for each in objects]
+        rows = [(each, self.cells(each)) for each in self.ordered(found, by)]
         wanted = wanted.casefold()
         return [each for each in rows if any(wanted in cell.casefold() for cell in each[1])]
+
+    def ordered(self, found: Fields, by: Column | None = None) -> list[Fields]:
+        """Return the objects in order."""
+        column = by or self.columns[0]
+        return sorted(found[self.source], key=column.order, reverse=column.descending)
+
+    def cells(self, fields: Fields) -> tuple[str, ...]:
+        """Return the texts of a row."""
+        return tuple(column.text(fields) for column in self.columns)
 
 
 def table(each: Table, found: Fields) -> tuple[list[tuple[str, ...]], list[dict[str, Any]]]:
@@ -70,9 +78,12 @@ def summary(found: Fields) -> str:
     return f"{text}; {printable(problem)}" if problem else text
 
 
-def describe(fields: Fields) -> list[tuple[str, str]]:
-    """Return all fields of a call or a pod with their texts, those of lists one below the other."""
-    return list(_described("", fields))
+def describe(fields: Fields, most: int | None = None) -> list[tuple[str, str]]:
+    """Return all fields of a call or a pod with their texts, those of lists one below the other.
+
+    ``most``: so many at most.
+    """
+    return list(islice(_described("", fields), most))
 
 
 def _described(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
@@ -186,4 +197,29 @@ PODS: Final = Table(
 )
 
 TABLES: Final = (CALLS, METHODS, PODS)
-"""All tables, in the order of the screen."""
+"""The tables of what is going on, in the order of the screen."""
+
+STARTS: Final = Table(
+    "pod starts that have ended",
+    "starts",
+    (
+        Column(
+            "ENDED",
+            lambda start: f"{start['ended'][11:19]}Z",
+            lambda start: start["ended"],
+            descending=True,
+        ),
+        Column("POD", lambda start: _pod({**start, "image": ""}), lambda start: start["pod"]),
+        Column("STATE", lambda start: start["state"], lambda start: start["state"]),
+        Column("TOTAL", lambda start: _seconds(start["seconds"]), _by("seconds"), descending=True),
+        Column(
+            "CAUSE",
+            lambda start: printable(start["cause"]["text"]),
+            lambda start: start["cause"]["seconds"],
+            descending=True,
+        ),
+    ),
+    key=PODS.key,
+    style=lambda start: {} if start["state"] == "started" else {"fg": "red"},
+)
+"""The last starts with their causes; a start that did not succeed is red."""

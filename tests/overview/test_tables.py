@@ -1,8 +1,8 @@
 """The tables of ``criproxy top``."""
 
-from criproxy.top.figures import figures
-from criproxy.top.rows import CALLS, METHODS, PODS, describe, summary, table
-from tests.top.states import call, method, pod, state
+from criproxy.overview.figures import figures
+from criproxy.overview.tables import CALLS, METHODS, PODS, describe, summary, table
+from tests.overview.states import call, method, pod, state
 
 
 def test_calls() -> None:

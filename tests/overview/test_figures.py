@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from criproxy.top.figures import Window, figures, quantile
-from tests.top.states import call, method, state
+from criproxy.overview.figures import Window, figures, quantile
+from tests.overview.states import call, method, state
 
 
 def row(found: dict[str, object], name: str) -> dict[str, object]:
@@ -94,6 +94,16 @@ def test_since_the_start() -> None:
     assert figures(after) == figures(after, before)
     found = figures(after)
     assert (found["window_s"], row(found, "Version")["rate"]) == (10.0, 0.5)
+
+
+def test_what_a_window_keeps() -> None:
+    """A window shows the calls and pods of the last state, and keeps none of them."""
+    window = Window(10.0)
+    for calls in ([call(), call()], [call()], []):
+        found = window.add(state(5.0, calls=calls))
+        assert len(found["calls"]) == len(calls)
+    assert all("calls" not in kept for kept in window._states)
+    assert len(window._states) == 3
 
 
 def test_the_first_state_of_a_window_moves_on() -> None:
