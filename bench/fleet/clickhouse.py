@@ -1,12 +1,16 @@
-"""ClickHouse's engine in this process (chdb), with the schema and the queries of deploy/fleet."""
+"""ClickHouse with the schema and the queries of deploy/fleet."""
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
-FLEET: Final = Path(__file__).parents[2] / "deploy/fleet/clickhouse"
+_ROOT: Final = Path(__file__).parents[2]
+FLEET: Final = _ROOT / "deploy/fleet/clickhouse"
 QUERIES: Final = {file.stem: file for file in sorted((FLEET / "queries").glob("*.sql"))}
 
 _SETTINGS: Final = {
@@ -18,30 +22,60 @@ _SETTINGS: Final = {
 Row = list[Any]
 
 
+class ClickHouseError(Exception):
+    """A statement failed, or the engine ended."""
+
+
 class ClickHouse:
-    """A server's engine on a directory; a process can have one at a time."""
+    """A server's engine on a directory, in a process of its own; a context manager."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises ImportError where chdb is missing."""
-        from chdb.session import Session
-
-        self._session = Session(str(directory))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.fleet.engine", str(directory)],
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for name, value in _SETTINGS.items():
             self.run(f"SET {name} = {value}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.communicate()
 
     def load_schema(self) -> None:
         """Create the tables and views, as ``clickhouse-client --multiquery`` does."""
         for statement in statements((FLEET / "schema.sql").read_text(encoding="utf-8")):
             self.run(statement)
 
-    def run(self, sql: str) -> None:
-        """Run a statement without a result. Raises RuntimeError."""
-        self._session.query(sql)
+    def run(self, sql: str) -> str:
+        """Run a statement, and return what it prints. Raises ClickHouseError."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            print(json.dumps(sql), file=self._process.stdin, flush=True)
+        except BrokenPipeError as error:
+            raise ClickHouseError("the engine has ended") from error
+        line = self._process.stdout.readline()
+        if not line:
+            raise ClickHouseError("the engine has ended")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ClickHouseError(answer["error"])
+        text: str = answer["text"]
+        return text
 
     def rows(self, sql: str) -> list[Row]:
-        """Return the rows of a query. Raises RuntimeError."""
-        answer = str(self._session.query(sql, "JSONCompactEachRow"))
-        return [json.loads(line) for line in answer.splitlines()]
+        """Return the rows of a query. Raises ClickHouseError."""
+        return [json.loads(line) for line in self.run(sql).splitlines()]
 
     def ask(self, name: str, parameters: Mapping[str, str]) -> list[Row]:
         """Return the answer to one of the queries, by the name of its file."""
@@ -49,13 +83,9 @@ class ClickHouse:
             self.run(f"SET param_{key} = '{value}'")
         return self.rows(QUERIES[name].read_text(encoding="utf-8"))
 
-    def close(self) -> None:
-        """End the session."""
-        self._session.close()
-
 
 def statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script, whose comments have no semicolon at the end of a line."""
+    """Yield the statements of a script; no line of a comment ends with a semicolon."""
     for statement in re.split(r";\s*$", script, flags=re.MULTILINE):
         if re.sub(r"^--.*$", "", statement, flags=re.MULTILINE).strip():
             yield statement

@@ -1,0 +1,201 @@
+"""Measures the tables and queries of deploy/fleet on a made fleet, and writes bench/FLEET.md.
+
+``python -m bench.fleet`` makes the calls of a day, by default of 1,000 nodes with 100,000 calls each,
+asks ClickHouse and DuckDB the same questions, and records the bytes of a call and the time of each query. It needs about
+100 bytes of disk a call while it runs, and leaves nothing behind but the results. The exit status is 1 if
+an answer differs, 2 for an option that is wrong or a disk that is too small.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from bench.fleet.clickhouse import QUERIES, ClickHouse
+from bench.fleet.made import Fleet, make
+from bench.fleet.reference import Reference, comparable
+
+_RESULTS: Final = Path(__file__).parents[1] / "FLEET.md"
+_BYTES: Final = 100
+"""Bytes of disk for a call: the table, its parts while they are merged, and the copy for DuckDB."""
+
+_ROUNDS: Final = 3
+_LINES: Final = 500_000
+"""Lines of the call log that are inserted to measure how long that takes."""
+
+_TABLES: Final = ("calls", "latency", "pulls", "execs")
+
+
+class Measured(NamedTuple):
+    """A query: seconds of the median round, rows of the answer, and DuckDB's seconds."""
+
+    name: str
+    seconds: float
+    rows: int
+    reference: float
+    equal: bool
+
+
+def main() -> int:
+    """Measure, write the results, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--calls", type=int, default=100_000, help="of each node in a day")
+    parser.add_argument("--directory", type=Path, help="where the tables are kept meanwhile")
+    parser.add_argument("--output", type=Path, default=_RESULTS)
+    options = parser.parse_args()
+    if not (0 < options.nodes and 0 < options.calls <= 1_000_000):
+        parser.error("--nodes has to be at least 1, --calls from 1 to 1,000,000")
+    fleet = Fleet(options.nodes, options.calls, datetime.now(UTC).date() - timedelta(days=1))
+    with tempfile.TemporaryDirectory(prefix="criproxy-fleet-", dir=options.directory) as name:
+        directory = Path(name)
+        free = shutil.disk_usage(directory).free
+        if free < fleet.rows * _BYTES:
+            parser.error(
+                f"{fleet.rows:,} calls need {fleet.rows * _BYTES >> 20:,} MiB in {directory}, "
+                f"which has {free >> 20:,}: name another --directory, or fewer --nodes"
+            )
+        with ClickHouse(directory / "clickhouse") as clickhouse:
+            text, equal = _measure(fleet, clickhouse, directory)
+    options.output.write_text(text, encoding="utf-8")
+    print(text)
+    return 0 if equal else 1
+
+
+def _measure(fleet: Fleet, clickhouse: ClickHouse, directory: Path) -> tuple[str, bool]:
+    """Return the page of results, and whether all answers are equal."""
+    clickhouse.load_schema()
+    made = _timed("make the calls", lambda: make(fleet, clickhouse))
+    for table in _TABLES:
+        _timed(f"merge {table}", lambda: clickhouse.run(f"OPTIMIZE TABLE criproxy.{table} FINAL"))
+    sizes = {
+        table: (rows, size)
+        for table, rows, size in clickhouse.rows(
+            "SELECT table, sum(rows), sum(bytes_on_disk) FROM system.parts "
+            "WHERE active AND database = 'criproxy' GROUP BY table"
+        )
+    }
+    queries = _queries(fleet, clickhouse, directory)
+    lines = _lines(clickhouse)
+    (version,) = clickhouse.rows("SELECT version()")[0]
+    text = _page(fleet, version, made, sizes, queries, lines)
+    return text, all(each.equal for each in queries)
+
+
+def _timed(name: str, call: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    call()
+    took = time.monotonic() - began
+    print(f"{name}: {took:.1f} s", file=sys.stderr, flush=True)
+    return took
+
+
+def _queries(fleet: Fleet, clickhouse: ClickHouse, directory: Path) -> list[Measured]:
+    parameters = {
+        "since": f"{fleet.day} 00:00:00",
+        "until": f"{fleet.day + timedelta(days=1)} 00:00:00",
+        "method": "PullImage",
+        "node": "node-00000",
+    }
+    reference = Reference(clickhouse, directory)
+    measured = []
+    for name in QUERIES:
+        rounds = []
+        for _ in range(_ROUNDS):
+            began = time.monotonic()
+            answer = clickhouse.ask(name, parameters)
+            rounds.append(time.monotonic() - began)
+        began = time.monotonic()
+        expected = reference.ask(name, parameters)
+        took = time.monotonic() - began
+        equal = comparable(answer) == comparable(expected)
+        seconds = statistics.median(rounds)
+        measured.append(Measured(name, seconds, len(answer), took, equal))
+        print(f"{measured[-1]}", file=sys.stderr, flush=True)
+    reference.close()
+    return measured
+
+
+def _lines(clickhouse: ClickHouse) -> tuple[float, float]:
+    """Return lines a second that the views make calls of, and the bytes of a line."""
+    clickhouse.run("CREATE TABLE default.lines (Body String) ENGINE = MergeTree ORDER BY tuple()")
+    clickhouse.run(_LINES_OF_CALLS)
+    number, size = clickhouse.rows("SELECT count(), sum(length(Body)) FROM default.lines")[0]
+    took = _timed(f"insert {number} lines", lambda: clickhouse.run(_INSERT_LINES))
+    return number / took, size / number
+
+
+_TIME: Final = "concat(replace(toString({}), ' ', 'T'), 'Z')"
+_LINES_OF_CALLS: Final = f"""
+INSERT INTO default.lines
+SELECT formatRowNoNewline('JSONEachRow', *)
+FROM
+(
+    SELECT {_TIME.format("began + toIntervalMicrosecond(duration_us)")} AS timestamp, 'info' AS level,
+        'call' AS event, listener, pid, uid, executable, service, method, 'v1' AS api_version,
+        {_TIME.format("began")} AS began, code, message, 'status' AS end,
+        duration_us / 1e6 AS duration_s, duration_us / 1.1e6 AS first_byte_s, 0.000123 AS overhead_s,
+        request_messages, request_bytes, response_messages, response_bytes, namespace, pod, pod_uid,
+        pod_id, container, container_id, image
+    FROM criproxy.calls
+    ORDER BY cityHash64(criproxy.calls.began, node)
+    LIMIT {_LINES}
+)
+"""
+_INSERT_LINES: Final = """
+INSERT INTO criproxy.otel_logs (Timestamp, ServiceName, Body, ResourceAttributes)
+SELECT now64(9), 'criproxy', Body, map('service.name', 'criproxy', 'k8s.node.name', 'node-1')
+FROM default.lines
+"""
+
+
+def _page(
+    fleet: Fleet,
+    version: str,
+    made: float,
+    sizes: dict[str, tuple[int, int]],
+    queries: list[Measured],
+    lines: tuple[float, float],
+) -> str:
+    total = sum(size for _, size in sizes.values())
+    rows = [
+        "# A fleet in ClickHouse",
+        "",
+        f"Written by `python -m bench.fleet --nodes {fleet.nodes} --calls {fleet.calls}`: a made day of "
+        f"{fleet.nodes:,} nodes with {fleet.calls:,} calls each, {fleet.rows:,} calls, in ClickHouse {version} "
+        "(chdb) with two threads. The machine does other work meanwhile: a time is an upper bound.",
+        "",
+        f"The calls were made and inserted in {made:.0f} s. Of lines of the call log, of {lines[1]:.0f} bytes each, "
+        f"{lines[0]:,.0f} a second become rows.",
+        "",
+        "| Table | Rows | Bytes | Bytes of a row | Bytes of a call |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| `{table}` | {sizes[table][0]:,} | {sizes[table][1]:,} | "
+            f"{sizes[table][1] / sizes[table][0]:.1f} | {sizes[table][1] / fleet.rows:.2f} |"
+            for table in _TABLES
+        ),
+        f"| together | | {total:,} | | {total / fleet.rows:.2f} |",
+        "",
+        f"The seconds are of the median of {_ROUNDS} rounds; DuckDB reads the same calls from Parquet.",
+        "",
+        "| Query | Rows | ClickHouse | DuckDB | The same answer |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| `{each.name}` | {each.rows} | {each.seconds:.2f} s | {each.reference:.2f} s | "
+            f"{'yes' if each.equal else '**no**'} |"
+            for each in queries
+        ),
+        "",
+    ]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
