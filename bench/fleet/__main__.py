@@ -1,9 +1,10 @@
 """Measures the tables and queries of deploy/fleet on a made fleet, and writes bench/FLEET.md.
 
-``python -m bench.fleet`` makes the calls of a day, by default of 1,000 nodes with 100,000 calls each,
-asks ClickHouse and DuckDB the same questions, and records the bytes of a call and the time of each query. It needs about
-100 bytes of disk a call while it runs, and leaves nothing behind but the results. The exit status is 1 if
-an answer differs, 2 for an option that is wrong or a disk that is too small.
+``python -m bench.fleet`` makes the calls of a day, by default of 1,000 nodes with 100,000 calls
+each, asks ClickHouse and DuckDB the same questions, and records the bytes of a call and the time of
+each query. It needs about 100 bytes of disk a call while it runs, and leaves nothing behind but the
+results. The exit status is 1 if an answer differs, 2 for an option that is wrong or a disk that is
+too small.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -50,7 +52,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="where the tables are kept meanwhile")
     parser.add_argument("--output", type=Path, default=_RESULTS)
     options = parser.parse_args()
-    if not (0 < options.nodes and 0 < options.calls <= 1_000_000):
+    if options.nodes < 1 or not 1 <= options.calls <= 1_000_000:
         parser.error("--nodes has to be at least 1, --calls from 1 to 1,000,000")
     fleet = Fleet(options.nodes, options.calls, datetime.now(UTC).date() - timedelta(days=1))
     with tempfile.TemporaryDirectory(prefix="criproxy-fleet-", dir=options.directory) as name:
@@ -73,7 +75,8 @@ def _measure(fleet: Fleet, clickhouse: ClickHouse, directory: Path) -> tuple[str
     clickhouse.load_schema()
     made = _timed("make the calls", lambda: make(fleet, clickhouse))
     for table in _TABLES:
-        _timed(f"merge {table}", lambda: clickhouse.run(f"OPTIMIZE TABLE criproxy.{table} FINAL"))
+        optimize = f"OPTIMIZE TABLE criproxy.{table} FINAL"
+        _timed(f"merge {table}", partial(clickhouse.run, optimize))
     sizes = {
         table: (rows, size)
         for table, rows, size in clickhouse.rows(
@@ -137,10 +140,11 @@ INSERT INTO default.lines
 SELECT formatRowNoNewline('JSONEachRow', *)
 FROM
 (
-    SELECT {_TIME.format("began + toIntervalMicrosecond(duration_us)")} AS timestamp, 'info' AS level,
-        'call' AS event, listener, pid, uid, executable, service, method, 'v1' AS api_version,
+    SELECT {_TIME.format("began + toIntervalMicrosecond(duration_us)")} AS timestamp,
+        'info' AS level, 'call' AS event, listener, pid, uid, executable, service, method, 'v1' AS api_version,
         {_TIME.format("began")} AS began, code, message, 'status' AS end,
-        duration_us / 1e6 AS duration_s, duration_us / 1.1e6 AS first_byte_s, 0.000123 AS overhead_s,
+        duration_us / 1e6 AS duration_s, duration_us / 1.1e6 AS first_byte_s,
+        0.000123 AS overhead_s,
         request_messages, request_bytes, response_messages, response_bytes, namespace, pod, pod_uid,
         pod_id, container, container_id, image
     FROM criproxy.calls
@@ -167,12 +171,13 @@ def _page(
     rows = [
         "# A fleet in ClickHouse",
         "",
-        f"Written by `python -m bench.fleet --nodes {fleet.nodes} --calls {fleet.calls}`: a made day of "
-        f"{fleet.nodes:,} nodes with {fleet.calls:,} calls each, {fleet.rows:,} calls, in ClickHouse {version} "
-        "(chdb) with two threads. The machine does other work meanwhile: a time is an upper bound.",
+        f"Written by `python -m bench.fleet --nodes {fleet.nodes} --calls {fleet.calls}`: a made day "
+        f"of {fleet.nodes:,} nodes with {fleet.calls:,} calls each, {fleet.rows:,} calls, in "
+        f"ClickHouse {version} (chdb) with two threads. The machine does other work meanwhile: a "
+        "time is an upper bound.",
         "",
-        f"The calls were made and inserted in {made:.0f} s. Of lines of the call log, of {lines[1]:.0f} bytes each, "
-        f"{lines[0]:,.0f} a second become rows.",
+        f"The calls were made and inserted in {made:.0f} s. Of lines of the call log, of "
+        f"{lines[1]:.0f} bytes each, {lines[0]:,.0f} a second become rows.",
         "",
         "| Table | Rows | Bytes | Bytes of a row | Bytes of a call |",
         "| --- | --- | --- | --- | --- |",
@@ -183,7 +188,8 @@ def _page(
         ),
         f"| together | | {total:,} | | {total / fleet.rows:.2f} |",
         "",
-        f"The seconds are of the median of {_ROUNDS} rounds; DuckDB reads the same calls from Parquet.",
+        f"The seconds are of the median of {_ROUNDS} rounds; DuckDB reads the same calls from "
+        "Parquet.",
         "",
         "| Query | Rows | ClickHouse | DuckDB | The same answer |",
         "| --- | --- | --- | --- | --- |",

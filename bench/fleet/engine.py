@@ -1,8 +1,8 @@
 """Runs ClickHouse's engine (chdb): ``python -m bench.fleet.engine DIRECTORY``.
 
-Reads a statement a line, as a JSON string, and answers each with a line: ``{"text": ...}``, the rows as
-JSONCompactEachRow, or ``{"error": ...}``. It is a process of its own because the engine has many threads
-and a gigabyte of memory.
+Reads a statement a line, as a JSON string, and answers each with a line: ``{"text": ...}``, the
+rows as JSONCompactEachRow, or ``{"error": ...}``. It is a process of its own because the engine has
+many threads and a gigabyte of memory.
 """
 
 import json

@@ -20,7 +20,8 @@ _ROUNDED: Final = """
 CREATE VIEW rounded AS
 SELECT *, (duration_us + step - 1) // step * step AS up_to_us
 FROM (
-    SELECT *, greatest((1::BIGINT << greatest(length(bin(duration_us::BIGINT)) - 1, 0)) // 8, 1) AS step
+    SELECT *,
+        greatest((1::BIGINT << greatest(length(bin(duration_us::BIGINT)) - 1, 0)) // 8, 1) AS step
     FROM calls
 )
 """

@@ -42,9 +42,7 @@ def logged(
             assert asyncio.run(asked.ask()) == (
                 result.problem and f"{service.description} {upstream[0]}: {result.problem}"
             )
-    return [
-        each.get("error") or (each["runtime_name"], each["runtime_version"]) for each in lines
-    ]
+    return [each.get("error") or (each["runtime_name"], each["runtime_version"]) for each in lines]
 
 
 def test_changes_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:

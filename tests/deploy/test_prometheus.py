@@ -26,12 +26,9 @@ FLEET_RULES = RULES.with_name("criproxy-fleet.rules.yaml")
 ALERTS_PAGE = ROOT / "docs/how-to/alerts.md"
 
 
-
 def _rules(file: Path) -> list[dict[str, Any]]:
     """The rules of a file."""
-    return [
-        rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]
-    ]
+    return [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
 
 
 ENTRIES = _rules(RULES)
@@ -226,9 +223,7 @@ _FLEET_SERIES = {
         ("runtime_up", "", "1x60" if slow else "0x60"),
         ("build_info", 'version="1"', "1x60"),
     )
-} | {
-    'criproxy_calls_total{instance="a",service="s",method="Version",code="INTERNAL"}': "0+20x60"
-}
+} | {'criproxy_calls_total{instance="a",service="s",method="Version",code="INTERNAL"}': "0+20x60"}
 """Three nodes, of which the first has errors and the last is slow."""
 
 _OF_METHOD = 'service="s",method="Version"'

@@ -1,7 +1,7 @@
 """What the configurations of deploy/fleet do to a line of a log, as their documentation has it.
 
-There is no package of the Collector or of Fluent Bit to run: an operator, expression or layout that is
-not interpreted here raises.
+There is no package of the Collector or of Fluent Bit to run: an operator, expression or layout that
+is not interpreted here raises.
 """
 
 import json
@@ -16,7 +16,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 FLEET = Path(__file__).parents[3] / "deploy/fleet"
 NODE, GATEWAY, FLUENT_BIT = (
-    FLEET / name for name in ("collector/node.yaml", "collector/gateway.yaml", "fluent-bit/node.yaml")
+    FLEET / name
+    for name in ("collector/node.yaml", "collector/gateway.yaml", "fluent-bit/node.yaml")
 )
 RFC_3339 = "2006-01-02T15:04:05Z07:00"
 SEVERITIES = {"debug": 5, "info": 9, "warn": 13, "error": 17}
