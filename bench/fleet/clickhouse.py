@@ -1,6 +1,7 @@
 """ClickHouse with the schema and the queries of deploy/fleet."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -50,6 +51,11 @@ class ClickHouse:
         traceback: TracebackType | None,
     ) -> None:
         self._process.communicate()
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the engine has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def load_schema(self) -> None:
         """Create the tables and views, as ``clickhouse-client --multiquery`` does."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,19 @@ def test_they_meet() -> None:
     (output,) = config(FLUENT_BIT, ENVIRONMENT)["pipeline"]["outputs"]
     protocols = gateway["receivers"]["otlp"]["protocols"]
     assert protocols["http"]["endpoint"].endswith(f":{output['port']}")
-    (audit,) = (
-        yaml.safe_load(each.text)["audit"]["sinks"][0]["otlp"]["endpoint"]
-        for each in blocks("yaml")
-        if each.page == "docs/how-to/fleet.md" and "audit:" in each.text
+    log, audit = (
+        yaml.safe_load(each.text) for each in blocks("yaml") if each.page == "docs/how-to/fleet.md"
     )
+    (tailed,) = config(FLUENT_BIT, ENVIRONMENT)["pipeline"]["inputs"]
+    read = node["receivers"]["filelog"]
+    assert tailed["path"] == log["log"]["file"]
+    for rotated, wanted in (("", True), (".1", True), (".2.gz", False)):
+        name = log["log"]["file"] + rotated
+        included = any(fnmatch(name, pattern) for pattern in read["include"])
+        assert wanted == (included and not any(fnmatch(name, each) for each in read["exclude"]))
     address = node["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
-    assert audit == f"http://{address}{output['logs_uri']}"
+    sink = audit["audit"]["sinks"][0]["otlp"]
+    assert sink == {"endpoint": f"http://{address}{output['logs_uri']}"}
 
 
 LINES = call_log()
