@@ -156,7 +156,8 @@ CREATE TABLE IF NOT EXISTS criproxy.runtimes
 ENGINE = ReplacingMergeTree
 ORDER BY (node, since);
 
--- Lines of the call log: calls.
+-- Lines of the call log: calls. Those that `calls` would drop at once are left out, and those of a clock that is wrong: an
+-- INSERT into the partitions of very many days fails, and the Collector would try it again forever.
 CREATE MATERIALIZED VIEW IF NOT EXISTS criproxy.calls_of_call_log TO criproxy.calls AS
 WITH JSONExtract(Body, 'Tuple(
     began String, listener String, service String, method String, code String, message String,
@@ -191,7 +192,8 @@ SELECT
     line.image AS image,
     line.rules AS rules
 FROM criproxy.otel_logs
-WHERE JSONExtractString(Body, 'event') = 'call';
+WHERE JSONExtractString(Body, 'event') = 'call'
+    AND began BETWEEN now() - INTERVAL 30 DAY AND now() + INTERVAL 1 DAY;
 
 -- Records of the audit log, from criproxy's sink otlp: calls that have ended.
 CREATE MATERIALIZED VIEW IF NOT EXISTS criproxy.calls_of_audit_log TO criproxy.calls AS
@@ -230,7 +232,8 @@ SELECT
     if(method IN ('Exec', 'ExecSync'), record.requestObject.cmd, []) AS command
 FROM criproxy.otel_logs
 WHERE JSONExtractString(Body, 'kind') = 'Event'
-    AND JSONExtractString(Body, 'stage') = 'ResponseComplete';
+    AND JSONExtractString(Body, 'stage') = 'ResponseComplete'
+    AND began BETWEEN now() - INTERVAL 30 DAY AND now() + INTERVAL 1 DAY;
 
 -- Lines of the daemon about its runtime.
 CREATE MATERIALIZED VIEW IF NOT EXISTS criproxy.runtimes_of_log TO criproxy.runtimes AS

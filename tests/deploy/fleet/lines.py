@@ -1,17 +1,25 @@
 """Lines and records as criproxy writes them: of its own log, call log and audit log."""
 
+import time
+
 import structlog
 
 from criproxy.audit.items import Item, UnreadConnection
+from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.records.record_builder import RecordBuilder
+from criproxy.audit.spec import AuditRuleSpec, RedactSpec
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.observe.call_log import CallLog
 from criproxy.observe.log import DaemonLog
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
-from tests.support.audited import AGENT, CONTAINER_ID, maker, observed, populated
+from tests.support.audited import AGENT, CONTAINER_ID, observed, populated
 from tests.support.calls import CONNECTION, ended
 
-EPOCH = 1_795_000_000.0
+DAY = 86_400
+EPOCH = float(int(time.time()) - 20 * DAY)
+"""Of the calls' clock, in seconds since 1970: ClickHouse drops calls of 30 days ago."""
+
 SUBJECT = {
     "namespace": "shop",
     "pod": "web-0",
@@ -42,6 +50,15 @@ def _calls() -> list[Call]:
         ended(b"Version", None, began=0.25, took=2.0, rules=("slow", "deny"), held=0.125),
         ended(b"/some.Thing/Else", began=1e6, response=(3, 5_000_000_000)),
     ]
+
+
+def dated(days: range) -> list[str]:
+    """Lines of calls that began so many days ago, one each."""
+    lines: list[bytes] = []
+    log = CallLog(structlog.get_logger(), lines.append, "debug", {}, lambda time: EPOCH + time)
+    for day in days:
+        log.ended(CONNECTION, ended(b"Version", began=(20 - day) * DAY), slow=False)
+    return [line.decode() for line in lines]
 
 
 def _subject(_: object, call: Call) -> dict[str, str]:
@@ -75,7 +92,8 @@ def _daemon_lines() -> list[str]:
 
 def audit_log() -> list[bytes]:
     """Records of the audit log: an exec, the call that it is while it runs, and a loss."""
-    made = populated(maker("Request"))
+    policy = AuditPolicy([AuditRuleSpec("Request")])
+    made = populated(RecordBuilder(policy, RedactSpec(), "node-1", _wall_ns, 1 << 18))
     request = v1.ExecSyncRequest(container_id=CONTAINER_ID, cmd=["id", "-u"])
     items: list[Item] = [
         observed("ExecSync", request, stage="RequestReceived"),
@@ -84,3 +102,7 @@ def audit_log() -> list[bytes]:
     ]
     records = [made.make(item) for item in items]
     return [record.line for record in records if record is not None]
+
+
+def _wall_ns(moment: float) -> int:
+    return round((EPOCH + moment) * 1_000_000_000)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench.fleet.clickhouse import FLEET, QUERIES, ClickHouse
+from bench.fleet.clickhouse import FLEET, QUERIES, ClickHouse, ClickHouseError
 from bench.fleet.made import Fleet, make
 from bench.fleet.reference import Reference, comparable
 from criproxy.audit.sinks.otlp import request
 from criproxy.cri.methods import ENDLESS, READS
-from tests.deploy.fleet.lines import audit_log, call_log
+from tests.deploy.fleet.lines import audit_log, call_log, dated
 from tests.deploy.fleet.pipelines import NODE, Record, config, filelog, received
 from tests.deploy.fleet.test_pipelines import ENVIRONMENT, KNOWN
 from tests.support.requirements import require
@@ -106,6 +106,18 @@ def test_call_log(emptied: ClickHouse) -> None:
     assert emptied.rows("SELECT image, duration_us FROM criproxy.pulls") == [
         ["registry.example.com/shop/web:1", 31_250_000]
     ]
+
+
+def test_wrong_clocks(emptied: ClickHouse) -> None:
+    """Lines of more days than an INSERT may have leave out those that are too old or not yet due,
+    and no others."""
+    dates = "SELECT now() - toIntervalDay(number) FROM numbers(300)"
+    with pytest.raises(ClickHouseError, match="Too many partitions"):
+        emptied.run(f"INSERT INTO criproxy.calls (began) {dates}")
+    receiver = config(NODE, ENVIRONMENT)["receivers"]["filelog"]
+    insert(emptied, [*filelog(receiver, dated(range(-300, 300)))])
+    (found,) = emptied.rows("SELECT count(), uniqExact(toDate(began)) FROM criproxy.calls")
+    assert found in ([31, 31], [32, 32])  # from 1 day to come to 30 days ago, if just now
 
 
 def test_audit_log(emptied: ClickHouse) -> None:
