@@ -19,7 +19,7 @@
 #                the same, then install, run and remove it in a new Debian 12 (as root, with
 #                Debian's package mmdebstrap)
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
-#   make fleet   set up ClickHouse's engine (chdb, 750 MB), without which tests of deploy/fleet
+#   make fleet   set up ClickHouse's engine (chdb, 850 MB), without which tests of deploy/fleet
 #                are skipped
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize

@@ -46,7 +46,7 @@ class Measured(NamedTuple):
 
 def main() -> int:
     """Measure, write the results, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser("python -m bench.fleet", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--calls", type=int, default=100_000, help="of each node in a day")
     parser.add_argument("--directory", type=Path, help="where the tables are kept meanwhile")
