@@ -22,12 +22,17 @@
 #   make browser  set up what drives a browser, without which the tests of the page are skipped
 #   make screenshots
 #                draw the pictures of the page in docs/ anew (with Debian's package chromium)
+#   make fleet   set up ClickHouse's engine (chdb, 850 MB), without which tests of deploy/fleet
+#                are skipped
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize
 #   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
 #   make bench   compare with other proxies, minutes; writes bench/RESULTS.md
+#   make fleet-bench
+#                ask a made fleet the questions of deploy/fleet; writes bench/FLEET.md. 100 million
+#                calls need 10 GB of disk (FLEET="--nodes 1000 --calls 10000" for a tenth)
 #   make chaos   restart, upgrade, kill and attack criproxy under load, over an hour; writes
 #                bench/RELIABILITY.md (CHAOS="--section kills --quick", CHAOS_RESTARTS=20, ...)
 #   make fuzz    fuzz what reads bytes of others with atheris (FUZZ_SECONDS=60 for each
@@ -57,13 +62,13 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check charts browser screenshots kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check charts browser screenshots fleet fleet-bench kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.browser $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.browser $(VENV)/.fleet $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
 $(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -79,6 +84,10 @@ $(VENV)/.charts: $(SETUP)
 
 $(VENV)/.browser: $(SETUP)
 	$(INSTALL) -e '.[browser]'
+	@touch $@
+
+$(VENV)/.fleet: $(SETUP)
+	$(INSTALL) -e '.[fleet]'
 	@touch $@
 
 $(VENV)/.bench: $(SETUP)
@@ -122,6 +131,8 @@ browser: $(VENV)/.browser
 screenshots: $(VENV)/.browser
 	$(BIN)/python -m tests.support.screenshots
 
+fleet: $(VENV)/.fleet
+
 kustomize: $(VENV)/.charts
 	$(BIN)/python -m tests.support.chart
 
@@ -150,6 +161,9 @@ docs-reference: $(SETUP)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
+
+fleet-bench: $(VENV)/.fleet
+	$(BIN)/python -m bench.fleet $(FLEET)
 
 chaos: $(SETUP)
 	$(BIN)/python -m bench.chaos $(CHAOS)

@@ -98,24 +98,30 @@ async def call_either(endpoint: "Endpoint", service: str, method: str) -> UnaryR
     return answer
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What a probe found. ``problem`` is None if the endpoint answers with OK, else the reason why
+    it is not ready; ``response`` is the message of the answer."""
+
+    problem: str | None
+    response: bytes = b""
+
+
 async def probe(
     endpoint: "Endpoint", within: float, service: Service = Service.RUNTIME
-) -> str | None:
-    """Call the service's method, of v1 and if that is unknown of v1alpha2, within some seconds.
-
-    Returns None if the endpoint answers with OK, else the reason why it is not ready.
-    """
+) -> ProbeResult:
+    """Call the service's method, of v1 and if that is unknown of v1alpha2, within some seconds."""
     try:
         async with asyncio.timeout(within):
             answer = await call_either(endpoint, service.service, service.method)
     except TimeoutError:
-        return f"no answer within {within:g} s"
+        return ProbeResult(f"no answer within {within:g} s")
     except OSError as error:
-        return describe_error(endpoint.path, error)
+        return ProbeResult(describe_error(endpoint.path, error))
     if answer.code is StatusCode.OK:
-        return None
+        return ProbeResult(None, answer.response)
     found = "unreadable answer" if answer.code is None else answer.code.name
-    return f"{service.method} failed: {found}"
+    return ProbeResult(f"{service.method} failed: {found}")
 
 
 def find_cri_error(path: str, within: float) -> str | None:

@@ -22,13 +22,20 @@ from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/criproxy.rules.yaml"
+FLEET_RULES = RULES.with_name("criproxy-fleet.rules.yaml")
 ALERTS_PAGE = ROOT / "docs/how-to/alerts.md"
 
-_GROUPS = yaml.safe_load(RULES.read_text())["groups"]
-ENTRIES: list[dict[str, Any]] = [rule for group in _GROUPS for rule in group["rules"]]
+
+def _rules(file: Path) -> list[dict[str, Any]]:
+    """The rules of a file."""
+    return [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+
+
+ENTRIES = _rules(RULES)
+FLEET_ENTRIES = _rules(FLEET_RULES)
 ALERTS = sorted({rule["alert"] for rule in ENTRIES if "alert" in rule})
 FAILED = "instance_method:criproxy_failed_calls:rate5m"
-RECORDED = [rule["record"] for rule in ENTRIES if "record" in rule]
+RECORDED = [rule["record"] for rule in ENTRIES + FLEET_ENTRIES if "record" in rule]
 
 ENDLESS_NAMES = {name.decode() for name in ENDLESS}
 
@@ -163,7 +170,7 @@ def _promtool(*arguments: str | Path) -> str:
 
 
 def test_rules_are_valid() -> None:
-    _promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+    _promtool("check", "rules", "--lint=all", "--lint-fatal", RULES, FLEET_RULES)
 
 
 def test_each_alert_is_tried() -> None:
@@ -197,10 +204,70 @@ def test_alert(alert: str, case: Case, tmp_path: Path) -> None:
     _promtool("test", "rules", file)
 
 
+_FLEET_SERIES = {
+    f'criproxy_{name}{{job="criproxy",instance="{node}",{labels}}}': values
+    for node, slow in (("a", 0), ("b", 0), ("c", 60))
+    for name, labels, values in (
+        ("calls_total", 'service="s",method="Version",code="OK"', "0+60x60"),
+        *[
+            (f"call_duration_seconds_{series}", f'service="s",method="Version"{bound}', values)
+            for series, bound, values in (
+                ("bucket", ',le="0.1"', f"0+{60 - slow}x60"),
+                ("bucket", ',le="1.0"', "0+60x60"),
+                ("bucket", ',le="+Inf"', "0+60x60"),
+                ("sum", "", "0+30x60"),
+                ("count", "", "0+60x60"),
+            )
+        ],
+        ("calls_in_flight", 'service="s",method="Version"', f"{slow}x60"),
+        ("runtime_up", "", "1x60" if slow else "0x60"),
+        ("build_info", 'version="1"', "1x60"),
+    )
+} | {'criproxy_calls_total{instance="a",service="s",method="Version",code="INTERNAL"}': "0+20x60"}
+"""Three nodes, of which the first has errors and the last is slow."""
+
+_OF_METHOD = 'service="s",method="Version"'
+_FLEET_VALUES = {
+    f'instance_method:criproxy_call_duration_seconds:p99_5m{{instance="a",{_OF_METHOD}}}': 0.099,
+    f'instance_method:criproxy_call_duration_seconds:p99_5m{{instance="c",{_OF_METHOD}}}': 0.991,
+    f'instance_method:criproxy_call_duration_seconds:mean5m{{instance="b",{_OF_METHOD}}}': 0.5,
+    f'instance_method:criproxy_failed_calls:ratio_rate5m{{instance="a",{_OF_METHOD}}}': 0.25,
+    f'instance_method:criproxy_failed_calls:ratio_rate5m{{instance="b",{_OF_METHOD}}}': 0.0,
+    'instance:criproxy_calls:rate5m{instance="a"}': 80 / 60,
+    'instance:criproxy_calls_in_flight:sum{instance="c"}': 60,
+    f"method:criproxy_calls:rate5m{{{_OF_METHOD}}}": 200 / 60,
+    f"method:criproxy_failed_calls:ratio_rate5m{{{_OF_METHOD}}}": 0.1,
+    f"method:criproxy_slow_nodes:count{{{_OF_METHOD}}}": 1,
+    'job:criproxy_runtime_up:avg{job="criproxy"}': 1 / 3,
+    'version:criproxy_build_info:count{version="1"}': 3,
+}
+
+
+def test_fleet_rules(tmp_path: Path) -> None:
+    """What is recorded of three nodes is what their series say, for each rule."""
+    recorded = {each.partition("{")[0] for each in _FLEET_VALUES}
+    assert recorded == {rule["record"] for rule in FLEET_ENTRIES}
+    queries = [
+        {
+            "expr": f"round({name}, 1e-6)",
+            "eval_time": "1h",
+            "exp_samples": [{"labels": f"{{{labels}}}", "value": round(value, 6)}],
+        }
+        for series, value in _FLEET_VALUES.items()
+        for name, labels in [(series, series.partition("{")[2].rstrip("}"))]
+    ]
+    series = [{"series": name, "values": values} for name, values in _FLEET_SERIES.items()]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": queries}
+    file = tmp_path / "test.yaml"
+    rule_files = [str(RULES), str(FLEET_RULES)]
+    file.write_text(yaml.safe_dump({"rule_files": rule_files, "tests": [test]}))
+    _promtool("test", "rules", file)
+
+
 def test_names_exist() -> None:
     """Each metric and label that an expression names is one that criproxy exports."""
     families = exported()
-    for rule in ENTRIES:
+    for rule in ENTRIES + FLEET_ENTRIES:
         for name, selected in re.findall(r"\b(criproxy_\w+)(?:\{([^}]*)\})?", rule["expr"]):
             if f":{name}:" in rule["expr"]:
                 continue  # the name of a recorded series
@@ -263,7 +330,8 @@ def test_recorded_series(short_dir: Path) -> None:
         EmbeddedRuntime(str(short_dir / "runtime.sock")) as runtime,
         Criproxy(short_dir, runtime.endpoint) as proxy,
     ):
-        prometheus = Prometheus(short_dir, proxy.event("metrics")["address"], RULES)
+        address = proxy.event("metrics")["address"]
+        prometheus = Prometheus(short_dir, address, RULES, FLEET_RULES)
         with prometheus.process, CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client:
             missing = set(RECORDED) - {FAILED}  # no call fails here
 

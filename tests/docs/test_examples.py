@@ -255,7 +255,19 @@ def test_fields_of_a_review() -> None:
 # --------
 
 OTHERS = {
-    *("apt", "cat", "crictl", "crio", "curl", "export", "helm", "jq", "journalctl", "k3s"),
+    *(
+        "apt",
+        "cat",
+        "clickhouse-client",
+        "crictl",
+        "crio",
+        "curl",
+        "export",
+        "helm",
+        "jq",
+        "journalctl",
+        "k3s",
+    ),
     *("kubectl", "man", "podman", "python3", "systemctl"),
 }
 """Programs that are not ours; curl where it asks CRI-O."""

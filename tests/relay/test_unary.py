@@ -28,7 +28,7 @@ def path(short_dir: Path) -> Path:
 def ask(
     path: Path, within: float = LIMIT_SECONDS, service: Service = Service.RUNTIME
 ) -> str | None:
-    return asyncio.run(probe(Endpoint(str(path)), within, service))
+    return asyncio.run(probe(Endpoint(str(path)), within, service)).problem
 
 
 @pytest.fixture

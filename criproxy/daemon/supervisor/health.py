@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from criproxy.cri.runtime_version import RuntimeVersion, parse_runtime_version
 from criproxy.observe.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock
-from criproxy.relay.unary import Service, probe
+from criproxy.relay.unary import ProbeResult, Service, probe
 
 _FRESH: Final = 1.0
 """Seconds for which an answer of the runtime is believed without asking again."""
@@ -37,6 +38,7 @@ class RuntimeHealth:
         self._clock = clock
         self._changed = changed
         self._wrong: dict[Upstream, str | None] = {}
+        self._versions: dict[Upstream, RuntimeVersion] = {}
         self._asked = float("-inf")
         self._asking = asyncio.Lock()
 
@@ -50,13 +52,13 @@ class RuntimeHealth:
         """Return None when every upstream answers, else which does not and why."""
         async with self._asking:
             if self._clock() - self._asked > _FRESH:
-                answers = await asyncio.gather(
+                results = await asyncio.gather(
                     *(probe(each, self._timeout, service) for each, service in self._upstreams)
                 )
                 self._asked = self._clock()
-                for upstream, wrong in zip(self._upstreams, answers, strict=True):
-                    self._note(upstream, wrong)
-                self._changed(not any(answers))
+                for upstream, result in zip(self._upstreams, results, strict=True):
+                    self._note(upstream, result)
+                self._changed(all(result.problem is None for result in results))
         return self.problem
 
     @property
@@ -69,15 +71,27 @@ class RuntimeHealth:
         ]
         return "; ".join(found) or None
 
-    def _note(self, upstream: Upstream, wrong: str | None) -> None:
+    def _note(self, upstream: Upstream, result: ProbeResult) -> None:
         endpoint, service = upstream
+        wrong = result.problem
         known = upstream in self._wrong
         before = self._wrong.get(upstream)
         self._wrong[upstream] = wrong
         name, service_name = str(endpoint), service.description
-        if wrong is None and (not known or before is not None):
-            self._log.info("runtime answers", runtime=name, service=service_name)
-        elif wrong is not None and (not known or before is None):
+        if wrong is None:
+            version = RuntimeVersion()
+            if service is Service.RUNTIME:
+                version = parse_runtime_version(result.response)
+            if not known or before is not None or version != self._versions.get(upstream):
+                self._versions[upstream] = version
+                self._log.info(
+                    "runtime answers",
+                    runtime=name,
+                    service=service_name,
+                    runtime_name=version.name,
+                    runtime_version=version.version,
+                )
+        elif not known or before is None:
             self._log.warning(
                 "runtime does not answer", runtime=name, service=service_name, error=wrong
             )
