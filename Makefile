@@ -18,6 +18,7 @@
 #   make package-check
 #                the same, then install, run and remove it in a new Debian 12 (as root, with
 #                Debian's package mmdebstrap)
+#   make sbom    the bill of materials, in SPDX, of each wheel and Debian package in dist/
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize
@@ -54,7 +55,7 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -103,7 +104,7 @@ lint: $(SETUP)
 	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
 
 # The time of the commit is that of the files in the archives.
-dist package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist package sbom: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 dist: $(SETUP)
 	rm -rf dist
 	$(BIN)/python -m build
@@ -118,6 +119,9 @@ package: $(RUN)
 
 package-check: package
 	deploy/deb/check.sh dist/criproxy_*.deb
+
+sbom: $(SETUP)
+	$(BIN)/python deploy/sbom.py $(wildcard dist/*.whl dist/*.deb)
 
 fmt: $(SETUP)
 	$(BIN)/ruff format .
