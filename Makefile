@@ -18,6 +18,9 @@
 #   make package-check
 #                the same, then install, run and remove it in a new Debian 12 (as root, with
 #                Debian's package mmdebstrap)
+#   make systemd-check
+#                the same in a Debian 12 that systemd boots, under a stand-in kubelet (as root, with
+#                Debian's packages mmdebstrap and systemd-container)
 #   make sbom    the bill of materials, in SPDX, of each wheel and Debian package in dist/
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
 #   make kustomize
@@ -55,7 +58,7 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check systemd-check sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -119,6 +122,9 @@ package: $(RUN)
 
 package-check: package
 	deploy/deb/check.sh dist/criproxy_*.deb
+
+systemd-check: package
+	$(BIN)/python -m tests.booted dist/criproxy_*.deb
 
 sbom: $(SETUP)
 	$(BIN)/python deploy/sbom.py $(wildcard dist/*.whl dist/*.deb)
