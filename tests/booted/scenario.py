@@ -52,6 +52,7 @@ listeners:
   runtime: unix://{RUNTIME}
   profile: read-only
 log: {{file: /var/log/criproxy/calls.jsonl}}
+probe: {{direct_clients: 1s}}
 audit: {{sinks: [{{file: {{path: /var/log/criproxy/audit.jsonl}}}}]}}
 rules:
 - name: hooked
@@ -91,6 +92,14 @@ def run(*command: str, status: int = 0, seconds: float = LIMIT_SECONDS) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == status, (command, done.returncode, done.stdout, done.stderr)
     return done.stdout + (done.stderr if status else "")
+
+
+def timed(*command: str) -> str:
+    """Run a command that may take long, and say how long it took."""
+    began = time.monotonic()
+    output = run(*command, seconds=LIMIT_SECONDS * 3)
+    print(f"    {time.monotonic() - began:.1f} s: {' '.join(command)}", flush=True)
+    return output
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -184,7 +193,7 @@ class Scenario:
 
     def install(self) -> None:
         """criproxy install moves the kubelet; systemd confines the service and listens for it."""
-        answer = json.loads(run("criproxy", "install", "--yes", "-o", "json", seconds=300))
+        answer = json.loads(timed("criproxy", "install", "--yes", "-o", "json"))
         assert answer["outcome"] == "installed", answer
         wait_until(lambda: kubelet_at() == PROXY, f"the kubelet at {PROXY}")
         for unit in ("criproxy.service", "criproxy.socket", "kubelet.service"):
@@ -198,7 +207,7 @@ class Scenario:
         """systemctl reload puts a restricted listener, an audit log and a hook in force."""
         CONFIG.write_text(RELOADED)
         with calling():
-            run("systemctl", "reload", "criproxy.service")
+            timed("systemctl", "reload", "criproxy.service")
             wait_until(lambda: Path(SCOPED).is_socket(), SCOPED)
             wait_until(lambda: Path("/var/log/criproxy/audit.jsonl").exists(), "the audit log")
         assert "RuntimeName:" in version_at(SCOPED)
@@ -212,6 +221,18 @@ with CriClient({PROXY!r}, timeout=60) as client:
             each for each in metric("criproxy_rule_errors_total") if not each.endswith(" 0.0")
         ]
         assert [each for each in metric("criproxy_rule_matches_total") if '"hooked"' in each]
+
+    def direct_client(self) -> None:
+        """The confined daemon sees who is connected to the runtime past it."""
+        client = (
+            "import socket, sys; s = socket.socket(1); s.connect(sys.argv[1]); sys.stdin.read()"
+        )
+        with subprocess.Popen(["python3", "-c", client, RUNTIME], stdin=subprocess.PIPE):
+            name = Path("/usr/bin/python3").resolve().name
+            wait_until(
+                lambda: [each for each in metric("criproxy_direct_connections") if name in each],
+                f"{name} in the metric",
+            )
 
     def nothing_is_refused(self) -> None:
         """What the daemon asks of the kernel is allowed by the unit: no limit is left unset."""
@@ -228,7 +249,7 @@ with CriClient({PROXY!r}, timeout=60) as client:
     def restart(self) -> None:
         """Clients wait at systemd's socket while the service restarts."""
         with calling():
-            run("systemctl", "restart", "criproxy.service")
+            timed("systemctl", "restart", "criproxy.service")
 
     def stop(self) -> None:
         """A client that connects while criproxy is stopped has it started by systemd."""
@@ -259,10 +280,10 @@ with CriClient({PROXY!r}, timeout=60) as client:
 
     def bypass(self) -> None:
         """criproxy bypass on gives clients the runtime's socket, and off takes it back."""
-        run("criproxy", "bypass", "on")
+        timed("criproxy", "bypass", "on")
         assert os.readlink(PROXY) == RUNTIME
         assert "RuntimeName:" in version_at(PROXY)
-        run("criproxy", "bypass", "off")
+        timed("criproxy", "bypass", "off")
         assert Path(PROXY).is_socket()
         assert "RuntimeName:" in version_at(PROXY)
 
@@ -273,7 +294,7 @@ with CriClient({PROXY!r}, timeout=60) as client:
 
     def uninstall(self) -> None:
         """criproxy uninstall gives the kubelet its runtime back, and every file is as before."""
-        answer = json.loads(run("criproxy", "uninstall", "--yes", "-o", "json", seconds=300))
+        answer = json.loads(timed("criproxy", "uninstall", "--yes", "-o", "json"))
         assert answer["outcome"] == "uninstalled", answer
         wait_until(lambda: kubelet_at() == RUNTIME, f"the kubelet at {RUNTIME}")
         for unit in ("criproxy.service", "criproxy.socket"):
