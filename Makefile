@@ -21,6 +21,11 @@
 #   make systemd-check
 #                the same in a Debian 12 that systemd boots, under a stand-in kubelet (as root, with
 #                Debian's packages mmdebstrap and systemd-container)
+#   make image-check
+#                build the image on a base of its own, without a registry, and run criproxy in it
+#                (as root, with Debian's packages buildah and mmdebstrap)
+#   make image-requirements
+#                pin again by hash what is in the image, after a change of constraints.txt
 #   make sbom    the bill of materials, in SPDX, of each wheel and Debian package in dist/
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
 #   make kustomize
@@ -58,13 +63,13 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check systemd-check sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check systemd-check image-check image-requirements sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.image: export CRIPROXY_COMPILE := 0
 $(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -125,6 +130,18 @@ package-check: package
 
 systemd-check: package
 	$(BIN)/python -m tests.booted dist/criproxy_*.deb
+
+image-check: $(SETUP)
+	deploy/image/check.sh
+
+$(VENV)/.image: $(SETUP)
+	$(INSTALL) -e '.[image]'
+	@touch $@
+
+image-requirements: $(VENV)/.image
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make image-requirements" --extra otlp -c constraints.txt \
+		-o deploy/image/requirements.txt pyproject.toml
 
 sbom: $(SETUP)
 	$(BIN)/python deploy/sbom.py $(wildcard dist/*.whl dist/*.deb)
