@@ -14,6 +14,8 @@
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
 #   make dist    build the sdist, and from it a wheel, in dist/: the same bytes for the same commit
+#   make wheels  a compiled wheel in dist/ for each Python that is installed here (WHEELS="3.11 3.12 3.13"),
+#                each of which is run in a new environment
 #   make package a Debian package in dist/, for the Python that runs this
 #   make package-check
 #                the same, then install, run and remove it in a new Debian 12 (as root, with
@@ -58,12 +60,13 @@ unexport PYTHONDONTWRITEBYTECODE
 RUNS ?= 5
 LOOPS ?= 4
 TESTS ?=
+WHEELS ?= 3.11 3.12 3.13
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check systemd-check image-check image-requirements sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help package package-check systemd-check image-check image-requirements wheels sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -112,7 +115,7 @@ lint: $(SETUP)
 	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
 
 # The time of the commit is that of the files in the archives.
-dist package sbom: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist package sbom wheels: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 dist: $(SETUP)
 	rm -rf dist
 	$(BIN)/python -m build
@@ -142,6 +145,9 @@ image-requirements: $(VENV)/.image
 	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make image-requirements" --extra otlp -c constraints.txt \
 		-o deploy/image/requirements.txt pyproject.toml
+
+wheels: $(VENV)/.image
+	deploy/wheels.sh $(BIN)/uv $(WHEELS)
 
 sbom: $(SETUP)
 	$(BIN)/python deploy/sbom.py $(wildcard dist/*.whl dist/*.deb)

@@ -254,7 +254,7 @@ def test_fields_of_a_review() -> None:
 
 OTHERS = {
     *("apt", "cat", "crictl", "crio", "curl", "export", "helm", "jq", "journalctl", "k3s"),
-    *("kubectl", "man", "podman", "python3", "systemctl"),
+    *("kubectl", "man", "pipx", "podman", "python3", "systemctl", "uv"),
 }
 """Programs that are not ours; curl where it asks CRI-O."""
 
