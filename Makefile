@@ -32,6 +32,9 @@
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize
+#   make dashboard-picture
+#                draw the dashboard's panels with the data of a real Prometheus (Debian's package
+#                prometheus) in docs/how-to/dashboard.svg
 #   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
@@ -66,7 +69,7 @@ FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check systemd-check image-check image-requirements wheels sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help dashboard-picture package package-check systemd-check image-check image-requirements wheels sbom charts kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -164,6 +167,9 @@ proto-check: $(SETUP)
 
 docs: docs-reference
 	$(MKDOCS) build --strict
+
+dashboard-picture: $(SETUP)
+	$(BIN)/python -m tests.support.dashboard_picture docs/how-to/dashboard.svg
 
 docs-reference: $(SETUP)
 	$(BIN)/python -m docs.generate
