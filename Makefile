@@ -14,10 +14,21 @@
 #   make fmt     format the code
 #   make proto   regenerate the Python modules of proto/
 #   make dist    build the sdist, and from it a wheel, in dist/: the same bytes for the same commit
+#   make wheels  a compiled wheel in dist/ for each Python that is installed here (WHEELS="3.11 3.12 3.13"),
+#                each of which is run in a new environment
 #   make package a Debian package in dist/, for the Python that runs this
 #   make package-check
 #                the same, then install, run and remove it in a new Debian 12 (as root, with
 #                Debian's package mmdebstrap)
+#   make systemd-check
+#                the same in a Debian 12 that systemd boots, under a stand-in kubelet (as root, with
+#                Debian's packages mmdebstrap and systemd-container)
+#   make image-check
+#                build the image on a base of its own, without a registry, and run criproxy in it
+#                (as root, with Debian's packages buildah and mmdebstrap)
+#   make image-requirements
+#                pin again by hash what is in the image, after a change of constraints.txt
+#   make sbom    the bill of materials, in SPDX, of each wheel and Debian package in dist/
 #   make charts  set up Helm's SDK, without which the tests of the chart are skipped
 #   make browser  set up what drives a browser, without which the tests of the page are skipped
 #   make screenshots
@@ -26,6 +37,9 @@
 #                are skipped
 #   make kustomize
 #                render deploy/helm/criproxy to deploy/kustomize
+#   make dashboard-picture
+#                draw the dashboard's panels with the data of a real Prometheus (Debian's package
+#                prometheus) in docs/how-to/dashboard.svg
 #   make docs    regenerate the reference, and build the documentation in site/
 #   make docs-reference
 #                regenerate the reference pages and the manual page in docs/
@@ -57,18 +71,20 @@ unexport PYTHONDONTWRITEBYTECODE
 RUNS ?= 5
 LOOPS ?= 4
 TESTS ?=
+WHEELS ?= 3.11 3.12 3.13
 FUZZ_EXAMPLES ?= 20000
 FUZZ_TESTS ?= tests
 
 COMPILED := build/compiled
 
-.PHONY: help package package-check charts browser screenshots fleet fleet-bench kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
+.PHONY: help dashboard-picture package package-check systemd-check image-check image-requirements wheels sbom \
+	charts browser screenshots fleet fleet-bench kustomize demo dist test test-compiled coverage test-busy lint fmt proto proto-check docs \
 	docs-reference bench chaos fuzz fuzz-properties clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 # An editable installation has nothing compiled: CRIPROXY_COMPILE=0 spares it the compilers.
-$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.browser $(VENV)/.fleet $(VENV)/.bench $(VENV)/.fuzz: export CRIPROXY_COMPILE := 0
+$(RUN) $(SETUP) $(VENV)/.charts $(VENV)/.browser $(VENV)/.fleet $(VENV)/.bench $(VENV)/.fuzz $(VENV)/.image: export CRIPROXY_COMPILE := 0
 $(RUN): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -119,7 +135,7 @@ lint: $(SETUP)
 	$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
 
 # The time of the commit is that of the files in the archives.
-dist package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist package sbom wheels: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 dist: $(SETUP)
 	rm -rf dist
 	$(BIN)/python -m build
@@ -142,6 +158,27 @@ package: $(RUN)
 package-check: package
 	deploy/deb/check.sh dist/criproxy_*.deb
 
+systemd-check: package
+	$(BIN)/python -m tests.booted dist/criproxy_*.deb
+
+image-check: $(SETUP)
+	deploy/image/check.sh
+
+$(VENV)/.image: $(SETUP)
+	$(INSTALL) -e '.[image]'
+	@touch $@
+
+image-requirements: $(VENV)/.image
+	$(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make image-requirements" --extra otlp -c constraints.txt \
+		-o deploy/image/requirements.txt pyproject.toml
+
+wheels: $(VENV)/.image
+	deploy/wheels.sh $(BIN)/uv $(WHEELS)
+
+sbom: $(SETUP)
+	$(BIN)/python deploy/sbom.py $(wildcard dist/*.whl dist/*.deb)
+
 fmt: $(SETUP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -154,6 +191,9 @@ proto-check: $(SETUP)
 
 docs: docs-reference
 	$(MKDOCS) build --strict
+
+dashboard-picture: $(SETUP)
+	$(BIN)/python -m tests.support.dashboard_picture docs/how-to/dashboard.svg
 
 docs-reference: $(SETUP)
 	$(BIN)/python -m docs.generate

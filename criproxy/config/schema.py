@@ -171,10 +171,15 @@ class ProbeConfig(Section, frozen=True):
     """The time between two such calls."""
     timeout: Duration = Duration(5)
     """The time after which a call counts as unanswered."""
+    direct_clients: Duration | None = None
+    """The time between two looks at who is connected to the runtime's socket past criproxy, which
+    the metric `criproxy_direct_connections` shows. null: nobody looks."""
 
     def __post_init__(self) -> None:
         if self.interval <= 0 or self.timeout <= 0:
             raise ValueError("interval and timeout have to be more than 0")
+        if self.direct_clients is not None and self.direct_clients < 1:
+            raise ValueError("direct_clients has to be at least 1s; null turns it off")
 
 
 class ImagesConfig(Section, frozen=True):

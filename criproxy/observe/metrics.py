@@ -415,6 +415,10 @@ class CaptureMetrics(Collector):
         yield ring
 
 
+DIRECT_CLIENTS: Final = 8
+"""Names of processes that have series of their own in `criproxy_direct_connections`."""
+
+
 def log_lines_dropped(registry: CollectorRegistry) -> Counter:
     """Register the counter of lost log lines, which every process has."""
     return Counter(
@@ -523,6 +527,16 @@ class DaemonMetrics:
             ("listener",),
             registry=registry,
         )
+        self.direct_connections = Gauge(
+            "criproxy_direct_connections",
+            "Connections to the runtime's socket that are not criproxy's, by the name of the "
+            "process's executable; `kubelet` for the node's, `other` after the first "
+            f"{DIRECT_CLIENTS} names, `unknown` where the process is not seen "
+            "(`probe.direct_clients`).",
+            ("runtime", "process"),
+            registry=registry,
+        )
+        self._direct: set[tuple[str, str]] = set()
         build = Info("criproxy_build", "The running version; the value is 1.", registry=registry)
         build.info(
             {
@@ -531,6 +545,14 @@ class DaemonMetrics:
                 "implementation": platform.python_implementation(),
             }
         )
+
+    def direct_connected(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Note who is connected past criproxy: connections by path of the runtime and name."""
+        for path, process in self._direct - counts.keys():
+            self.direct_connections.remove(f"unix://{path}", process)
+        for (path, process), count in counts.items():
+            self.direct_connections.labels(f"unix://{path}", process).set(count)
+        self._direct = set(counts)
 
     def reloaded(self, success: bool) -> None:
         """Note how a loading of the configuration has ended."""

@@ -4,7 +4,9 @@ It is for Python 3.X, if 3.X runs this: /opt/criproxy is a virtual environment o
 /usr/bin/python3.X, which is the distribution's. pip installs criproxy, compiled if possible, and
 the packages of constraints.txt.
 
-SOURCE_DATE_EPOCH, DEBFULLNAME and DEBEMAIL are as for Debian's own tools.
+SOURCE_DATE_EPOCH, DEBFULLNAME and DEBEMAIL are as for Debian's own tools. Without the last two the
+maintainer is the first in pyproject.toml with an address, else git's user. Exit status 2: there is
+none of them.
 """
 
 import gzip
@@ -15,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -53,7 +56,7 @@ _CONTROL: Final = """\
 Package: criproxy
 Version: {version}
 Architecture: {architecture}
-Maintainer: {name} <{email}>
+Maintainer: {maintainer}
 Installed-Size: {size}
 Depends: {python}, libc6, libstdc++6
 Recommends: ca-certificates
@@ -70,16 +73,44 @@ def main(output: Path) -> Path:
     """Build the package in ``output``, and return its path."""
     version: str = runpy.run_path(str(ROOT / "criproxy/__init__.py"))["__version__"]
     architecture = _output("dpkg", "--print-architecture")
+    maintainer = find_maintainer()
     output.mkdir(parents=True, exist_ok=True)
     package = output / f"criproxy_{version}_{architecture}.deb"
     with tempfile.TemporaryDirectory(prefix="criproxy-deb-") as directory:
         tree = Path(directory) / "tree"
         _environment(tree / PREFIX, Path(directory))
         _files(tree)
-        _metadata(tree, version, architecture)
+        _metadata(tree, version, architecture, maintainer)
         command = ("dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(package))
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return package
+
+
+def find_maintainer() -> str:
+    """Return who maintains the package, as ``Name <address>``. Raises SystemExit (status 2)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    candidates = [
+        (os.environ.get("DEBFULLNAME"), os.environ.get("DEBEMAIL")),
+        *((each.get("name"), each.get("email")) for each in project.get("maintainers", [])),
+        *((each.get("name"), each.get("email")) for each in project.get("authors", [])),
+        (_git_setting("user.name"), _git_setting("user.email")),
+    ]
+    for name, address in candidates:
+        if name and address:
+            return f"{name} <{address}>"
+    print(
+        "the package has no maintainer: set DEBFULLNAME and DEBEMAIL, as in "
+        "`make package DEBFULLNAME='Jane Doe' DEBEMAIL=jane@example.com`",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+
+def _git_setting(key: str) -> str:
+    if shutil.which("git") is None:
+        return ""
+    command = ("git", "-C", str(ROOT), "config", key)
+    return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def _environment(prefix: Path, temporary: Path) -> None:
@@ -133,7 +164,7 @@ def _files(tree: Path) -> None:
     (tree / "usr/bin/criproxy").symlink_to(f"/{PREFIX}/bin/criproxy")
 
 
-def _metadata(tree: Path, version: str, architecture: str) -> None:
+def _metadata(tree: Path, version: str, architecture: str, maintainer: str) -> None:
     """Write DEBIAN/: control, the conffile, checksums and the maintainer scripts."""
     _settle_modes(tree)
     size = sum(path.lstat().st_size for path in tree.rglob("*")) // 1024
@@ -141,8 +172,7 @@ def _metadata(tree: Path, version: str, architecture: str) -> None:
     control = _CONTROL.format(
         version=version,
         architecture=architecture,
-        name=os.environ.get("DEBFULLNAME", "criproxy developers"),
-        email=os.environ.get("DEBEMAIL", "criproxy@localhost.example"),
+        maintainer=maintainer,
         size=size,
         python=PYTHON,
     )

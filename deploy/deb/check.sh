@@ -12,9 +12,7 @@ cat >"$work/inside" <<'INSIDE'
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 fail() { echo "FAIL: $*" >&2; exit 1; }
-await() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return 0; sleep 0.2; done; fail "$*"; }
 apt-get -q -y install --no-install-recommends /root/criproxy.deb >/dev/null
-criproxy --version
 dpkg --verify criproxy || fail "files differ from the package's"
 criproxy check -c /etc/criproxy/config.yaml >/dev/null || fail "the configuration is not valid"
 for file in /lib/systemd/system/criproxy.service /lib/systemd/system/criproxy.socket \
@@ -24,17 +22,7 @@ for file in /lib/systemd/system/criproxy.service /lib/systemd/system/criproxy.so
 done
 dpkg-query -L criproxy | grep -qx /usr/share/man/man1/criproxy.1.gz || fail "no manual page"
 
-criproxy runtime --listen /tmp/cri.sock >/dev/null &
-runtime=$!
-await test -S /tmp/cri.sock
-criproxy run --listen /tmp/proxy.sock --runtime-endpoint /tmp/cri.sock --metrics-address 127.0.0.1:0 \
-    2>/tmp/log &
-proxy=$!
-await test -S /tmp/proxy.sock
-criproxy version --runtime-endpoint /tmp/proxy.sock | grep -q "RuntimeName:  criproxy-embedded" ||
-    fail "criproxy run does not answer"
-kill $proxy $runtime
-wait
+/root/answers.sh
 
 echo "# mine" >>/etc/criproxy/config.yaml
 apt-get -q -y install --reinstall --no-install-recommends /root/criproxy.deb >/dev/null
@@ -58,7 +46,7 @@ sources=$(find /etc/apt/sources.list /etc/apt/sources.list.d -type f -name '*.li
     2>/dev/null | head -n 1)
 mmdebstrap --quiet --variant=apt --format=null \
     --aptopt='Acquire::Retries "3"' \
-    --customize-hook="copy-in $work/inside /root" \
+    --customize-hook="copy-in $work/inside $(dirname "$0")/../answers.sh /root" \
     --customize-hook="upload $deb /root/criproxy.deb" \
     --chrooted-customize-hook=/root/inside \
     bookworm - <"${sources:-/dev/null}"

@@ -98,6 +98,7 @@ def exported() -> dict[str, Metric]:
     daemon.worker_up("", up=True)
     daemon.worker_restarted("")
     daemon.bypassed.labels("")
+    daemon.direct_connected({("", ""): 1})
     return {
         family.name + _SUFFIXES.get(family.type, ""): family
         for family in daemon.registry.collect()

@@ -24,6 +24,8 @@ def build(directory: Path, umask: int, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Build a package whose environment has no packages: pip would fetch them."""
     require(() if shutil.which("dpkg-deb") else ("dpkg-deb",))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setenv("DEBFULLNAME", "Jane Doe")
+    monkeypatch.setenv("DEBEMAIL", "jane@example.com")
     monkeypatch.setenv("PYTHONPATH", str(DEB.parents[1]))
     module: dict[str, Any] = runpy.run_path(str(DEB / "build.py"))
 
@@ -63,9 +65,34 @@ def test_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tree / "DEBIAN/conffiles").read_text() == "/etc/criproxy/config.yaml\n"
     control = (tree / "DEBIAN/control").read_text()
     assert f"\nVersion: {__version__}\n" in control
+    assert "\nMaintainer: Jane Doe <jane@example.com>\n" in control
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert f"\nDepends: python{version}," in control
     assert os.readlink(tree / "usr/bin/criproxy") == f"/{PROGRAM}"
+
+
+def test_maintainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who maintains the package is in pyproject.toml, or is git's user; a package without a
+    maintainer is not built, and the error says how to name one."""
+    for name in ("DEBFULLNAME", "DEBEMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", str(tmp_path / "none"))
+    module = runpy.run_path(str(DEB / "build.py"))
+    find = module["find_maintainer"]
+    find.__globals__["ROOT"] = tmp_path
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project]\nmaintainers = [{name = "No Address"}]\n')
+    with pytest.raises(SystemExit) as error:
+        find()
+    assert error.value.code == 2
+    assert "set DEBFULLNAME and DEBEMAIL" in capsys.readouterr().err
+    (tmp_path / "gitconfig").write_text("[user]\nname = Git User\nemail = git@example.com\n")
+    assert find() == "Git User <git@example.com>"
+    project.write_text('[project]\nauthors = [{name = "A. Uthor", email = "a@example.com"}]\n')
+    assert find() == "A. Uthor <a@example.com>"
 
 
 @pytest.mark.parametrize("name", ["postinst", "prerm", "postrm", "check.sh"])

@@ -16,6 +16,7 @@ from criproxy.embedded.background import EmbeddedRuntime
 from docs.generate.metrics import exported
 from tests.support import wire
 from tests.support.criproxy import Criproxy
+from tests.support.direct_client import connected
 from tests.support.prometheus import Prometheus
 from tests.support.raw_sockets import dial, receive_all
 from tests.support.requirements import require
@@ -119,6 +120,7 @@ def proxy(short_dir: Path) -> Any:
                 "queue": {"spans": 1},
             },
             "limits": {"frame_rate": 100},
+            "probe": {"direct_clients": "1s"},
         }
         with Criproxy(short_dir, config=config) as proxy:
             yield proxy
@@ -150,6 +152,7 @@ def test_each_query_returns_data(proxy: Criproxy, short_dir: Path) -> None:
     }
     with (
         prometheus.process,
+        connected(short_dir / "cri.sock"),
         CriClient(proxy.endpoint, timeout=LIMIT_SECONDS) as client,
         CriClient(f"unix://{short_dir}/scoped.sock", timeout=LIMIT_SECONDS) as scoped,
     ):

@@ -137,6 +137,17 @@ CASES: dict[str, Sequence[Case]] = {
     "CriproxyBypassed": [
         _one('criproxy_listener_bypassed{instance="n",listener="l"}', "1x420", "0x415 1x5")
     ],
+    "CriproxyDirectClients": [
+        Case(
+            {'criproxy_direct_connections{instance="n",runtime="r",process="log-agent"}': "1x420"},
+            {'criproxy_direct_connections{instance="n",runtime="r",process="kubelet"}': "1x420"},
+        ),
+        _one(
+            'criproxy_direct_connections{instance="n",runtime="r",process="crictl"}',
+            "1x420",
+            "_x415 1x5",
+        ),
+    ],
     "CriproxyConnectionUnread": [
         Case(
             {'criproxy_unread_connections_total{instance="n",reason="protocol_error"}': "0+1x420"},

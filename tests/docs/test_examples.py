@@ -255,20 +255,8 @@ def test_fields_of_a_review() -> None:
 # --------
 
 OTHERS = {
-    *(
-        "apt",
-        "cat",
-        "clickhouse-client",
-        "crictl",
-        "crio",
-        "curl",
-        "export",
-        "helm",
-        "jq",
-        "journalctl",
-        "k3s",
-    ),
-    *("kubectl", "man", "podman", "python3", "systemctl"),
+    *("apt", "cat", "clickhouse-client", "crictl", "crio", "curl", "export", "helm", "jq"),
+    *("journalctl", "k3s", "kubectl", "man", "pipx", "podman", "python3", "systemctl", "uv"),
 }
 """Programs that are not ours; curl where it asks CRI-O."""
 

@@ -8,9 +8,9 @@ from criproxy.config.load import parse
 from criproxy.config.schema import Config
 from criproxy.doctor.findings import Finding
 from criproxy.doctor.node.facts import Facts, gather
-from criproxy.doctor.node.sock_diag import ESTABLISHED, LISTEN, UnixSocket
 from criproxy.doctor.node.system import System
 from criproxy.errors import UnavailableError
+from criproxy.peers.sock_diag import ESTABLISHED, LISTEN, UnixSocket
 from criproxy.relay.endpoints import Endpoint
 
 RUNTIME = Endpoint("/run/containerd/containerd.sock")

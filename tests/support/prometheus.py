@@ -35,11 +35,20 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the series of an instant query; OSError or AssertionError before it serves."""
+        return self._ask("query", query=expression)
+
+    def query_range(
+        self, expression: str, start: float, end: float, step: float
+    ) -> list[dict[str, Any]]:
+        """Return the series of a query over time, in seconds since the epoch; errors as above."""
+        return self._ask("query_range", query=expression, start=start, end=end, step=step)
+
+    def _ask(self, kind: str, **parameters: str | float) -> list[dict[str, Any]]:
         address = re.search(r'"Listening on" address=(\S+)', self.process.stderr)
         assert address is not None
-        query = urllib.parse.urlencode({"query": expression})
+        query = urllib.parse.urlencode(parameters)
         with urllib.request.urlopen(
-            f"http://{address[1]}/api/v1/query?{query}", timeout=LIMIT_SECONDS
+            f"http://{address[1]}/api/v1/{kind}?{query}", timeout=LIMIT_SECONDS
         ) as response:
             result: list[dict[str, Any]] = json.load(response)["data"]["result"]
         return result

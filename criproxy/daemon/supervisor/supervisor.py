@@ -26,6 +26,7 @@ from criproxy.concurrency.tasks import Tasks
 from criproxy.config.load import LoadedConfig
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.daemon.logs import open_log
+from criproxy.daemon.supervisor.direct_clients import DirectClients
 from criproxy.daemon.supervisor.health import RuntimeHealth
 from criproxy.daemon.supervisor.http.admin import AdminPages, AdminSocket
 from criproxy.daemon.supervisor.http.live_calls import LiveCalls
@@ -59,6 +60,7 @@ from criproxy.errors import ConfigError, CriproxyError, UnavailableError
 from criproxy.observe.http import HTTPServer, Pages
 from criproxy.observe.metrics import DaemonMetrics
 from criproxy.observe.metrics_merge import Snapshot
+from criproxy.peers.credentials import Kubelet
 from criproxy.relay.bypass import is_bypassed
 from criproxy.relay.endpoints import find_runtime
 from criproxy.relay.own_sockets import OwnSockets
@@ -186,6 +188,7 @@ class _Supervisor:
         self._http: HTTPServer | None = None
         self._admin: AdminSocket | None = None
         self._health_task: asyncio.Task[None] | None = None
+        self._direct_clients_task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._live_state = LiveState(
             self._pages, self._snapshots, lambda: self._health.problem, time.time()
@@ -221,6 +224,7 @@ class _Supervisor:
         self._stop_replaced()
         self._http = await self._start_first_http(config)
         self._start_health()
+        self._start_direct_clients()
         replaces = bool(self._sockets.replaced) or self._left.ready is not None
         self._admin = self._open_admin(config, replaces)
         self._report_listeners(config.listeners)
@@ -294,6 +298,30 @@ class _Supervisor:
             lambda up: self._metrics.runtime_up.set(up),
         )
         self._health_task = self._background.start(self._health.watch(), "runtime health")
+
+    def _start_direct_clients(self) -> None:
+        if self._direct_clients_task is not None:
+            self._direct_clients_task.cancel()
+        self._metrics.direct_connected({})
+        config = self._loaded.config
+        if config.probe.direct_clients is None:
+            return
+        runtimes = {
+            each
+            for listener in config.listeners
+            for each in (listener.runtime, listener.image)
+            if each is not None
+        }
+        clients = DirectClients(
+            sorted(each.path for each in runtimes),
+            Kubelet(config.kubelet.executable, config.kubelet.unit),
+        )
+        self._direct_clients_task = self._background.start(
+            clients.watch(
+                float(config.probe.direct_clients), self._metrics.direct_connected, self._log
+            ),
+            "direct clients",
+        )
 
     def _stop_replaced(self) -> None:
         for pid in self._sockets.replaced:
@@ -465,6 +493,7 @@ class _Supervisor:
         self._sockets.close_unused(config.listeners)
         self._sockets.grant(config.listeners)
         self._start_health()
+        self._start_direct_clients()
         if config.log != before.config.log:
             self._open_log(config)
         self._report_listeners([each for each in config.listeners if each.endpoint in opened])

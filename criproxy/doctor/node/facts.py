@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from criproxy.config.schema import Config, ListenerConfig
 from criproxy.doctor.node.runtimes import SHIMS, other_sockets
-from criproxy.doctor.node.sock_diag import LISTEN, UnixSocket
 from criproxy.doctor.node.system import System
 from criproxy.errors import UnavailableError
 from criproxy.peers.credentials import Kubelet
+from criproxy.peers.sock_diag import UnixSocket
+from criproxy.peers.socket_holders import bound_at, client_inodes, listening_sockets
 from criproxy.relay.endpoints import Endpoint
 
 
@@ -87,32 +88,32 @@ def gather(
         return facts
     at_runtime = {each.path: _at(system, each.path, sockets) for each in runtimes}
     at_listener = {
-        each.endpoint.path: _listening(_at(system, each.endpoint.path, sockets))
+        each.endpoint.path: listening_sockets(_at(system, each.endpoint.path, sockets))
         for each in config.listeners
     }
     at_other = {path: _at(system, path, sockets) for path, _ in other_sockets(system)}
     at_other[SHIMS] = [each for each in sockets if _is_of_shim(system, each)]
     wanted = {each.inode for found in at_listener.values() for each in found}
     for found in at_other.values():
-        wanted |= _clients(found)
+        wanted |= client_inodes(found)
     for found in at_runtime.values():
-        wanted |= {each.inode for each in _listening(found)}
-        wanted |= _clients(found)
+        wanted |= {each.inode for each in listening_sockets(found)}
+        wanted |= client_inodes(found)
     holders, facts.unreadable = system.holders(wanted - {0})
     for path, found in at_listener.items():
         facts.criproxy[path] = sorted(
             {pid for each in found for pid in holders.get(each.inode, [])}
         )
     for path, found in at_other.items():
-        pids = [pid for peer in _clients(found) for pid in holders.get(peer, [])]
+        pids = [pid for peer in client_inodes(found) for pid in holders.get(peer, [])]
         facts.other_clients[path] = Counter(pids)
     for path, found in at_runtime.items():
-        listening = _listening(found)
+        listening = listening_sockets(found)
         if listening:
             facts.listening.add(path)
         facts.runtime_pids |= {pid for each in listening for pid in holders.get(each.inode, [])}
         facts.clients[path] = Counter()
-        for peer in _clients(found):
+        for peer in client_inodes(found):
             facts.clients[path].update(holders.get(peer, []))
             if peer not in holders:
                 facts.unidentified[path] += 1
@@ -120,32 +121,11 @@ def gather(
 
 
 def _at(system: System, path: str, sockets: list[UnixSocket]) -> list[UnixSocket]:
-    """Return the sockets bound at a path: the listening one and those accepted on it.
-
-    A socket matches by its file, or by the bound name: that finds connections, too, that were
-    made before the socket was bound anew.
-    """
+    """Return the sockets bound at a path of the node."""
     real = os.path.realpath(system.path(path))
-    names = {path, str(system.path(path)), real}
-    try:
-        found = os.stat(real)
-        file = (found.st_dev, found.st_ino)
-    except OSError:
-        file = None
-    return [
-        each for each in sockets if each.name in names or (file is not None and each.file == file)
-    ]
+    return bound_at({path, str(system.path(path)), real}, real, sockets)
 
 
 def _is_of_shim(system: System, each: UnixSocket) -> bool:
     """Return whether a socket is bound below the directory of the shims' sockets."""
     return each.name.startswith((f"{SHIMS}/", f"{system.path(SHIMS)}/"))
-
-
-def _clients(sockets: list[UnixSocket]) -> set[int]:
-    """Return the inodes of the clients' ends, including connections not yet accepted."""
-    return {inode for each in sockets for inode in (each.peer, *each.waiting) if inode}
-
-
-def _listening(sockets: list[UnixSocket]) -> list[UnixSocket]:
-    return [each for each in sockets if each.state == LISTEN]

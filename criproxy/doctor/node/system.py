@@ -4,25 +4,24 @@ A process's data is read on demand: a machine may have ten thousand processes.
 """
 
 import os
-import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from criproxy.doctor.node.sock_diag import UnixSocket, unix_sockets
 from criproxy.errors import CriproxyError
 from criproxy.peers.cgroups import CgroupLocation, cgroup_location
+from criproxy.peers.sock_diag import UnixSocket, unix_sockets
+from criproxy.peers.socket_holders import PROC, holders_of, pids_of
 from criproxy.relay.endpoints import Endpoint, why_no_runtime
 
 CAP_SYS_PTRACE: Final = 19
 """Bit of the capability to read other processes' /proc (capabilities(7))."""
 
-_SOCKET: Final = re.compile(r"socket:\[(\d+)\]")
 _MAX_FILE_BYTES: Final = 1 << 20
 """Maximum number of bytes read of one file."""
 _START_TIME: Final = 19
@@ -86,7 +85,7 @@ def version_error(endpoint: Endpoint) -> str | None:
 class System:
     """Sources of the facts; tests substitute a directory tree."""
 
-    proc: Path = Path("/proc")
+    proc: Path = PROC
     root: Path = Path("/")
     """Directory that absolute paths are relative to."""
     sockets: Callable[[], list[UnixSocket]] = unix_sockets
@@ -102,8 +101,7 @@ class System:
     @cached_property
     def pids(self) -> list[int]:
         """Every pid at the first access."""
-        with os.scandir(self.proc) as entries:
-            return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
+        return pids_of(self.proc)
 
     def process(self, pid: int) -> Process:
         """Read a process; fields are empty without rights or once it has ended."""
@@ -156,29 +154,8 @@ class System:
         return None
 
     def holders(self, inodes: set[int]) -> tuple[dict[int, list[int]], int]:
-        """Return pids by socket inode, and how many processes are unreadable.
-
-        Processes that have ended meanwhile are not counted.
-        """
-        found: dict[int, list[int]] = {}
-        unreadable = 0
-        for pid in self.pids if inodes else ():
-            try:
-                for inode in self._sockets_of(pid):
-                    if inode in inodes and pid not in found.setdefault(inode, []):
-                        found[inode].append(pid)
-            except PermissionError:
-                unreadable += 1
-            except OSError:
-                continue
-        return found, unreadable
-
-    def _sockets_of(self, pid: int) -> Iterator[int]:
-        directory = f"{self.proc}/{pid}/fd"
-        for number in os.listdir(directory):
-            with suppress(FileNotFoundError):
-                if match := _SOCKET.fullmatch(os.readlink(f"{directory}/{number}")):
-                    yield int(match[1])
+        """Return pids by socket inode, and how many processes are unreadable."""
+        return holders_of(inodes, self.pids, self.proc)
 
 
 def _without_options(command: tuple[str, ...]) -> str:

@@ -1,9 +1,7 @@
 """Processes other than criproxy that are connected to a runtime's socket."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,21 +10,14 @@ from criproxy.config.load import load, parse
 from criproxy.doctor.checks.connections import check
 from criproxy.doctor.findings import Outcome
 from criproxy.doctor.node.facts import gather
-from criproxy.doctor.node.sock_diag import LISTEN, UnixSocket
 from criproxy.doctor.node.system import System
 from criproxy.embedded.background import EmbeddedRuntime
+from criproxy.peers.sock_diag import LISTEN, UnixSocket
 from criproxy.relay.endpoints import Endpoint
 from tests.doctor.nodes import CONTAINER, PROXY, RUNTIME, Node, said
 from tests.support.criproxy import Criproxy
+from tests.support.direct_client import connected
 from tests.support.waiting import wait_until
-
-CLIENT = """
-import socket, sys
-with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect(sys.argv[1])
-    print("connected", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
@@ -38,20 +29,6 @@ def alive(node: Node) -> Node:
     node.listens(PROXY, 3)
     node.connected(RUNTIME.path, 4)
     return node
-
-
-@contextmanager
-def connected(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds a connection to a socket."""
-    with subprocess.Popen(
-        [sys.executable, "-c", CLIENT, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "connected\n"
-        yield process
 
 
 def test_nobody_but_criproxy(alive: Node) -> None:
@@ -154,10 +131,10 @@ def test_holder_that_is_not_seen(alive: Node) -> None:
 def test_descriptors_that_may_not_be_read(alive: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without rights a connection is there and its holder is not named."""
 
-    def refuse(pid: int) -> Iterator[int]:
+    def refuse(proc: Path, pid: int) -> Iterator[int]:
         raise PermissionError
 
-    monkeypatch.setattr(alive.system, "_sockets_of", refuse)
+    monkeypatch.setattr("criproxy.peers.socket_holders._sockets_of", refuse)
     [finding] = check(alive.facts())
     assert finding.what == (
         f"who holds 1 connection to {RUNTIME}: 4 of the processes do not let their descriptors "

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from criproxy.doctor.node.sock_diag import (
+from criproxy.errors import UnavailableError
+from criproxy.peers.sock_diag import (
     ESTABLISHED,
     LISTEN,
     UnixSocket,
@@ -16,7 +17,6 @@ from criproxy.doctor.node.sock_diag import (
     read_socket,
     unix_sockets,
 )
-from criproxy.errors import UnavailableError
 
 HEADER = struct.pack("=BBBBIII", 1, 1, LISTEN, 0, 4711, 1, 0)
 
@@ -103,7 +103,7 @@ def test_kernel(short_dir: Path) -> None:
 def test_table_that_changed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel is asked again where its table changed while it was read."""
     answers = [([], False), ([UnixSocket(1, LISTEN)], True)]
-    monkeypatch.setattr("criproxy.doctor.node.sock_diag._dump", lambda: answers.pop(0))
+    monkeypatch.setattr("criproxy.peers.sock_diag._dump", lambda: answers.pop(0))
     assert unix_sockets() == [UnixSocket(1, LISTEN)]
 
 
@@ -113,7 +113,7 @@ def test_kernel_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OSError(errno.ENOENT, "No such file or directory")
 
-    monkeypatch.setattr("criproxy.doctor.node.sock_diag._dump", refuse)
+    monkeypatch.setattr("criproxy.peers.sock_diag._dump", refuse)
     with pytest.raises(UnavailableError, match="sock_diag"):
         unix_sockets()
 
