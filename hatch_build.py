@@ -1,6 +1,6 @@
 """Records the commit in wheels and sdists, and compiles modules of a wheel where that is possible.
 
-``criproxy/commit.txt`` is written to what is built; an sdist passes it on to its wheel.
+``criproxy/common/commit.txt`` is written to what is built; an sdist passes it on to its wheel.
 
 The environment variable CRIPROXY_COMPILE decides: ``1`` compiles or fails, ``0`` does not compile.
 Without it, modules are compiled if there are a C compiler and Python's headers; if there are not,
@@ -43,7 +43,7 @@ _MYPY: Final = (
 """What is compiled does not depend on the packages that are installed where it is built: their
 types are unknown, which the project's own, strict settings take for errors."""
 
-_COMMIT: Final = "criproxy/commit.txt"
+_COMMIT: Final = "criproxy/common/commit.txt"
 
 
 class BuildHook(BuildHookInterface[Any]):
@@ -90,7 +90,7 @@ class BuildHook(BuildHookInterface[Any]):
 
     def _record_commit(self, directory: Path, build_data: dict[str, Any]) -> None:
         """Add the commit of a checkout; an sdist has the file already."""
-        found = runpy.run_path(str(Path(self.root) / "criproxy/commit.py"))
+        found = runpy.run_path(str(Path(self.root) / "criproxy/common/commit.py"))
         commit: str | None = found["commit_of_checkout"](Path(self.root))
         if commit is not None:
             (directory / "commit.txt").write_text(f"{commit}\n", encoding="ascii")

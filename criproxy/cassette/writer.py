@@ -9,8 +9,8 @@ from typing import Final
 from criproxy.cassette.blocks import BLOCK_SIZE, LARGEST_RECORD, build, frame
 from criproxy.cassette.records import AnyRecord, encode
 from criproxy.cassette.ring import Ring
+from criproxy.common.output_file import create
 from criproxy.errors import UnavailableError
-from criproxy.output_file import create
 
 _EXISTS: Final = "exists; choose another file, or overwrite it with --force"
 """What is said of a file that is not to be replaced."""

@@ -65,7 +65,7 @@ class _Commands(click.Group):
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from criproxy.commit import commit
+        from criproxy.common.commit import commit
 
         python = platform.python_version()
         click.echo(f"criproxy {__version__} ({BUILD}, commit {commit()}, Python {python})")

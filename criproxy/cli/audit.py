@@ -13,8 +13,8 @@ from criproxy.audit.files.query import COLUMNS
 from criproxy.cli.support.log_input import bytes_reporter, moment, percentage_reporter
 from criproxy.cli.support.options import table_option, time_options, wide_option
 from criproxy.cli.support.tables import print_table, without_alike
+from criproxy.common.printable import printable
 from criproxy.errors import UsageError
-from criproxy.printable import printable
 
 if TYPE_CHECKING:
     from criproxy.audit.files.hash_chain import ChainReport

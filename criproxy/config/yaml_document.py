@@ -15,10 +15,10 @@ from typing import Any, Final, NoReturn, TypeVar, get_args
 import msgspec
 import yaml
 
+from criproxy.common.printable import printable
 from criproxy.config.value_types import decode
 from criproxy.configtypes.section import Section
 from criproxy.errors import ConfigError
-from criproxy.printable import printable
 
 T = TypeVar("T")
 Keys = Sequence[str | int]

@@ -13,11 +13,11 @@ import grpc
 
 from criproxy.client import CriClient
 from criproxy.client.failures import OTHER_VERSION, ask_version
+from criproxy.common.printable import printable
 from criproxy.config.schema import Config
 from criproxy.doctor.node.facts import gather
 from criproxy.doctor.node.system import System
 from criproxy.errors import CriproxyError, UnavailableError
-from criproxy.printable import printable
 from criproxy.relay.endpoints import Endpoint
 
 _CALL_SECONDS: Final = 10.0

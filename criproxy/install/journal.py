@@ -23,9 +23,9 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from criproxy.common.opening import open_at_once
 from criproxy.errors import IncompleteError, UnavailableError
 from criproxy.install.tree import FileState, Tree, copy, copy_attributes, sync_directory
-from criproxy.opening import open_at_once
 
 DIRECTORY: Final = "/var/lib/criproxy/install"
 """Where the journal is within the tree."""

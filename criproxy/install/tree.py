@@ -16,8 +16,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from criproxy.common.opening import open_at_once
 from criproxy.errors import UnavailableError, UsageError
-from criproxy.opening import open_at_once
 
 _MAX_LINKS: Final = 40
 """Symbolic links that are followed in one path, as by the kernel (path_resolution(7))."""

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
+from criproxy.common.optional_modules import hidden
+from criproxy.common.printable import printable
 from criproxy.observe.call_line import CallLine
 from criproxy.observe.line_writer import LineWriter
-from criproxy.optional_modules import hidden
-from criproxy.printable import printable
 
 # structlog would load them for the tracebacks of its own formatters: 4 MiB in each daemon beside
 # which somebody has installed rich, as the extra of `criproxy top` does.

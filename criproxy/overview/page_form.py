@@ -6,9 +6,9 @@ told neither markup nor the name of a style by it.
 
 from typing import Any, Final
 
+from criproxy.common.printable import printable
 from criproxy.overview.figures import VERSION
 from criproxy.overview.tables import CALLS, METHODS, PODS, STARTS, Fields, Table, describe, summary
-from criproxy.printable import printable
 
 MAX_ROWS: Final = 100
 """Rows of a table: more than anybody reads. A client may have as many calls as it likes."""

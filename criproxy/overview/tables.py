@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from criproxy.printable import printable
+from criproxy.common.printable import printable
 from criproxy.timeline.pod_start import format_seconds
 
 Fields = Mapping[str, Any]

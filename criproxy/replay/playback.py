@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from criproxy.common.printable import fit
 from criproxy.cri.methods import FALLBACKS, Method
-from criproxy.printable import fit
 from criproxy.replay.identities import Identities
 from criproxy.replay.matching import (
     Key,

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from criproxy.common.output_file import create
 from criproxy.cri.text_redaction import redact_text
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
-from criproxy.output_file import create
 
 PART_LIMIT: Final = 8 << 20
 """Bytes of one part; what is longer is cut."""

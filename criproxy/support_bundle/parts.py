@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from criproxy import __version__
 from criproxy.client.failures import ask_version
-from criproxy.commit import commit
+from criproxy.common.commit import commit
 from criproxy.config.load import LoadedConfig, load
 from criproxy.config.rule_compilation import compiled
 from criproxy.config.yaml_document import read

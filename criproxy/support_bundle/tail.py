@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from criproxy.common.opening import open_at_once
 from criproxy.errors import UnavailableError
-from criproxy.opening import open_at_once
 
 _CHUNK: Final = 65536
 COMMAND_SECONDS: Final = 30.0

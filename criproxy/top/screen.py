@@ -16,10 +16,10 @@ from textual.events import DescendantFocus
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Static
 
+from criproxy.common.printable import fit, printable, shrink
 from criproxy.errors import CriproxyError
 from criproxy.overview.figures import State, Window
 from criproxy.overview.tables import TABLES, Table, describe, summary
-from criproxy.printable import fit, printable, shrink
 
 _ID: Final = "table-{}"
 _STOPPED: Final = "PAUSED: "

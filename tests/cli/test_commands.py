@@ -12,7 +12,7 @@ import pytest
 
 from criproxy import __version__
 from criproxy.cli import cli, rules
-from criproxy.commit import commit
+from criproxy.common.commit import commit
 from tests.support.waiting import LIMIT_SECONDS
 
 COMMANDS = cli.list_commands(click.Context(cli))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from criproxy.common.output_file import create
 from criproxy.errors import UnavailableError, UsageError
-from criproxy.output_file import create
 
 if TYPE_CHECKING:
     from criproxy.cassette.packet_export import PacketExport

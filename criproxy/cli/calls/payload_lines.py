@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from criproxy.printable import printable
+from criproxy.common.printable import printable
 
 LIMIT: Final = 4000
 """Characters of a message that are shown."""

@@ -15,8 +15,8 @@ from criproxy.cli.support.admin_client import AdminClient, admin_endpoint, admin
 from criproxy.cli.support.log_input import bytes_reporter, lines_of_files, moment
 from criproxy.cli.support.options import selection_options, table_option, time_options, wide_option
 from criproxy.cli.support.tables import print_table, without_columns
+from criproxy.common.printable import printable
 from criproxy.errors import UsageError
-from criproxy.printable import printable
 
 if TYPE_CHECKING:
     from criproxy.timeline.pod_starts import PodStarts

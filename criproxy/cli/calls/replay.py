@@ -12,8 +12,8 @@ import click
 from criproxy.cli.support.options import output_option
 from criproxy.cli.support.serving import serve
 from criproxy.cli.support.tables import print_table
+from criproxy.common.printable import printable
 from criproxy.errors import UsageError
-from criproxy.printable import printable
 from criproxy.relay.endpoints import parse_endpoint
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from criproxy.cli.support.admin_client import (
 )
 from criproxy.cli.support.options import call_options, output_option
 from criproxy.cli.support.tables import styled
+from criproxy.common.printable import printable
 from criproxy.errors import UsageError
-from criproxy.printable import printable
 
 if TYPE_CHECKING:
     from criproxy.timeline.filters import CallFilter

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from criproxy.cli.support.options import config_option, output_option, usual_config
-from criproxy.printable import printable
+from criproxy.common.printable import printable
 
 if TYPE_CHECKING:
     from criproxy.doctor.findings import Finding

@@ -8,9 +8,9 @@ from typing import Final
 import click
 
 from criproxy.cli.support.options import config_option, usual_config
+from criproxy.common.printable import printable
 from criproxy.configtypes.values import parse_size
 from criproxy.errors import ConfigError, UnavailableError
-from criproxy.printable import printable
 
 _EPILOG: Final = """\
 \b

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from criproxy.printable import fit, shrink
+from criproxy.common.printable import fit, shrink
 
 _GAP: Final = "  "
 _NOTHING: Final = "-"

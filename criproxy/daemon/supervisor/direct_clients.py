@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from criproxy.common.printable import printable
 from criproxy.errors import UnavailableError
 from criproxy.observe.log import Log
 from criproxy.observe.metrics import DIRECT_CLIENTS
@@ -27,7 +28,6 @@ from criproxy.peers.socket_holders import (
     listening_sockets,
     pids_of,
 )
-from criproxy.printable import printable
 
 KUBELET: Final = "kubelet"
 OTHER: Final = "other"

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import yaml
 
+from criproxy.common.opening import open_at_once
 from criproxy.doctor.node.system import System
-from criproxy.opening import open_at_once
 
 _MAX_BYTES: Final = 1 << 20
 """Maximum number of bytes read of a configuration file."""

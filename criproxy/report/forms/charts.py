@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from criproxy.printable import printable
+from criproxy.common.printable import printable
 from criproxy.report.figures import Comparison, MessageSize, Report
 from criproxy.timeline.pod_start import (
     AFTER_START,

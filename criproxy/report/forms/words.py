@@ -1,6 +1,6 @@
 """Figures as people read them. Pure."""
 
-from criproxy.printable import printable
+from criproxy.common.printable import printable
 
 NOTHING = "-"
 

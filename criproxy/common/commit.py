@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 UNKNOWN: Final = "unknown"
-_PACKAGE: Final = Path(__file__).parent
+_DIRECTORY: Final = Path(__file__).parent
 _GIT_SECONDS: Final = 10.0
 """Time limit of git."""
 
@@ -20,9 +20,9 @@ def commit() -> str:
     UNKNOWN for a copy of a checkout without its history.
     """
     try:
-        return (_PACKAGE / "commit.txt").read_text(encoding="ascii").strip()
+        return (_DIRECTORY / "commit.txt").read_text(encoding="ascii").strip()
     except OSError:
-        return commit_of_checkout(_PACKAGE.parent) or UNKNOWN
+        return commit_of_checkout(_DIRECTORY.parents[1]) or UNKNOWN
 
 
 def commit_of_checkout(root: Path) -> str | None:
