@@ -38,8 +38,8 @@ from criproxy.daemon.worker.event_dispatcher import EventDispatcher
 from criproxy.enforce.counts import Counts
 from criproxy.enforce.policies.rule_policy import RulePolicy
 from criproxy.enforce.resources import Resources
-from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.observe.metrics import Metrics
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.connections.interceptor import RelayInterceptor

@@ -22,7 +22,7 @@ import structlog
 from bench.builds import main
 
 if TYPE_CHECKING:  # what is measured is imported in the process that measures it
-    from criproxy.daemon.worker.call_subjects import CaptureFor
+    from criproxy.daemon.worker.observers.call_subjects import CaptureFor
     from criproxy.peers.peer import Connection
     from criproxy.wire.reading.calls import Call
 
@@ -61,8 +61,8 @@ def _measure_reading() -> float:
 def _measure_reporting() -> float:
     from criproxy.daemon.wall_clock import WallClock
     from criproxy.daemon.worker.event_dispatcher import EventDispatcher
-    from criproxy.observe.call_log import CallLog
     from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+    from criproxy.observe.logs.call_log import CallLog
     from criproxy.observe.metrics import Metrics
     from criproxy.peers.peer import Connection, Peer
     from criproxy.relay.notifier import Notifier, ObservedConnection
@@ -91,9 +91,9 @@ async def _measure_lines() -> float:
     """Return what a line for the admin socket takes in a worker, the sending included."""
     from criproxy.concurrency.process_messages import frame
     from criproxy.daemon.wall_clock import WallClock
-    from criproxy.daemon.worker.call_feed import CallFeed
-    from criproxy.daemon.worker.call_subjects import CallSubjects
-    from criproxy.observe.call_log import CallLog
+    from criproxy.daemon.worker.observers.call_feed import CallFeed
+    from criproxy.daemon.worker.observers.call_subjects import CallSubjects
+    from criproxy.observe.logs.call_log import CallLog
     from criproxy.relay.listener import captures_nothing
 
     subjects, sent = CallSubjects(), 0
@@ -122,8 +122,8 @@ async def _measure_records() -> float:
     """Return what sending a call with its messages to the tail process takes in a worker."""
     from criproxy.config.schema import Config
     from criproxy.daemon.supervisor.processes.live_records import spec_of
-    from criproxy.daemon.worker.call_records import CallRecords
-    from criproxy.daemon.worker.call_subjects import CallSubjects
+    from criproxy.daemon.worker.observers.call_records import CallRecords
+    from criproxy.daemon.worker.observers.call_subjects import CallSubjects
     from criproxy.relay.listener import captures_nothing
     from criproxy.wire.reading.connection import CallEnded
 

@@ -22,8 +22,8 @@ from bench.report import markdown_table
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.daemon.wall_clock import WallClock
 from criproxy.daemon.worker.event_dispatcher import EventDispatcher
-from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.observe.metrics import Metrics
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.notifier import Notifier, ObservedConnection

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable
 
 from criproxy.config.schema import LogConfig
-from criproxy.observe.line_writer import LineWriter
-from criproxy.observe.log import DaemonLog
+from criproxy.observe.logs.line_writer import LineWriter
+from criproxy.observe.logs.log import DaemonLog
 
 
 def open_log(

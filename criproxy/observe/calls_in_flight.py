@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from criproxy.cri.naming import MethodName, matches, resolve
-from criproxy.observe.subject_fields import SubjectFields
+from criproxy.observe.logs.subject_fields import SubjectFields
 from criproxy.peers.peer import Connection
 from criproxy.wire.reading.calls import Call
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 import criproxy
-from criproxy.observe.call_line import CallLine
+from criproxy.observe.logs.call_line import CallLine
 from criproxy.wire.reading.calls import End
 from docs.generate.descriptions import attributes
 from docs.generate.markdown import code, table

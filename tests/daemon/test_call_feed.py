@@ -8,10 +8,10 @@ import msgspec
 import pytest
 import structlog
 
-from criproxy.daemon.worker import call_feed
-from criproxy.daemon.worker.call_feed import CallFeed
-from criproxy.daemon.worker.call_subjects import CallSubjects
-from criproxy.observe.call_log import CallLog
+from criproxy.daemon.worker.observers import call_feed
+from criproxy.daemon.worker.observers.call_feed import CallFeed
+from criproxy.daemon.worker.observers.call_subjects import CallSubjects
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.wire.reading.message_capture import CaptureLimits, MessageCapture
 from tests.support.calls import CONNECTION, ended
 from tests.support.waiting import LIMIT_SECONDS

@@ -22,9 +22,9 @@ from criproxy.audit.spec import AuditSpec, FileSpec, RedactSpec, SinkSpec
 from criproxy.config.schema import Config
 from criproxy.configtypes.values import Size
 from criproxy.daemon.supervisor.processes.live_records import spec_of
-from criproxy.daemon.worker import call_records
-from criproxy.daemon.worker.call_records import CallRecords
-from criproxy.daemon.worker.call_subjects import CallSubjects
+from criproxy.daemon.worker.observers import call_records
+from criproxy.daemon.worker.observers.call_records import CallRecords
+from criproxy.daemon.worker.observers.call_subjects import CallSubjects
 from criproxy.relay.listener import captures_nothing
 from criproxy.wire.reading.connection import CallEnded, ConnectionReader
 from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits

@@ -6,10 +6,10 @@ from structlog.testing import CapturingLogger
 from structlog.typing import FilteringBoundLogger
 
 from criproxy.daemon.worker.event_dispatcher import EventDispatcher
-from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+from criproxy.observe.logs.call_log import CallLog
+from criproxy.observe.logs.subject_fields import names_nothing
 from criproxy.observe.metrics import Metrics
-from criproxy.observe.subject_fields import names_nothing
 from criproxy.traces.channel import TracedCall
 from criproxy.traces.sampling import Sampler
 from criproxy.traces.spec import SamplingSpec

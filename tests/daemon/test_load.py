@@ -15,7 +15,7 @@ from h2.events import StreamEnded
 
 from criproxy.client import CriClient
 from criproxy.embedded.process import RuntimeProcess
-from criproxy.observe.line_writer import LARGEST_QUEUE
+from criproxy.observe.logs.line_writer import LARGEST_QUEUE
 from tests.support.criproxy import Criproxy
 from tests.support.mounts import unmount_below
 from tests.support.raw_sockets import dial

@@ -19,7 +19,7 @@ from criproxy.client import CriClient
 from criproxy.config.load import LoadedConfig, load
 from criproxy.daemon.supervisor.reload import Reloader
 from criproxy.embedded.background import EmbeddedRuntime
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from tests.support.criproxy import Criproxy
 from tests.support.process import Process
 from tests.support.process_tree import named

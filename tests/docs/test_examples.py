@@ -28,7 +28,7 @@ from criproxy.daemon.supervisor.http.ui.application import PAGE
 from criproxy.doctor.examine import CHECKS
 from criproxy.enforce.hooks.call_review import decode_answer, encode_review
 from criproxy.enforce.hooks.hook import HookDenial
-from criproxy.observe.call_line import CallLine
+from criproxy.observe.logs.call_line import CallLine
 from criproxy.rules.profiles.profile import BUILT_IN, FULL
 from criproxy.timeline.where import Where
 from criproxy.traces.spec import TracesOtlpSpec

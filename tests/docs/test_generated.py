@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from criproxy.config.schema import Config
-from criproxy.observe.call_line import CallLine
+from criproxy.observe.logs.call_line import CallLine
 from criproxy.rules.cel.variables import VARIABLES, VariableTypes
 from criproxy.rules.errors import REASONS as RULE_REASONS
 from criproxy.rules.spec import RuleSpec

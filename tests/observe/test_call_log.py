@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.observe.call_log import CallLog
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
 from criproxy.wire.reading.message_capture import CaptureLimits, MessageCapture

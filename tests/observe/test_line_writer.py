@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from criproxy.errors import UnavailableError
-from criproxy.observe import line_writer as module
-from criproxy.observe.line_writer import LineWriter
+from criproxy.observe.logs import line_writer as module
+from criproxy.observe.logs.line_writer import LineWriter
 from tests.support.waiting import LIMIT_SECONDS, wait_until
 
 
@@ -191,7 +191,7 @@ def test_line_that_was_cut_short(
     writer.write(b"one one\ntwo two\n")
     wait_until(lambda: path.read_bytes() == b"one one\ntwo ", "a short write")
     disk.tried_again()
-    append = "import sys; from criproxy.observe.line_writer import LineWriter as Writer;"
+    append = "import sys; from criproxy.observe.logs.line_writer import LineWriter as Writer;"
     append += "writer = Writer(sys.argv[1], print); writer.write(b'other\\n'); writer.close()"
     subprocess.run([sys.executable, "-c", append, str(path)], check=True)
     disk.full.clear()

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from criproxy.observe.call_line import CallLine
-from criproxy.observe.line_writer import LineWriter
-from criproxy.observe.log import DaemonLog
+from criproxy.observe.logs.call_line import CallLine
+from criproxy.observe.logs.line_writer import LineWriter
+from criproxy.observe.logs.log import DaemonLog
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LINE = CallLine(

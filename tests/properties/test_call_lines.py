@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from criproxy.cri.naming import resolve
-from criproxy.observe.call_line import CallLine
-from criproxy.observe.call_line_encoder import CallLineEncoder
+from criproxy.observe.logs.call_line import CallLine
+from criproxy.observe.logs.call_line_encoder import CallLineEncoder
 from criproxy.peers.peer import Connection, Peer
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call, End

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
-from criproxy.observe.call_log import CallLog
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.timeline.logged_call import LoggedCall, NotAJsonObjectError, parse_line
 from criproxy.wire.grpc import StatusCode
 from tests.support.calls import CONNECTION, ended

@@ -2,8 +2,8 @@
 
 import structlog
 
-from criproxy.daemon.worker.call_subjects import CallSubjects
-from criproxy.observe.call_log import CallLog
+from criproxy.daemon.worker.observers.call_subjects import CallSubjects
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.relay.listener import captures_nothing
 from criproxy.timeline.logged_call import parse_line
 from criproxy.timeline.pod_start import AFTER_START, CREATE, KUBELET, PULL, SANDBOX, START

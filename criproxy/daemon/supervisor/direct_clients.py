@@ -15,7 +15,7 @@ from typing import Final
 
 from criproxy.common.printable import printable
 from criproxy.errors import UnavailableError
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.observe.metrics import DIRECT_CLIENTS
 from criproxy.peers.cgroups import cgroup_location
 from criproxy.peers.credentials import Kubelet

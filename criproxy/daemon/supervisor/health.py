@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from criproxy.cri.runtime_version import RuntimeVersion, parse_runtime_version
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.notifier import Clock
 from criproxy.relay.unary import ProbeResult, Service, probe

@@ -14,7 +14,7 @@ from typing import Final
 
 from criproxy.config.schema import ListenerConfig
 from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.sockets import (
     BACKLOG,

@@ -16,7 +16,7 @@ from criproxy.config.options import with_options
 from criproxy.configtypes.section import Section
 from criproxy.daemon.supervisor.systemd import notify, notify_reloading
 from criproxy.errors import ConfigError, CriproxyError
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 
 _LOOK: Final = 1.0
 """Seconds between two looks at the files. A library that is told of changes would take 3 MiB."""

@@ -676,16 +676,16 @@ def _load_what_is_configured(loaded: LoadedConfig) -> None:
         with contextlib.suppress(Exception):  # the workers report it
             compile_rules([each.spec for each in loaded.rules])  # for the cache of expressions
     if config.names_calls:
-        import criproxy.daemon.worker.call_subjects
+        import criproxy.daemon.worker.observers.call_subjects
     if config.tells_calls:
-        import criproxy.daemon.worker.call_feed
-        import criproxy.daemon.worker.call_records
+        import criproxy.daemon.worker.observers.call_feed
+        import criproxy.daemon.worker.observers.call_records
     if config.audit is not None:
         import criproxy.daemon.recorder
-        import criproxy.daemon.worker.audit
+        import criproxy.daemon.worker.observers.audit
     if config.traces is not None:
         import criproxy.daemon.exporter
-        import criproxy.daemon.worker.traces
+        import criproxy.daemon.worker.observers.traces
     if config.capture is not None:
         import criproxy.daemon.capturer
-        import criproxy.daemon.worker.capture  # noqa: F401
+        import criproxy.daemon.worker.observers.capture  # noqa: F401

@@ -12,7 +12,7 @@ from criproxy.config.load import LoadedConfig
 from criproxy.config.rule_compilation import compiled
 from criproxy.daemon.worker.policy_registry import PolicyRegistry
 from criproxy.enforce.counts import Counts
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.relay.notifier import Clock
 from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 

@@ -3,9 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight
-from criproxy.observe.log import Log
+from criproxy.observe.logs.call_log import CallLog
+from criproxy.observe.logs.log import Log
 from criproxy.observe.metrics import Metrics
 from criproxy.peers.peer import Connection, Peer
 from criproxy.relay.notifier import Clock
@@ -16,9 +16,9 @@ from criproxy.wire.reading.connection import CallBegan, CallEnded, Event, Readin
 if TYPE_CHECKING:  # importing it costs the memory of protobuf
     from criproxy.audit.worker.call_observer import CallObserver
     from criproxy.capture.deferred import DeferredObserver
-    from criproxy.daemon.worker.call_feed import CallFeed
-    from criproxy.daemon.worker.call_records import CallRecords
-    from criproxy.daemon.worker.call_subjects import CallSubjects
+    from criproxy.daemon.worker.observers.call_feed import CallFeed
+    from criproxy.daemon.worker.observers.call_records import CallRecords
+    from criproxy.daemon.worker.observers.call_subjects import CallSubjects
     from criproxy.traces.worker.call_tracer import CallTracer
 
 _SWEEP: Final = 0.5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from criproxy.config.schema import LimitsConfig, ListenerConfig
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.relay.listener import Limits
 
 _OWN: Final = 64

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final, Protocol
 
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.unary import call_either
 from criproxy.rules.errors import EvaluationError

@@ -7,7 +7,7 @@ from typing import Final
 
 from criproxy.concurrency.tasks import Tasks
 from criproxy.config.schema import Config
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.relay.endpoints import Endpoint
 from criproxy.relay.unary import call_either
 from criproxy.rules.image_names import AS_WRITTEN, short_names_of

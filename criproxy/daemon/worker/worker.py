@@ -43,11 +43,11 @@ from criproxy.daemon.worker.pod_listing import PodListingReceiver, list_pods
 from criproxy.daemon.worker.policy_registry import PolicyRegistry
 from criproxy.daemon.worker.short_names import ShortNames
 from criproxy.errors import CriproxyError, UsageError
-from criproxy.observe.call_log import CallLog
 from criproxy.observe.calls_in_flight import CallsInFlight, SlowCalls
+from criproxy.observe.logs.call_log import CallLog
+from criproxy.observe.logs.subject_fields import SubjectFields, names_nothing
 from criproxy.observe.metrics import Metrics
 from criproxy.observe.metrics_merge import snapshot
-from criproxy.observe.subject_fields import SubjectFields, names_nothing
 from criproxy.peers.credentials import Kubelet, peer_of
 from criproxy.peers.peer import Connection
 from criproxy.relay.endpoints import Endpoint
@@ -59,12 +59,12 @@ from criproxy.wire.intercept.held_bytes import HeldBytesBudget
 from criproxy.wire.reading.message_capture import SelectCapture
 
 if TYPE_CHECKING:  # importing these costs the memory of protobuf
-    from criproxy.daemon.worker.audit import Audit
-    from criproxy.daemon.worker.call_feed import CallFeed
-    from criproxy.daemon.worker.call_records import CallRecords
-    from criproxy.daemon.worker.call_subjects import CallSubjects
-    from criproxy.daemon.worker.capture import Capture
-    from criproxy.daemon.worker.traces import Traces
+    from criproxy.daemon.worker.observers.audit import Audit
+    from criproxy.daemon.worker.observers.call_feed import CallFeed
+    from criproxy.daemon.worker.observers.call_records import CallRecords
+    from criproxy.daemon.worker.observers.call_subjects import CallSubjects
+    from criproxy.daemon.worker.observers.capture import Capture
+    from criproxy.daemon.worker.observers.traces import Traces
     from criproxy.rules.pod_cache import PodCache
 
 clock = time.perf_counter
@@ -341,7 +341,7 @@ class _Worker:
     def _open_subjects(self) -> None:
         if not self._config.names_calls:
             return
-        from criproxy.daemon.worker.call_subjects import CallSubjects
+        from criproxy.daemon.worker.observers.call_subjects import CallSubjects
 
         # Where a listener selects by pod, the rules' pod cache has the updates shared.
         shares = self._shares_pods and not self._others_select_pods
@@ -352,8 +352,8 @@ class _Worker:
     def _open_feed(self, call_log: CallLog) -> None:
         if not self._config.tells_calls or self._subjects is None:
             return
-        from criproxy.daemon.worker.call_feed import CallFeed
-        from criproxy.daemon.worker.call_records import CallRecords
+        from criproxy.daemon.worker.observers.call_feed import CallFeed
+        from criproxy.daemon.worker.observers.call_records import CallRecords
 
         self._feed = CallFeed(call_log, self._subjects, self._send_lines, clock)
         self._events.call_feed = self._feed
@@ -367,7 +367,7 @@ class _Worker:
         return self._control.send({"op": "lines", "lines": lines, "lost": lost})
 
     def _open_audit(self, spec: AuditSpec, channel: int) -> None:
-        from criproxy.daemon.worker.audit import Audit
+        from criproxy.daemon.worker.observers.audit import Audit
 
         audit = self._audit = Audit(
             spec,
@@ -382,7 +382,7 @@ class _Worker:
         self._metrics.add_audit(audit)
 
     def _open_traces(self, spec: TracesSpec, channel: int) -> None:
-        from criproxy.daemon.worker.traces import Traces
+        from criproxy.daemon.worker.observers.traces import Traces
 
         assert self._subjects is not None  # Config.names_calls
         self._traces = Traces(
@@ -397,7 +397,7 @@ class _Worker:
         self._metrics.add_traces(self._traces.counts)
 
     def _open_capture(self, channel: int) -> None:
-        from criproxy.daemon.worker.capture import Capture
+        from criproxy.daemon.worker.observers.capture import Capture
 
         lost = partial(self._channel_lost, "capturer")
         self._capture = Capture(self._log, clock, socket.socket(fileno=channel), lost)

@@ -12,8 +12,8 @@ from typing import Final
 
 from criproxy.cri.naming import resolve
 from criproxy.observe.exemplars import SpanReference
-from criproxy.observe.status_message import status_message
-from criproxy.observe.subject_fields import SubjectFields
+from criproxy.observe.logs.status_message import status_message
+from criproxy.observe.logs.subject_fields import SubjectFields
 from criproxy.peers.peer import Connection
 from criproxy.timeline.pod_start import KINDS
 from criproxy.traces.channel import TracedCall

@@ -9,8 +9,8 @@ from criproxy.audit.policy import AuditPolicy
 from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.spec import AuditRuleSpec, RedactSpec
 from criproxy.cri.pb import runtime_v1_pb2 as v1
-from criproxy.observe.call_log import CallLog
-from criproxy.observe.log import DaemonLog
+from criproxy.observe.logs.call_log import CallLog
+from criproxy.observe.logs.log import DaemonLog
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
 from tests.support.audited import AGENT, CONTAINER_ID, observed, populated

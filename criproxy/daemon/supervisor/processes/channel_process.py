@@ -21,7 +21,7 @@ from criproxy.daemon.supervisor.processes.backoff import Backoff
 from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
 from criproxy.daemon.supervisor.processes.worker_process import describe_status
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire
 
 _STARTING: Final = 60.0

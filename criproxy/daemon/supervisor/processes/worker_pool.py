@@ -25,7 +25,7 @@ from criproxy.daemon.supervisor.processes.worker_process import (
     describe_status,
 )
 from criproxy.errors import CriproxyError, UnavailableError
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.observe.metrics_merge import Snapshot, retire
 from criproxy.relay.bypass import bypass
 

@@ -19,7 +19,7 @@ from criproxy.daemon.control import ControlChannel
 from criproxy.daemon.supervisor.processes.spawner import SpawnerClient
 from criproxy.daemon.supervisor.processes.worker_plan import WorkerPlan
 from criproxy.errors import CriproxyError, UnavailableError, UsageError
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.observe.metrics_merge import Snapshot
 
 DUMP_SIGNAL: Final = signal.SIGRTMIN

@@ -7,8 +7,8 @@ import msgspec
 
 from criproxy.common.optional_modules import hidden
 from criproxy.common.printable import printable
-from criproxy.observe.call_line import CallLine
-from criproxy.observe.line_writer import LineWriter
+from criproxy.observe.logs.call_line import CallLine
+from criproxy.observe.logs.line_writer import LineWriter
 
 # structlog would load them for the tracebacks of its own formatters: 4 MiB in each daemon beside
 # which somebody has installed rich, as the extra of `criproxy top` does.

@@ -8,7 +8,7 @@ import msgspec
 class CallLine(msgspec.Struct, omit_defaults=True):
     """The fields of a call's log line, in order. Times are UTC, durations seconds.
 
-    :class:`criproxy.observe.call_line_encoder.CallLineEncoder` writes them.
+    :class:`criproxy.observe.logs.call_line_encoder.CallLineEncoder` writes them.
     """
 
     timestamp: datetime

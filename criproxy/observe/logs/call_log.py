@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from criproxy.cri.naming import MethodName, cached_by_path, matches, resolve
-from criproxy.observe.call_line_encoder import CallLineEncoder
-from criproxy.observe.log import LEVELS, Log
-from criproxy.observe.status_message import status_message
-from criproxy.observe.subject_fields import SubjectFields, names_nothing
+from criproxy.observe.logs.call_line_encoder import CallLineEncoder
+from criproxy.observe.logs.log import LEVELS, Log
+from criproxy.observe.logs.status_message import status_message
+from criproxy.observe.logs.subject_fields import SubjectFields, names_nothing
 from criproxy.peers.peer import Connection
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call

@@ -13,8 +13,8 @@ from typing import Final
 
 from criproxy.cri.methods import METHODS
 from criproxy.cri.naming import resolve
-from criproxy.daemon.worker.call_subjects import CallSubjects
-from criproxy.observe.call_log import CallLog
+from criproxy.daemon.worker.observers.call_subjects import CallSubjects
+from criproxy.observe.logs.call_log import CallLog
 from criproxy.peers.peer import Connection
 from criproxy.relay.notifier import Clock
 from criproxy.timeline.live import KEPT_METHODS

@@ -14,7 +14,7 @@ from criproxy.audit.sinks.sink_queue import Done
 from criproxy.audit.spec import AuditSpec, sink_names
 from criproxy.audit.worker.call_observer import REFUSED, CallObserver
 from criproxy.audit.worker.recorder_client import RecorderClient
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.peers.peer import Connection
 from criproxy.relay.audit_gate import AuditGate, GatedPolicy
 from criproxy.relay.notifier import Clock

@@ -11,7 +11,7 @@ from criproxy.capture.channel import RecordChannel
 from criproxy.capture.counts import CaptureCounts
 from criproxy.capture.deferred import DeferredObserver
 from criproxy.capture.observer import RecordingObserver
-from criproxy.observe.log import Log
+from criproxy.observe.logs.log import Log
 from criproxy.peers.peer import Connection
 from criproxy.relay.notifier import Clock
 from criproxy.wire.reading.message_capture import CaptureLimits, SelectCapture

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from criproxy.observe.log import Log
-from criproxy.observe.subject_fields import SubjectFields
+from criproxy.observe.logs.log import Log
+from criproxy.observe.logs.subject_fields import SubjectFields
 from criproxy.traces.counts import TraceCounts
 from criproxy.traces.sampling import Sampler
 from criproxy.traces.spec import TracesSpec

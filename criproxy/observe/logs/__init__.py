@@ -1,0 +1,1 @@
+"""The log: its lines, those of calls, and the thread that writes them."""
