@@ -18,10 +18,10 @@ DROPS: Final[Mapping[str, str]] = {
 class CaptureCounts:
     """The counters of one process."""
 
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(DROPS, 0)))
     """Dropped records by reason, one of DROPS."""
-    cassettes: Counter[str] = field(default_factory=Counter)
-    """Cassettes that were begun, by what for: ``trigger`` or ``command``."""
+    cassettes: Counter[str] = field(default_factory=lambda: Counter(trigger=0, command=0))
+    """Cassettes that were begun, by what for."""
     suppressed: int = 0
     """Triggers for which none was begun, because one had been shortly before."""
     removed: int = 0

@@ -119,6 +119,7 @@ def proxy(short_dir: Path) -> Any:
                 "sampling": {"ratio": 1},
                 "queue": {"spans": 1},
             },
+            "capture": {"directory": str(short_dir / "captures")},
             "limits": {"frame_rate": 100},
             "probe": {"direct_clients": "1s"},
         }
