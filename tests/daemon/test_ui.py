@@ -171,6 +171,7 @@ def test_other_hosts(ui: Ui, host: str) -> None:
         {"sec_fetch_site": "same-site", "sec_fetch_dest": "iframe"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"origin": "http://localhost:8000", "sec_fetch_site": "same-site"},
     ],
 )

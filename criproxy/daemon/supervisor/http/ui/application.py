@@ -163,7 +163,7 @@ def _is_of_another_site(environ: WSGIEnvironment) -> bool:
     A link is none: its target is shown, and the site does not see it.
     """
     origin = environ.get("HTTP_ORIGIN")
-    if origin is not None and urlsplit(origin).netloc != environ.get("HTTP_HOST"):
+    if origin is not None and origin.partition("://")[2] != environ.get("HTTP_HOST"):
         return True
     own = environ.get("HTTP_SEC_FETCH_SITE", "none") in ("none", "same-origin")
     return not own and environ.get("HTTP_SEC_FETCH_DEST") != "document"
