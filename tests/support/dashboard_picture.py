@@ -51,6 +51,10 @@ def main(target: Path) -> None:
         config = {
             "rules": RULES,
             "audit": {"policy": [{"level": "Metadata"}], "sinks": [sink]},
+            "capture": {
+                "directory": str(directory / "captures"),
+                "triggers": [{"codes": ["UNAVAILABLE"]}],
+            },
             "probe": {"direct_clients": "1s"},
         }
         with EmbeddedRuntime(f"unix://{directory}/cri.sock", latency="real", pods=5) as runtime:
