@@ -100,18 +100,25 @@ def test_connection_is_ended(short_dir: Path, loop: str, image: Path | None, kin
             assert receive(other, 9)[3] == wire.SETTINGS
 
 
-@pytest.mark.parametrize("kind", ["settings", "block"])
+STOPPING = {
+    "settings": wire.settings() * 1000,
+    "block": wire.frame(wire.HEADERS, 0, 1) + wire.frame(wire.CONTINUATION, 0, 1) * 129,
+    "idle stream": wire.data(1, b"?"),
+}
+
+
+@pytest.mark.parametrize("kind", STOPPING)
 def test_a_connection_that_is_not_read(short_dir: Path, loop: str, kind: str) -> None:
-    """A client that exceeds a limit of the reader is no longer read, but still limited."""
+    """A client that exceeds a limit of the reader, or sends DATA on an idle stream, which grpc-go's
+    servers ignore, is no longer read, but still limited."""
     path = short_dir / "runtime.sock"
-    block = wire.frame(wire.HEADERS, 0, 1) + wire.frame(wire.CONTINUATION, 0, 1) * 129
     with (
         runtime(path),
         Relay(short_dir, path, loop=loop, frame_rate=100) as relay,
         dial(relay.path) as client,
     ):
         client.sendall(wire.PREFACE + wire.settings())
-        client.sendall(wire.settings() * 1000 if kind == "settings" else block)
+        client.sendall(STOPPING[kind])
         wait_until(lambda: relay.recorder.stopped, "end of the reading")
         flood(client, FRAMES["ping"])
         wait_until(lambda: len(relay.recorder.closed) == 1, "end of the connection")

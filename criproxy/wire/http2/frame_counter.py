@@ -1,8 +1,8 @@
 """Counts the frames of a connection that is not read any more, by their headers alone.
 
-The reading stops where a limit of the reader is exceeded, but the frames go on, and those that cost
-work and carry nothing are still limited (:mod:`criproxy.wire.http2.frame_rate`): otherwise a client
-would exceed one limit to be rid of the other.
+The reading stops where a limit of the reader is exceeded, or RFC 9113 is violated, which some
+runtimes let pass. The frames go on, and those that cost work and carry nothing are still limited
+(:mod:`criproxy.wire.http2.frame_rate`): otherwise a client would do the one to be rid of the other.
 """
 
 from criproxy.wire.constants import (

@@ -38,6 +38,7 @@ from criproxy.wire.errors import (
     LimitError,
     NotHTTP2Error,
     ProtocolError,
+    WireError,
 )
 from criproxy.wire.hpack.decoder import (
     DEFAULT_FIELD_LIMIT,
@@ -240,7 +241,7 @@ class FrameReader:
         """Read the next bytes; ``now`` is passed to the handler.
 
         Raises a WireError when they cannot be read. All frames before have been handled then, and
-        the reader must not be used again; after a LimitError :meth:`unread` may be called.
+        the reader must not be used again, except for :meth:`unread`.
         """
         if self._preface:
             data = self._read_preface(data)
@@ -250,31 +251,32 @@ class FrameReader:
                 return None
             data = bytes(self._partial)
             self._partial.clear()
-        position = self._continue_frame(data, now) if self._data_left or self._skip else 0
         size = len(data)
-        while position < size:
-            start = position + FRAME_HEADER_SIZE
-            if start > size:
-                return self._save_partial(data, position, FRAME_HEADER_SIZE)
-            high, low, kind, flags, stream = unpack_header(data, position)
-            length = high << 8 | low
-            end = start + length
-            if length > self.max_frame_size or self._expected != _ANY:
-                self._check(kind, flags, stream, length)
-            if kind == DATA:
-                padding = 0
-                if flags & FLAG_PADDED and length and start == size:
-                    return self._save_partial(data, position, FRAME_HEADER_SIZE + 1)
-                self.flow += length
-                if flags & FLAG_PADDED and length:
-                    padding = _padding(data[start], length)
-                    start += 1
-                self._data_stream = stream & _STREAM_ID
-                self._data_ends = flags & FLAG_END_STREAM
-                self._data_left = end - padding - start
-                self._report_data(data, start, now)
-            elif kind in _BUFFERED_KINDS:
-                try:
+        end = self._data_left + self._skip  # of the frame that is being read
+        try:
+            position = self._continue_frame(data, now) if end else 0
+            while position < size:
+                start = position + FRAME_HEADER_SIZE
+                if start > size:
+                    return self._save_partial(data, position, FRAME_HEADER_SIZE)
+                high, low, kind, flags, stream = unpack_header(data, position)
+                length = high << 8 | low
+                end = start + length
+                if length > self.max_frame_size or self._expected != _ANY:
+                    self._check(kind, flags, stream, length)
+                if kind == DATA:
+                    padding = 0
+                    if flags & FLAG_PADDED and length and start == size:
+                        return self._save_partial(data, position, FRAME_HEADER_SIZE + 1)
+                    self.flow += length
+                    if flags & FLAG_PADDED and length:
+                        padding = _padding(data[start], length)
+                        start += 1
+                    self._data_stream = stream & _STREAM_ID
+                    self._data_ends = flags & FLAG_END_STREAM
+                    self._data_left = end - padding - start
+                    self._report_data(data, start, now)
+                elif kind in _BUFFERED_KINDS:
                     if length > self._header_block_limit:
                         self._refuse_buffering(length)
                     if end > size:
@@ -285,21 +287,22 @@ class FrameReader:
                         self._handler.headers(stream & _STREAM_ID, headers, ended, now)
                     else:
                         self._take(kind, flags, stream & _STREAM_ID, data[start:end], now)
-                except LimitError:
-                    self._skip, self._partial = max(0, end - size), bytearray(data[end:])
-                    raise
-            elif length != _EXACT_SIZES.get(kind, length):
-                self._refuse_size(kind, length)
-            else:
-                if kind == WINDOW_UPDATE and not stream & _STREAM_ID:
-                    if end > size:
-                        return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
-                    self.granted += unpack_u32(data, start)[0] & _STREAM_ID
-                self.overhead_frames += 1
-            if end > size:
-                self._skip = end - size - self._data_left
-                return None
-            position = end
+                elif length != _EXACT_SIZES.get(kind, length):
+                    self._refuse_size(kind, length)
+                else:
+                    if kind == WINDOW_UPDATE and not stream & _STREAM_ID:
+                        if end > size:
+                            return self._save_partial(data, position, FRAME_HEADER_SIZE + length)
+                        self.granted += unpack_u32(data, start)[0] & _STREAM_ID
+                    self.overhead_frames += 1
+                if end > size:
+                    self._skip = end - size - self._data_left
+                    return None
+                position = end
+        except WireError:
+            self._data_left, self._skip = 0, max(0, end - size)
+            self._partial = bytearray(data[end:])
+            raise
         return None
 
     @property
@@ -331,8 +334,8 @@ class FrameReader:
     def unread(self) -> tuple[int, bytes]:
         """Return the bytes until the next frame header, and what came of that and behind it.
 
-        To be called when the connection is not read any more, because this side or the other has
-        exceeded a limit.
+        To be called when the connection is not read any more, because this side or the other cannot
+        be read.
         """
         return len(self._preface) + self._data_left + self._skip, bytes(self._partial)
 

@@ -31,7 +31,7 @@ from mypy_extensions import mypyc_attr
 
 from criproxy.wire import constants, grpc
 from criproxy.wire.constants import ErrorCode
-from criproxy.wire.errors import HTTP1Error, LimitError, ProtocolError, WireError
+from criproxy.wire.errors import HTTP1Error, LimitError, NotHTTP2Error, ProtocolError, WireError
 from criproxy.wire.grpc import MessageCounter, StatusCode
 from criproxy.wire.hpack.decoder import (
     DEFAULT_FIELD_LIMIT,
@@ -173,7 +173,7 @@ class ConnectionReader:
         requests.peer, responses.peer = runtime, client
         self._readers = (client, runtime)
         self._counters: tuple[FrameCounter, FrameCounter] | None = None
-        """Once the reading has stopped because a limit was exceeded."""
+        """Once the reading of HTTP/2 has stopped."""
         self.header_block_limit = header_block_limit
         self.reading = True
         """Whether the connection is still read."""
@@ -283,7 +283,7 @@ class ConnectionReader:
             if isinstance(error, HTTP1Error) and side is Side.CLIENT:
                 self.http1 = SwitchScanner()
                 self.http1.feed(error.beginning)
-            elif isinstance(error, LimitError):
+            elif not isinstance(error, NotHTTP2Error):
                 self._counters = self._count(Side.CLIENT), self._count(Side.RUNTIME)
             return self.stop(error.reason, str(error), now)
         return self._take_events() if self._streams.events else []

@@ -181,14 +181,21 @@ STOPPING = {
     "a large header block": wire.frame(wire.HEADERS, 0, 3, bytes(5000))
     + wire.frame(wire.CONTINUATION, 0, 3, bytes(5000)),
     "a large frame": wire.frame(wire.HEADERS, 0, 3, bytes(9000)),
+    "DATA of an idle stream": wire.data(99, b"data"),
+    "padded DATA of an idle stream": wire.data(99, b"data", padding=7),
+    "padding without end": wire.frame(wire.DATA, wire.PADDED, 1, b"\xff" + bytes(40)),
+    "PUSH_PROMISE": wire.frame(wire.PUSH_PROMISE, 4, 1, bytes(4)),
+    "CONTINUATION of nothing": wire.frame(wire.CONTINUATION, 4, 1),
+    "a header block of no field": wire.frame(wire.HEADERS, 4, 3, b"\x80"),
+    "PING of nine bytes": wire.frame(wire.PING, 0, 0, bytes(9)),
 }
-"""Frames of a client that exceed a limit of the reader."""
+"""Frames of a client that exceed a limit of the reader, or violate RFC 9113."""
 
 
 @pytest.mark.parametrize("kind", STOPPING)
 @pytest.mark.parametrize("cut", wire.CUTS)
 def test_a_connection_that_is_not_read(kind: str, cut: wire.Cut) -> None:
-    """Behind a limit of the reader the frames count as before, and answered calls explain some."""
+    """Where the reading has stopped the frames count as before, and answered calls explain some."""
     reader = opened(header_block_limit=8192)
     before = reader.overhead
     wire.read(reader, [client(STOPPING[kind] + wire.ping() * 30)], cut)
