@@ -14,6 +14,7 @@ kubelet creates by the id of an image has the name of the image, too (see image_
 """
 
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -55,7 +56,7 @@ class _Table(Generic[_T]):
     """Items by id, or by a unique prefix of an id, from the oldest to the newest."""
 
     def __init__(self) -> None:
-        self._by_id: dict[str, _T] = {}
+        self._by_id: OrderedDict[str, _T] = OrderedDict()
         self._sorted: list[str] = []
 
     def __len__(self) -> int:
@@ -71,11 +72,17 @@ class _Table(Generic[_T]):
             self.remove(next(iter(self._by_id)))
 
     def add_older(self, items: Iterable[_T]) -> None:
-        """Add items, oldest first, as older than all present ones, which stay unchanged."""
-        newer = self._by_id
-        merged = {item.id: item for item in items if item.id and item.id not in newer} | newer
-        self._by_id = dict(list(merged.items())[-LIMIT:])
-        self._sorted = sorted(self._by_id)
+        """Add items, oldest first, as older than all present ones, which stay unchanged.
+
+        The cost is that of the items, however many are present.
+        """
+        for item in reversed(list(items)):
+            if len(self._by_id) >= LIMIT:
+                break
+            if item.id and item.id not in self._by_id:
+                insort(self._sorted, item.id)
+                self._by_id[item.id] = item
+                self._by_id.move_to_end(item.id, last=False)
 
     def remove(self, id_: str) -> None:
         if self._by_id.pop(id_, None) is not None:

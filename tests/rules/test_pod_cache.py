@@ -531,3 +531,25 @@ def test_lookup_beside_a_change() -> None:
     table.add(Pod(Id("abc"), "shop", "web", "u"))
     assert table.find("ab") is None
     assert len(table) == 0
+
+
+class CountedId(str):
+    """An id that counts how often ids are compared for their order."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __lt__(self, other: str) -> bool:
+        CountedId.compared += 1
+        return str.__lt__(self, other)
+
+
+@pytest.mark.parametrize("present", [500, 5000])
+def test_cost_of_a_small_listing(present: int) -> None:
+    """A part of a listing is added at a cost that does not grow with what is there already."""
+    table = _Table[Pod]()
+    table.add_older(replace(POD, id=CountedId(f"{number:04x}")) for number in range(present))
+    CountedId.compared = 0
+    table.add_older(replace(POD, id=CountedId(f"{number:04x}a")) for number in range(32))
+    assert 0 < CountedId.compared <= 32 * 14  # bisections of up to 2^14 ids
+    assert len(table) == present + 32
