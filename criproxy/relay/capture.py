@@ -3,7 +3,12 @@
 from typing import Final
 
 from criproxy.cri.text_redaction import PULLS
-from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits, SelectCapture
+from criproxy.wire.reading.message_capture import (
+    CaptureBudget,
+    CaptureLimits,
+    SelectCapture,
+    widest,
+)
 
 PULL_BYTES: Final = 512 << 10
 """Bytes of a PullImage request that are captured: it has the pod's annotations, of up to 256 KiB,
@@ -20,14 +25,10 @@ def with_pull_requests(select: SelectCapture | None, budget: CaptureBudget) -> S
     that ``select`` does not ask for.
     """
 
+    pulls = CaptureLimits(PULL_BYTES, 0, budget)
+
     def selected(path: bytes) -> CaptureLimits | None:
         limits = None if select is None else select(path)
-        if path not in PULLS:
-            return limits
-        if limits is None:
-            return CaptureLimits(PULL_BYTES, 0, budget)
-        return limits._replace(
-            request=max(limits.request, PULL_BYTES), budget=limits.budget or budget
-        )
+        return widest(limits, pulls) if path in PULLS else limits
 
     return selected

@@ -33,16 +33,6 @@ def subject_limits(method_name: MethodName, updates_pod_cache: bool) -> CaptureL
     return CaptureLimits(SUBJECT_BYTES, 0) if has_subject(method_name) else None
 
 
-def widest(one: CaptureLimits | None, other: CaptureLimits | None) -> CaptureLimits | None:
-    """Return the limits of a capture for two purposes; what both select is charged to the budget
-    of the first."""
-    if one is None or other is None:
-        return one or other
-    return one._replace(
-        request=max(one.request, other.request), response=max(one.response, other.response)
-    )
-
-
 class CaptureSelector:
     """Returns the capture limits of calls."""
 

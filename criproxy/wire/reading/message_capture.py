@@ -52,6 +52,20 @@ SelectCapture = Callable[[bytes], CaptureLimits | None]
 """Returns the capture limits of a call by its path, or None for no capture."""
 
 
+def widest(one: CaptureLimits | None, other: CaptureLimits | None) -> CaptureLimits | None:
+    """Return the limits of a capture for two purposes.
+
+    What both select is charged to the budget of the first, if it has one.
+    """
+    if one is None or other is None:
+        return one or other
+    return one._replace(
+        request=max(one.request, other.request),
+        response=max(one.response, other.response),
+        budget=one.budget or other.budget,
+    )
+
+
 class CapturedMessages:
     """The whole messages of one direction, in order, as on the wire without their prefixes.
 

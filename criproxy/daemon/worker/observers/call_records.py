@@ -12,14 +12,18 @@ import socket
 from typing import Final
 
 from criproxy.audit.policy import AuditPolicy
-from criproxy.audit.records.capture import widest
 from criproxy.audit.spec import AuditSpec
 from criproxy.audit.worker.call_observer import CallObserver
 from criproxy.audit.worker.recorder_client import ChannelLimits, RecorderClient
 from criproxy.daemon.worker.observers.call_subjects import CallSubjects, CaptureFor
 from criproxy.peers.peer import Connection
 from criproxy.wire.reading.connection import Event
-from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits, SelectCapture
+from criproxy.wire.reading.message_capture import (
+    CaptureBudget,
+    CaptureLimits,
+    SelectCapture,
+    widest,
+)
 
 _CAPTURE_BUDGET: Final = 16 << 20
 """Bytes of the captured messages of all calls in flight."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from criproxy.audit.items import RuntimeListing
-from criproxy.audit.records.capture import SUBJECT_BYTES, subject_limits, widest
+from criproxy.audit.records.capture import SUBJECT_BYTES, subject_limits
 from criproxy.audit.records.subject import (
     DirectionMessages,
     decode,
@@ -27,7 +27,12 @@ from criproxy.rules.errors import EvaluationError
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode
 from criproxy.wire.reading.calls import Call
-from criproxy.wire.reading.message_capture import CaptureBudget, CaptureLimits, SelectCapture
+from criproxy.wire.reading.message_capture import (
+    CaptureBudget,
+    CaptureLimits,
+    SelectCapture,
+    widest,
+)
 
 _BUDGET: Final = 8 << 20
 """Bytes of the messages that are captured for names, of all calls in flight of a worker. Above it
