@@ -22,8 +22,8 @@ import structlog
 from bench.builds import main
 
 if TYPE_CHECKING:  # what is measured is imported in the process that measures it
-    from criproxy.daemon.worker.observers.call_subjects import CaptureFor
     from criproxy.peers.peer import Connection
+    from criproxy.relay.listener import CaptureFor
     from criproxy.wire.reading.calls import Call
 
 _REPEATS: Final = 20

@@ -77,6 +77,10 @@ class DrainResult(NamedTuple):
     """Calls that were in flight when the time was over."""
 
 
+CaptureFor = Callable[[Connection], SelectCapture | None]
+"""Returns what selects the captures of a connection's calls."""
+
+
 def captures_nothing(connection: Connection) -> SelectCapture | None:
     """Capture no messages of a client's calls."""
     return None
@@ -113,7 +117,7 @@ class Listener:
         tasks: Tasks,
         clock: Clock,
         policy_of: Callable[[Connection], ActivePolicy],
-        capture_for: Callable[[Connection], SelectCapture | None] = captures_nothing,
+        capture_for: CaptureFor = captures_nothing,
         identify: Callable[[socket.socket], Peer] = peer_of,
         *,
         own_sockets: OwnSockets,

@@ -15,8 +15,9 @@ from criproxy.audit.policy import AuditPolicy
 from criproxy.audit.spec import AuditSpec
 from criproxy.audit.worker.call_observer import CallObserver
 from criproxy.audit.worker.recorder_client import ChannelLimits, RecorderClient
-from criproxy.daemon.worker.observers.call_subjects import CallSubjects, CaptureFor
+from criproxy.daemon.worker.observers.call_subjects import CallSubjects
 from criproxy.peers.peer import Connection
+from criproxy.relay.listener import CaptureFor
 from criproxy.wire.reading.connection import Event
 from criproxy.wire.reading.message_capture import (
     CaptureBudget,

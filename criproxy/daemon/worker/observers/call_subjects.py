@@ -23,6 +23,7 @@ from criproxy.audit.records.subject import (
 )
 from criproxy.cri.naming import resolve
 from criproxy.peers.peer import Connection
+from criproxy.relay.listener import CaptureFor
 from criproxy.rules.errors import EvaluationError
 from criproxy.rules.pod_cache import PodCache
 from criproxy.wire.grpc import StatusCode
@@ -43,9 +44,6 @@ _PATHS: Final = 256
 
 _LISTED: Final = 32
 """Pods, containers and images that are listed at a time."""
-
-CaptureFor = Callable[[Connection], SelectCapture | None]
-"""Returns what selects the captures of a connection's calls."""
 
 Share = Callable[[bytes, bytes, bytes], None]
 """Tells other workers of the path, the request and the response of a call that changes pods."""

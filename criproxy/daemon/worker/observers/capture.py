@@ -13,6 +13,7 @@ from criproxy.capture.deferred import DeferredObserver
 from criproxy.capture.observer import RecordingObserver
 from criproxy.observe.logs.log import Log
 from criproxy.peers.peer import Connection
+from criproxy.relay.listener import CaptureFor
 from criproxy.relay.notifier import Clock
 from criproxy.wire.reading.message_capture import CaptureLimits, SelectCapture
 
@@ -21,9 +22,6 @@ _CLOSING: Final = 1.0
 
 _WAITING: Final = 20 << 20
 """Bytes of records that may wait for the capturer: more than the largest message has."""
-
-CaptureFor = Callable[[Connection], SelectCapture | None]
-"""Returns what selects the captures of a connection's calls."""
 
 
 class Capture:
