@@ -19,8 +19,6 @@ A client whose runtime is absent gets SETTINGS and GOAWAY(NO_ERROR, last stream 
 import asyncio
 import contextlib
 import socket
-from math import inf
-from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from criproxy.cri.methods import ENDLESS
@@ -34,6 +32,7 @@ from criproxy.wire.constants import (
     ErrorCode,
 )
 from criproxy.wire.http2.frame_builder import frame, goaway
+from criproxy.wire.http2.frames import unpack_header
 from criproxy.wire.reading.connection import Side
 
 if TYPE_CHECKING:
@@ -57,8 +56,6 @@ _ANSWER: Final = 5.0
 
 _READ_SIZE: Final = 1 << 16
 
-_header: Final = Struct(">HBBBI").unpack_from
-
 
 class Drain:
     """The state of one connection's drain."""
@@ -69,9 +66,9 @@ class Drain:
         self.last_received = connection.clock()
         """When the last bytes came, in seconds."""
         self._connection = connection
-        self._goaway_sent = False
-        self._goaway_due = connection.clock() + _FIRST_CALL
-        self._answer_due = inf
+        self._began = self.last_received
+        self._goaway_sent: float | None = None
+        """When the first GOAWAY was sent, in seconds."""
         self._ping_sent = False
         self._looked_at = 0  # the last stream that was looked at for an endless call
 
@@ -79,22 +76,23 @@ class Drain:
         """Take the steps that are possible now."""
         connection = self._connection
         reader = connection.reader
-        silent = connection.clock() - self.last_received >= SILENCE
+        now = connection.clock()
+        silent = now - self.last_received >= SILENCE
         if not connection.is_readable:
             if silent:
                 connection.close()
             return
-        now, unused = connection.clock(), not reader.last_stream
-        if not self._goaway_sent:
-            if unused and now < self._goaway_due:
+        unused = not reader.last_stream
+        if self._goaway_sent is None:
+            if unused and now - self._began < _FIRST_CALL:
                 return
             connection.send_goaway(LARGEST_STREAM)
-            self._goaway_sent = True
-            self._answer_due = now + _ANSWER
+            self._goaway_sent = now
         if not self._ping_sent:
             self._ping_sent = connection.send_ping()
         self._end_endless_calls()
-        given_up = unused and ((silent and reader.not_started) or now >= self._answer_due)
+        unanswered = now - self._goaway_sent >= _ANSWER
+        given_up = unused and (unanswered or (silent and reader.not_started))
         if (self.acknowledged or given_up) and not connection.has_calls:
             connection.send_goaway(reader.last_stream)
             connection.close()
@@ -157,7 +155,7 @@ class PingAckFilter:
             data, self._partial = self._partial + data, b""
         position, size = self._skip, len(data)
         while size - position >= FRAME_HEADER_SIZE:
-            high, low, kind, flags, _ = _header(data, position)
+            high, low, kind, flags, _ = unpack_header(data, position)
             start = position + FRAME_HEADER_SIZE
             end = start + (high << 8 | low)
             if kind == PING and flags & FLAG_ACK and end - start == len(PING_PAYLOAD):
