@@ -129,7 +129,8 @@ class DirectClients:
             found.add(pid)
             with suppress(OSError):
                 for task in (self._proc / str(pid) / "task").iterdir():
-                    left += map(int, (task / "children").read_text().split())
+                    with suppress(OSError):  # the thread has ended
+                        left += map(int, (task / "children").read_text().split())
         return found
 
     def _name(self, pid: int) -> str:
