@@ -107,6 +107,8 @@ class DirectClients:
 
     def _identify(self, inodes: set[int], servers: set[int]) -> None:
         """Find the processes of connections; one that is not found is looked for again."""
+        if not inodes:
+            return
         own = self._own_pids()
         mine, _ = holders_of(inodes, own, self._proc)
         self._identified |= dict.fromkeys(mine)
