@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.message import Message
@@ -54,6 +55,13 @@ SUBJECT: Final = "SPDXRef-Subject"
 SUFFIX: Final = ".spdx.json"
 CONTAINS: Final = RelationshipType.CONTAINS
 
+_UNREADABLE: Final = (
+    subprocess.CalledProcessError,
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
+)
+"""What dpkg-deb and zipfile fail with; the last is of an encrypted file, or one packed in another
+way."""
+
 EXTRA: Final = "otlp"
 """The extra that packages and the image install."""
 
@@ -62,20 +70,25 @@ class Component(NamedTuple):
     """Something that is shipped, or that is required."""
 
     kind: str
-    """The type of its package URL: pypi, deb or generic."""
+    """The type of its package URL, with the namespace: pypi, deb/debian or generic."""
     name: str
     version: str
-    purl: str
     license: str | None = None
     requires: tuple[str, ...] = ()
     """Canonical names of Python packages."""
+    qualifiers: str = ""
+    """Of its package URL."""
+
+    @property
+    def purl(self) -> str:
+        """Its package URL."""
+        name, version = (quote(each, safe="") for each in (self.name, self.version))
+        return f"pkg:{self.kind}/{name}@{version}{self.qualifiers}"
 
     @property
     def identifier(self) -> str:
         """Its identifier in the document."""
-        return "SPDXRef-" + re.sub(
-            "[^A-Za-z0-9.-]+", "-", f"{self.kind}-{self.name}-{self.version}"
-        )
+        return "SPDXRef-" + re.sub("[^A-Za-z0-9.-]+", "-", self.purl.removeprefix("pkg:"))
 
 
 class Subject(NamedTuple):
@@ -98,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     for path in map(Path, arguments):
         try:
             document = document_of(subject_of(path))
-        except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
+        except (*_UNREADABLE, OSError, ValueError, KeyError) as error:
             print(f"{path}: no bill of materials can be made of it: {error}", file=sys.stderr)
             return 2
         faults = [each.validation_message for each in validate_full_spdx_document(document)]
@@ -125,7 +138,7 @@ def subject_of(path: Path) -> Subject:
     if path.suffix == ".deb":
         with tempfile.TemporaryDirectory(prefix="criproxy-sbom-") as directory:
             command = ("dpkg-deb", "--extract", str(path), directory)
-            subprocess.run(command, check=True, stderr=subprocess.PIPE)
+            subprocess.run(command, check=True)
             found = list(_python_packages(Path(directory)))
         version = _criproxy(found).version
         return Subject(path, "criproxy", version, found, CONTAINS, PackagePurpose.INSTALL)
@@ -150,10 +163,7 @@ def _wheel(path: Path) -> Subject:
         if "==" in line
     )
     versions = {canonicalize_name(name): version for name, version in pinned.items()}
-    components = [
-        Component("pypi", name, versions[name], f"pkg:pypi/{name}@{versions[name]}")
-        for name in own.requires
-    ]
+    components = [Component("pypi", name, versions[name]) for name in own.requires]
     purpose = PackagePurpose.INSTALL
     return Subject(path, own.name, own.version, components, RelationshipType.DEPENDS_ON, purpose)
 
@@ -165,16 +175,21 @@ def _python_packages(tree: Path) -> Iterator[Component]:
 
 
 def _component(metadata: Message, extra: str = EXTRA) -> Component:
-    name = canonicalize_name(metadata["Name"])
-    version = metadata["Version"]
     return Component(
         "pypi",
-        name,
-        version,
-        f"pkg:pypi/{name}@{version}",
+        canonicalize_name(_field(metadata, "Name")),
+        _field(metadata, "Version"),
         metadata["License-Expression"] or metadata["License"],
         tuple(dict.fromkeys(_required(metadata.get_all("Requires-Dist") or (), extra))),
     )
+
+
+def _field(fields: Message, name: str) -> str:
+    """Return a field that has to be there. Raises ValueError."""
+    value = fields[name]
+    if value is None:
+        raise ValueError(f"{name} is missing in {fields.as_string()[:100]!r}")
+    return str(value)
 
 
 def _required(lines: Iterable[str], extra: str) -> Iterator[str]:
@@ -188,15 +203,14 @@ def _required(lines: Iterable[str], extra: str) -> Iterator[str]:
 def _debian_packages(tree: Path) -> Iterator[Component]:
     """Read dpkg's list of what is installed in a tree; there may be none."""
     status = tree / "var/lib/dpkg/status"
-    paragraphs = status.read_text().strip().split("\n\n") if status.exists() else ()
-    for paragraph in paragraphs:
-        fields = Parser().parsestr(paragraph)
-        if fields["Status"].endswith(" installed"):
+    paragraphs = status.read_text().split("\n\n") if status.exists() else ()
+    for paragraph in filter(str.strip, paragraphs):
+        fields = Parser().parsestr(paragraph.lstrip())
+        if _field(fields, "Status").endswith(" installed"):
             name, version, architecture = (
-                fields[k] for k in ("Package", "Version", "Architecture")
+                _field(fields, k) for k in ("Package", "Version", "Architecture")
             )
-            purl = f"pkg:deb/debian/{name}@{quote(version, safe='')}?arch={architecture}"
-            yield Component("deb", name, version, purl)
+            yield Component("deb/debian", name, version, qualifiers=f"?arch={architecture}")
 
 
 def _interpreters(tree: Path) -> Iterator[Component]:
@@ -204,9 +218,7 @@ def _interpreters(tree: Path) -> Iterator[Component]:
     for path in sorted(tree.glob("opt/criproxy/*/python/cpython-*")):
         found = re.match(r"cpython-(\d+\.\d+\.\d+)", path.name)
         if found and not path.is_symlink():
-            version = found[1]
-            purl = f"pkg:generic/cpython@{version}"
-            yield Component("generic", "cpython", version, purl, "Python-2.0")
+            yield Component("generic", "cpython", found[1], "Python-2.0")
 
 
 def document_of(subject: Subject) -> Document:

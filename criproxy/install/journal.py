@@ -208,7 +208,8 @@ class Journal:
         Raises IncompleteError if the file that has it is damaged.
         """
         try:
-            return int(self._progress.read_bytes())
+            with open_at_once(self._progress) as opened:
+                return int(opened.read())
         except (OSError, ValueError) as error:
             raise IncompleteError(
                 f"{self._progress} cannot be read ({error}): how far the run came is not known; "

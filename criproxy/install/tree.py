@@ -215,7 +215,7 @@ def copy(source: Path, target: Path) -> None:
     if source.is_symlink():
         target.symlink_to(os.readlink(source))
     else:
-        with source.open("rb") as read, target.open("xb") as written:
+        with open_at_once(source) as read, target.open("xb") as written:
             shutil.copyfileobj(read, written)
             written.flush()
             os.fsync(written.fileno())

@@ -55,15 +55,15 @@ def holders_of(
 ) -> tuple[dict[int, list[int]], int]:
     """Return pids by socket inode, and how many of the processes are unreadable.
 
-    Processes that have ended meanwhile are not counted.
+    ``pids`` are distinct. Processes that have ended meanwhile are not counted.
     """
     found: dict[int, list[int]] = {}
     unreadable = 0
     for pid in pids if inodes else ():
         try:
             for inode in _sockets_of(proc, pid):
-                if inode in inodes and pid not in found.setdefault(inode, []):
-                    found[inode].append(pid)
+                if inode in inodes and pid not in (holders := found.setdefault(inode, []))[-1:]:
+                    holders.append(pid)
         except PermissionError:
             unreadable += 1
         except OSError:

@@ -86,6 +86,16 @@ def test_who_is_counted(node: Node) -> None:
     }
 
 
+def test_threads_that_end(node: Node) -> None:
+    """The children of a process are all criproxy's own, though a thread ends while it is read."""
+    node.process(10, "/opt/worker", 10)
+    node.descends(10, os.getpid())
+    for thread in range(50):
+        (node.proc / str(os.getpid()) / "task" / f"{10**9 + thread}").mkdir()
+    node.connect(10)
+    assert node.look(node.clients()) == {}
+
+
 def test_processes_are_read_once(node: Node) -> None:
     """Descriptors are read for new connections alone; one that ended is not counted any more."""
     node.process(11, "/usr/local/bin/log-agent", 11)

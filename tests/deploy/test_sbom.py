@@ -131,6 +131,26 @@ def test_image(sbom: FunctionType, tmp_path: Path) -> None:
     }
 
 
+def test_packages_of_several_architectures(sbom: FunctionType, tmp_path: Path) -> None:
+    """A package of two architectures is two, and a name is escaped in its URL."""
+    tree = image(tmp_path / "tree")
+    status = "".join(
+        f"\n\nPackage: libstdc++6\nStatus: install ok installed\nArchitecture: {each}\n"
+        "Version: 12\n"
+        for each in ("amd64", "i386")
+    )
+    (tree / "var/lib/dpkg/status").write_text(status)
+    assert sbom([str(tree)]) == 0
+    bill(tree)
+    written = json.loads(Path(f"{tree}.spdx.json").read_text())["packages"]
+    assert {
+        reference["referenceLocator"]
+        for each in written
+        if each["name"] == "libstdc++6"
+        for reference in each["externalRefs"]
+    } == {f"pkg:deb/debian/libstdc%2B%2B6@12?arch={each}" for each in ("amd64", "i386")}
+
+
 def test_what_has_no_bill(
     sbom: FunctionType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +160,22 @@ def test_what_has_no_bill(
     unpinned = wheel(tmp_path / "criproxy-1.2.3-py3-none-any.whl", CRIPROXY + "Requires-Dist: xyz")
     empty = tmp_path / "tree"
     empty.mkdir()
-    for path, why in ((other, "neither a wheel"), (unpinned, "xyz"), (empty, "criproxy is not in")):
+    no_zip = tmp_path / "no_zip.whl"
+    no_zip.write_bytes(b"PK")
+    corrupt = wheel(tmp_path / "corrupt.whl", CRIPROXY * 10)
+    corrupt.write_bytes(corrupt.read_bytes().replace(b"Name: criproxy", b"Name: CRIPROXY"))
+    nameless = wheel(tmp_path / "nameless.whl", CRIPROXY.replace("Name: criproxy\n", ""))
+    unmarked = image(tmp_path / "unmarked")
+    (unmarked / "var/lib/dpkg/status").write_text("Package: x\n")
+    for path, why in (
+        (other, "neither a wheel"),
+        (unpinned, "xyz"),
+        (empty, "criproxy is not in"),
+        (no_zip, "not a zip file"),
+        (corrupt, "Bad CRC-32"),
+        (nameless, "Name is missing in 'Metadata-Version: 2.4"),
+        (unmarked, "Status is missing in 'Package: x"),
+    ):
         assert sbom([str(path)]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"{path}: no bill of materials can be made of it: ")

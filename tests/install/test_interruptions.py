@@ -343,3 +343,30 @@ def test_damaged_progress(content: bytes | None, node: Node) -> None:
         with pytest.raises(IncompleteError, match="progress cannot be read"):
             resume(pending)
     assert node.state() == before
+
+
+def test_fifos_in_the_journal(node: Node) -> None:
+    """A FIFO in the place of a file that the journal keeps is an error that names it, and is not
+    waited for."""
+    before = node.state()
+    with pytest.raises(Killed):
+        node.operation(1, Killed()).carry_out(node.plan("install"))
+    operation = node.operation()
+    pending = operation.pending()
+    assert pending is not None
+    journal = node.tree.root / "var/lib/criproxy/install"
+    progress = journal / "progress"
+    kept = progress.read_bytes()
+    progress.unlink()
+    os.mkfifo(progress)
+    for resume in (operation.undo, operation.finish):
+        with pytest.raises(IncompleteError, match=r"progress.*not a regular file"):
+            resume(pending)
+    progress.unlink()
+    progress.write_bytes(kept)
+    for file in (journal / "staged").glob("*.new"):
+        file.unlink()
+        os.mkfifo(file)
+    with pytest.raises(UnavailableError, match="new: not a regular file; everything is as it was"):
+        operation.finish(pending)
+    assert node.state() == before

@@ -107,6 +107,8 @@ class DirectClients:
 
     def _identify(self, inodes: set[int], servers: set[int]) -> None:
         """Find the processes of connections; one that is not found is looked for again."""
+        if not inodes:
+            return
         own = self._own_pids()
         mine, _ = holders_of(inodes, own, self._proc)
         self._identified |= dict.fromkeys(mine)
@@ -129,7 +131,8 @@ class DirectClients:
             found.add(pid)
             with suppress(OSError):
                 for task in (self._proc / str(pid) / "task").iterdir():
-                    left += map(int, (task / "children").read_text().split())
+                    with suppress(OSError):  # the thread has ended
+                        left += map(int, (task / "children").read_text().split())
         return found
 
     def _name(self, pid: int) -> str:

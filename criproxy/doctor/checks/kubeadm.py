@@ -7,6 +7,7 @@ instance-config.yaml (1.32 and later), or from an annotation of the Node object.
 from collections.abc import Iterator
 from typing import Final
 
+from criproxy.common.opening import open_at_once
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.command_flags import flag, split_words
 from criproxy.doctor.node.facts import Facts
@@ -63,7 +64,8 @@ def check_upgrade(facts: Facts, pid: int) -> Iterator[Finding]:
 def _flags(facts: Facts) -> list[str]:
     """Return the kubelet's flags that kubeadm has written; empty where it has not."""
     try:
-        text = facts.system.path(FLAGS).read_text()
+        with open_at_once(facts.system.path(FLAGS)) as file:
+            text = file.read().decode()
         values = (word.partition("=")[2] for word in split_words(text))
         return [word for value in values for word in split_words(value)]
     except (OSError, ValueError):

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import yaml
 
+from criproxy.common.opening import open_at_once
 from criproxy.doctor.checks import kubeadm
 from criproxy.doctor.findings import Finding, Outcome
 from criproxy.doctor.node.facts import Facts
@@ -149,7 +150,8 @@ def _of_crictl(facts: Facts) -> Iterator[Finding]:
 def _mapping(facts: Facts, path: str) -> dict[str, Any]:
     """Read crictl's file; empty if it does not exist. Raises OSError and ValueError."""
     try:
-        content = yaml.safe_load(facts.system.path(path).read_bytes())
+        with open_at_once(facts.system.path(path)) as file:
+            content = yaml.safe_load(file.read())
     except FileNotFoundError:
         return {}
     except (yaml.YAMLError, TypeError, RecursionError) as error:

@@ -30,25 +30,29 @@ def set_keys(text: str, values: Mapping[str, str], name: str) -> str:
 
     Raises UsageError, naming the file, if it is not a mapping or the key cannot be set in place.
     """
-    before = load_mapping(text, name)
+    load_mapping(text, name)
+    others = _others(text, values)
     for key, value in values.items():
         text = _set(text, key, value, name)
     with suppress(UsageError):
         after = load_mapping(text, name)
         is_set = all(after.get(key) == value for key, value in values.items())
-        if is_set and _others(before, values) == _others(after, values):
+        if is_set and _others(text, values) == others:
             return text
     keys = " and ".join(values)
     raise UsageError(f"{name}: {keys} cannot be set here; write it as a key on a line of its own")
 
 
-def _others(content: dict[str, Any], keys: Collection[str]) -> str:
-    """Return a mapping without some keys as text.
+def _others(text: str, keys: Collection[str]) -> str:
+    """Return a mapping without some keys, formatted anew.
 
     Aliases remain such: the values that they stand for may be too many to be compared, or endless.
+    Nodes that can be parsed can be serialized, too; values may be too deep for yaml.safe_dump.
     """
-    others = {key: value for key, value in content.items() if key not in keys}
-    return yaml.safe_dump(others, sort_keys=False)
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    others = [(key, value) for key, value in pairs if key.value not in keys]
+    return yaml.serialize(yaml.MappingNode("tag:yaml.org,2002:map", others))
 
 
 def _set(text: str, key: str, value: str, name: str) -> str:

@@ -158,6 +158,7 @@ ORDER BY (node, since);
 
 -- Lines of the call log: calls. Those that `calls` would drop at once are left out, and those of a clock that is wrong: an
 -- INSERT into the partitions of very many days fails, and the Collector would try it again forever.
+-- For the same reason a duration is at most 30 years: one that is no finite number of microseconds would fail, too.
 CREATE MATERIALIZED VIEW IF NOT EXISTS criproxy.calls_of_call_log TO criproxy.calls AS
 WITH JSONExtract(Body, 'Tuple(
     began String, listener String, service String, method String, code String, message String,
@@ -174,8 +175,8 @@ SELECT
     line.method AS method,
     line.code AS code,
     line.message AS message,
-    toUInt64(round(greatest(line.duration_s, 0) * 1e6)) AS duration_us,
-    toUInt64(round(greatest(line.held_s, 0) * 1e6)) AS held_us,
+    toUInt64(round(least(greatest(line.duration_s, 0), 1e9) * 1e6)) AS duration_us,
+    toUInt64(round(least(greatest(line.held_s, 0), 1e9) * 1e6)) AS held_us,
     line.request_messages AS request_messages,
     line.request_bytes AS request_bytes,
     line.response_messages AS response_messages,
@@ -213,7 +214,7 @@ SELECT
     record.method AS method,
     record.code AS code,
     record.message AS message,
-    toUInt64(round(greatest(record.durationSeconds, 0) * 1e6)) AS duration_us,
+    toUInt64(round(least(greatest(record.durationSeconds, 0), 1e9) * 1e6)) AS duration_us,
     record.requestMessages AS request_messages,
     record.requestBytes AS request_bytes,
     record.responseMessages AS response_messages,

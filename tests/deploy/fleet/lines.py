@@ -6,6 +6,7 @@ import structlog
 
 from criproxy.audit.items import Item, UnreadConnection
 from criproxy.audit.policy import AuditPolicy
+from criproxy.audit.records.capture import SUBJECT_BYTES
 from criproxy.audit.records.record_builder import RecordBuilder
 from criproxy.audit.spec import AuditRuleSpec, RedactSpec
 from criproxy.cri.pb import runtime_v1_pb2 as v1
@@ -59,6 +60,26 @@ def dated(days: range) -> list[str]:
     for day in days:
         log.ended(CONNECTION, ended(b"Version", began=(20 - day) * DAY), slow=False)
     return [line.decode() for line in lines]
+
+
+def longest() -> str:
+    """The line of a call whose names and message fill what is kept of them, and have to be escaped.
+
+    The names are those of the call's request, and of an earlier one that created what it is about.
+    """
+    lines: list[bytes] = []
+    names = dict.fromkeys(("pod", "image"), "\x01" * SUBJECT_BYTES)
+    call = ended(b"ExecSync", StatusCode.NOT_FOUND, message=b"%01" * SUBJECT_BYTES)
+    log = CallLog(
+        structlog.get_logger(),
+        lines.append,
+        "debug",
+        {},
+        lambda time: EPOCH + time,
+        lambda *_: names,
+    )
+    log.ended(CONNECTION, call, slow=False)
+    return lines[0].decode()
 
 
 def _subject(_: object, call: Call) -> dict[str, str]:

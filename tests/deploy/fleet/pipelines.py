@@ -20,6 +20,9 @@ NODE, GATEWAY, FLUENT_BIT = (
     for name in ("collector/node.yaml", "collector/gateway.yaml", "fluent-bit/node.yaml")
 )
 RFC_3339 = "2006-01-02T15:04:05Z07:00"
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "k": 1000, "M": 1000**2}
+"""Of sizes; those of Fluent Bit are at least so large."""
+
 SEVERITIES = {"debug": 5, "info": 9, "warn": 13, "error": 17}
 
 
@@ -63,9 +66,17 @@ def config(file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     return loaded
 
 
+def size(text: str) -> int:
+    """A size in bytes."""
+    number, unit = re.fullmatch(r"(\d+)(\w+)", text).groups()  # type: ignore[union-attr]
+    return int(number) * UNITS[unit]
+
+
 def filelog(receiver: Mapping[str, Any], lines: list[str]) -> Iterator[Record]:
     """The records that the Collector's receiver makes of lines."""
     for line in lines:
+        if len(line.encode()) > size(receiver["max_log_size"]):
+            raise NotImplementedError("a line is split")
         entry: dict[str, Any] = {"body": line, "attributes": {}}
         if all(_apply(operator, entry) for operator in receiver["operators"]):
             yield Record(
@@ -87,7 +98,10 @@ def tail(pipeline: Mapping[str, Any], lines: list[str]) -> Iterator[Record]:
         ("otel_resource_attributes", "upsert")
     }
     resource = {each["key"]: each["value"] for each in modifiers}
+    assert source["skip_long_lines"]
     for line in lines:
+        if len(line.encode()) > size(source["buffer_max_size"]):
+            continue
         record = {source["key"]: line}
         key, pattern = grep["regex"].split(" ", 1)
         if re.search(pattern, record[key]):

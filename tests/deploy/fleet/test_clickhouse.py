@@ -1,6 +1,7 @@
 """The tables and queries on ClickHouse's engine: what arrives, is answered, and is dropped."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -48,9 +49,14 @@ def emptied(clickhouse: ClickHouse) -> ClickHouse:
 
 
 def test_queries(emptied: ClickHouse, tmp_path: Path) -> None:
-    """Each query has the answer of DuckDB to the same question about the same calls."""
+    """Each query has the answer of DuckDB to the same question about the same calls, whatever is
+    there of another day."""
     make(Fleet(nodes=20, calls=2000, day=DAY), emptied)
+    (row,) = emptied.rows("SELECT count(), sum(duration_us) FROM criproxy.calls")
+    assert row == emptied.rows("SELECT sum(calls), sum(total_us) FROM criproxy.latency")[0]
+    assert row[0] == 40_000
     reference = Reference(emptied, tmp_path)
+    make(Fleet(nodes=20, calls=2000, day=DAY - timedelta(days=2)), emptied)
     differing = {}
     for name in QUERIES:
         answer = comparable(emptied.ask(name, PARAMETERS))
@@ -61,9 +67,6 @@ def test_queries(emptied: ClickHouse, tmp_path: Path) -> None:
             differing[name] = next(each for each in pairs if each[0] != each[1])
     reference.close()
     assert differing == {}
-    (row,) = emptied.rows("SELECT count(), sum(duration_us) FROM criproxy.calls")
-    assert row == emptied.rows("SELECT sum(calls), sum(total_us) FROM criproxy.latency")[0]
-    assert row[0] == 40_000
 
 
 def insert(clickhouse: ClickHouse, records: list[Record]) -> None:
@@ -118,6 +121,22 @@ def test_wrong_clocks(emptied: ClickHouse) -> None:
     insert(emptied, [*filelog(receiver, dated(range(-300, 300)))])
     (found,) = emptied.rows("SELECT count(), uniqExact(toDate(began)) FROM criproxy.calls")
     assert found in ([31, 31], [32, 32])  # from 1 day to come to 30 days ago, if just now
+
+
+def test_values_that_are_too_large(emptied: ClickHouse) -> None:
+    """Whatever numbers a line has, its INSERT does not fail: the Collector would try it, and all
+    that is in its batch, again forever. A number that no Float64 has is no JSON for ClickHouse."""
+    (line,), records = dated(range(1, 2)), audit_log()
+    resource = {"k8s.node.name": "node-1"}
+    bodies = [line, line.replace('"duration_s":', '"held_s":1e308,"duration_s":')]
+    for value in ("1e308", "-1e308", "1e999", "18446744073709551616", '"x"', "null"):
+        bodies.append(re.sub(r'("duration_s":)[^,]+', rf"\g<1>{value}", line))
+        bodies.append(re.sub(r'("pid":)\d+', rf"\g<1>{value}", line))
+        bodies.append(re.sub(r'("durationSeconds":)[^,]+', rf"\g<1>{value}", records[1].decode()))
+    assert len(set(bodies)) == len(bodies)
+    insert(emptied, [Record(body, resource) for body in bodies])
+    (found,) = emptied.rows("SELECT count(), max(duration_us), max(held_us) FROM criproxy.calls")
+    assert found == [sum("1e999" not in body for body in bodies), 10**15, 10**15]
 
 
 def test_audit_log(emptied: ClickHouse) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from criproxy.audit.spec import AuditSpec, SinkSpec, StdoutSpec
 from docs.generate.pages import blocks
-from tests.deploy.fleet.lines import call_log
+from tests.deploy.fleet.lines import call_log, longest
 from tests.deploy.fleet.pipelines import (
     FLUENT_BIT,
     GATEWAY,
@@ -124,6 +125,22 @@ def sent() -> dict[str, list[Record]]:
     collector = config(NODE, ENVIRONMENT)["receivers"]["filelog"]
     fluent_bit = config(FLUENT_BIT, ENVIRONMENT)["pipeline"]
     return {"Collector": [*filelog(collector, lines)], "Fluent Bit": [*tail(fluent_bit, lines)]}
+
+
+def test_longest_line() -> None:
+    """A client that gives its call long names does not hide it: each agent sends its line whole,
+    and a request with it, or with many of them, is not too large for the gateway."""
+    line = longest()
+    collector, gateway = config(NODE, ENVIRONMENT), config(GATEWAY, ENVIRONMENT)
+    assert [each.body for each in filelog(collector["receivers"]["filelog"], [line])] == [line]
+    fluent_bit = config(FLUENT_BIT, ENVIRONMENT)["pipeline"]
+    assert [each.body for each in tail(fluent_bit, [line])] == [line]
+    limit = gateway["receivers"]["otlp"]["protocols"]["grpc"]["max_recv_msg_size_mib"] << 20
+    queue = collector["exporters"]["otlp"]["sending_queue"]
+    assert queue["sizer"] == gateway["exporters"]["clickhouse"]["sending_queue"]["sizer"] == "bytes"
+    audit = AuditSpec(sinks=[SinkSpec(stdout=StdoutSpec())])
+    with_messages = len(line) + 2 * 6 * audit.message  # both of them escaped, too
+    assert with_messages < queue["batch"]["max_size"] < limit
 
 
 def test_lines() -> None:

@@ -236,6 +236,18 @@ def test_crictl(
     assert [each.outcome.value for each in findings] == ([outcome] if outcome else [])
 
 
+def test_fifos(node: Node) -> None:
+    """A FIFO in the place of a file of crictl or of kubeadm is not waited for."""
+    node.process(20, "/usr/bin/kubelet", ["kubelet", f"{FLAG}={PROXY}"])
+    for name in (KUBEADM, "/etc/crictl.yaml"):
+        path = node.file(name, "")
+        path.unlink()
+        os.mkfifo(path)
+    findings = [*check(node.facts())]
+    assert [each.outcome.value for each in findings] == ["OK", "cannot tell"]
+    assert findings[1].what == "where crictl is pointed: /etc/crictl.yaml cannot be read (OSError)"
+
+
 @pytest.mark.parametrize(
     ("environ", "outcomes"),
     [

@@ -75,3 +75,11 @@ def test_what_cannot_be_set(text: str, error: str | None) -> None:
 def test_aliases_are_not_written_out(text: str) -> None:
     """Aliases whose values would fill the memory, or contain themselves, stay as they are."""
     assert set_keys(text, {KEY: NEW}, "config.yaml") == f"{text}{KEY}: {NEW}\n"
+
+
+def test_deep_values() -> None:
+    """A file as deep as can be parsed is edited; one that is deeper is an error that names it."""
+    text = f"a: {'[' * 400}{']' * 400}\n"
+    assert set_keys(text, {KEY: NEW}, "config.yaml") == f"{text}{KEY}: {NEW}\n"
+    with pytest.raises(UsageError, match=r"config\.yaml: not YAML"):
+        set_keys(f"a: {'[' * 1000}{']' * 1000}\n", {KEY: NEW}, "config.yaml")
