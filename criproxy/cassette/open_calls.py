@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from google.protobuf.message import DecodeError, Message
@@ -51,7 +51,7 @@ class OpenCall:
     path: bytes
     method: MethodName
     request: MessagePassed | None = None
-    response: bytes = b""
+    response: bytearray = field(default_factory=bytearray)
     responses: int = 0
     kept: int = 0
     """Bytes of messages."""
@@ -96,7 +96,7 @@ class OpenCalls:
         request = _decoded(request_class_of(call.method), call.request.data)
         response = None
         if end is not None and end.code == "OK" and self._pods.wants(call.path):
-            response = _decoded(response_class_of(call.method), call.response)
+            response = _decoded(response_class_of(call.method), bytes(call.response))
         connection = self.connections.get(call.began.connection)
         is_kubelet = connection is not None and connection.kubelet
         return subject_of(call.method, request, response, self._pods, is_kubelet)
@@ -108,10 +108,11 @@ class OpenCalls:
             return
         with suppress(EvaluationError):
             listed = _LISTINGS.get(call.method.method) if call.method.api_version else None
+            response = bytes(call.response)
             if listed is not None:
-                self._pods.add_listing(**{listed: call.response})
+                self._pods.add_listing(**{listed: response})
             else:
-                self._pods.update(call.path, call.request.data, call.response)
+                self._pods.update(call.path, call.request.data, response)
 
     def _message(self, record: MessagePassed) -> OpenCall | None:
         call = self.calls.get(record.call)

@@ -54,4 +54,4 @@ class Ring:
             return
         call = self._older.follow(record)
         if call is not None:
-            call.response = b""  # of what is older, only that it goes on is of interest
+            call.response.clear()  # of what is older, only that it goes on is of interest

@@ -59,3 +59,27 @@ def test_what_has_ended_makes_room() -> None:
         assert kept(calls)[number] > SIZE
         end(calls, number)
     assert not calls.calls
+
+
+def test_a_listing_of_many_messages() -> None:
+    """A streamed listing is kept whole, and adding a message to it does not copy those before."""
+    calls = OpenCalls()
+    path = "/runtime.v1.RuntimeService/StreamPodSandboxes"
+    calls.follow(CallBegan(call=1, connection=1, at=1, path=path))
+    calls.follow(MessagePassed(call=1, at=1, size=0))
+    listed = calls.calls[1].response
+    for number in range(100):
+        pod = v1.PodSandbox(id=f"{number:064}", metadata=v1.PodSandboxMetadata(name=f"p{number}"))
+        data = v1.ListPodSandboxResponse(items=[pod]).SerializeToString()
+        calls.follow(MessagePassed(call=1, at=1, size=len(data), response=True, data=data))
+    assert calls.calls[1].response is listed
+    ended = CallEnded(call=1, at=2, end="status", code="OK")
+    call = calls.follow(ended)
+    assert call is not None
+    calls.learn(call, ended)
+    stop = v1.StopPodSandboxRequest(pod_sandbox_id=f"{99:064}").SerializeToString()
+    calls.follow(
+        CallBegan(call=2, connection=1, at=3, path="/runtime.v1.RuntimeService/StopPodSandbox")
+    )
+    calls.follow(MessagePassed(call=2, at=3, size=len(stop), data=stop))
+    assert calls.subject(calls.calls[2]).flat_fields()["pod"] == "p99"
