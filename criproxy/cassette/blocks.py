@@ -10,11 +10,11 @@ header's constant bytes where there is none.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from criproxy.cassette.records import VERSION
+from criproxy.cassette.records import VERSION, AnyRecord, encode
 
 MAGIC: Final = b"\x1f\x8b\x08\x04\0\0\0\0\x00\xff\x09\x00CR\x05\x00"
 """The constant bytes of a block's header: gzip, deflate, an extra field, no time."""
@@ -105,3 +105,34 @@ def framed_in(content: bytes | bytearray) -> tuple[list[bytes], int]:
             found.append(bytes(view[start:end]))
             position = end
     return found, position
+
+
+class RecordBlocks:
+    """Collects records in blocks, which :meth:`flush` completes early."""
+
+    def __init__(self, output: Callable[[bytes], object]) -> None:
+        """``output`` is given each block."""
+        self._output = output
+        self._pending = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of records that are not in a block yet."""
+        return len(self._pending)
+
+    def write(self, record: AnyRecord) -> bool:
+        """Add a record. Returns False for one that is too large for a cassette."""
+        data = encode(record)
+        if len(data) > LARGEST_RECORD:
+            return False
+        self._pending += frame(data)
+        if len(self._pending) >= BLOCK_SIZE:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Complete a block of the records so far."""
+        if self._pending:
+            block = build(bytes(self._pending))
+            self._pending.clear()
+            self._output(block)

@@ -60,13 +60,15 @@ class OpenCall:
 class OpenCalls:
     """The connections and calls in flight, and the names of pods and containers so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_bytes: int = KEPT_BYTES, *, responses: bool = True) -> None:
+        """``kept_bytes``: of messages. ``responses``: whether they are kept beside requests."""
         self.calls: dict[int, OpenCall] = {}
         """The calls in flight, by their numbers, in the order in which they began."""
         self.connections: dict[int, ConnectionOpened] = {}
         """The connections that are open, by their numbers."""
         self._pods = PodCache(short_names=None)
-        self._left = KEPT_BYTES
+        self._left = kept_bytes
+        self._responses = responses
 
     def follow(self, record: AnyRecord) -> OpenCall | None:
         """Take the next record; return the call that it is about, also when it ends the call."""
@@ -128,7 +130,7 @@ class OpenCalls:
             is_kept = call.method.method in _LISTINGS
         else:
             is_kept = call.responses == 1
-        if is_kept and self._keep(call, record.data):
+        if self._responses and is_kept and self._keep(call, record.data):
             call.response += record.data  # the items of messages in a row are those of one
         return call
 

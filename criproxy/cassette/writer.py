@@ -1,50 +1,18 @@
 """Writes a cassette."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from criproxy.cassette.blocks import BLOCK_SIZE, LARGEST_RECORD, build, frame
-from criproxy.cassette.records import AnyRecord, encode
+from criproxy.cassette.blocks import RecordBlocks
+from criproxy.cassette.records import AnyRecord
 from criproxy.cassette.ring import Ring
 from criproxy.common.output_file import create
 from criproxy.errors import UnavailableError
 
 _EXISTS: Final = "exists; choose another file, or overwrite it with --force"
 """What is said of a file that is not to be replaced."""
-
-
-class RecordBlocks:
-    """Collects records in blocks, which :meth:`flush` completes early."""
-
-    def __init__(self, output: Callable[[bytes], object]) -> None:
-        """``output`` is given each block."""
-        self._output = output
-        self._pending = bytearray()
-
-    @property
-    def pending(self) -> int:
-        """Bytes of records that are not in a block yet."""
-        return len(self._pending)
-
-    def write(self, record: AnyRecord) -> bool:
-        """Add a record. Returns False for one that is too large for a cassette."""
-        data = encode(record)
-        if len(data) > LARGEST_RECORD:
-            return False
-        self._pending += frame(data)
-        if len(self._pending) >= BLOCK_SIZE:
-            self.flush()
-        return True
-
-    def flush(self) -> None:
-        """Complete a block of the records so far."""
-        if self._pending:
-            block = build(bytes(self._pending))
-            self._pending.clear()
-            self._output(block)
 
 
 class CassetteWriter:

@@ -10,10 +10,11 @@ from criproxy.capture.capturer.directory import CassetteDirectory
 from criproxy.capture.counts import CaptureCounts
 from criproxy.capture.spec import CaptureSpec
 from criproxy.capture.trigger import Trigger
+from criproxy.cassette.blocks import RecordBlocks
 from criproxy.cassette.message_redaction import MessageRedactor
 from criproxy.cassette.records import VERSION, AnyRecord, Began, CallBegan, Dropped, Ended
 from criproxy.cassette.ring import Ring
-from criproxy.cassette.writer import CassetteWriter, RecordBlocks
+from criproxy.cassette.writer import CassetteWriter
 from criproxy.cri.redaction import Redactor
 from criproxy.errors import CriproxyError
 from criproxy.timeline.logged_call import LoggedCall
