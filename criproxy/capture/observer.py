@@ -49,6 +49,7 @@ class RecordingObserver:
         self._clock = clock
         self._began = clock() if began is None else began
         self._connections: dict[Connection, int] = {}
+        self._told: set[Connection] = set()  # those of which the channel has taken a record
         self._opened = 0
         self._numbers: dict[Call, int] = {}
         limits = ReportLimits(MESSAGE_BYTES, CaptureBudget(_INCOMPLETE_BYTES))
@@ -70,31 +71,34 @@ class RecordingObserver:
         Calls in flight are not recorded.
         """
         self._numbers.clear()
+        self._told.clear()
         for connection, number in self._connections.items():
             self._put_connection(connection, number)
 
     def _put_connection(self, connection: Connection, number: int) -> None:
         peer = connection.peer
-        self._channel.put(
-            records.ConnectionOpened(
-                connection=number,
-                at=self.time(connection.opened),
-                pid=peer.pid,
-                uid=peer.uid,
-                gid=peer.gid,
-                executable=peer.executable or "",
-                kubelet=peer.kubelet,
-                listener=connection.listener,
-            )
+        record = records.ConnectionOpened(
+            connection=number,
+            at=self.time(connection.opened),
+            pid=peer.pid,
+            uid=peer.uid,
+            gid=peer.gid,
+            executable=peer.executable or "",
+            kubelet=peer.kubelet,
+            listener=connection.listener,
         )
+        if self._channel.put(record):
+            self._told.add(connection)
 
     def connection_closed(self, connection: Connection) -> None:
         """See Observer."""
         number = self._connections.pop(connection)
-        self._channel.put(
-            records.ConnectionClosed(connection=number, at=self.time(self._clock())),
-            essential=True,  # as many as connections are open
-        )
+        if connection in self._told:
+            self._told.remove(connection)
+            self._channel.put(
+                records.ConnectionClosed(connection=number, at=self.time(self._clock())),
+                essential=True,  # as many as connections of which a record was taken
+            )
 
     def observe(self, connection: Connection, event: Event) -> None:
         """See Observer."""
@@ -124,6 +128,7 @@ class RecordingObserver:
         )
         if self._channel.put(record):
             self._numbers[call] = self.calls
+            self._told.add(connection)
 
     def _message_passed(self, event: MessagePassed) -> None:
         self.messages += 1
