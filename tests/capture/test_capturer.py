@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from criproxy.capture.capturer.directory import CassetteDirectory
 from criproxy.capture.capturer.numbering import Numbers, WorkerNumbering
 from criproxy.capture.capturer.recording import RingRecording
 from criproxy.capture.counts import CaptureCounts
@@ -120,6 +121,43 @@ def test_cassettes_are_bounded(tmp_path: Path) -> None:
         "capture-20231114T221820.000000Z.cassette",
         other.name,
     ]
+
+
+def test_others_use_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only has the name of a cassette is left alone, and prevents none; neither does another
+    daemon that removes cassettes at the same time."""
+    mine = tmp_path / "mine"
+    mine.write_bytes(bytes(100))
+    link, broken, directory, first, second = (
+        tmp_path / f"capture-20231114T22141{number}.000000Z.cassette" for number in range(5)
+    )
+    link.symlink_to(mine)
+    broken.symlink_to(tmp_path / "missing")
+    directory.mkdir()
+    first.touch()
+    second.touch()
+    listed = Path.iterdir
+    cassettes = CassetteDirectory(tmp_path, 2, 1000)
+
+    def others_remove(path: Path) -> Iterable[Path]:
+        yield from list(listed(path))
+        first.unlink()
+
+    monkeypatch.setattr(Path, "iterdir", others_remove)
+    assert cassettes.make_room(1_700_000_100, 10).name == "capture-20231114T221500.000000Z.cassette"
+    assert second.exists()
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    unlink = Path.unlink
+
+    def others_are_first(path: Path) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", others_are_first)
+    cassettes.make_room(1_700_000_100, 1001)
+    assert sorted(tmp_path.iterdir()) == [link, broken, directory, mine]
+    assert cassettes.removed == 0
 
 
 def test_a_cassette_ends_at_its_size(tmp_path: Path) -> None:

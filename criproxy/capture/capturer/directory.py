@@ -1,8 +1,11 @@
 """The cassettes in the directory of captures: as many, and as large together, as may be."""
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from criproxy.errors import UnavailableError
@@ -38,16 +41,13 @@ class CassetteDirectory:
         ``now`` is in seconds since the epoch. Raises UnavailableError if they cannot be.
         """
         try:
-            kept = [
-                (each, each.stat().st_size)
-                for each in sorted(self._path.iterdir())
-                if _NAME.fullmatch(each.name)
-            ]
+            kept = list(self._cassettes())
             total = sum(size for _, size in kept)
             while kept and (len(kept) >= self._files or total + size > self._total):
                 oldest, of_oldest = kept.pop(0)
-                oldest.unlink()
-                self.removed += 1
+                with suppress(FileNotFoundError):
+                    oldest.unlink()
+                    self.removed += 1
                 total -= of_oldest
         except OSError as error:
             raise UnavailableError(
@@ -55,3 +55,15 @@ class CassetteDirectory:
             ) from error
         moment = datetime.fromtimestamp(now, UTC)
         return self._path / f"capture-{moment:%Y%m%dT%H%M%S.%f}Z.cassette"
+
+    def _cassettes(self) -> Iterator[tuple[Path, int]]:
+        """Yield the cassettes, the oldest first, with their sizes. Raises OSError.
+
+        One that another daemon removes meanwhile is none; nor is what only has such a name.
+        """
+        for each in sorted(self._path.iterdir()):
+            if _NAME.fullmatch(each.name):
+                with suppress(FileNotFoundError):
+                    status = each.lstat()
+                    if S_ISREG(status.st_mode):
+                        yield each, status.st_size
