@@ -32,7 +32,12 @@ def shrink(widths: list[int], limit: int) -> None:
 
 def fit(cell: str, width: int) -> str:
     """Return a text of ``width`` characters: filled with spaces, or cut in the middle."""
-    if len(cell) <= width:
-        return cell.ljust(width)
-    head = width // 2
-    return f"{cell[:head]}\N{HORIZONTAL ELLIPSIS}{cell[len(cell) - (width - head - 1) :]}"
+    return shorten(cell, width).ljust(width)
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text, cut in the middle if it has more than ``length`` characters."""
+    if len(text) <= length:
+        return text
+    head = length // 2
+    return f"{text[:head]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - (length - head - 1) :]}"

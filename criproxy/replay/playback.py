@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from criproxy.common.printable import fit
+from criproxy.common.printable import shorten
 from criproxy.cri.methods import FALLBACKS, Method
 from criproxy.replay.identities import Identities
 from criproxy.replay.matching import (
@@ -270,5 +270,4 @@ class Playback:
 
 def _described(method: Method, key: Key) -> str:
     """Return a required key in words, cut in the middle if it is long."""
-    text = describe(method, key)
-    return text if len(text) <= _SHOWN_LENGTH else fit(text, _SHOWN_LENGTH)
+    return shorten(describe(method, key), _SHOWN_LENGTH)

@@ -123,6 +123,21 @@ def test_cassettes_are_bounded(tmp_path: Path) -> None:
     ]
 
 
+def test_a_long_name(tmp_path: Path) -> None:
+    """A cassette says of which call it is, with no more of a name than names have."""
+    capturer = Capturer(tmp_path, FAILED)
+    metadata = v1.PodSandboxMetadata(name="web" * 1_000_000, namespace="shop")
+    request = v1.RunPodSandboxRequest(config=v1.PodSandboxConfig(metadata=metadata))
+    capturer.add(Made("RunPodSandbox", 1, 2, request, code="UNKNOWN").make(1))
+    (path,) = capturer.cassettes()
+    with CassetteReader(path) as reader:
+        trigger = reader.began.trigger
+    assert trigger.startswith("RunPodSandbox of shop/webweb")
+    assert trigger.endswith("web: UNKNOWN after 1.000 s")
+    assert len(trigger) < 400
+    capturer.recording.close()
+
+
 def test_others_use_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What only has the name of a cassette is left alone, and prevents none; neither does another
     daemon that removes cassettes at the same time."""

@@ -15,6 +15,7 @@ from criproxy.cassette.message_redaction import MessageRedactor
 from criproxy.cassette.records import VERSION, AnyRecord, Began, CallBegan, Dropped, Ended
 from criproxy.cassette.ring import Ring
 from criproxy.cassette.writer import CassetteWriter
+from criproxy.common.printable import shorten
 from criproxy.cri.redaction import Redactor
 from criproxy.errors import CriproxyError
 from criproxy.timeline.logged_call import LoggedCall
@@ -23,6 +24,10 @@ _RESERVE: Final = 64 << 10
 """Bytes of the largest size that are kept back for the last record."""
 
 _SECOND: Final = 1_000_000_000
+
+_LONGEST_NAME: Final = 256
+"""Characters of a name in the description of a call: more than any name of Kubernetes has. A client
+can send one of 16 MiB."""
 
 
 class RingRecording:
@@ -206,7 +211,10 @@ def _redactor(spec: CaptureSpec) -> Redactor | None:
 
 def _describe(call: LoggedCall) -> str:
     """Return what a call was, for whoever reads the cassette."""
-    about = "/".join(each for each in (call.namespace, call.pod) if each)
+    method, *names = (
+        shorten(each, _LONGEST_NAME) for each in (call.method, call.namespace, call.pod)
+    )
+    about = "/".join(filter(None, names))
     end = call.code or ("in flight" if call.running else "UNREAD")
     took = f" after {call.duration:.3f} s" if call.duration else ""
-    return f"{call.method}{' of ' if about else ''}{about}: {end}{took}"
+    return f"{method}{' of ' if about else ''}{about}: {end}{took}"
