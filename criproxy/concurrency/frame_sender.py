@@ -19,6 +19,23 @@ _BUFFERS: Final = 256
 """Buffers of one system call: below IOV_MAX."""
 
 
+def send_some(channel: socket.socket, output: deque[bytes | memoryview]) -> int:
+    """Send some of the first buffers, and remove what is sent; return the number of bytes.
+
+    A memoryview is left of a buffer that is sent in part, so that nothing of a large one is copied.
+    Raises OSError.
+    """
+    sent = left = channel.sendmsg(list(islice(output, _BUFFERS)))
+    while left:
+        first = output[0]
+        if left < len(first):
+            output[0] = memoryview(first)[left:]
+            break
+        left -= len(first)
+        output.popleft()
+    return sent
+
+
 class FrameSender:
     """The sending end of a channel. Used on one event loop only.
 
@@ -36,7 +53,6 @@ class FrameSender:
         self._report_lost = lost
         self._limit = limit
         self._output: deque[bytes | memoryview] = deque()
-        self._begun = False  # whether a part of the first frame is sent
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
@@ -81,7 +97,6 @@ class FrameSender:
         """Forget the frames that wait."""
         self._output.clear()
         self.size = 0
-        self._begun = False
 
     async def flush(self, within: float) -> None:
         """Send what waits, for ``within`` seconds at most."""
@@ -129,17 +144,8 @@ class FrameSender:
                 self._loop.remove_writer(channel.fileno())
 
     def _send_some(self, channel: socket.socket) -> int:
-        sent = left = channel.sendmsg(list(islice(self._output, _BUFFERS)))
+        sent = send_some(channel, self._output)
         self.size -= sent
-        while left:
-            first = self._output[0]
-            if left < len(first):
-                self._output[0] = memoryview(first)[left:]  # copies nothing of a large frame
-                self._begun = True
-                break
-            left -= len(first)
-            self._output.popleft()
-            self._begun = False
         return sent
 
     def _connect(self, channel: socket.socket) -> None:
@@ -162,10 +168,9 @@ class FrameSender:
 
     def _lost(self) -> None:
         self._disconnect()
-        cut = self._begun
+        cut = bool(self._output) and isinstance(self._output[0], memoryview)
         if cut:  # the rest of a frame is nothing to a new peer
             self.size -= len(self._output.popleft())
-            self._begun = False
         self._report_lost(cut)
 
     def _read(self) -> None:

@@ -10,7 +10,6 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -28,6 +27,7 @@ from criproxy.audit.counts import SinkCounts
 from criproxy.audit.items import LISTINGS, Item, RuntimeListing
 from criproxy.audit.sinks.sink_queue import Done
 from criproxy.audit.spec import SinkSpec
+from criproxy.concurrency.frame_sender import send_some
 from criproxy.peers.peer import Connection
 
 _COLLECTING: Final = 0.005
@@ -44,9 +44,6 @@ _LOOP_TURN: Final = 1 << 20
 
 _FRAME: Final = 256
 """Bytes that a frame counts beside its item's size."""
-
-_BUFFERS: Final = 64
-"""Buffers of one system call: far below IOV_MAX."""
 
 _CHUNK: Final = 64 << 10
 
@@ -379,15 +376,7 @@ class RecorderClient:
             self._fill_output()
             if not self._output:
                 return 0
-        sent = left = channel.sendmsg(list(islice(self._output, _BUFFERS)))
-        while left:
-            first = self._output[0]
-            if left < len(first):
-                self._output[0] = memoryview(first)[left:]
-                break
-            left -= len(first)
-            self._output.popleft()
-        return sent
+        return send_some(channel, self._output)
 
     def _finish(self, channel: socket.socket, deadline: float) -> None:
         """Send all output and, if a sink blocks, read until all records are written."""
