@@ -4,6 +4,7 @@ Streams take no time here: they last as long as their clients want.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from criproxy.cassette.open_calls import OpenCall, OpenCalls
@@ -22,14 +23,16 @@ class Trigger:
         self._wanted = wanted
         self._shortest = min((each.slower_than for each in wanted if each.slower_than), default=0.0)
         self._open = OpenCalls()
-        self._reported: set[int] = set()  # the calls in flight that were overdue
+        self._after: dict[int, float] = {}
+        # The seconds after which calls in flight meet the conditions; infinite once they were
+        # reported.
 
     def see(self, record: AnyRecord) -> LoggedCall | None:
         """Take the next record; return the call that it ends if that meets the conditions."""
         call = self._open.follow(record)
         if call is None or not isinstance(record, CallEnded):
             return None
-        self._reported.discard(record.call)
+        self._after.pop(record.call, None)
         ended = self._logged(call, record.at, record)
         self._open.learn(call, record)
         return ended if self._selects(ended) else None
@@ -46,18 +49,39 @@ class Trigger:
         for number, call in self._open.calls.items():
             if call.began.at > before:
                 return None  # all others began later
-            if call.method.server_streaming or number in self._reported:
+            if call.method.server_streaming:
                 continue
-            running = self._logged(call, now)
-            if any(each.slower_than and each.selects(running) for each in self._wanted):
-                self._reported.add(number)
-                return running
+            after = self._after.get(number)
+            if after is None:
+                after = self._find_after(number, call)
+            if now - call.began.at >= after * _SECOND:
+                self._after[number] = inf
+                return self._logged(call, now)
         return None
+
+    def _find_after(self, number: int, call: OpenCall) -> float:
+        """Return the seconds after which a call in flight meets the conditions.
+
+        They are kept, because a large request takes long to decode, unless the call's pod is not
+        known yet, which a listing may name.
+        """
+        endless = self._logged(call, inf)
+        after = min(
+            (
+                each.slower_than
+                for each in self._wanted
+                if each.slower_than and each.selects(endless)
+            ),
+            default=inf,
+        )
+        if endless.pod or not (endless.pod_id or endless.container_id):
+            self._after[number] = after
+        return after
 
     def _selects(self, call: LoggedCall) -> bool:
         return any(each.selects(call) for each in self._wanted)
 
-    def _logged(self, call: OpenCall, until: int, end: CallEnded | None = None) -> LoggedCall:
+    def _logged(self, call: OpenCall, until: float, end: CallEnded | None = None) -> LoggedCall:
         subject = self._open.subject(call)
         connection = self._open.connections.get(call.began.connection)
         names = subject.flat_fields()
@@ -71,4 +95,6 @@ class Trigger:
             executable="" if connection is None else connection.executable,
             namespace=names.get("namespace", ""),
             pod=names.get("pod", ""),
+            pod_id=names.get("pod_id", ""),
+            container_id=names.get("container_id", ""),
         )

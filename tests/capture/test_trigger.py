@@ -2,8 +2,10 @@
 
 import pytest
 
+from criproxy.audit.records.subject import CallSubject
 from criproxy.capture.trigger import Trigger
-from criproxy.cassette.records import AnyRecord, ConnectionOpened
+from criproxy.cassette.open_calls import OpenCall, OpenCalls
+from criproxy.cassette.records import AnyRecord, CallEnded, ConnectionOpened
 from criproxy.cri.pb import runtime_v1_pb2 as v1
 from criproxy.timeline.filters import CallFilter
 from tests.support.cassettes import SECOND, Made
@@ -73,3 +75,45 @@ def test_calls_in_flight() -> None:
     assert not any(other.see(record) for record in began)
     assert other.overdue(1000 * SECOND) is None
     assert Trigger([CallFilter(codes=("OK",))]).overdue(1000 * SECOND) is None
+
+
+def test_a_request_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call in flight, which may have a large request, is not looked into again and again: it is
+    known after which time it meets which conditions, if ever."""
+    looked: list[int] = []
+    subject = OpenCalls.subject
+
+    def look(calls: OpenCalls, call: OpenCall, end: CallEnded | None = None) -> CallSubject:
+        looked.append(call.began.call)
+        return subject(calls, call, end)
+
+    monkeypatch.setattr(OpenCalls, "subject", look)
+    first = CallFilter(slower_than=2, namespaces=("other",))
+    trigger = Trigger([first, CallFilter(slower_than=60, namespaces=("shop",))])
+    for record in RUN.make(1)[:2]:
+        trigger.see(record)
+    for second in range(3, 60):
+        assert trigger.overdue(second * SECOND) is None
+    assert looked == [1]
+    running = trigger.overdue(61 * SECOND)
+    assert running is not None
+    assert running.duration == 60
+    for second in range(62, 100):
+        assert trigger.overdue(second * SECOND) is None
+    assert looked == [1, 1]
+
+
+def test_a_pod_that_is_named_later() -> None:
+    """A call in flight about a pod that is not known yet meets conditions on it as soon as a
+    listing names it."""
+    trigger = Trigger([CallFilter(slower_than=2, pods=("web",))])
+    for record in STOP.make(1)[:2]:
+        trigger.see(record)
+    assert trigger.overdue(7 * SECOND) is None
+    listed = v1.ListPodSandboxResponse(items=[v1.PodSandbox(id=POD, metadata=METADATA)])
+    listing = Made("ListPodSandbox", 7, 7.5, v1.ListPodSandboxRequest(), [listed])
+    for record in listing.make(2):
+        trigger.see(record)
+    running = trigger.overdue(8 * SECOND)
+    assert running is not None
+    assert (running.method, running.pod) == ("StopPodSandbox", "web")
